@@ -1,0 +1,80 @@
+"""What chat back ends answer: a completion, whole or in chunks.
+
+One struct serves both: a whole completion is a chunk whose choices carry `message` where a chunk carries `delta`. Fields that back ends
+are known to fill with the wrong type (`arguments` as an object, `name` as null, `content` as a list of parts) are `Any`: the reader of
+these structs must cope, never raise (wire.md §2.5).
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class FunctionDelta(Struct, frozen=True):
+    name: Any = None
+    arguments: Any = None
+
+
+class ToolCallDelta(Struct, frozen=True):
+    index: Any = None
+    id: Any = None
+    function: FunctionDelta | None = None
+    extra_content: Any = None
+    """Gemini's OpenAI-compatible API puts thought signatures here."""
+    provider_specific_fields: Any = None
+    """LiteLLM's place for the same."""
+
+
+class Delta(Struct, frozen=True):
+    """`delta` of a chunk, `message` of a whole completion."""
+
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    refusal: Any = None
+    tool_calls: tuple[ToolCallDelta, ...] | None = None
+    function_call: FunctionDelta | None = None
+    provider_specific_fields: Any = None
+    annotations: Any = None
+
+
+class Choice(Struct, frozen=True):
+    index: Any = 0
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: Any = None
+    stop_reason: Any = None
+    """vLLM: the stop string that matched."""
+
+
+class PromptTokensDetails(Struct, frozen=True):
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
+    cache_creation_tokens: Any = None
+
+
+class CompletionTokensDetails(Struct, frozen=True):
+    reasoning_tokens: Any = None
+
+
+class CompletionUsage(Struct, frozen=True):
+    """Tokens. `prompt_tokens` includes the cached ones, `completion_tokens` the reasoning."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    prompt_cache_hit_tokens: Any = None
+    """DeepSeek's name for cached tokens."""
+    cache_creation_input_tokens: Any = None
+    cache_read_input_tokens: Any = None
+
+
+class Chunk(Struct, frozen=True):
+    choices: tuple[Choice, ...] = ()
+    usage: CompletionUsage | None = None
+    model: Any = None
+    error: Any = None
+    """Set by back ends that report a failure inside a 200."""

@@ -1,0 +1,118 @@
+"""A request for chat completions, field by field as OpenAI's reference has it. What is `UNSET` is not sent."""
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class ImageUrl(Struct, frozen=True):
+    url: str
+
+
+class ImagePart(Struct, frozen=True, tag="image_url"):
+    image_url: ImageUrl
+
+
+class FileData(Struct, frozen=True):
+    filename: str | UnsetType = UNSET
+    file_data: str | UnsetType = UNSET
+    """A data URI."""
+    file_id: str | UnsetType = UNSET
+
+
+class FilePart(Struct, frozen=True, tag="file"):
+    file: FileData
+
+
+Part = TextPart | ImagePart | FilePart
+
+
+class FunctionCall(Struct, frozen=True):
+    name: str
+    arguments: str
+    """JSON text, in a string."""
+
+
+class ToolCall(Struct, frozen=True, kw_only=True, tag="function"):
+    id: str
+    function: FunctionCall
+
+
+class System(Struct, frozen=True, tag_field="role", tag="system"):
+    content: str | tuple[TextPart, ...]
+
+
+class User(Struct, frozen=True, tag_field="role", tag="user"):
+    content: str | tuple[Part, ...]
+
+
+class Assistant(Struct, frozen=True, tag_field="role", tag="assistant"):
+    content: str | None
+    tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning_details: Raw | UnsetType = UNSET
+    """OpenRouter's, carried back as it came."""
+    provider_specific_fields: Raw | UnsetType = UNSET
+    """LiteLLM's own place for what a provider wants back: Gemini's thought signatures."""
+
+
+class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
+    tool_call_id: str
+    content: str | tuple[Part, ...]
+
+
+ChatMessage = System | User | Assistant | ToolMessage
+
+
+class Function(Struct, frozen=True):
+    name: str
+    description: str | UnsetType = UNSET
+    parameters: Raw | UnsetType = UNSET
+    strict: bool | UnsetType = UNSET
+
+
+class FunctionTool(Struct, frozen=True, tag="function"):
+    function: Function
+
+
+class NamedFunction(Struct, frozen=True):
+    name: str
+
+
+class FunctionChoice(Struct, frozen=True, tag="function"):
+    function: NamedFunction
+
+
+class JsonSchema(Struct, frozen=True):
+    name: str
+    schema: Raw
+    strict: bool
+
+
+class ResponseFormat(Struct, frozen=True, tag="json_schema"):
+    json_schema: JsonSchema
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool = True
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: str | FunctionChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    max_tokens: int | UnsetType = UNSET
+    max_completion_tokens: int | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    top_k: int | UnsetType = UNSET
+    stop: tuple[str, ...] | UnsetType = UNSET
+    reasoning_effort: str | UnsetType = UNSET
+    response_format: ResponseFormat | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    stream_options: StreamOptions | UnsetType = UNSET

@@ -1,0 +1,175 @@
+"""The events of a streamed answer, their frames on the wire, and the message they add up to (wire.md §2.2)."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from routeproxy.messages.errors import ErrorObject
+from routeproxy.messages.reply import (
+    EMPTY_OBJECT,
+    Message,
+    ReplyBlock,
+    StopDetails,
+    StopReason,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    Usage,
+    encode,
+)
+
+
+class TextDelta(Struct, frozen=True, tag="text_delta"):
+    text: str
+
+
+class ThinkingDelta(Struct, frozen=True, tag="thinking_delta"):
+    thinking: str
+
+
+class SignatureDelta(Struct, frozen=True, tag="signature_delta"):
+    signature: str
+
+
+class InputJsonDelta(Struct, frozen=True, tag="input_json_delta"):
+    partial_json: str
+
+
+Delta = TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
+
+
+class MessageStart(Struct, frozen=True, tag="message_start"):
+    message: Message
+
+
+class ContentBlockStart(Struct, frozen=True, tag="content_block_start"):
+    index: int
+    content_block: ReplyBlock
+
+
+class ContentBlockDelta(Struct, frozen=True, tag="content_block_delta"):
+    index: int
+    delta: Delta
+
+
+class ContentBlockStop(Struct, frozen=True, tag="content_block_stop"):
+    index: int
+
+
+class Stop(Struct, frozen=True):
+    stop_reason: StopReason | None
+    stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
+
+
+class MessageDelta(Struct, frozen=True, tag="message_delta"):
+    delta: Stop
+    usage: Usage
+
+
+class MessageStop(Struct, frozen=True, tag="message_stop"): ...
+
+
+class Ping(Struct, frozen=True, tag="ping"): ...
+
+
+class Error(Struct, frozen=True, tag="error"):
+    error: ErrorObject
+    request_id: str | UnsetType = UNSET
+
+
+Event = (
+    MessageStart | ContentBlockStart | ContentBlockDelta | ContentBlockStop | MessageDelta | MessageStop | Ping | Error
+)
+
+_PREFIX = {
+    kind: f"event: {kind.__struct_config__.tag}\ndata: ".encode()
+    for kind in (
+        MessageStart,
+        ContentBlockStart,
+        ContentBlockDelta,
+        ContentBlockStop,
+        MessageDelta,
+        MessageStop,
+        Ping,
+        Error,
+    )
+}
+
+
+def frame(event: Event) -> bytes:
+    """`event` as one server-sent event: its name and one line of JSON."""
+    return b"%b%b\n\n" % (_PREFIX[type(event)], encode(event))
+
+
+PING = frame(Ping())
+
+
+def error_event(type: str, message: str, request_id: str | UnsetType = UNSET) -> Error:
+    return Error(ErrorObject(type, message), request_id)
+
+
+def accumulate(events: Iterable[Event]) -> Message | Error:
+    """The whole message that a stream adds up to, as an SDK would build it; the error, if it ends in one."""
+    message: Message | None = None
+    content: list[ReplyBlock] = []
+    parts: list[str] = []
+    signature = ""
+    for event in events:
+        match event:
+            case MessageStart():
+                message = event.message
+            case ContentBlockStart():
+                content.append(event.content_block)
+                parts, signature = [], ""
+            case ContentBlockDelta(delta=SignatureDelta(signature=signature)):
+                pass
+            case ContentBlockDelta(delta=TextDelta(text=part) | ThinkingDelta(thinking=part)):
+                parts.append(part)
+            case ContentBlockDelta(delta=InputJsonDelta(partial_json=part)):
+                parts.append(part)
+            case ContentBlockStop():
+                content[-1] = _filled(content[-1], "".join(parts), signature)
+            case MessageDelta() if message is not None:
+                usage = msgspec.structs.replace(
+                    message.usage,
+                    **{
+                        name: value
+                        for name in event.usage.__struct_fields__
+                        if (value := getattr(event.usage, name)) is not UNSET
+                    },
+                )
+                message = msgspec.structs.replace(
+                    message,
+                    content=tuple(content),
+                    stop_reason=event.delta.stop_reason,
+                    stop_sequence=event.delta.stop_sequence,
+                    stop_details=event.delta.stop_details,
+                    usage=usage,
+                )
+            case Error():
+                return event
+    if message is None or message.stop_reason is None:
+        return error_event("api_error", "the answer ended before it was complete")
+    return message
+
+
+def _filled(block: ReplyBlock, text: str, signature: str) -> ReplyBlock:
+    match block:
+        case TextBlock():
+            return TextBlock(block.text + text)
+        case ThinkingBlock():
+            return ThinkingBlock(block.thinking + text, signature or block.signature)
+        case ToolUseBlock():
+            return ToolUseBlock(block.id, block.name, _object_or_what_is_there(text) if text else EMPTY_OBJECT)
+
+
+def _object_or_what_is_there(text: str) -> Raw:
+    # A reply cut by max_tokens may end inside a tool's input. Whole replies must be JSON, so what cannot be read becomes {}.
+    raw = text.encode("utf-8", "surrogatepass")
+    try:
+        msgspec.json.decode(raw, type=dict[str, Raw])
+    except msgspec.DecodeError:
+        return EMPTY_OBJECT
+    return Raw(raw)

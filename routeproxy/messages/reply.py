@@ -1,0 +1,92 @@
+"""What an answer is made of: the message, its content blocks, its usage. The same structs stand in whole replies and in stream events."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+StopReason = Literal[
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "refusal",
+    "model_context_window_exceeded",
+]
+
+EMPTY_OBJECT = Raw(b"{}")
+
+
+class TextBlock(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class ThinkingBlock(Struct, frozen=True, tag="thinking"):
+    thinking: str
+    signature: str
+
+
+class ToolUseBlock(Struct, frozen=True, tag="tool_use"):
+    id: str
+    name: str
+    input: Raw = EMPTY_OBJECT
+    """JSON text, always an object."""
+
+
+ReplyBlock = TextBlock | ThinkingBlock | ToolUseBlock
+
+
+class OutputTokensDetails(Struct, frozen=True):
+    thinking_tokens: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens. What is not known is left out: a 0 would overwrite what the client already has (wire.md §2.4)."""
+
+    input_tokens: int | UnsetType = UNSET
+    cache_creation_input_tokens: int | UnsetType = UNSET
+    cache_read_input_tokens: int | UnsetType = UNSET
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+    speed: str | UnsetType = UNSET
+
+
+class StopDetails(Struct, frozen=True, tag="refusal"):
+    category: str | None = None
+    explanation: str | None = None
+
+
+class Message(Struct, frozen=True, kw_only=True, tag="message"):
+    id: str
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: tuple[ReplyBlock, ...] = ()
+    stop_reason: StopReason | None = None
+    stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
+    usage: Usage
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Struct) -> bytes:
+    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes, so such a value is escaped."""
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        return _encode_with_lone_surrogates(value)
+
+
+def _encode_with_lone_surrogates(value: Struct) -> bytes:
+    import json
+
+    def plain(part: object) -> object:
+        if isinstance(part, Raw):
+            return json.loads(bytes(part))
+        raise TypeError(f"cannot encode {type(part).__name__}")
+
+    builtins = msgspec.to_builtins(value, builtin_types=(Raw,))
+    return json.dumps(builtins, separators=(",", ":"), default=plain).encode()

@@ -1,0 +1,357 @@
+"""What a client may send to `/v1/messages` and `/v1/messages/count_tokens`.
+
+Two readings of the same bytes. `Envelope` holds the few fields that a rule looks at and leaves the rest as bytes: it is all that a
+pass-through needs, so a block type that was invented yesterday goes through. `MessagesRequest` is the whole request, read only when a
+target does not speak Messages; unknown *fields* are ignored in both, unknown *block types* are an error of the second.
+
+`null` means absent everywhere (wire.md §1.1), so optional fields default to `None`.
+"""
+
+import re
+from typing import Annotated, Literal, TypeVar
+
+from msgspec import DecodeError, Meta, Raw, Struct
+from msgspec.json import Decoder
+
+from routeproxy.messages.errors import InvalidRequest, explain_decode_error
+
+NULL = Raw(b"null")
+
+NonNegative = Annotated[int, Meta(ge=0)]
+
+
+class ToolHead(Struct, frozen=True):
+    name: str | None = None
+    type: str | None = None
+
+
+class ThinkingHead(Struct, frozen=True):
+    type: str
+
+
+class OutputHead(Struct, frozen=True):
+    effort: str | None = None
+
+
+class Metadata(Struct, frozen=True):
+    user_id: str | None = None
+
+
+class Envelope(Struct, frozen=True):
+    """The fields of a request that rules may look at; everything else is still bytes."""
+
+    model: str
+    messages: Raw
+    max_tokens: int | None = None
+    stream: bool | None = None
+    system: Raw = NULL
+    tools: tuple[ToolHead, ...] | None = None
+    thinking: ThinkingHead | None = None
+    output_config: OutputHead | None = None
+    metadata: Metadata | None = None
+
+
+# --- sources of images and documents
+
+
+class Base64Source(Struct, frozen=True, tag="base64"):
+    media_type: str
+    data: str
+
+
+class UrlSource(Struct, frozen=True, tag="url"):
+    url: str
+
+
+class FileSource(Struct, frozen=True, tag="file"):
+    file_id: str
+
+
+class TextSource(Struct, frozen=True, tag="text"):
+    data: str
+    media_type: str = "text/plain"
+
+
+class ContentSource(Struct, frozen=True, tag="content"):
+    content: "str | tuple[Block, ...]"
+
+
+ImageSource = Base64Source | UrlSource | FileSource
+DocumentSource = Base64Source | UrlSource | FileSource | TextSource | ContentSource
+
+
+# --- content blocks
+
+
+class Text(Struct, frozen=True, tag="text"):
+    text: str
+    citations: tuple[Raw, ...] | None = None
+
+
+class Image(Struct, frozen=True, tag="image"):
+    source: ImageSource
+
+
+class CitationsConfig(Struct, frozen=True):
+    enabled: bool | None = None
+
+
+class Document(Struct, frozen=True, tag="document"):
+    source: DocumentSource
+    title: str | None = None
+    context: str | None = None
+    citations: CitationsConfig | None = None
+
+
+class SearchResult(Struct, frozen=True, tag="search_result"):
+    source: str
+    title: str
+    content: tuple[Text, ...]
+
+
+class Thinking(Struct, frozen=True, tag="thinking"):
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinking(Struct, frozen=True, tag="redacted_thinking"):
+    data: str = ""
+
+
+class ToolUse(Struct, frozen=True, tag="tool_use"):
+    id: str
+    name: str
+    input: Raw
+    """The JSON text as the client wrote it: key order is part of a prompt cache's key."""
+
+
+class ToolResult(Struct, frozen=True, tag="tool_result"):
+    tool_use_id: str
+    content: "str | tuple[Block, ...] | None" = None
+    is_error: bool | None = None
+
+
+class ToolReference(Struct, frozen=True, tag="tool_reference"):
+    tool_name: str
+
+
+class ServerToolUse(Struct, frozen=True, tag="server_tool_use"):
+    id: str
+    name: str
+    input: Raw = NULL
+
+
+class McpToolUse(Struct, frozen=True, tag="mcp_tool_use"):
+    id: str
+    name: str
+    input: Raw = NULL
+
+
+class ServerToolResult(Struct, frozen=True):
+    """Results of tools that ran on Anthropic's side. History only: a client never answers a `srvtoolu_…` id."""
+
+    tool_use_id: str
+    content: Raw = NULL
+
+
+class WebSearchResult(ServerToolResult, frozen=True, tag="web_search_tool_result"): ...
+
+
+class WebFetchResult(ServerToolResult, frozen=True, tag="web_fetch_tool_result"): ...
+
+
+class CodeExecutionResult(ServerToolResult, frozen=True, tag="code_execution_tool_result"): ...
+
+
+class BashCodeExecutionResult(ServerToolResult, frozen=True, tag="bash_code_execution_tool_result"): ...
+
+
+class TextEditorCodeExecutionResult(ServerToolResult, frozen=True, tag="text_editor_code_execution_tool_result"): ...
+
+
+class ToolSearchResult(ServerToolResult, frozen=True, tag="tool_search_tool_result"): ...
+
+
+class AdvisorResult(ServerToolResult, frozen=True, tag="advisor_tool_result"): ...
+
+
+class McpToolResult(ServerToolResult, frozen=True, tag="mcp_tool_result"): ...
+
+
+class Compaction(Struct, frozen=True, tag="compaction"):
+    content: str | None = None
+
+
+class Fallback(Struct, frozen=True, tag="fallback"): ...
+
+
+class ContainerUpload(Struct, frozen=True, tag="container_upload"):
+    file_id: str | None = None
+
+
+class McpToolListing(Struct, frozen=True, tag="mcp_tool_listing"): ...
+
+
+class BrowserState(Struct, frozen=True, tag="browser_state"): ...
+
+
+class ToolAddition(Struct, frozen=True, tag="tool_addition"):
+    """Exposes deferred tools from here on (beta `mid-conversation-tool-changes`)."""
+
+    tool_names: tuple[str, ...] | None = None
+    tool_name: str | None = None
+
+
+class ToolRemoval(Struct, frozen=True, tag="tool_removal"):
+    tool_names: tuple[str, ...] | None = None
+    tool_name: str | None = None
+
+
+Block = (
+    Text
+    | Image
+    | Document
+    | SearchResult
+    | Thinking
+    | RedactedThinking
+    | ToolUse
+    | ToolResult
+    | ToolReference
+    | ServerToolUse
+    | McpToolUse
+    | WebSearchResult
+    | WebFetchResult
+    | CodeExecutionResult
+    | BashCodeExecutionResult
+    | TextEditorCodeExecutionResult
+    | ToolSearchResult
+    | AdvisorResult
+    | McpToolResult
+    | Compaction
+    | Fallback
+    | ContainerUpload
+    | McpToolListing
+    | BrowserState
+    | ToolAddition
+    | ToolRemoval
+)
+
+
+class OutputFormat(Struct, frozen=True):
+    type: str
+    schema: Raw = NULL
+
+
+class OutputConfig(Struct, frozen=True):
+    effort: str | None = None
+    format: OutputFormat | None = None
+    task_budget: Raw = NULL
+
+
+class Turn(Struct, frozen=True):
+    """One entry of `messages`. `role` may be `system` at any index (wire.md §0.3)."""
+
+    role: str
+    content: str | tuple[Block, ...]
+    output_config: OutputConfig | None = None
+
+
+class Tool(Struct, frozen=True):
+    name: str
+    type: str | None = None
+    """`None` and `custom`: the client's own. Anything else names a tool that Anthropic defines, `bash_20250124` for one."""
+    description: str | None = None
+    input_schema: Raw = NULL
+    input_examples: tuple[Raw, ...] | None = None
+    defer_loading: bool | None = None
+    strict: bool | None = None
+
+
+class ToolChoice(Struct, frozen=True):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(Struct, frozen=True):
+    type: Literal["enabled", "adaptive", "disabled", "between_tools"]
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class ContextManagement(Struct, frozen=True):
+    edits: tuple[Raw, ...] | None = None
+
+
+class MessagesRequest(Struct, frozen=True):
+    model: str
+    messages: Annotated[tuple[Turn, ...], Meta(max_length=100_000)]
+    max_tokens: NonNegative | None = None
+    system: str | tuple[Text, ...] | None = None
+    stream: bool | None = None
+    stop_sequences: tuple[str, ...] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: ToolChoice | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    context_management: ContextManagement | None = None
+    mcp_servers: Raw = NULL
+    container: Raw = NULL
+    compaction: Raw = NULL
+    thread: Raw = NULL
+    fallbacks: Raw = NULL
+
+
+KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {"cache_control", "inference_geo", "diagnostics"}
+
+T = TypeVar("T")
+
+_envelope: Decoder[Envelope] = Decoder(Envelope)
+_request: Decoder[MessagesRequest] = Decoder(MessagesRequest)
+_fields: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
+
+# JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone `\ud83d`.
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+def decode_envelope(body: bytes) -> Envelope:
+    """The rule-relevant fields of `body`. Raises `InvalidRequest` with the path of what is wrong."""
+    return _decode(_envelope, body)
+
+
+def decode_request(body: bytes) -> MessagesRequest:
+    """The whole request. Raises `InvalidRequest`, for an unknown block type with its position."""
+    return _decode(_request, body)
+
+
+def field_names(body: bytes) -> tuple[str, ...]:
+    """The names of the top-level fields, in the client's order."""
+    return tuple(_decode(_fields, body))
+
+
+def _decode(decoder: Decoder[T], body: bytes) -> T:
+    try:
+        try:
+            return decoder.decode(body)
+        except DecodeError as error:
+            if "surrogate" not in str(error):
+                raise
+            return decoder.decode(without_lone_surrogates(body))
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise explain_decode_error(error, body) from None
+    except RecursionError:
+        raise InvalidRequest("invalid JSON: nested too deeply") from None
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    r"""`body` with each unpaired `\udXXX` escape replaced by `\ufffd`, the text that a lone half stands for."""
+    return _LONE_SURROGATE.sub(lambda m: m[1] + (m[2] or rb"\ufffd"), body)

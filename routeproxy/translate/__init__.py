@@ -1,0 +1,1 @@
+"""Messages ↔ chat completions: pure functions and one state machine. No await, no clock, no randomness."""

@@ -1,0 +1,58 @@
+"""What one chat back end takes and what it refuses: quirks as data, so that the translator holds no provider's name.
+
+`upstream/` fills a `Dialect` from its table of providers and models; `translate/` only reads it. The defaults are those of an
+OpenAI-compatible server about which nothing is known: assumed able, and unlimited (wire.md, "Decided").
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    family: str = "openai"
+    """Whose reasoning carriers fit: a signature minted for one family is dropped by another (wire.md §1.6)."""
+
+    # messages
+    mid_system: Literal["keep", "user"] = "keep"
+    """Whether a system turn in mid-conversation stays one, or becomes user text in `<system-reminder>`."""
+    vision: bool = True
+    without_vision: Literal["placeholder", "refuse"] = "placeholder"
+    images_in_tool_messages: bool = False
+    """OpenAI's tool messages are text only: images then follow in a user message."""
+    files: bool = True
+    """Takes `{type: file}` parts. Otherwise a PDF is refused with `capability_rejected: document_block`."""
+    replays_reasoning: bool = False
+    """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an empty string."""
+    tool_call_ids: Literal["any", "openai", "mistral"] = "openai"
+    """`openai`: at most 40 characters. `mistral`: exactly nine letters and digits."""
+    strip_attribution: bool = True
+
+    # tools
+    schemas: Literal["openai", "gemini"] = "openai"
+    tool_names: Literal["openai", "gemini"] = "openai"
+    """Both: 64 characters of `A-Z a-z 0-9 _ -`; `gemini` must begin with a letter or an underscore."""
+    tool_choice_required: bool = True
+    """Otherwise `any` becomes `auto`, with a warning."""
+    tools: bool = True
+    parallel_tool_calls: bool = True
+    """Takes the parameter of this name."""
+
+    # parameters
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_output_tokens: int | None = None
+    """The model's own limit, if known: larger requests are cut to it."""
+    sampling: bool = True
+    """Takes `temperature` and `top_p`. OpenAI's reasoning models don't."""
+    top_k: bool = False
+    stop_limit: int | None = 4
+    """How many stop strings it takes; the rest is found by scanning the answer. 0: all of them. `None`: any number."""
+    efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high")
+    """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is sent."""
+    structured_outputs: bool = True
+    priority_tier: bool = False
+    """`service_tier: "priority"` exists (for `speed: "fast"`)."""
+    user: bool = True
+    """Takes the field `user`."""
