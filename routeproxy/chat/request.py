@@ -38,6 +38,10 @@ class FunctionCall(Struct, frozen=True):
 class ToolCall(Struct, frozen=True, kw_only=True, tag="function"):
     id: str
     function: FunctionCall
+    provider_specific_fields: Raw | UnsetType = UNSET
+    """LiteLLM's place for the thought signature of this call."""
+    extra_content: Raw | UnsetType = UNSET
+    """Google's own place for the same, in its OpenAI-compatible API."""
 
 
 class System(Struct, frozen=True, tag_field="role", tag="system"):
@@ -114,5 +118,6 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     user: str | UnsetType = UNSET
+    prompt_cache_key: str | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     stream_options: StreamOptions | UnsetType = UNSET

@@ -110,6 +110,33 @@ def error_event(type: str, message: str, request_id: str | UnsetType = UNSET) ->
     return Error(ErrorObject(type, message), request_id)
 
 
+def events_of(message: Message) -> list[Event]:
+    """The stream that `message` would have been: each block in one piece."""
+    bare = msgspec.structs.replace(
+        message, content=(), stop_reason=None, stop_sequence=None, stop_details=None, usage=_at_start(message.usage)
+    )
+    events: list[Event] = [MessageStart(bare)]
+    for index, block in enumerate(message.content):
+        match block:
+            case TextBlock():
+                events += [ContentBlockStart(index, TextBlock("")), ContentBlockDelta(index, TextDelta(block.text))]
+            case ThinkingBlock():
+                events.append(ContentBlockStart(index, ThinkingBlock("", "")))
+                if block.thinking:
+                    events.append(ContentBlockDelta(index, ThinkingDelta(block.thinking)))
+                events.append(ContentBlockDelta(index, SignatureDelta(block.signature)))
+            case ToolUseBlock():
+                events.append(ContentBlockStart(index, ToolUseBlock(block.id, block.name)))
+                events.append(ContentBlockDelta(index, InputJsonDelta(bytes(block.input).decode())))
+        events.append(ContentBlockStop(index))
+    stop = Stop(message.stop_reason, message.stop_sequence, message.stop_details)
+    return [*events, MessageDelta(stop, message.usage), MessageStop()]
+
+
+def _at_start(usage: Usage) -> Usage:
+    return msgspec.structs.replace(usage, output_tokens=min(1, usage.output_tokens), output_tokens_details=UNSET)
+
+
 def accumulate(events: Iterable[Event]) -> Message | Error:
     """The whole message that a stream adds up to, as an SDK would build it; the error, if it ends in one."""
     message: Message | None = None

@@ -26,6 +26,14 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """Takes `{type: file}` parts. Otherwise a PDF is refused with `capability_rejected: document_block`."""
     replays_reasoning: bool = False
     """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an empty string."""
+    takes_reasoning: bool = True
+    """Takes `reasoning_content` back that it gave; others refuse the unknown field."""
+    thought_signatures: Literal["provider_specific_fields", "extra_content"] = "provider_specific_fields"
+    """Where a tool call's thought signature goes back: LiteLLM's place, or that of Google's OpenAI-compatible API."""
+    prefill: bool = False
+    """Continues an assistant message that ends the conversation."""
+    empty_tool_result: str = ""
+    """Some want to read something where a tool said nothing: `(no output)`."""
     tool_call_ids: Literal["any", "openai", "mistral"] = "openai"
     """`openai`: at most 40 characters. `mistral`: exactly nine letters and digits."""
     strip_attribution: bool = True
@@ -52,7 +60,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high")
     """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is sent."""
     structured_outputs: bool = True
+    structured_outputs_with_tools: bool = True
+    """Otherwise the schema goes into the prompt when there are tools (Gemini)."""
     priority_tier: bool = False
     """`service_tier: "priority"` exists (for `speed: "fast"`)."""
     user: bool = True
     """Takes the field `user`."""
+    prompt_cache_key: bool = False
+    """Takes the field of this name: the session, so that a conversation meets its own cache."""

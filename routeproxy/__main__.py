@@ -1,0 +1,3 @@
+from routeproxy.cli import main
+
+main()

@@ -1,0 +1,125 @@
+"""One request and what became of it: filled in as it passes through the proxy, read by the answer's headers and by the log."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+from msgspec import UNSET, Struct
+
+from routeproxy.messages.reply import Usage
+from routeproxy.messages.request import Envelope
+from routeproxy.policy.decide import Decision, Policy, Target
+
+
+class Inbound(Struct, frozen=True, kw_only=True):
+    """What came over the wire. Header names are in lower case; a header that came on several lines has several values."""
+
+    body: bytes
+    query: str = ""
+    headers: Mapping[str, tuple[str, ...]] = {}
+    url_target: str | None = None
+    """`provider/model`, where the client named a target in the URL."""
+
+    def header(self, name: str) -> str | None:
+        values = self.headers.get(name)
+        return values[0] if values else None
+
+
+class Part(NamedTuple):
+    """One write to the client: whole frames of a stream, or a whole reply."""
+
+    data: bytes
+    commits: bool
+    """Whether content is in it: from here on the answer is this back end's, for better or worse."""
+
+
+NOTHING_YET = Part(b"", False)
+"""A sign of life from a back end that has nothing to relay: it resets the idle clock."""
+
+
+class Exchange:
+    def __init__(self, inbound: Inbound, policy: Policy, *, method: str = "messages") -> None:
+        self.inbound = inbound
+        self.policy = policy
+        """The version that this request arrived under, and keeps."""
+        self.method = method
+        self.request_id = f"req_{uuid.uuid4().hex}"
+        self.started = time.perf_counter()
+        self.envelope: Envelope | None = None
+        self.decision: Decision | None = None
+        self.target: Target | None = None
+        self.attempts = 0
+        self.warnings: list[str] = []
+        self._warnings_of_request = 0
+        self.relayed: list[tuple[str, str]] = []
+        """Headers of a Messages back end's answer that are the client's to see."""
+        self.usage: Usage | None = None
+        self.first_content_at: float | None = None
+        self.status = 0
+        self.error: str | None = None
+        self.client_left = False
+
+    @property
+    def stream(self) -> bool:
+        return bool(self.envelope and self.envelope.stream) and self.method == "messages"
+
+    def begin_attempt(self, target: Target) -> None:
+        """What an earlier attempt said of itself is no longer true of the answer."""
+        self.target = target
+        self.attempts += 1
+        self.warnings[self._warnings_of_request :] = []
+        self.relayed = []
+        self.usage = None
+
+    def warn_of_request(self, *warnings: str) -> None:
+        """A warning that holds whoever answers. Only before the first attempt."""
+        self.warn(*warnings)
+        self._warnings_of_request = len(self.warnings)
+
+    def warn(self, *warnings: str) -> None:
+        self.warnings += [warning for warning in warnings if warning not in self.warnings]
+
+    def note_usage(self, usage: Usage) -> None:
+        self.usage = usage
+
+    def tokens(self) -> tuple[int | None, int | None]:
+        """Input (the cached ones included) and output, where known."""
+        if self.usage is None:
+            return None, None
+        parts = (
+            self.usage.input_tokens,
+            self.usage.cache_read_input_tokens,
+            self.usage.cache_creation_input_tokens,
+        )
+        known = [part for part in parts if part is not UNSET]
+        return (sum(known) if known else None), self.usage.output_tokens
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What every answer says of itself: ids, the rule, who served. Values are ASCII."""
+        relayed = {name for name, _ in self.relayed}
+        headers = [] if "request-id" in relayed else [("request-id", self.request_id)]
+        headers += self.relayed
+        headers.append(("x-routeproxy-rules-version", self.policy.version))
+        if self.decision is not None:
+            headers.append(("x-routeproxy-rule", _ascii(self.decision.rule)))
+        if self.target is not None:
+            headers.append(("x-routeproxy-provider", _ascii(self.target.provider.name)))
+            headers.append(("x-routeproxy-model", _ascii(self.target.model)))
+        headers.append(("x-routeproxy-attempts", str(self.attempts)))
+        if self.warnings:
+            headers.append(("x-routeproxy-warning", _ascii("; ".join(self.warnings))[:2000]))
+        return headers
+
+
+class Call(Struct, frozen=True):
+    """One attempt: what a back end is asked, and with which key."""
+
+    target: Target
+    key: str | None
+    exchange: Exchange
+
+
+def _ascii(text: str) -> str:
+    return quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")

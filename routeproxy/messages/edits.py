@@ -1,0 +1,214 @@
+"""Edits of a JSON text by span: what is not named stays byte for byte as it came (design.md, decision 1).
+
+Re-encoding would lose what a pass-through must keep: signatures, prompt caches' prefixes, fields that nobody here has heard of. So an
+edit is a span of bytes and what stands there instead. Where members and elements begin is found with msgspec, which gives each value's
+text: walking along them costs one comparison a value and no parsing of our own.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import DecodeError, Raw, Struct
+
+from routeproxy.messages.errors import InvalidRequest
+
+_WHITESPACE = re.compile(rb"[ \t\r\n]*")
+_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
+
+_object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
+_array: msgspec.json.Decoder[tuple[Raw, ...]] = msgspec.json.Decoder(tuple[Raw, ...])
+
+
+class Span(NamedTuple):
+    start: int
+    end: int
+
+
+class Edit(NamedTuple):
+    start: int
+    end: int
+    text: bytes
+
+
+class Member(NamedTuple):
+    """A key and its value: `whole` covers both."""
+
+    whole: Span
+    value: Span
+
+
+def apply(text: bytes, edits: list[Edit]) -> bytes:
+    """`text` with each edit's span replaced. The very same object when there is nothing to edit."""
+    if not edits:
+        return text
+    parts, at = [], 0
+    for start, end, replacement in sorted(edits):
+        parts += (text[at:start], replacement)
+        at = end
+    parts.append(text[at:])
+    return b"".join(parts)
+
+
+def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Member]:
+    """Where the members of the object that begins at or after `start` stand. Raises `InvalidRequest` for a key that comes twice:
+    two readers of such an object may see two different requests."""
+    values = _object.decode(memoryview(text)[start:end])
+    found: dict[str, Member] = {}
+    at = _skip(text, start) + 1
+    for name, raw in values.items():
+        key_start = _skip(text, at)
+        key = _KEY.match(text, key_start)
+        value = bytes(raw)
+        if key is None or not text.startswith(value, key.end()) or _name(key[1]) != name:
+            raise InvalidRequest(f"{name[:64]}: the key stands twice in one object")
+        span = Span(key.end(), key.end() + len(value))
+        found[name] = Member(Span(key_start, span.end), span)
+        at = _skip(text, span.end) + 1
+    if values and text[at - 1 : at] != b"}":
+        raise InvalidRequest("a key stands twice in one object")
+    return found
+
+
+def elements(text: bytes, span: Span) -> list[Span]:
+    """Where the elements of the array at `span` stand."""
+    found = []
+    at = _skip(text, span.start) + 1
+    for raw in _array.decode(memoryview(text)[span.start : span.end]):
+        start = _skip(text, at)
+        found.append(Span(start, start + len(bytes(raw))))
+        at = _skip(text, found[-1].end) + 1
+    return found
+
+
+def set_members(text: bytes, values: Mapping[str, bytes], drop: Collection[str] = ()) -> list[Edit]:
+    """Edits that give the top-level object these values (as JSON) and take away `drop`."""
+    present = members(text)
+    edits = [
+        Edit(*present[name].value, value)
+        for name, value in values.items()
+        if name in present and text[slice(*present[name].value)] != value
+    ]
+    new = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in values.items() if name not in present)
+    kept = [name for name in present if name not in drop]
+    if new:
+        opening = _skip(text, 0) + 1
+        edits.append(Edit(opening, opening, new + (b"," if kept else b"")))
+    edits += removals([member.whole for member in present.values()], [name in drop for name in present])
+    return edits
+
+
+def removals(spans: list[Span], gone: list[bool]) -> list[Edit]:
+    """Edits that take the marked items out of a comma-separated list, commas included."""
+    edits: list[Edit] = []
+    kept_before = False
+    for index, (span, leaves) in enumerate(zip(spans, gone, strict=True)):
+        if not leaves:
+            kept_before = True
+        elif kept_before:  # with the comma before it
+            edits.append(Edit(spans[index - 1].end, span.end, b""))
+        else:  # with the comma after it, if any
+            edits.append(Edit(span.start, spans[index + 1].start if index + 1 < len(spans) else span.end, b""))
+    return edits
+
+
+# --- what Anthropic would refuse in a conversation that other back ends had a part in
+
+
+class _Block(Struct, frozen=True):
+    type: str = ""
+    text: Any = None
+    signature: Any = None
+    id: Any = None
+    tool_use_id: Any = None
+
+
+_block: msgspec.json.Decoder[_Block] = msgspec.json.Decoder(_Block)
+
+_EMPTY_TEXT = re.compile(rb'"text"\s*:\s*""')
+_ODD_ID = re.compile(rb'"(?:tool_use_)?id"\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]')
+_BAD_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
+
+OUR_SIGNATURE = b'"rp1.'
+
+
+def foreign_traces(text: bytes) -> list[Edit]:
+    """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text blocks (one of them
+    poisons a session for good), tool ids in other alphabets. Messages left empty go too. Nothing, for almost every request."""
+    if OUR_SIGNATURE not in text and not _EMPTY_TEXT.search(text) and not _ODD_ID.search(text):
+        return []
+    try:
+        top = members(text)
+        if "messages" not in top:
+            return []
+        spans = elements(text, top["messages"].value)
+        edits: list[Edit] = []
+        emptied = []
+        for span in spans:
+            inner, empty = _message_edits(text, span)
+            emptied.append(empty)
+            if not empty:
+                edits += inner
+        return edits + removals(spans, emptied)
+    except (DecodeError, UnicodeDecodeError):
+        return []  # whatever it is, the back end will say so in its own words
+
+
+def _message_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
+    content = members(text, span.start, span.end).get("content")
+    if content is None or text[content.value.start : content.value.start + 1] != b"[":
+        return [], False
+    return _block_edits(text, content.value)
+
+
+def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
+    """The edits of a list of blocks, and whether it had blocks and has none left."""
+    blocks = elements(text, span)
+    gone = []
+    edits: list[Edit] = []
+    for where in blocks:
+        block = _block.decode(memoryview(text)[where.start : where.end])
+        ours = block.type == "thinking" and isinstance(block.signature, str) and block.signature.startswith("rp1.")
+        leaves = ours or (block.type == "text" and block.text == "")
+        gone.append(leaves)
+        if not leaves:
+            edits += _inner_edits(text, where, block)
+    if all(gone):
+        return [], bool(gone)
+    return edits + removals(blocks, gone), False
+
+
+def _inner_edits(text: bytes, where: Span, block: _Block) -> Iterator[Edit]:
+    names = [
+        (name, value)
+        for name, value in (("id", block.id), ("tool_use_id", block.tool_use_id))
+        if isinstance(value, str) and _BAD_ID_CHARACTER.search(value)
+    ]
+    if not names and block.type != "tool_result":
+        return
+    inside = members(text, where.start, where.end)
+    for name, value in names:
+        yield Edit(*inside[name].value, msgspec.json.encode(sanitised_id(value)))
+    content = inside.get("content")
+    if block.type == "tool_result" and content is not None and text[content.value.start : content.value.start + 1] == b"[":
+        edits, empty = _block_edits(text, content.value)
+        yield from [Edit(*content.value, b"[]")] if empty else edits
+
+
+def sanitised_id(tool_id: str) -> str:
+    """`tool_id` in the alphabet that the API takes, the same for the same id: call and result stay a pair."""
+    if not _BAD_ID_CHARACTER.search(tool_id):
+        return tool_id
+    # Two ids may differ only in the characters that go: the hash keeps them apart.
+    return f"{_BAD_ID_CHARACTER.sub('_', tool_id)}_{hashlib.sha256(tool_id.encode()).hexdigest()[:8]}"
+
+
+def _skip(text: bytes, at: int) -> int:
+    found = _WHITESPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _name(key: bytes) -> str:
+    return msgspec.json.decode(b'"%b"' % key, type=str) if b"\\" in key else key.decode()

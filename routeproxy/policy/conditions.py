@@ -1,0 +1,493 @@
+"""One `match` table becomes a few checks: small objects that answer yes or no, and say afterwards why it was no.
+
+Nothing is put into words while deciding. A check that missed is kept as it is, and asked for its words only when someone reads them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from operator import attrgetter
+from re import escape, findall, sub
+from typing import Any, ClassVar
+
+import re2  # type: ignore[import-untyped]  # it ships no stubs; nothing else imports it
+from msgspec import Struct
+
+from routeproxy.policy.facts import Facts, ascii_lower
+from routeproxy.policy.file import HeaderTable, MatchTable, RangeTable, TextTable
+from routeproxy.policy.locate import Path
+from routeproxy.policy.problems import Code, Report, closest
+from routeproxy.policy.providers import FORBIDDEN_HEADERS
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+class Check(Struct, frozen=True):
+    """One condition."""
+
+    cost: ClassVar[int] = 0
+    """0: free. 1: reads text or the conversation. 2: counts tokens. Dear ones are asked last."""
+
+    def __call__(self, facts: Facts) -> bool:
+        raise NotImplementedError
+
+    def observed(self, facts: Facts) -> str:
+        """What was found: "model is `claude-opus-4-8`"."""
+        raise NotImplementedError
+
+    @property
+    def demand(self) -> str:
+        """What is asked for, to stand behind "needs to" and "must not": "contain `haiku`"."""
+        raise NotImplementedError
+
+    def miss(self, facts: Facts) -> str:
+        return f"{self.observed(facts)}, needs to {self.demand}"
+
+    def hit(self, facts: Facts) -> str:
+        """Why a `not` around this check failed."""
+        return f"{self.observed(facts)}, must not {self.demand}"
+
+
+# --- text
+
+
+class Subject(Struct, frozen=True):
+    """A text that rules look at: `None` when the request doesn't have it."""
+
+    name: str
+    read: Callable[[Facts], str | None]
+    cost: int = 0
+    shown: bool = True
+    """Long texts are not repeated in explanations."""
+
+
+MODEL = Subject("model", attrgetter("model"))
+SYSTEM = Subject("system", attrgetter("system"), cost=1, shown=False)
+USER = Subject("user", attrgetter("user"))
+EFFORT = Subject("effort", attrgetter("effort"))
+
+
+def header(name: str) -> Subject:
+    return Subject(f"header {name}", partial(_header, name))
+
+
+def _header(name: str, facts: Facts) -> str | None:
+    return facts.header(name)
+
+
+class TextCheck(Check, frozen=True):
+    subject: Subject
+    values: tuple[str, ...]
+    verb: ClassVar[str]
+
+    def observed(self, facts: Facts) -> str:
+        value = self.subject.read(facts)
+        if value is None:
+            return f"{self.subject.name} is missing"
+        if not self.subject.shown:
+            return f"{self.subject.name} is {len(value):,} characters of text"
+        return f"{self.subject.name} is {_quoted(value)}"
+
+    @property
+    def demand(self) -> str:
+        return f"{self.verb} {_any_of(self.values)}"
+
+
+class Equals(TextCheck, frozen=True):
+    verb = "be"
+
+    def __call__(self, facts: Facts) -> bool:
+        return self.subject.read(facts) in self.values
+
+
+class Begins(TextCheck, frozen=True):
+    verb = "begin with"
+
+    def __call__(self, facts: Facts) -> bool:
+        value = self.subject.read(facts)
+        return value is not None and value.startswith(self.values)
+
+
+class Contains(TextCheck, frozen=True):
+    verb = "contain"
+
+    def __call__(self, facts: Facts) -> bool:
+        value = self.subject.read(facts)
+        if value is not None:
+            for part in self.values:
+                if part in value:
+                    return True
+        return False
+
+
+class Matches(TextCheck, frozen=True):
+    """Globs and regexes, both in linear time."""
+
+    patterns: tuple[Callable[[bytes], object], ...]
+    verb = "match"
+
+    def __call__(self, facts: Facts) -> bool:
+        value = self.subject.read(facts)
+        if value is None:
+            return False
+        # A lone surrogate can't come in by JSON or a header; if one does, it is a character like any other.
+        text = value.encode("utf-8", "replace")
+        return any(search(text) for search in self.patterns)
+
+
+class Present(Check, frozen=True):
+    subject: Subject
+    wanted: bool
+
+    def __call__(self, facts: Facts) -> bool:
+        return (self.subject.read(facts) is not None) is self.wanted
+
+    def observed(self, facts: Facts) -> str:
+        return f"{self.subject.name} is {'missing' if self.subject.read(facts) is None else 'present'}"
+
+    @property
+    def demand(self) -> str:
+        return "be present" if self.wanted else "be missing"
+
+
+# --- numbers, yes and no, tools
+
+
+class Within(Check, frozen=True):
+    """Both ends belong to it. An absent number is in no range."""
+
+    fact: str
+    read: Callable[[Facts], int | None]
+    min: int | None
+    max: int | None
+
+    def __call__(self, facts: Facts) -> bool:
+        value = self.read(facts)
+        return (
+            value is not None
+            and (self.min is None or value >= self.min)
+            and (self.max is None or value <= self.max)
+        )
+
+    def observed(self, facts: Facts) -> str:
+        value = self.read(facts)
+        return f"{self.fact} is {'not given' if value is None else f'{value:,}'}"
+
+    @property
+    def demand(self) -> str:
+        return f"be {self._bounds}"
+
+    def miss(self, facts: Facts) -> str:
+        return f"{self.observed(facts)}, needs {self._bounds}"
+
+    @property
+    def _bounds(self) -> str:
+        bounds = [f"at least {self.min:,}"] if self.min is not None else []
+        bounds += [f"at most {self.max:,}"] if self.max is not None else []
+        return " and ".join(bounds)
+
+
+class TokensWithin(Within, frozen=True):
+    cost = 2
+
+
+class Flag(Check, frozen=True):
+    fact: str
+    read: Callable[[Facts], bool]
+    wanted: bool
+
+    def __call__(self, facts: Facts) -> bool:
+        return self.read(facts) is self.wanted
+
+    def observed(self, facts: Facts) -> str:
+        return f"{self.fact} is {_true(self.read(facts))}"
+
+    @property
+    def demand(self) -> str:
+        return f"be {_true(self.wanted)}"
+
+
+class DearFlag(Flag, frozen=True):
+    cost = 1
+
+
+class HasTool(Check, frozen=True):
+    """At least one tool whose name or type one of the globs matches."""
+
+    globs: tuple[str, ...]
+    patterns: tuple[Callable[[bytes], object], ...]
+    cost = 1
+
+    def __call__(self, facts: Facts) -> bool:
+        words = [word.encode("utf-8", "replace") for word in facts.tools]
+        return any(match(word) for match in self.patterns for word in words)
+
+    def observed(self, facts: Facts) -> str:
+        count = len(facts.envelope.tools or ())
+        return f"tools are {count}" if count != 1 else "there is 1 tool"
+
+    @property
+    def demand(self) -> str:
+        return f"have one like {_any_of(self.globs)}"
+
+
+# --- any and not
+
+
+class AnyOf(Check, frozen=True):
+    choices: tuple[tuple[Check, ...], ...]
+    dear: int = 0
+
+    def __call__(self, facts: Facts) -> bool:
+        return any(first_miss(checks, facts) is None for checks in self.choices)
+
+    def observed(self, facts: Facts) -> str:
+        holding = next((c for c in self.choices if first_miss(c, facts) is None), self.choices[0])
+        return " and ".join(check.observed(facts) for check in holding)
+
+    @property
+    def demand(self) -> str:
+        return " or ".join(_all_of(checks) for checks in self.choices)
+
+    def miss(self, facts: Facts) -> str:
+        misses = [check.miss(facts) for checks in self.choices if (check := first_miss(checks, facts))]
+        return "none of `any` holds: " + "; ".join(misses)
+
+
+class NoneOf(Check, frozen=True):
+    tables: tuple[tuple[Check, ...], ...]
+    dear: int = 0
+
+    def __call__(self, facts: Facts) -> bool:
+        return all(first_miss(checks, facts) is not None for checks in self.tables)
+
+    def observed(self, facts: Facts) -> str:
+        return " and ".join(check.observed(facts) for check in self.tables[0])
+
+    @property
+    def demand(self) -> str:
+        return "not " + " or ".join(_all_of(checks) for checks in self.tables)
+
+    def miss(self, facts: Facts) -> str:
+        holding = next((checks for checks in self.tables if first_miss(checks, facts) is None), ())
+        return " and ".join(check.hit(facts) for check in holding)
+
+
+def first_miss(checks: tuple[Check, ...], facts: Facts) -> Check | None:
+    for check in checks:
+        if not check(facts):
+            return check
+    return None
+
+
+def cost(check: Check) -> int:
+    match check:
+        case TextCheck() | Present():
+            return check.subject.cost
+        case AnyOf() | NoneOf():
+            return check.dear
+    return check.cost
+
+
+# --- from tables to checks
+
+_NUMBERS: dict[str, type[Within]] = {"input_tokens": TokensWithin, "max_tokens": Within}
+_FLAGS: dict[str, tuple[type[Flag], str]] = {
+    "stream": (Flag, "stream"),
+    "thinking": (Flag, "thinking"),
+    "url_target": (Flag, "has_url_target"),
+    "images": (DearFlag, "images"),
+    "documents": (DearFlag, "documents"),
+}
+
+
+def compile_match(table: MatchTable, path: Path, report: Report) -> tuple[Check, ...]:
+    """The checks of one table, cheapest first. They all have to hold."""
+    return tuple(sorted(_checks(table, path, report), key=cost))
+
+
+def _checks(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
+    if table.model is not None:
+        yield from _text(MODEL, table.model, Contains, (*path, "model"), report, lower=True)
+    yield from _headers(table, (*path, "headers"), report)
+    for fact, number_check in _NUMBERS.items():
+        if (range := getattr(table, fact)) is not None:
+            _check_range(range, (*path, fact), report)
+            yield number_check(fact, attrgetter(fact), range.min, range.max)
+    for fact, (flag_check, attribute) in _FLAGS.items():
+        if (wanted := getattr(table, fact)) is not None:
+            yield flag_check(fact, attrgetter(attribute), wanted)
+    if isinstance(table.tools, bool):
+        yield Flag("tools", attrgetter("has_tools"), table.tools)
+    elif table.tools is not None:
+        globs = _listed(table.tools)
+        yield HasTool(globs, tuple(_glob(glob) for glob in globs))
+    if table.effort is not None:
+        yield _effort(_listed(table.effort), (*path, "effort"), report)
+    if table.system is not None:
+        yield from _text(SYSTEM, table.system, Contains, (*path, "system"), report, lower=True)
+    if table.user is not None:
+        yield from _text(USER, table.user, Equals, (*path, "user"), report)
+    if table.any is not None:
+        yield _nested(AnyOf, table.any, (*path, "any"), report)
+    if isinstance(table.not_, MatchTable):
+        yield _not_one(table.not_, (*path, "not"), report)
+    elif table.not_ is not None:
+        yield _nested(NoneOf, table.not_, (*path, "not"), report)
+
+
+def _nested(
+    kind: type[AnyOf] | type[NoneOf], tables: Sequence[MatchTable], path: Path, report: Report
+) -> AnyOf | NoneOf:
+    choices = tuple(compile_match(table, (*path, index), report) for index, table in enumerate(tables))
+    return kind(choices, max(cost(check) for checks in choices for check in checks) if any(choices) else 0)
+
+
+def _not_one(table: MatchTable, path: Path, report: Report) -> NoneOf:
+    count = sum(getattr(table, name) is not None for name in table.__struct_fields__ if name != "headers")
+    if count + len(table.headers or ()) > 1:
+        report.error(
+            Code.CONTRADICTION,
+            path,
+            "`not` holds exactly one condition",
+            hint="`not = [{ … }, { … }]` means none of several; one table of that list means not all of its conditions at once",
+            key=True,
+        )
+    checks = compile_match(table, path, report)
+    return NoneOf((checks,), max(map(cost, checks), default=0))
+
+
+def _headers(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
+    headers = table.headers or {}
+    check_header_names(headers, path, report)
+    for name, wanted in headers.items():
+        here = (*path, name)
+        if name.lower() in FORBIDDEN_HEADERS:
+            message = f"`{name}` can't be matched: it carries a secret"
+            report.error(Code.FORBIDDEN, here, message, hint="give the client a header of its own to be told by", key=True)
+        yield from _text(header(name.lower()), wanted, Equals, here, report)
+
+
+def check_header_names(names: Sequence[str] | dict[str, Any], path: Path, report: Report) -> None:
+    """Header names are no different for being written in capitals, so no table may have one twice."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.isascii() or findall(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]", name):
+            report.error(Code.WRONG_VALUE, (*path, name), f"`{name}` is not a header's name", key=True)
+        if (first := seen.setdefault(name.lower(), name)) != name:
+            message = f"`{name}` and `{first}` are one header"
+            report.error(Code.DUPLICATE, (*path, name), message, key=True)
+
+
+def _check_range(range: RangeTable, path: Path, report: Report) -> None:
+    if range.min is not None and range.max is not None and range.min > range.max:
+        message = f"nothing is at least {range.min:,} and at most {range.max:,}"
+        report.error(Code.CONTRADICTION, path, message, key=True)
+
+
+def _effort(values: tuple[str, ...], path: Path, report: Report) -> Check:
+    for value in values:
+        if value not in EFFORTS:
+            near = closest(value, EFFORTS)
+            message = f"no client is known to ask for the effort `{value}`"
+            report.warn(Code.NEVER_TRUE, path, message, hint=f"did you mean `{near}`?" if near else None)
+    return Equals(EFFORT, values)
+
+
+def _text(
+    subject: Subject,
+    wanted: str | list[str] | TextTable,
+    plain: type[Equals] | type[Contains],
+    path: Path,
+    report: Report,
+    *,
+    lower: bool = False,
+) -> Iterator[Check]:
+    fold = ascii_lower if lower else str
+    if not isinstance(wanted, TextTable):
+        yield plain(subject, tuple(map(fold, _listed(wanted))))
+        return
+    for key, check in (("equals", Equals), ("prefix", Begins), ("contains", Contains)):
+        if values := getattr(wanted, key):
+            yield check(subject, tuple(map(fold, _listed(values))))
+    if wanted.glob:
+        globs = tuple(map(fold, _listed(wanted.glob)))
+        yield Matches(subject, globs, tuple(_glob(glob) for glob in globs))
+    if wanted.regex:
+        yield _regexes(subject, wanted.regex, (*path, "regex"), report, lower)
+    if isinstance(wanted, HeaderTable) and wanted.present is not None:
+        others = [key for key in ("equals", "prefix", "contains", "glob", "regex") if getattr(wanted, key)]
+        if others and not wanted.present:
+            message = f"a missing {subject.name} can't have a value: `present = false` beside `{others[0]}` is never true"
+            report.error(Code.CONTRADICTION, (*path, "present"), message, key=True)
+        yield Present(subject, wanted.present)
+
+
+def _regexes(subject: Subject, wanted: str | list[str], path: Path, report: Report, lower: bool) -> Check:
+    patterns = []
+    for index, pattern in enumerate(_listed(wanted)):
+        here = path if isinstance(wanted, str) else (*path, index)
+        try:
+            patterns.append(_regex(pattern))
+        except re2.error as error:
+            report.error(Code.BAD_PATTERN, here, f"not a regex: {_words(error)}", hint=_regex_hint(pattern))
+            continue
+        if lower and (capital := _capital(pattern)):
+            message = f"`{capital}` never matches: {subject.name} is compared in lower case"
+            report.warn(Code.NEVER_TRUE, here, message)
+    return Matches(subject, _listed(wanted), tuple(patterns))
+
+
+def _regex(pattern: str, *, whole: bool = False) -> Callable[[bytes], object]:
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True
+    options.dot_nl = whole
+    compiled = re2.compile(pattern, options)
+    search: Callable[[bytes], object] = compiled.fullmatch if whole else compiled.search
+    return search
+
+
+def _glob(glob: str) -> Callable[[bytes], object]:
+    wild = {"*": ".*", "?": "."}
+    return _regex("".join(wild.get(char) or escape(char) for char in glob), whole=True)
+
+
+def _words(error: Exception) -> str:
+    said = error.args[0] if error.args else error
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
+
+def _regex_hint(pattern: str) -> str | None:
+    if any(look in pattern for look in ("(?=", "(?!", "(?<=", "(?<!")):
+        return "looking ahead or behind can't be had in linear time; add a `not` condition"
+    if findall(r"\\[1-9]", pattern):
+        return "a back-reference can't be had in linear time"
+    return None
+
+
+def _capital(pattern: str) -> str | None:
+    """A capital letter that the pattern asks for literally, if nothing makes it fold case."""
+    if "(?i" in pattern:
+        return None
+    plain = sub(r"\\[pP]\{[^}]*\}|\\[QE]|\\x\{[^}]*\}|\\x..|\\.|\(\?P?<[^>]*>|\[\[:\w+:\]\]|\(\?[a-zA-Z]+", "", pattern)
+    return next((char for char in plain if char.isascii() and char.isupper()), None)
+
+
+def _listed(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _quoted(value: str) -> str:
+    return f"`{value}`" if len(value) <= 80 else f"`{value[:80]}…`"
+
+
+def _any_of(values: tuple[str, ...]) -> str:
+    return " or ".join(map(_quoted, values))
+
+
+def _all_of(checks: tuple[Check, ...]) -> str:
+    return " and ".join(check.demand for check in checks)
+
+
+def _true(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,157 @@
+"""What a rule may look at. Facts are total: each has an answer for every request, so that no condition can fail while it decides.
+
+A fact that costs something (images, tokens, the system text) is worked out when the first condition asks, and kept.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from routeproxy.messages.request import Envelope, without_lone_surrogates
+
+_NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
+
+ATTRIBUTION = "x-anthropic-billing-header"
+"""How Claude Code's first system block begins. Its nonce changes with every request."""
+
+
+def requested_model_problem(name: str) -> str | None:
+    """Why no rule is asked about a model of this name; `None` if it is a name. The answer to such a request is 404."""
+    if not _NAME.fullmatch(name):
+        return "a model's name is 1 to 256 characters of A-Z a-z 0-9 . _ : @ / + - [ ]"
+    if ".." in name or "//" in name:
+        return "a model's name can't contain `..` or `//`"
+    stem = name[:-4] if name.lower().endswith("[1m]") else name
+    return "a model's name can't be a prefix alone" if not stem or stem.endswith("/") else None
+
+
+class Facts:
+    """One request, as rules see it. `headers` have lower-case names and every line that arrived."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        headers: Mapping[str, tuple[str, ...]],
+        *,
+        url_target: str | None = None,
+        team: str | None = None,
+        count: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.envelope = envelope
+        self.headers = headers
+        self.url_target = url_target
+        """`provider/model`, as the URL named it."""
+        self.team = team
+        self.requested = url_target.partition("/")[2] if url_target is not None else envelope.model
+        self.model = ascii_lower(self.requested)
+        self._count = count
+
+    def header(self, name: str) -> str | None:
+        """Trimmed. Several lines are taken for one: `Policy.check_headers` has refused those that differ."""
+        lines = self.headers.get(name)
+        return as_text(lines[0].strip(" \t")) if lines else None
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self.envelope.max_tokens
+
+    @property
+    def stream(self) -> bool:
+        return self.envelope.stream is True
+
+    @property
+    def thinking(self) -> bool:
+        thinking = self.envelope.thinking
+        return thinking is not None and thinking.type in {"enabled", "adaptive", "between_tools"}
+
+    @property
+    def effort(self) -> str | None:
+        config = self.envelope.output_config
+        return config.effort if config else None
+
+    @property
+    def user(self) -> str | None:
+        metadata = self.envelope.metadata
+        return metadata.user_id.strip(" \t") if metadata and metadata.user_id is not None else None
+
+    @cached_property
+    def tools(self) -> tuple[str, ...]:
+        """The names and the types of the tools."""
+        tools = self.envelope.tools or ()
+        return tuple(word for tool in tools for word in (tool.name, tool.type) if word)
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self.envelope.tools)
+
+    @property
+    def has_url_target(self) -> bool:
+        return self.url_target is not None
+
+    @cached_property
+    def input_tokens(self) -> int:
+        return self._count()
+
+    @cached_property
+    def images(self) -> bool:
+        return self._contains("image")
+
+    @cached_property
+    def documents(self) -> bool:
+        return self._contains("document")
+
+    @cached_property
+    def system(self) -> str:
+        """In ASCII lower case, without the attribution block."""
+        system = _decoded(bytes(self.envelope.system))
+        if isinstance(system, str):
+            return ascii_lower(system)
+        blocks = system if isinstance(system, list) else []
+        texts = [block["text"] for block in blocks if isinstance(block, dict) and isinstance(block.get("text"), str)]
+        if texts and texts[0].startswith(ATTRIBUTION):
+            del texts[0]
+        return ascii_lower("\n".join(texts))
+
+    def _contains(self, block_type: str) -> bool:
+        messages = bytes(self.envelope.messages)
+        # JSON may spell any letter as `\u0069`. Only if neither the word nor such a letter is there, no block can be.
+        if f'"{block_type}"'.encode() not in messages and b"\\u006" not in messages and b"\\u007" not in messages:
+            return False
+        return any(block.get("type") == block_type for block in _blocks(_decoded(messages)))
+
+
+def _blocks(content: Any) -> Iterator[dict[str, Any]]:
+    """Every object in `content` at any depth, but not what a model wrote as a tool's input."""
+    waiting = [content]
+    while waiting:
+        match waiting.pop():
+            case list() as items:
+                waiting.extend(items)
+            case dict() as block:
+                yield block
+                is_call = str(block.get("type")).endswith("tool_use")
+                waiting.extend(value for key, value in block.items() if not (is_call and key == "input"))
+
+
+def _decoded(json: bytes) -> Any:
+    try:
+        return msgspec.json.decode(json)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Half an emoji, or bytes that are no text: the shape of the conversation can be read all the same.
+        readable = json.decode("utf-8", "replace").encode()
+        return msgspec.json.decode(without_lone_surrogates(readable))
+
+
+_TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+def ascii_lower(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(_TO_LOWER)
+
+
+def as_text(header: str) -> str:
+    """Servers hand over header bytes as Latin-1; rules are written in UTF-8."""
+    return header if header.isascii() else header.encode("latin-1", "replace").decode("utf-8", "replace")

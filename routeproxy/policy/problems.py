@@ -1,0 +1,234 @@
+"""What is wrong with a rules file, said so that it can be put right: where, what, what else. Nothing here judges a file."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+import tomli
+from msgspec import Struct
+
+from routeproxy.policy.locate import Map, Path, Place
+
+Severity = Literal["error", "warning"]
+
+
+class Code(StrEnum):
+    """Stable: scripts and editors filter by these. From RP101 on they are warnings."""
+
+    SYNTAX = "RP001"
+    UNKNOWN_KEY = "RP002"
+    WRONG_VALUE = "RP003"
+    MISSING = "RP004"
+    EMPTY = "RP005"
+    NOT_YET = "RP006"
+    UNDEFINED = "RP007"
+    DUPLICATE = "RP008"
+    CONTRADICTION = "RP009"
+    BAD_PATTERN = "RP010"
+    FORBIDDEN = "RP011"
+    LITERAL_SECRET = "RP012"
+    NOT_FOR_TYPE = "RP013"
+    UNREADABLE = "RP014"
+
+    REST_UNUSED = "RP101"
+    RISKY_FALLBACK = "RP102"
+    UNSET_VARIABLE = "RP103"
+    NO_EFFECT = "RP104"
+    UNREACHABLE = "RP105"
+    NEVER_TRUE = "RP106"
+
+
+class Location(Struct, frozen=True):
+    file: str
+    line: int
+    column: int
+    end_column: int
+    text: str
+    """The line as it stands, literal keys masked."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    code: Code
+    severity: Severity
+    path: Path
+    message: str
+    expected: str | None = None
+    hint: str | None = None
+    rule: str | None = None
+    location: Location | None = None
+
+    def __str__(self) -> str:
+        """As compilers say it: one line for machines and jumping editors, then the line itself with a caret."""
+        place = self.location
+        where = f"{place.file}:{place.line}:{place.column}: " if place else ""
+        lines = [f"{where}{self.severity} {self.code.value}: {self.message}"]
+        margin = " "
+        if place:
+            margin = " " * len(str(place.line))
+            # Tabs stay tabs below, so that the caret stands right at any width.
+            before = "".join("\t" if c == "\t" else " " for c in place.text[: place.column - 1])
+            lines += [
+                f"{margin} |",
+                f"{place.line} | {place.text}".rstrip(),
+                f"{margin} | {before}{'^' * (place.end_column - place.column)}",
+            ]
+        if self.rule:
+            lines.append(f"{margin} = in rule `{self.rule}`")
+        if self.expected:
+            lines.append(f"{margin} = expected {self.expected}")
+        if self.hint:
+            lines.append(f"{margin} = {self.hint}")
+        return "\n".join(lines)
+
+
+class RulesRefused(Exception):
+    """A rules file that must not take effect, with everything that is wrong with it and what was noticed besides."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class Report:
+    """Collects the problems of one file and gives each its place."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        self.document: dict[str, Any] = {}
+        self.map = Map(text)
+        self._shown = self.map
+        self._problems: list[Problem] = []
+
+    def parse(self) -> dict[str, Any]:
+        """The text as TOML. Raises `RulesRefused` at once when it isn't: nothing more can be said about such a file."""
+        try:
+            self.document = tomli.loads(self.map.text)
+        except tomli.TOMLDecodeError as error:
+            self._shown = Map(_LITERAL_KEY.sub(lambda m: m[1] + "•" * len(m[2]), self.map.text))
+            hint = "text needs quotes around it" if error.msg == "Invalid value" else None
+            self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
+            raise self.refused() from None
+        self.map = Map.of(self.map.text)
+        self._shown = Map(_mask_keys(self.map))
+        return self.document
+
+    def error(
+        self,
+        code: Code,
+        path: Path,
+        message: str,
+        *,
+        expected: str | None = None,
+        hint: str | None = None,
+        key: bool = False,
+    ) -> None:
+        """`key`: the key itself is at fault, not what stands behind it."""
+        self._add(code, path, message, "error", expected, hint, self.map.key(path) if key else self.map.value(path))
+
+    def warn(self, code: Code, path: Path, message: str, *, hint: str | None = None, key: bool = False) -> None:
+        self._add(code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path))
+
+    def unknown(
+        self, code: Code, path: Path, what: str, word: str, known: Iterable[str], *, key: bool = False, hint: str = ""
+    ) -> None:
+        """A word that isn't one of `known`: names the nearest, and all of them."""
+        known = sorted(known)
+        near = closest(word, known)
+        self.error(
+            code,
+            path,
+            what + (f"; did you mean `{near}`?" if near else ""),
+            expected=one_of(known) if known else None,
+            hint=hint or None,
+            key=key,
+        )
+
+    def faulty(self, path: Path) -> bool:
+        """Whether an error was found at `path` or below it, so that what is missing there need not be mourned as well."""
+        return any(p.severity == "error" and p.path[: len(path)] == path for p in self._problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(sorted(self._problems, key=lambda p: (p.location.line, p.location.column) if p.location else (0, 0)))
+
+    @property
+    def failed(self) -> bool:
+        return any(problem.severity == "error" for problem in self._problems)
+
+    def refused(self) -> RulesRefused:
+        return RulesRefused(self.problems)
+
+    def _add(
+        self,
+        code: Code,
+        path: Path,
+        message: str,
+        severity: Severity,
+        expected: str | None,
+        hint: str | None,
+        place: Place,
+    ) -> None:
+        text = self._shown.line(place.line)
+        self._problems.append(
+            Problem(
+                code=code,
+                severity=severity,
+                path=path,
+                message=message,
+                expected=expected,
+                hint=hint,
+                rule=self._rule(path),
+                location=Location(self.file, place.line, place.column, place.end_column, text),
+            )
+        )
+
+    def _rule(self, path: Path) -> str | None:
+        match path:
+            case ("default", *_):
+                return "default"
+            case ("rules", int(index), *_):
+                rule = self.document["rules"][index]
+                name = rule.get("name") if isinstance(rule, dict) else None
+                return name if isinstance(name, str) and name else unnamed_rule(index)
+        return None
+
+
+def unreadable(path: FilePath, reason: str) -> Problem:
+    return Problem(code=Code.UNREADABLE, severity="error", path=(), message=f"{path}: {reason}")
+
+
+def unnamed_rule(index: int) -> str:
+    return f"rule {index + 1}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def one_of(words: Iterable[str]) -> str:
+    quoted = [f"`{word}`" for word in words]
+    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted)}"
+
+
+_SECRET_KEYS = {"api_key", "signing_key"}
+_REFERENCE = re.compile(r"""(?:env:|file:|none\b|client\b)""")
+_LITERAL_KEY = re.compile(r"""((?:api|signing)_key["']?\s*=\s*\[?\s*["']+)(?!env:|file:)([^"'\n]+)""")
+
+
+def _mask_keys(map: Map) -> str:
+    """The text with literal keys blotted out: an excerpt of it ends up in build logs."""
+    text = map.text
+    for path, (start, end) in map.values.items():
+        key = path[-2] if isinstance(path[-1], int) else path[-1]
+        if key in _SECRET_KEYS and text[start] in "\"'" and not _REFERENCE.match(text[start:end].lstrip("\"'")):
+            text = text[:start] + re.sub(r"[^\n]", "•", text[start:end]) + text[end:]
+    return text
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,270 @@
+"""Logging: where lines go, which libraries keep quiet, and the one line that each request leaves.
+
+`LOG_LEVEL`, `LOG_FILE`, `LOG_FILE_BACKUP_COUNT` and `LOG_FILE_PATTERN` mean what they meant in the older proxies.
+"""
+
+import glob
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from io import FileIO
+from pathlib import Path
+
+from msgspec import Struct
+
+LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
+
+FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
+TIME = "%Y-%m-%d %H:%M:%S"
+
+# Below WARNING these write a line for every call, and at DEBUG some write headers and bodies: keys and prompts.
+QUIET = (
+    "LiteLLM",
+    "LiteLLM Proxy",
+    "LiteLLM Router",
+    "aiohttp.access",
+    "anthropic",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "google.auth",
+    "hpack",
+    "httpcore",
+    "httpx",
+    "openai",
+    "urllib3",
+    "uvicorn.access",
+    "watchfiles",
+)
+
+requests = logging.getLogger("routeproxy.requests")
+
+_installed: list[logging.Handler] = []
+
+
+def configure(environ: Mapping[str, str]) -> None:
+    """Sends all logging to stderr and, if `LOG_FILE` is set, to a file. Raises `ValueError` naming a bad variable."""
+    level = (environ.get("LOG_LEVEL") or "INFO").strip().upper()
+    if level not in LEVELS:
+        raise ValueError(f"LOG_LEVEL is `{level}`; expected one of {', '.join(LEVELS)}")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if name := environ.get("LOG_FILE"):
+        handlers.append(_file_handler(name, environ.get("LOG_FILE_PATTERN"), _backup_count(environ)))
+    _install(handlers)
+    logging.getLogger().setLevel(level)
+    quiet()
+
+
+def quiet() -> None:
+    """Silences chatty libraries. Call it again after LiteLLM's late import, which brings a handler of its own."""
+    for name in QUIET:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers.clear()
+
+
+def _install(handlers: Iterable[logging.Handler]) -> None:
+    """Replaces what an earlier call installed, and nothing else."""
+    root = logging.getLogger()
+    for old in _installed:
+        root.removeHandler(old)
+        old.close()
+    _installed[:] = handlers
+    for handler in _installed:
+        handler.setFormatter(Lines(FORMAT, TIME))
+        root.addHandler(handler)
+
+
+def _backup_count(environ: Mapping[str, str]) -> int:
+    text = environ.get("LOG_FILE_BACKUP_COUNT") or "7"
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"LOG_FILE_BACKUP_COUNT is `{text}`; expected a whole number, 0 to keep every file")
+    return int(text)
+
+
+def _file_handler(name: str, pattern: str | None, keep: int) -> logging.Handler:
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        return logging.FileHandler(path)  # a pipe or a device: nothing to rotate
+    return DailyFile(path, pattern or None, keep)
+
+
+class Lines(logging.Formatter):
+    """Keeps what strangers wrote from looking like a log line, or from steering a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if not record.message.isprintable():
+            record.message = "\n    ".join(_visible(line) for line in record.message.split("\n"))
+        return super().formatMessage(record)
+
+
+def _visible(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+# --- the file
+
+TOKEN = re.compile(r"%[A-Za-z]")
+
+
+class DailyFile(logging.Handler):
+    """Appends to a file that is named after the day, and deletes those of days long past.
+
+    Renaming at midnight, as `TimedRotatingFileHandler` does, loses lines once two workers do it. Here nobody renames
+    anything: each worker opens the day's file by itself and appends with one write a line, which the system keeps
+    whole. `LOG_FILE` itself is a link to the day's file, so that `tail -F` finds it.
+    """
+
+    def __init__(self, path: Path, pattern: str | None = None, keep: int = 7) -> None:
+        """`keep` counts the files beside the day's own; 0 keeps all."""
+        super().__init__()
+        dated = TOKEN.search(str(path)) is not None
+        self._link = str(path)
+        self._pattern = str(
+            path if dated and not pattern else path.parent / (pattern or f"{path.name}-%Y%m%d")
+        )
+        if not TOKEN.search(self._pattern):
+            raise ValueError(
+                f"LOG_FILE_PATTERN is `{pattern}`; expected a date in it, as in `{path.name}-%Y%m%d`"
+            )
+        self._keep = keep
+        self._file: FileIO | None = None
+        self._until = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._file is None or record.created >= self._until:
+                self._file = self._open(datetime.fromtimestamp(record.created))
+            self._file.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self.acquire()
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+        finally:
+            self.release()
+        super().close()
+
+    def _open(self, now: datetime) -> FileIO:
+        # Midnight's name, whoever opens it: an hour in the pattern must not give each worker a file of its own.
+        day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        path, link = Path(day.strftime(self._pattern)), Path(day.strftime(self._link))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if link != path:
+            with suppress(OSError):  # a convenience, not for every file system
+                self._point(link, path)
+        file = FileIO(path, "a")
+        if self._file is not None:
+            self._file.close()
+        self._until = (day + timedelta(days=1)).timestamp()
+        self._delete_before(day)
+        return file
+
+    def _point(self, link: Path, path: Path) -> None:
+        if link.exists() and not link.is_symlink():
+            # An older proxy's file becomes that of its day. A hard link, unlike a rename, never replaces another file.
+            written = datetime.fromtimestamp(link.stat().st_mtime).replace(hour=0, minute=0, second=0)
+            os.link(link, written.strftime(self._pattern))
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.symlink_to(os.path.relpath(path, link.parent))
+        fresh.replace(link)
+
+    def _delete_before(self, today: datetime) -> None:
+        if not self._keep:
+            return
+        for pattern in {self._pattern, self._link}:
+            names = glob.glob(TOKEN.sub("*", glob.escape(pattern)))
+            dated = ((day, name) for name in names if (day := _day(name, pattern)) and day < today)
+            for _, name in sorted(dated, reverse=True)[self._keep :]:
+                with suppress(OSError):  # another worker was faster
+                    os.unlink(name)
+
+
+def _day(name: str, pattern: str) -> datetime | None:
+    """The day in a file's name. `None`: not one that this pattern made, so not ours to delete."""
+    try:
+        day = datetime.strptime(name, pattern)
+    except ValueError:
+        return None
+    return day if day.strftime(pattern) == name else None
+
+
+# --- a request's line
+
+
+class RequestRecord(Struct, frozen=True, kw_only=True):
+    """What is told about a request: names, sizes and times."""
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    ttft_ms: float | None = None
+    """To the first content; `None` if none came."""
+    client_model: str | None = None
+    """The model that the client asked for."""
+    rule: str | None = None
+    version: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    """The model that answered."""
+    attempts: int = 0
+    error_type: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    stream: bool = False
+    client_left: bool = False
+
+
+def log_request(record: RequestRecord) -> None:
+    """One line at INFO; costs next to nothing above it."""
+    if requests.isEnabledFor(logging.INFO):
+        requests.info(request_line(record))
+
+
+def request_line(record: RequestRecord) -> str:
+    """`POST /v1/messages 200 claude-opus-4-8 -> openai/gpt-4.1 rule="background work" attempts=1 time=812ms …`"""
+    words = [record.method, _word(record.path.partition("?")[0]), str(record.status)]
+    if record.client_model is not None:
+        words.append(_word(record.client_model))
+    if record.provider is not None:
+        words.append(f"-> {_word(f'{record.provider}/{record.model}')}")
+    if record.rule is not None:
+        words.append(f"rule={_word(record.rule)}")
+    if record.error_type is not None:
+        words.append(f"error={_word(record.error_type)}")
+    words.append(f"attempts={record.attempts} time={record.duration_ms:.0f}ms")
+    if record.ttft_ms is not None:
+        words.append(f"first={record.ttft_ms:.0f}ms")
+    if record.input_tokens is not None:
+        words.append(f"in={record.input_tokens}")
+    if record.output_tokens is not None:
+        words.append(f"out={record.output_tokens}")
+    if record.stream:
+        words.append("stream")
+    if record.client_left:
+        words.append("client-left")
+    if record.version is not None:
+        words.append(f"policy={_word(record.version)}")
+    words.append(f"id={_word(record.request_id)}")
+    return " ".join(words)
+
+
+PLAIN = re.compile(r"[\w./:@+*\[\]-]+", re.ASCII)
+
+
+def _word(text: str) -> str:
+    """`text` so that it can neither end its word nor its line."""
+    if PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -1,0 +1,159 @@
+"""How answers end: stop reasons, usage and failures, from the words of chat back ends to those of the Messages API (wire.md §2.6–2.8)."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from routeproxy.chat.completion import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from routeproxy.messages.errors import TYPE_OF_STATUS
+from routeproxy.messages.events import Error, error_event
+from routeproxy.messages.reply import OutputTokensDetails, StopReason, Usage
+
+STOP_REASONS: dict[str, StopReason | Literal["failed"]] = {
+    "stop": "end_turn",
+    "eos": "end_turn",
+    "eos_token": "end_turn",
+    "end_turn": "end_turn",
+    "complete": "end_turn",
+    "stop_sequence": "end_turn",  # without its value: which string matched is not said
+    "finish_reason_unspecified": "end_turn",
+    "tool_calls": "tool_use",
+    "tool_call": "tool_use",
+    "tool_use": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "model_length": "model_context_window_exceeded",
+    "context_length_exceeded": "model_context_window_exceeded",
+    "model_context_window_exceeded": "model_context_window_exceeded",
+    "content_filter": "refusal",
+    "content_filtered": "refusal",
+    "refusal": "refusal",
+    "safety": "refusal",
+    "recitation": "refusal",
+    "prohibited_content": "refusal",
+    "blocklist": "refusal",
+    "spii": "refusal",
+    "language": "refusal",
+    "sensitive": "refusal",
+    "image_safety": "refusal",
+    "guardrail_intervened": "refusal",
+    "error_toxic": "refusal",
+    "error": "failed",
+    "network_error": "failed",
+    "malformed_function_call": "failed",
+    "malformed_response": "failed",
+    "missing_thought_signature": "failed",
+    "unexpected_tool_call": "failed",
+    "too_many_tool_calls": "failed",
+}
+"""By finish reason, in lower case. An unknown one counts as `stop`."""
+
+CUT_SHORT: frozenset[StopReason | Literal["failed"]] = frozenset({"max_tokens", "model_context_window_exceeded"})
+
+
+def stop_reason(finish_reason: str) -> StopReason | Literal["failed"]:
+    return STOP_REASONS.get(finish_reason.lower(), "end_turn")
+
+
+# Usage
+
+_NO_PROMPT_DETAILS = PromptTokensDetails()
+_NO_COMPLETION_DETAILS = CompletionTokensDetails()
+
+
+def usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str | None) -> Usage:
+    """What the back end reported, in the API's terms: cached tokens are no part of `input_tokens`, reasoning is one of the output.
+
+    Back ends that don't know a number say 0 or nothing: neither is passed on.
+    """
+    reported = reported or CompletionUsage()
+    of_prompt = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
+    of_output = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
+
+    prompt = _first_count(reported.prompt_tokens)
+    read = _first_count(of_prompt.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens)
+    written = _first_count(
+        of_prompt.cache_write_tokens, of_prompt.cache_creation_tokens, reported.cache_creation_input_tokens
+    )
+    fresh: int | UnsetType = UNSET
+    if prompt:
+        if read is not None:
+            read = min(read, prompt)
+            written = min(written or 0, prompt - read)
+        elif written is not None:
+            written = min(written, prompt)
+        fresh = prompt - (read or 0) - (written or 0)
+
+    thinking = _first_count(of_output.reasoning_tokens)
+    return Usage(
+        input_tokens=fresh,
+        cache_creation_input_tokens=UNSET if written is None else written,
+        cache_read_input_tokens=UNSET if read is None else read,
+        # message_start has said 1, and the number is cumulative.
+        output_tokens=max(1, _first_count(reported.completion_tokens) or output_estimate),
+        output_tokens_details=UNSET if thinking is None else OutputTokensDetails(thinking),
+        speed=speed or UNSET,
+    )
+
+
+def _first_count(*values: Any) -> int | None:
+    for value in values:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
+            return int(value)
+    return None
+
+
+# Failures
+
+CLOSED_EARLY = "upstream closed the stream before completing"
+_REJECTED_CREDENTIALS = "upstream rejected the proxy's credentials"
+_LONGEST_MESSAGE = 2000
+
+TYPE_OF_WORD = {
+    "rate_limit": "rate_limit_error",
+    "rate_limit_error": "rate_limit_error",
+    "rate_limit_exceeded": "rate_limit_error",
+    "resource_exhausted": "rate_limit_error",
+    "too_many_requests": "rate_limit_error",
+    "overloaded": "overloaded_error",
+    "overloaded_error": "overloaded_error",
+    "server_overloaded": "overloaded_error",
+    "service_unavailable": "overloaded_error",
+    "unavailable": "overloaded_error",
+    "timeout": "timeout_error",
+    "timeout_error": "timeout_error",
+    "deadline_exceeded": "timeout_error",
+    "invalid_request": "invalid_request_error",
+    "invalid_request_error": "invalid_request_error",
+    "invalid_argument": "invalid_request_error",
+    "badrequesterror": "invalid_request_error",
+    "context_length_exceeded": "invalid_request_error",
+    "not_found_error": "not_found_error",
+    "model_not_found": "not_found_error",
+}
+"""By `error.type` or `error.code`, in lower case, of an error inside a stream. Anything else is an `api_error`."""
+
+
+def failure(error: Any) -> Error:
+    """An error that a back end reported inside a 200, as the event that ends our stream."""
+    if not isinstance(error, dict):
+        error = {"message": error}
+    words = [error.get("code"), error.get("status"), error.get("type")]
+    statuses = {int(word) for word in words if _is_status(word)}
+    if statuses & {401, 403}:
+        # The client would think that its own key is bad.
+        return error_event("api_error", _REJECTED_CREDENTIALS)
+    message = error.get("message")
+    if not isinstance(message, str) or not message.strip():
+        message = "upstream reported an error"
+    kinds = [TYPE_OF_STATUS[status] for status in statuses if status in TYPE_OF_STATUS]
+    kinds += [TYPE_OF_WORD[word.lower()] for word in words if isinstance(word, str) and word.lower() in TYPE_OF_WORD]
+    kind = kinds[0] if kinds else "overloaded_error" if "overloaded" in message.lower() else "api_error"
+    return error_event(kind, message[:_LONGEST_MESSAGE])
+
+
+def _is_status(word: Any) -> bool:
+    return (isinstance(word, int) and not isinstance(word, bool)) or (
+        isinstance(word, str) and word.isascii() and word.isdigit() and len(word) == 3
+    )

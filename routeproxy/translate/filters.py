@@ -1,0 +1,249 @@
+"""Filters that an answer's text runs through as it arrives. The same text gives the same result, however it is cut into pieces.
+
+A filter holds back only what the next piece could turn into something else: at most the beginning of a tag, or a call being written.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+
+class Thought(Struct, frozen=True):
+    """Text that turned out to be reasoning."""
+
+    text: str
+
+
+class WrittenCall(Struct, frozen=True):
+    """A tool call that was written as text."""
+
+    name: str
+    arguments: str
+    source: str
+    """The text, for the case that there is no such tool."""
+
+
+class StopMatch(Struct, frozen=True):
+    """The answer ends here."""
+
+    stop_string: str
+
+
+Piece = str | Thought | WrittenCall | StopMatch
+
+
+class Filter(Protocol):
+    def feed(self, text: str) -> Iterable[Piece]: ...
+
+    def flush(self) -> Iterable[Piece]:
+        """What was held back, when no text comes that could change it."""
+
+
+class Pipeline:
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        self._filters = filters
+
+    def feed(self, text: str) -> list[Piece]:
+        return self._through(self._filters, [text])
+
+    def flush(self) -> list[Piece]:
+        pieces: list[Piece] = []
+        for place, filter in enumerate(self._filters):
+            pieces += self._through(self._filters[place + 1 :], filter.flush())
+        return pieces
+
+    def _through(self, filters: Sequence[Filter], pieces: Iterable[Piece]) -> list[Piece]:
+        for filter in filters:
+            through: list[Piece] = []
+            for piece in pieces:
+                if isinstance(piece, str):
+                    through += filter.feed(piece)
+                else:
+                    # What is held back stood before it.
+                    through += *filter.flush(), piece
+            pieces = through
+        return [piece for piece in pieces if piece != ""]
+
+
+class ThinkTags:
+    """`<think>…</think>` becomes a thought."""
+
+    _TAGS = ("<think>", "</think>")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._thinking = False
+
+    def feed(self, text: str) -> list[Piece]:
+        text = self._held + text
+        pieces: list[Piece] = []
+        while (at := text.find(tag := self._TAGS[self._thinking])) >= 0:
+            pieces.append(self._piece(text[:at]))
+            text = text[at + len(tag) :]
+            self._thinking = not self._thinking
+        ready = len(text) - _begun(text, (tag,))
+        pieces.append(self._piece(text[:ready]))
+        self._held = text[ready:]
+        return [piece for piece in pieces if piece not in ("", Thought(""))]
+
+    def flush(self) -> list[Piece]:
+        held, self._held = self._held, ""
+        return [self._piece(held)] if held else []
+
+    def _piece(self, text: str) -> Piece:
+        return Thought(text) if self._thinking else text
+
+
+class UnescapeNewlines:
+    r"""A backslash and an `n` become a line break."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> list[Piece]:
+        text = self._held + text
+        self._held = "\\" if text.endswith("\\") else ""
+        return [text.removesuffix("\\").replace("\\n", "\n")]
+
+    def flush(self) -> list[Piece]:
+        held, self._held = self._held, ""
+        return [held] if held else []
+
+
+class EscapeNewlines:
+    r"""A line break becomes a backslash and an `n`."""
+
+    def feed(self, text: str) -> list[Piece]:
+        return [text.replace("\n", "\\n")]
+
+    def flush(self) -> list[Piece]:
+        return []
+
+
+class StopStrings:
+    """Finds the stop strings that the back end was not told. Of several, the one that is complete first ends the answer, as it would there."""
+
+    def __init__(self, stop_strings: Sequence[str]) -> None:
+        self._stop_strings = stop_strings
+        self._held = ""
+        self._matched = False
+
+    def feed(self, text: str) -> list[Piece]:
+        if self._matched:
+            return []
+        text = self._held + text
+        matches = [(at + len(stop), at, stop) for stop in self._stop_strings if (at := text.find(stop)) >= 0]
+        if matches:
+            _, at, stop = min(matches)
+            self._held, self._matched = "", True
+            return [text[:at], StopMatch(stop)]
+        ready = len(text) - _begun(text, self._stop_strings)
+        self._held = text[ready:]
+        return [text[:ready]]
+
+    def flush(self) -> list[Piece]:
+        held, self._held = self._held, ""
+        return [held] if held else []
+
+
+class TextToolCalls:
+    """Calls in the forms that open models were trained to write: Hermes and Qwen's `<tool_call>`, Llama's `<function=…>`, Mistral's `[TOOL_CALLS]`.
+
+    What looks like a call but cannot be read stays text.
+    """
+
+    _ENDS = {"<tool_call>": "</tool_call>", "<function=": "</function>", "[TOOL_CALLS]": None}
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> list[Piece]:
+        self._held += text
+        pieces: list[Piece] = []
+        while found := self._next():
+            at, end = found
+            pieces += self._held[:at], *_calls_in(self._held[at:end])
+            self._held = self._held[end:]
+        at = self._opening()[0]
+        pieces.append(self._held[:at])
+        self._held = self._held[at:]
+        return pieces
+
+    def flush(self) -> list[Piece]:
+        held, self._held = self._held, ""
+        return list(_calls_in(held)) if held else []
+
+    def _opening(self) -> tuple[int, str]:
+        """Where a call begins, or may be about to."""
+        found = [(at, tag) for tag in self._ENDS if (at := self._held.find(tag)) >= 0]
+        return min(found) if found else (len(self._held) - _begun(self._held, tuple(self._ENDS)), "")
+
+    def _next(self) -> tuple[int, int] | None:
+        at, tag = self._opening()
+        end = self._ENDS.get(tag)
+        if end is None or (closed := self._held.find(end, at)) < 0:
+            return None
+        return at, closed + len(end)
+
+
+_FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.DOTALL)
+
+
+def _calls_in(source: str) -> Iterable[Piece]:
+    if source.startswith("[TOOL_CALLS]"):
+        calls = _json(source.removeprefix("[TOOL_CALLS]"))
+        written = [_from_json(call, "") for call in calls] if isinstance(calls, list) else []
+    elif function := _FUNCTION.search(source):
+        written = [_from_function(function)]
+    else:
+        written = [_from_json(_json(source.removeprefix("<tool_call>").removesuffix("</tool_call>")), "")]
+    calls_found = [call for call in written if call is not None]
+    if not calls_found or len(calls_found) < len(written):
+        return [source]
+    # Several calls share one source: it is shown once, if at all.
+    return [WrittenCall(name, arguments, source if first == 0 else "") for first, (name, arguments) in enumerate(calls_found)]
+
+
+def _from_json(call: Any, _: str) -> tuple[str, str] | None:
+    if not isinstance(call, dict) or not isinstance(name := call.get("name"), str):
+        return None
+    arguments = call.get("arguments", call.get("parameters", {}))
+    if isinstance(arguments, str):
+        arguments = _json(arguments)
+    return (name, _dumps(arguments)) if isinstance(arguments, dict) else None
+
+
+def _from_function(function: re.Match[str]) -> tuple[str, str] | None:
+    name, body = function[1], function[2]
+    if isinstance(arguments := _json(body), dict):
+        return name, _dumps(arguments)
+    parameters = {key: _value(text) for key, text in _PARAMETER.findall(body)}
+    return (name, _dumps(parameters)) if parameters or not body.strip() else None
+
+
+def _value(text: str) -> Any:
+    """A parameter's value: without its schema, what reads as JSON is taken for that."""
+    text = text.removeprefix("\n").removesuffix("\n")
+    value = _json(text)
+    return text if value is None or isinstance(value, str) else value
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _begun(text: str, tags: Sequence[str]) -> int:
+    """How many characters at the end of `text` may be the beginning of a tag."""
+    longest = min(len(text), max(map(len, tags)) - 1)
+    return next((n for n in range(longest, 0, -1) if any(tag.startswith(text[-n:]) for tag in tags)), 0)

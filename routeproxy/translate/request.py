@@ -1,0 +1,141 @@
+"""A Messages request into a chat request, for a back end that speaks only that. Pure: no I/O, no clock, and the input stays as it is."""
+
+from msgspec import UNSET, Struct, UnsetType
+
+from routeproxy.chat.request import ChatRequest, ResponseFormat, StreamOptions
+from routeproxy.messages.request import MessagesRequest, Text
+from routeproxy.translate import params
+from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.thinking import Signer
+from routeproxy.translate.tools import Toolbox
+from routeproxy.translate.turns import Conversation
+
+
+class RequestContext(Struct, frozen=True, kw_only=True):
+    """What a translation depends on besides the body."""
+
+    version: str = "2023-06-01"
+    """The header `anthropic-version`."""
+    betas: frozenset[str] = frozenset()
+    target: str
+    """The model that is asked, for signatures: `openai/gpt-4.1`."""
+    signer: Signer
+    session_id: str | None = None
+    fields: tuple[str, ...] = ()
+    """The names of the body's top-level fields (`field_names`), so that unknown ones can be warned of."""
+
+
+class Translated(Struct, frozen=True, kw_only=True):
+    chat: ChatRequest
+    reply: ReplyContext
+    warnings: tuple[str, ...]
+    """One short sentence each, ASCII, with nothing of the prompt: they go into a header."""
+
+
+def is_cache_warmup(request: MessagesRequest) -> bool:
+    """Whether this only warms a cache (`max_tokens: 0`), so that the answer is empty and no back end is asked.
+
+    Raises `InvalidRequest` for what cannot go with it.
+    """
+    if request.max_tokens != 0:
+        return False
+    params.check_warmup(request)
+    return True
+
+
+def translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
+    """Raises `InvalidRequest`, both for what Anthropic would refuse and for what this back end cannot take."""
+    params.check(request, context.version, context.betas)
+    is_cache_warmup(request)
+    warnings: dict[str, None] = {}  # each once, in order
+
+    def warn(sentence: str) -> None:
+        warnings[sentence] = None
+
+    params.warn_of_ignored(request, context.fields, warn)
+    toolbox = Toolbox(request.tools or (), dialect, warn)
+    conversation = Conversation(
+        dialect, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
+    )
+    format, instruction = _format(request, dialect)
+    conversation.open_with(_with_instruction(request.system, instruction))
+    for index, turn in enumerate(request.messages):
+        conversation.take(index, turn)
+    messages = conversation.close()
+
+    choice = toolbox.choice(request.tool_choice)
+    tools = toolbox.functions()
+    one_call = request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use)
+    stops = params.stops(request.stop_sequences, dialect.stop_limit)
+    limit = min(request.max_tokens or 0, dialect.max_output_tokens or request.max_tokens or 0)
+    if not dialect.sampling and (request.temperature is not None or request.top_p is not None):
+        warn("temperature and top_p are not supported by this model and were left out")
+    if not dialect.top_k and request.top_k is not None:
+        warn("top_k is not supported by this model and was left out")
+    user_id = request.metadata.user_id if request.metadata is not None else None
+    chat = ChatRequest(
+        messages=messages,
+        tools=tools or UNSET,
+        tool_choice=choice if tools else UNSET,
+        parallel_tool_calls=False if one_call and tools and dialect.parallel_tool_calls else UNSET,
+        max_tokens=limit if dialect.max_tokens_field == "max_tokens" else UNSET,
+        max_completion_tokens=limit if dialect.max_tokens_field == "max_completion_tokens" else UNSET,
+        temperature=_sent(request.temperature, dialect.sampling),
+        top_p=_sent(request.top_p, dialect.sampling),
+        top_k=request.top_k if dialect.top_k and request.top_k is not None else UNSET,
+        stop=stops.sent,
+        reasoning_effort=params.effort(request, conversation.effort, dialect),
+        response_format=format,
+        service_tier=params.service_tier(request, dialect, warn),
+        user=params.safe_id(user_id) if user_id and dialect.user else UNSET,
+        prompt_cache_key=(
+            params.safe_id(context.session_id) if context.session_id and dialect.prompt_cache_key else UNSET
+        ),
+        stream=True if request.stream else UNSET,
+        stream_options=StreamOptions() if request.stream else UNSET,
+    )
+    thinking = request.thinking
+    reply = ReplyContext(
+        model=request.model,
+        names=toolbox.names,
+        thinking=thinking is None or thinking.type != "disabled",
+        display="omitted" if thinking is not None and thinking.display == "omitted" else "summarized",
+        parallel=not one_call,
+        stop_sequences=tuple(request.stop_sequences or ()),
+        scan=stops.scanned,
+        speed="standard" if request.speed is not None else None,
+        signer=context.signer,
+        family=dialect.family,
+        target_model=context.target,
+        tool_ids=frozenset(conversation.tool_ids),
+    )
+    return Translated(chat=chat, reply=reply, warnings=tuple(warnings))
+
+
+def _sent(value: float | None, taken: bool) -> float | UnsetType:
+    return value if taken and value is not None else UNSET
+
+
+def _format(request: MessagesRequest, dialect: Dialect) -> tuple[ResponseFormat | UnsetType, str]:
+    """The schema of the answer: as a parameter, or as an instruction where the back end has no such parameter."""
+    wanted = params.output_format(request)
+    if wanted is None:
+        return UNSET, ""
+    format = params.response_format(wanted)
+    if dialect.structured_outputs and (dialect.structured_outputs_with_tools or not request.tools):
+        return format, ""
+    schema = bytes(wanted.schema).decode()
+    return (
+        UNSET,
+        f"Answer with a JSON value only, without code fences, that conforms to this JSON schema:\n{schema}",
+    )
+
+
+def _with_instruction(
+    system: str | tuple[Text, ...] | None, instruction: str
+) -> str | tuple[Text, ...] | None:
+    if not instruction:
+        return system
+    before = (Text(system),) if isinstance(system, str) else system or ()
+    return (*before, Text(instruction))

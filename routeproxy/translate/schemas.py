@@ -1,0 +1,236 @@
+"""JSON schemas of tools, made acceptable to a back end; a schema with nothing to repair keeps its bytes.
+
+Only keywords are touched, never the names in `properties`: a *parameter* may well be called `pattern` or `default`.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw
+
+SchemaRules = Literal["openai", "gemini"]
+Schema = dict[str, Any]
+
+EMPTY = Raw(b'{"type":"object","properties":{}}')
+
+_CACHED_UP_TO = 64 * 1024
+
+_SCHEMA_IN = frozenset(
+    {
+        "additionalProperties",
+        "contains",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedProperties",
+    }
+)
+_SCHEMAS_IN_LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
+_SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_COMBINED = ("allOf", "anyOf", "oneOf")
+
+_DROPPED: Mapping[SchemaRules, frozenset[str]] = {
+    "openai": frozenset({"$schema"}),
+    "gemini": frozenset(
+        {
+            "$schema",
+            "$id",
+            "$defs",
+            "definitions",
+            "additionalProperties",
+            "else",
+            "examples",
+            "exclusiveMaximum",
+            "exclusiveMinimum",
+            "if",
+            "patternProperties",
+            "propertyNames",
+            "then",
+        }
+    ),
+}
+_GEMINI_FORMATS = frozenset({"enum", "date-time"})
+
+_MAX_INLINED = 500
+
+# Look-around, back references and Unicode classes: one of them in one tool makes OpenAI refuse every request.
+_BEYOND_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[pPkK1-9]")
+
+
+def clean(schema: Raw, rules: SchemaRules) -> Raw:
+    """`schema` as the back end takes it. Raises `ValueError` if it is not an object."""
+    text = bytes(schema)
+    try:
+        return _clean_cached(text, rules) if len(text) <= _CACHED_UP_TO else _clean(text, rules)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_strict(schema: Raw) -> bool:
+    """Whether OpenAI's `strict` holds already: every object closed, with all of its properties required."""
+    value = msgspec.json.decode(schema)
+    return isinstance(value, dict) and value.get("type") == "object" and _closed(value)
+
+
+def _closed(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return schema is not True
+    properties = schema.get("properties")
+    if "object" in _types(schema) or isinstance(properties, dict):
+        required = schema.get("required")
+        names = properties if isinstance(properties, dict) else {}
+        if schema.get("additionalProperties") is not False or set(required or ()) != set(names):
+            return False
+    return all(_closed(child) for child in _children(schema))
+
+
+def _types(schema: Schema) -> tuple[Any, ...]:
+    types = schema.get("type")
+    return tuple(types) if isinstance(types, list) else (types,)
+
+
+def _children(schema: Schema) -> list[Any]:
+    found: list[Any] = []
+    for key, value in schema.items():
+        if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            found.extend(value.values())
+        elif key in _SCHEMAS_IN_LIST and isinstance(value, list):
+            found.extend(value)
+        elif key in _SCHEMA_IN and isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _clean(text: bytes, rules: SchemaRules) -> Raw:
+    schema = msgspec.json.decode(text)
+    if schema is None:
+        return EMPTY
+    if not isinstance(schema, dict):
+        raise ValueError("not an object")
+    cleaned = _Cleaner(schema, rules).root()
+    return Raw(text if cleaned == schema else msgspec.json.encode(cleaned))
+
+
+_clean_cached = lru_cache(maxsize=1024)(_clean)
+
+
+class _Cleaner:
+    def __init__(self, schema: Schema, rules: SchemaRules) -> None:
+        self._schema = schema
+        self._rules = rules
+        self._dropped = _DROPPED[rules]
+        self._inlining: list[str] = []
+        self._inlined_so_far = 0
+
+    def root(self) -> Schema:
+        root = self._node(self._flattened())
+        if root.get("type") != "object":
+            root["type"] = "object"
+        if not isinstance(root.get("properties"), dict):
+            root["properties"] = {}
+        return root
+
+    def _flattened(self) -> Schema:
+        """The root with its alternatives laid into one object: chat APIs take no `anyOf` there.
+
+        Wrapping them in a property would change the arguments that the model writes; this only allows more of them.
+        """
+        root = self._schema
+        if not any(key in root for key in (*_COMBINED, "$ref")):
+            return root
+        flat = {key: value for key, value in root.items() if key not in _COMBINED and key != "$ref"}
+        properties = dict(_dict(root.get("properties")))
+        required = list(_list(root.get("required")))
+        seen: set[int] = set()
+
+        def lay_in(branch: Any) -> list[str]:
+            """Collects the properties of `branch`; returns the names that it requires."""
+            if not isinstance(branch, dict) or id(branch) in seen:
+                return []
+            seen.add(id(branch))
+            for name, schema in _dict(branch.get("properties")).items():
+                properties.setdefault(name, schema)
+            needed = list(_list(branch.get("required")))
+            if "$ref" in branch:
+                needed += lay_in(self._resolve(branch["$ref"]))
+            for key in _COMBINED:
+                branches = [lay_in(inner) for inner in _list(branch.get(key))]
+                if key == "allOf":
+                    needed += [name for names in branches for name in names]
+                elif branches:
+                    needed += [name for name in branches[0] if all(name in names for names in branches)]
+            return needed
+
+        required += lay_in(root)
+        flat["properties"] = properties
+        if required:
+            flat["required"] = required
+        return flat
+
+    def _resolve(self, reference: Any) -> Any:
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return self._schema if reference == "#" else None
+        found: Any = self._schema
+        for step in reference[2:].split("/"):
+            found = _dict(found).get(step.replace("~1", "/").replace("~0", "~"))
+        return found
+
+    def _any(self, schema: Any) -> Any:
+        return self._node(schema) if isinstance(schema, dict) else schema
+
+    def _node(self, schema: Schema) -> Schema:
+        if self._rules == "gemini" and "$ref" in schema:
+            return self._inlined(schema)
+        cleaned: Schema = {}
+        for key, value in schema.items():
+            if key in self._dropped:
+                continue
+            if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+                cleaned[key] = {name: self._any(child) for name, child in value.items()}
+            elif key in _SCHEMAS_IN_LIST and isinstance(value, list):
+                cleaned[key] = [self._any(child) for child in value]
+            elif key in _SCHEMA_IN:
+                cleaned[key] = self._any(value)
+            elif key == "required":
+                cleaned[key] = list(dict.fromkeys(name for name in _list(value) if isinstance(name, str)))
+            elif key == "pattern":
+                if not (self._rules == "openai" and isinstance(value, str) and _BEYOND_RE2.search(value)):
+                    cleaned[key] = value
+            elif self._rules == "gemini" and key == "const":
+                if isinstance(value, str):  # its enums hold strings only
+                    cleaned["enum"] = [value]
+            elif self._rules == "gemini" and key == "format":
+                if value in _GEMINI_FORMATS:
+                    cleaned[key] = value
+            else:
+                cleaned[key] = value
+        return cleaned
+
+    def _inlined(self, schema: Schema) -> Schema:
+        reference = schema["$ref"]
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        target = self._resolve(reference)
+        # A reference to itself ends after one level, and a few that double each other must not fill the memory.
+        endless = reference in self._inlining or self._inlined_so_far >= _MAX_INLINED
+        if not isinstance(target, dict) or endless:
+            return self._node({"type": "object", **beside})
+        self._inlined_so_far += 1
+        self._inlining.append(reference)
+        try:
+            return self._node({**target, **beside})
+        finally:
+            self._inlining.pop()
+
+
+def _dict(value: Any) -> Schema:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

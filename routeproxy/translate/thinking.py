@@ -1,0 +1,86 @@
+"""Thinking that must come back: what a back end wants returned with its next request travels in a block's `signature`.
+
+Anthropic's clients send thinking blocks back exactly as they got them, signature included, so the signature is where a back end's own
+carriers are kept between turns (wire.md §1.6). A signature says for which family it was minted; another family drops it.
+
+Kinds of payload, minted by the answer's translator and read by the request's:
+
+* `text`: the reasoning, a string, when the block itself does not show it (`display: "omitted"`); `None` when the block's `thinking` has it.
+* `details`: OpenRouter's `reasoning_details`, a list, to be returned unchanged.
+* `thought_signatures`: Gemini's, an object of tool id (as the client sees it) to signature; the key `""` is the text's own.
+* `nothing`: a block that has nothing to bring back.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import zlib
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+PREFIX = "rp1."
+MAX_LENGTH = 64 * 1024
+_MAX_PAYLOAD = 4 * 1024 * 1024
+_MAC_LENGTH = 22  # 16 bytes in base64url, without padding
+
+
+class Carried(Struct, frozen=True):
+    family: str
+    model: str
+    kind: str
+    payload: Any = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Carried).decode
+
+
+def is_ours(signature: str | None) -> bool:
+    return signature is not None and signature.startswith(PREFIX)
+
+
+class Signer:
+    """Mints signatures and opens them again. Without a key the check finds damage, but not forgery."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
+
+    def mint(self, family: str, model: str, kind: str, payload: Any = None) -> str:
+        """Never fails: what does not fit in 64 KB is left behind, and the signature carries nothing."""
+        try:
+            packed = _pack(_encode(Carried(family, model, kind, payload)))
+        except UnicodeEncodeError:  # half an emoji
+            packed = ""
+        if not packed or len(packed) > MAX_LENGTH - len(PREFIX) - _MAC_LENGTH:
+            packed = _pack(_encode(Carried(family, model, "nothing")))
+        return PREFIX + packed + self._mac(packed)
+
+    def open(self, signature: str) -> Carried | None:
+        """What `mint` put in, or `None` for anything that it did not make."""
+        if not is_ours(signature) or len(signature) > MAX_LENGTH:
+            return None
+        packed, mac = signature[len(PREFIX) : -_MAC_LENGTH], signature[-_MAC_LENGTH:]
+        if not hmac.compare_digest(mac.encode(), self._mac(packed).encode()):
+            return None
+        try:
+            return _decode(_unpack(packed))
+        except (binascii.Error, zlib.error, ValueError, RecursionError):
+            return None
+
+    def _mac(self, packed: str) -> str:
+        data = packed.encode("utf-8", "replace")
+        digest = hmac.digest(self._key, data, "sha256") if self._key else hashlib.sha256(data).digest()
+        return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def _pack(data: bytes) -> str:
+    return base64.urlsafe_b64encode(zlib.compress(data)).rstrip(b"=").decode()
+
+
+def _unpack(packed: str) -> bytes:
+    compressed = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+    # Without a key anyone may write a signature, also one that unpacks to gigabytes.
+    return zlib.decompressobj().decompress(compressed, _MAX_PAYLOAD)

@@ -1,0 +1,112 @@
+"""Back ends that speak chat completions: the request translated on the way out, the chunks on the way back. How the bytes travel is the
+`ChatBackEnd`'s affair; what they mean is `translate/`'s."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Protocol
+
+from routeproxy.chat.completion import Chunk
+from routeproxy.chat.request import ChatRequest
+from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
+from routeproxy.messages.edits import apply
+from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, frame
+from routeproxy.messages.reply import Usage, encode
+from routeproxy.messages.request import decode_request, field_names
+from routeproxy.policy.decide import Target, TransformSettings
+from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.reply import translate_reply
+from routeproxy.translate.request import RequestContext, is_cache_warmup, translate
+from routeproxy.translate.stream import StreamTranslator
+from routeproxy.translate.thinking import Signer
+from routeproxy.translate.transforms import Transforms
+from routeproxy.upstream.failures import UpstreamFailure, from_error_type
+from routeproxy.upstream.local import message_id, message_part, own_message, rough_tokens, tool_use_id
+from routeproxy.upstream.params import edits
+
+
+class ChatBackEnd(Protocol):
+    """A way to get chat completions. Leaving the context of `open` lets the back end go."""
+
+    def dialect(self, target: Target) -> Dialect: ...
+
+    def open(self, chat: ChatRequest, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+        """The chunks of the answer; a single one with `message` in it where `chat.stream` was not set. Raises `UpstreamFailure`."""
+
+
+class ThroughChat:
+    def __init__(self, back_end: ChatBackEnd, signer: Signer) -> None:
+        self._back_end = back_end
+        self._signer = signer
+
+    @asynccontextmanager
+    async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
+        exchange, target = call.exchange, call.target
+        dialect = self._back_end.dialect(target)
+        body = apply(exchange.inbound.body, edits(exchange.inbound.body, target.params))
+        request = decode_request(body)
+        translated = translate(request, dialect, _request_context(call, field_names(body)))
+        exchange.warn(*translated.warnings)
+        if is_cache_warmup(request):
+            usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
+            yield _only(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
+            return
+        async with self._back_end.open(translated.chat, call) as chunks:
+            read = _stream if exchange.stream else _whole
+            yield read(chunks, translated.reply, call)
+
+    async def count_tokens(self, call: Call) -> bytes | None:
+        return None
+
+
+async def _only(part: Part) -> AsyncIterator[Part]:
+    yield part
+
+
+async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncIterator[Part]:
+    translator = StreamTranslator(context, **_of_this_call(call))
+    async for chunk in chunks:
+        yield _part(translator.feed(chunk), call.exchange)
+    yield _part(translator.finish(), call.exchange)
+
+
+async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncIterator[Part]:
+    async for chunk in chunks:
+        message = translate_reply(chunk, context, **_of_this_call(call))
+        if isinstance(message, Error):
+            raise from_error_type(message.error.type, message.error.message)
+        call.exchange.note_usage(message.usage)
+        yield Part(encode(message), True)
+        return
+    raise UpstreamFailure("connection", f"the back end {call.target.provider.name} answered with nothing")
+
+
+def _part(events: list[Event], exchange: Exchange) -> Part:
+    if not events:
+        return NOTHING_YET
+    last = events[-1]
+    if isinstance(last, Error):
+        if exchange.first_content_at is None:
+            raise from_error_type(last.error.type, last.error.message)
+        exchange.error = last.error.type
+    commits = exchange.first_content_at is not None
+    for event in events:
+        if isinstance(event, ContentBlockStart):
+            commits = True
+        elif isinstance(event, MessageDelta):
+            commits = True
+            exchange.note_usage(event.usage)
+    return Part(b"".join([frame(event) for event in events]), commits)
+
+
+def _of_this_call(call: Call) -> Mapping[str, Any]:
+    return {
+        "message_id": message_id(),
+        "input_tokens": rough_tokens(call.exchange.inbound.body),
+        "new_tool_id": tool_use_id,
+        "transforms": transforms_of(call.target.transforms),
+    }
+
+
+def transforms_of(settings: TransformSettings) -> Transforms:
+    return Transforms(**{name: getattr(settings, name) for name in Transforms.__struct_fields__})

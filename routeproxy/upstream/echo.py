@@ -1,0 +1,76 @@
+"""The provider that needs no key: says back the last thing that the user said, so that a newcomer and a test have somebody to talk to."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from routeproxy.exchange import Call, Part
+from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
+from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
+from routeproxy.messages.request import without_lone_surrogates
+from routeproxy.upstream.local import own_message, rough_tokens, tool_use_id
+
+SILENCE = "(the last user message has no text)"
+_WORDS = re.compile(r"\S+\s*|\s+")
+
+
+class Echo:
+    @asynccontextmanager
+    async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
+        yield _say(call)
+
+    async def count_tokens(self, call: Call) -> bytes | None:
+        return None
+
+
+async def _say(call: Call) -> AsyncIterator[Part]:
+    exchange = call.exchange
+    body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
+    content, stop_reason = _answer(body)
+    said = "".join(block.text for block in content if isinstance(block, TextBlock))
+    usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(said.encode()) // 4))
+    message = own_message(exchange, content, stop_reason, usage=usage)
+    exchange.note_usage(usage)
+    if not exchange.stream:
+        yield Part(encode(message), True)
+        return
+    started = False
+    for event in events_of(message):
+        started = started or isinstance(event, ContentBlockStart)
+        if isinstance(event, ContentBlockDelta) and isinstance(event.delta, TextDelta):
+            for word in _WORDS.findall(event.delta.text):
+                yield Part(frame(ContentBlockDelta(event.index, TextDelta(word))), True)
+        else:
+            yield Part(frame(event), started)
+
+
+def _answer(body: dict[str, Any]) -> tuple[tuple[ReplyBlock, ...], StopReason]:
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "tool" and isinstance(choice.get("name"), str):
+        return (ToolUseBlock(tool_use_id(), choice["name"]),), "tool_use"
+    return (TextBlock(_last_user_text(body.get("messages")) or SILENCE),), "end_turn"
+
+
+def _last_user_text(messages: Any) -> str:
+    turns = messages if isinstance(messages, list) else []
+    for turn in reversed(turns):
+        if isinstance(turn, dict) and turn.get("role") == "user" and (text := _text(turn.get("content"))):
+            return text
+    return ""
+
+
+def _text(content: Any) -> str:
+    """The last text of a turn; Claude Code puts its own reminders in front of what the user wrote."""
+    if isinstance(content, str):
+        return content
+    for block in reversed(content if isinstance(content, list) else []):
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "text" and isinstance(block.get("text"), str) and block["text"]:
+            return str(block["text"])
+        if block.get("type") == "tool_result" and (text := _text(block.get("content"))):
+            return text
+    return ""

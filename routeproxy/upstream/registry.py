@@ -1,0 +1,39 @@
+"""Which way of speaking serves which provider."""
+
+from routeproxy.policy.decide import Policy, Provider
+from routeproxy.translate.thinking import Signer
+from routeproxy.upstream.chain import Upstream
+from routeproxy.upstream.chat import ThroughChat
+from routeproxy.upstream.echo import Echo
+from routeproxy.upstream.http import Client
+from routeproxy.upstream.litellm import LiteLLM
+from routeproxy.upstream.messages_api import MessagesApi
+
+MESSAGES = frozenset({"anthropic", "echo"})
+"""Provider types that speak Messages themselves; the rest speaks chat completions."""
+
+
+class Registry:
+    def __init__(self, signing_key: bytes | None = None) -> None:
+        self._client = Client()
+        self._litellm = LiteLLM()
+        self._messages = MessagesApi(self._client)
+        self._echo = Echo()
+        self._chat = ThroughChat(self._litellm, Signer(signing_key))
+
+    def of(self, provider: Provider) -> Upstream:
+        match provider.type:
+            case "anthropic":
+                return self._messages
+            case "echo":
+                return self._echo
+            case _:
+                return self._chat
+
+    async def prepare(self, policy: Policy) -> None:
+        """Brings in what the policy's providers need, before a request waits for it."""
+        if any(provider.type not in MESSAGES for provider in policy.providers.values()):
+            await self._litellm.load()
+
+    async def aclose(self) -> None:
+        await self._client.aclose()

@@ -1,0 +1,259 @@
+"""Paths and their handlers. Litestar is a thin shell here: what is on the hot path is raw ASGI, with its own method check and body limit."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, asgi, get, post, route
+from litestar.config.cors import CORSConfig
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import Receive, Scope, Send
+
+import routeproxy
+from routeproxy.exchange import Exchange, Inbound, Part
+from routeproxy.messages.errors import ApiError, error_body
+from routeproxy.messages.models import ModelInfo, page
+from routeproxy.policy.decide import Policy
+from routeproxy.proxy import Proxy
+from routeproxy.web.auth import Door
+from routeproxy.web.body import headers_of, read_body
+from routeproxy.web.streaming import Answer, Live, error_answer
+
+log = logging.getLogger(__name__)
+
+AnyRequest = Request[Any, Any, Any]
+AnyConnection = ASGIConnection[Any, Any, Any, Any]
+
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
+
+
+def build_app(
+    proxy: Proxy,
+    *,
+    token: str | None = None,
+    live: Live | None = None,
+    done: Callable[[Exchange], None] = lambda exchange: None,
+    lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]] | None = None,
+    problem: Callable[[], str | None] = lambda: None,
+) -> Litestar:
+    """The application around `proxy`. `token` is what clients must show; `problem` says why the rules on disk are not in force."""
+    live = live or Live()
+    door = Door(token)
+    policy = proxy.rules.policy
+
+    async def exchange_over_http(
+        scope: Scope, receive: Receive, send: Send, method: str, url_target: str | None = None
+    ) -> None:
+        headers = headers_of(scope)
+        query = scope["query_string"].decode("latin-1")
+        inbound = Inbound(body=b"", headers=headers, query=query, url_target=url_target)
+        exchange = proxy.receive(inbound, method)
+        try:
+            if scope["method"] != "POST":
+                raise _method_not_allowed(scope)
+            door.check(headers, require_key=exchange.policy.server.require_key)
+            if live.draining:
+                raise ApiError(503, "routeproxy is shutting down", headers={"retry-after": "5"})
+            body = await read_body(receive, headers, exchange.policy.server.max_body_mb * 2**20)
+        except ApiError as error:
+            exchange.error, exchange.status = error.type, error.status
+            await _send_whole(send, *error_answer(error, exchange))
+            done(exchange)
+            return
+        exchange.inbound = msgspec.structs.replace(inbound, body=body)
+        parts = proxy.answer(exchange) if method == "messages" else _counted(exchange)
+        await Answer(exchange, parts, live, done)(scope, receive, send)
+
+    async def _counted(exchange: Exchange) -> AsyncIterator[Part]:
+        yield Part(await proxy.count_tokens(exchange), True)
+
+    @asgi(MESSAGES, copy_scope=True)
+    async def create_message(scope: Scope, receive: Receive, send: Send) -> None:
+        await exchange_over_http(scope, receive, send, "messages")
+
+    @asgi(COUNT_TOKENS, copy_scope=True)
+    async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
+        await exchange_over_http(scope, receive, send, "count_tokens")
+
+    @asgi("/{rest:path}", copy_scope=True)
+    async def anything_else(scope: Scope, receive: Receive, send: Send) -> None:
+        """A target named in the URL, or nothing that is here. Litestar's own path parameters only end a path."""
+        path = scope["path"]
+        for suffix, method in ((COUNT_TOKENS, "count_tokens"), (MESSAGES, "messages"), ("", "greeting")):
+            named = path.removesuffix("/").removesuffix(suffix).strip("/")
+            if path.removesuffix("/").endswith(suffix) and ":" in named and (suffix or "/v1/" not in named):
+                break
+        else:
+            await _refuse(scope, send, ApiError(404, f"{path[:200]} is not here"))
+            return
+        try:
+            target = _url_target(named, proxy.rules.policy)
+        except ApiError as error:
+            await _refuse(scope, send, error)
+            return
+        if method == "greeting":
+            await _send_whole(send, 200, _json_headers(), msgspec.json.encode(_greeting(proxy.rules.policy, problem())))
+        else:
+            await exchange_over_http(scope, receive, send, method, target)
+
+    def needs_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
+        door.check(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
+
+    @get("/v1/models", guards=[needs_key], sync_to_thread=False)
+    def list_models(request: AnyRequest) -> Response[bytes]:
+        query = request.query_params
+        try:
+            limit = int(query.get("limit", "20"))
+        except ValueError:
+            raise ApiError(400, "limit: Input should be a valid integer") from None
+        if not 1 <= limit <= 1000:
+            raise ApiError(400, "limit: Input should be between 1 and 1000")
+        found = page(
+            _models(proxy.rules.policy),
+            limit=limit,
+            after_id=query.get("after_id"),
+            before_id=query.get("before_id"),
+        )
+        return _json(found)
+
+    @get("/v1/models/{model_id:path}", guards=[needs_key], sync_to_thread=False)
+    def show_model(model_id: str) -> Response[bytes]:
+        wanted = str(model_id).removeprefix("/")
+        for model in _models(proxy.rules.policy):
+            if model.id == wanted:
+                return _json(model)
+        raise ApiError(404, f"model: {wanted[:256]}")
+
+    @route("/", http_method=["GET", "HEAD"], sync_to_thread=False)
+    def greeting(request: AnyRequest) -> Response[bytes]:
+        return _json(_greeting(proxy.rules.policy, problem()))
+
+    @route("/api/hello", http_method=["GET", "HEAD"], sync_to_thread=False)
+    def hello() -> Response[bytes]:
+        return Response(b"", headers=dict(_json_headers()), media_type="application/json")
+
+    @post("/api/event_logging/batch", status_code=200, sync_to_thread=False)
+    def event_logging() -> Response[bytes]:
+        """Claude Code's own telemetry: taken, and thrown away."""
+        return _json({})
+
+    @route("/healthz", http_method=["GET", "HEAD"], sync_to_thread=False)
+    def healthz() -> Response[bytes]:
+        return _json({"status": "ok", "version": routeproxy.__version__})
+
+    @route("/readyz", http_method=["GET", "HEAD"], sync_to_thread=False)
+    def readyz() -> Response[bytes]:
+        state = {"status": "draining" if live.draining else "ready", "rules_version": proxy.rules.policy.version}
+        if found := problem():
+            state["rules_problem"] = found
+        return _json(state, 503 if live.draining else 200)
+
+    origins = list(policy.server.cors_origins)
+    return Litestar(
+        [
+            create_message,
+            count_tokens,
+            anything_else,
+            list_models,
+            show_model,
+            greeting,
+            hello,
+            event_logging,
+            healthz,
+            readyz,
+        ],
+        exception_handlers={ApiError: _answer_error, HTTPException: _answer_http, Exception: _answer_bug},
+        lifespan=[lifespan or (lambda app: nullcontext())],
+        request_max_body_size=policy.server.max_body_mb * 2**20,
+        cors_config=CORSConfig(allow_origins=origins, allow_headers=["*"]) if origins else None,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _url_target(named: str, policy: Policy) -> str:
+    """`provider:model` of a URL as `provider/model`."""
+    if not policy.server.url_targets:
+        raise ApiError(404, "targets in the URL are off: [server] url_targets turns them on")
+    provider, _, model = named.partition(":")
+    found = policy.provider_called(provider)
+    if found is None or not model:
+        raise ApiError(400, f"{named[:200]}: expected provider:model with one of {', '.join(policy.providers)}")
+    return f"{found.name}/{model}"
+
+
+def _models(policy: Policy) -> list[ModelInfo]:
+    return [ModelInfo(id=name, display_name=name) for name in policy.models]
+
+
+def _greeting(policy: Policy, problem: str | None) -> dict[str, str]:
+    greeting = {
+        "message": "routeproxy: Anthropic clients in front, any model behind",
+        "version": routeproxy.__version__,
+        "rules": policy.source,
+        "rules_version": policy.version,
+    }
+    return greeting | ({"rules_problem": problem} if problem else {})
+
+
+# --- answers that are no exchange
+
+
+def _json_headers() -> list[tuple[str, str]]:
+    return [("content-type", "application/json"), ("request-id", _request_id())]
+
+
+def _request_id() -> str:
+    import uuid
+
+    return f"req_{uuid.uuid4().hex}"
+
+
+def _json(value: object, status: int = 200) -> Response[bytes]:
+    return Response(
+        msgspec.json.encode(value), status_code=status, headers=dict(_json_headers()), media_type="application/json"
+    )
+
+
+def _method_not_allowed(scope: Scope) -> ApiError:
+    return ApiError(405, f"{scope['method']} is not allowed here, POST is", headers={"allow": "POST"})
+
+
+def _answer_error(request: AnyRequest, error: ApiError) -> Response[bytes]:
+    request_id = _request_id()
+    return Response(
+        error_body(error, request_id),
+        status_code=error.status,
+        headers={"request-id": request_id, **error.headers},
+        media_type="application/json",
+    )
+
+
+def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """What Litestar's router refuses, in the API's shape."""
+    words = {404: f"{request.url.path[:200]} is not here", 405: f"{request.method} is not allowed here"}
+    return _answer_error(request, ApiError(error.status_code, words.get(error.status_code, error.detail)))
+
+
+def _answer_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
+    log.error("%s %s: this is a bug in routeproxy", request.method, request.url.path, exc_info=error)
+    return _answer_error(request, ApiError(500, "routeproxy failed on this request; its log says why"))
+
+
+async def _refuse(scope: Scope, send: Send, error: ApiError) -> None:
+    request_id = _request_id()
+    headers = [("content-type", "application/json"), ("request-id", request_id), *error.headers.items()]
+    await _send_whole(send, error.status, headers, error_body(error, request_id))
+
+
+async def _send_whole(send: Send, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+    encoded.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
