@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.telemetry.logs import RequestRecord
 
 
 class Inbound(Struct, frozen=True, kw_only=True):
@@ -111,6 +112,31 @@ class Exchange:
         if self.warnings:
             headers.append(("x-routeproxy-warning", _ascii("; ".join(self.warnings))[:2000]))
         return headers
+
+
+    def record(self) -> RequestRecord:
+        """What the log says of it: names, sizes and times; nothing of prompts or keys."""
+        input_tokens, output_tokens = self.tokens()
+        first = self.first_content_at
+        return RequestRecord(
+            request_id=self.request_id,
+            method="POST",
+            path=f"/v1/{self.method}",
+            status=self.status,
+            duration_ms=(time.perf_counter() - self.started) * 1000,
+            ttft_ms=None if first is None else (first - self.started) * 1000,
+            client_model=self.envelope.model if self.envelope else None,
+            rule=self.decision.rule if self.decision else None,
+            version=self.policy.version,
+            provider=self.target.provider.name if self.target else None,
+            model=self.target.model if self.target else None,
+            attempts=self.attempts,
+            error_type=self.error,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            stream=self.stream,
+            client_left=self.client_left,
+        )
 
 
 class Call(Struct, frozen=True):

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,13 +21,12 @@ from uvicorn.supervisors import Multiprocess
 
 import routeproxy
 from routeproxy import tokens
-from routeproxy.exchange import Exchange
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.environment import environment_policy
 from routeproxy.policy.live import LiveRules
 from routeproxy.proxy import Proxy
-from routeproxy.telemetry.logs import log_exchange, set_up_logging
+from routeproxy.telemetry import logs
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
@@ -95,8 +95,7 @@ def serve(options: Options) -> int:
     """Runs until told to stop. Raises `RulesRefused` or `OSError` when there is nothing to run."""
     sources = Sources(options, dict(os.environ))
     policy = sources.load()
-    variables = sources.variables()
-    host, port = _address(options, policy, variables)
+    host, port = _address(options, policy)
     sock = _listen(host, port)
     print("\n".join(in_force(policy, host, sock.getsockname()[1], sources)), file=sys.stderr, flush=True)
     app = App(sources)
@@ -140,7 +139,8 @@ class App:
 
     def build(self) -> Litestar:
         variables = self._sources.variables()
-        set_up_logging(variables, level=self._sources.options.log_level)
+        level = self._sources.options.log_level
+        logs.configure(variables | ({"LOG_LEVEL": level} if level else {}))
         rules = LiveRules(self._sources.load, self._sources.files)
         upstreams = Registry(signing_key=_signing_key(rules.policy))
         live = Live()
@@ -158,7 +158,7 @@ class App:
 
                 rules.on_change.append(prepare)
                 prepare(rules.policy)
-                warm = loop.run_in_executor(None, tokens.warm)
+                threading.Thread(target=tokens.warm, daemon=True).start()  # nobody waits for it, a shutdown least of all
                 following = tasks.create_task(rules.follow())
                 with suppress(ValueError, RuntimeError):  # not in the main thread: a test's server
                     loop.add_signal_handler(signal.SIGHUP, reload)
@@ -167,14 +167,13 @@ class App:
                 with suppress(ValueError, RuntimeError):
                     loop.remove_signal_handler(signal.SIGHUP)
                 following.cancel()
-                await warm
             await upstreams.aclose()
 
         return build_app(
             Proxy(rules, upstreams, tokens.count),
             token=variables.get("ANTHROPIC_AUTH_TOKEN") or None,
             live=live,
-            done=log_exchange,
+            done=lambda exchange: logs.log_request(exchange.record()),
             lifespan=lifespan,
             problem=lambda: rules.problem,
         )
@@ -209,11 +208,9 @@ def _signing_key(policy: Policy) -> bytes | None:
     return secret.value.encode() if secret is not None and secret.value else None
 
 
-def _address(options: Options, policy: Policy, variables: Mapping[str, str]) -> tuple[str, int]:
-    host = options.host or policy.server.host or variables.get("HOST") or "127.0.0.1"
-    if options.port is not None:
-        return host, options.port
-    return host, policy.server.port or int(variables.get("PORT") or 8082)
+def _address(options: Options, policy: Policy) -> tuple[str, int]:
+    host = options.host or policy.server.host
+    return host, policy.server.port if options.port is None else options.port
 
 
 def _listen(host: str, port: int) -> socket.socket:

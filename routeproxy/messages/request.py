@@ -17,6 +17,9 @@ from routeproxy.messages.errors import InvalidRequest, explain_decode_error
 
 NULL = Raw(b"null")
 
+OLDEST_VERSION = "2023-06-01"
+"""What a missing `anthropic-version` is taken for."""
+
 NonNegative = Annotated[int, Meta(ge=0)]
 
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from re import escape, findall, sub
 from typing import Any, ClassVar
 
-import re2  # type: ignore[import-untyped]  # it ships no stubs; nothing else imports it
+import re2  # without stubs: nothing else imports it
 from msgspec import Struct
 
 from routeproxy.policy.facts import Facts, ascii_lower
@@ -363,7 +363,13 @@ def _headers(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
         here = (*path, name)
         if name.lower() in FORBIDDEN_HEADERS:
             message = f"`{name}` can't be matched: it carries a secret"
-            report.error(Code.FORBIDDEN, here, message, hint="give the client a header of its own to be told by", key=True)
+            report.error(
+                Code.FORBIDDEN,
+                here,
+                message,
+                hint="give the client a header of its own to be told by",
+                key=True,
+            )
         yield from _text(header(name.lower()), wanted, Equals, here, report)
 
 
@@ -469,7 +475,11 @@ def _capital(pattern: str) -> str | None:
     """A capital letter that the pattern asks for literally, if nothing makes it fold case."""
     if "(?i" in pattern:
         return None
-    plain = sub(r"\\[pP]\{[^}]*\}|\\[QE]|\\x\{[^}]*\}|\\x..|\\.|\(\?P?<[^>]*>|\[\[:\w+:\]\]|\(\?[a-zA-Z]+", "", pattern)
+    plain = sub(
+        r"\\[pP]\{[^}]*\}|\\[QE]|\\x\{[^}]*\}|\\x..|\\.|\(\?P?<[^>]*>|\[\[:\w+:\]\]|\(\?[a-zA-Z]+",
+        "",
+        pattern,
+    )
     return next((char for char in plain if char.isascii() and char.isupper()), None)
 
 

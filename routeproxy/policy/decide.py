@@ -9,7 +9,8 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.problems import Problem
-from routeproxy.policy.providers import Provider, Secret
+from routeproxy.policy.providers import Provider as Provider
+from routeproxy.policy.providers import Secret as Secret
 
 FailureKind = Literal[
     "rate_limit",
@@ -144,9 +145,11 @@ class Rule(Struct, frozen=True, kw_only=True):
         if deny is None and facts.url_target is not None:
             targets, fallback = self._only(facts.url_target), Fallback(False)
         if self.echoes:
-            targets = tuple(target for target in (_resolved(t, facts.requested) for t in targets) if target.model)
+            targets = tuple(
+                target for target in (_resolved(t, facts.requested) for t in targets) if target.model
+            )
         if deny is None and not targets:
-            deny = Denial(f"model: {facts.requested}", 404)
+            deny = Denial(f"model: {facts.url_target or facts.requested}", 404)
         return Decision(
             rule=self.name,
             where=self.where,
@@ -185,8 +188,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     port: int = 8082
     max_body_mb: int = 32
     url_targets: bool = False
-    require_key: bool | None = None
-    """`None`: the file doesn't say; a key is required once one is set."""
+    require_key: bool = False
+    """Whether nobody gets in without a key, even while none is set."""
     models: tuple[str, ...] = ()
     signing_key: Secret | None = None
     cors_origins: tuple[str, ...] = ()

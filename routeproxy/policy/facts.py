@@ -110,7 +110,11 @@ class Facts:
         if isinstance(system, str):
             return ascii_lower(system)
         blocks = system if isinstance(system, list) else []
-        texts = [block["text"] for block in blocks if isinstance(block, dict) and isinstance(block.get("text"), str)]
+        texts = [
+            block["text"]
+            for block in blocks
+            if isinstance(block, dict) and isinstance(block.get("text"), str)
+        ]
         if texts and texts[0].startswith(ATTRIBUTION):
             del texts[0]
         return ascii_lower("\n".join(texts))
@@ -118,7 +122,11 @@ class Facts:
     def _contains(self, block_type: str) -> bool:
         messages = bytes(self.envelope.messages)
         # JSON may spell any letter as `\u0069`. Only if neither the word nor such a letter is there, no block can be.
-        if f'"{block_type}"'.encode() not in messages and b"\\u006" not in messages and b"\\u007" not in messages:
+        if (
+            f'"{block_type}"'.encode() not in messages
+            and b"\\u006" not in messages
+            and b"\\u007" not in messages
+        ):
             return False
         return any(block.get("type") == block_type for block in _blocks(_decoded(messages)))
 

@@ -8,7 +8,7 @@ import datetime
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -18,7 +18,11 @@ from routeproxy.policy.locate import Path
 from routeproxy.policy.problems import Code, Report, closest, one_of
 
 Duration = Annotated[
-    str, Meta(pattern=r"^(\d+(\.\d+)?(ms|s|m|h))+$", extra={"expected": 'a duration such as "30s", "1m30s" or "500ms"'})
+    str,
+    Meta(
+        pattern=r"^(\d+(\.\d+)?(ms|s|m|h))+$",
+        extra={"expected": 'a duration such as "30s", "1m30s" or "500ms"'},
+    ),
 ]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -186,7 +190,7 @@ class ServerTable(Table):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8082
     max_body_mb: Positive = 32
     url_targets: bool = False
-    require_key: bool | None = None
+    require_key: bool = False
     models: list[str] | None = None
     signing_key: str | None = None
     cors_origins: list[str] | None = None
@@ -206,10 +210,11 @@ class RulesFile(Table):
 
 def read(document: Mapping[str, Any], report: Report) -> RulesFile:
     """The sound part of `document`; what is wrong with the rest has gone to `report`."""
-    sound = _Reader(report).read(document, kinds.type_info(RulesFile), ())
+    sound = _Reader(report).read(document, _WHOLE_FILE, ())
     return msgspec.convert(sound, RulesFile)
 
 
+_WHOLE_FILE = kinds.type_info(RulesFile)
 _GONE = object()
 _MAY_BE_EMPTY = {ProviderTable, RulesFile}
 _JSON = (str, bool, int, float)
@@ -244,7 +249,7 @@ class _Reader:
         if not table and kind.cls not in _MAY_BE_EMPTY:
             return self._empty("this table", path)
         for key in table.keys() - known.keys():
-            self._unknown(key, table[key], kind.cls, known, (*path, key))
+            self._unknown(key, table[key], cast(type[Table], kind.cls), known, (*path, key))
         return self._entries({key: value for key, value in table.items() if key in known}, known, path)
 
     def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: Path) -> Any:
@@ -405,8 +410,8 @@ def _hint_for_value(value: Any, path: Path) -> str | None:
             return "each rule begins with `[[rules]]`, in double brackets"
         case (str(name),) if isinstance(value, list):
             return f"write `[{name}]`, in single brackets: there is only one"
-        case (*_, "deadline" | "backoff" | "drain" | "connect" | "first_token" | "idle" | "total") if isinstance(
-            value, int | float
+        case (*_, "deadline" | "backoff" | "drain" | "connect" | "first_token" | "idle" | "total") if (
+            isinstance(value, int | float)
         ):
             return f'write "{value}s" for seconds'
         case (*_, "match" | "not") if isinstance(value, str):

@@ -126,13 +126,27 @@ class Report:
         key: bool = False,
     ) -> None:
         """`key`: the key itself is at fault, not what stands behind it."""
-        self._add(code, path, message, "error", expected, hint, self.map.key(path) if key else self.map.value(path))
+        self._add(
+            code, path, message, "error", expected, hint, self.map.key(path) if key else self.map.value(path)
+        )
 
-    def warn(self, code: Code, path: Path, message: str, *, hint: str | None = None, key: bool = False) -> None:
-        self._add(code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path))
+    def warn(
+        self, code: Code, path: Path, message: str, *, hint: str | None = None, key: bool = False
+    ) -> None:
+        self._add(
+            code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path)
+        )
 
     def unknown(
-        self, code: Code, path: Path, what: str, word: str, known: Iterable[str], *, key: bool = False, hint: str = ""
+        self,
+        code: Code,
+        path: Path,
+        what: str,
+        word: str,
+        known: Iterable[str],
+        *,
+        key: bool = False,
+        hint: str = "",
     ) -> None:
         """A word that isn't one of `known`: names the nearest, and all of them."""
         known = sorted(known)
@@ -152,7 +166,11 @@ class Report:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(sorted(self._problems, key=lambda p: (p.location.line, p.location.column) if p.location else (0, 0)))
+        return tuple(
+            sorted(
+                self._problems, key=lambda p: (p.location.line, p.location.column) if p.location else (0, 0)
+            )
+        )
 
     @property
     def failed(self) -> bool:
@@ -212,7 +230,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 def one_of(words: Iterable[str]) -> str:
     quoted = [f"`{word}`" for word in words]
-    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted)}"
+    more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
+    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
 
 
 _SECRET_KEYS = {"api_key", "signing_key"}
@@ -225,7 +244,11 @@ def _mask_keys(map: Map) -> str:
     text = map.text
     for path, (start, end) in map.values.items():
         key = path[-2] if isinstance(path[-1], int) else path[-1]
-        if key in _SECRET_KEYS and text[start] in "\"'" and not _REFERENCE.match(text[start:end].lstrip("\"'")):
+        if (
+            key in _SECRET_KEYS
+            and text[start] in "\"'"
+            and not _REFERENCE.match(text[start:end].lstrip("\"'"))
+        ):
             text = text[:start] + re.sub(r"[^\n]", "•", text[start:end]) + text[end:]
     return text
 

@@ -34,8 +34,6 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     """Whether `api = "responses"` can be had."""
     speaks_messages: bool = False
     """Takes Messages as they are: nothing is translated on the way."""
-    prefix: str = ""
-    """What LiteLLM calls it, where that differs from the type."""
 
 
 TYPES: Mapping[str, ProviderType] = {
@@ -82,7 +80,6 @@ TYPES: Mapping[str, ProviderType] = {
         options=("num_ctx", "keep_alive"),
         spellings=("ollama_chat",),
         own_client=True,
-        prefix="ollama_chat",
     ),
     "nvidia_nim": ProviderType(
         base_url="https://integrate.api.nvidia.com/v1",
@@ -95,7 +92,7 @@ TYPES: Mapping[str, ProviderType] = {
         key_variables=("OPENROUTER_API_KEY",),
         own_client=True,
     ),
-    "openai_compatible": ProviderType(required=("base_url",), own_client=True, prefix="openai"),
+    "openai_compatible": ProviderType(required=("base_url",), own_client=True),
     "bedrock": ProviderType(options=("aws_region_name", "aws_profile_name")),
     "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
 }
@@ -135,7 +132,7 @@ def provider_type(name: str) -> ProviderType | None:
 
 
 TYPE_NAMES: tuple[str, ...] = (*TYPES, *_OTHERS)
-_TYPE_OF_SPELLING = {spelling: name for name, kind in reversed(TYPES.items()) for spelling in kind.spellings}
+_TYPE_OF_SPELLING = {spelling: name for name, kind in TYPES.items() for spelling in kind.spellings}
 _OPTIONS = {option for kind in TYPES.values() for option in kind.options}
 
 
@@ -258,13 +255,17 @@ def read_secret(
 def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: Path) -> None:
     if table.type is None:
         message = f"`{type_name}` is not a type of provider, so its type must be said"
-        report.error(Code.MISSING, path, message, expected="`type = …`", hint=f"known: {', '.join(TYPES)}", key=True)
+        report.error(
+            Code.MISSING, path, message, expected="`type = …`", hint=f"known: {', '.join(TYPES)}", key=True
+        )
         return
     if proper := _TYPE_OF_SPELLING.get(type_name):
         message = f"`{type_name}` is not a type; write `{proper}`"
         report.error(Code.UNDEFINED, (*path, "type"), message)
         return
-    report.unknown(Code.UNDEFINED, (*path, "type"), f"`{type_name}` is not a type of provider", type_name, TYPE_NAMES)
+    report.unknown(
+        Code.UNDEFINED, (*path, "type"), f"`{type_name}` is not a type of provider", type_name, TYPE_NAMES
+    )
 
 
 class _TableReader:
@@ -326,7 +327,11 @@ class _TableReader:
         for key in sorted(_OPTIONS - set(kind.options)):
             if getattr(table, key) is not None:
                 message = f"type {self.type} has no `{key}`"
-                hint = "what LiteLLM takes besides stands under `litellm_params`" if kind.engine == "litellm" else None
+                hint = (
+                    "what LiteLLM takes besides stands under `litellm_params`"
+                    if kind.engine == "litellm"
+                    else None
+                )
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, hint=hint, key=True)
         for key in ("proxy", "ca_file"):
             if getattr(table, key) is not None and not kind.own_client:
@@ -366,18 +371,24 @@ class _TableReader:
         if written.startswith("env:"):
             if self.table.zone is None and not self.report.faulty((*self.path, "zone")):
                 message = "an address from a variable needs a `zone`: nobody can see from here where it leads"
-                self.report.error(Code.MISSING, path, message, expected='`zone = "local"`, `"private"` or `"public"`')
+                self.report.error(
+                    Code.MISSING, path, message, expected='`zone = "local"`, `"private"` or `"public"`'
+                )
             url = self._variable(written, path)
             if not url:
                 return None
         problem = _url_problem(url)
         if problem:
-            self.report.error(Code.WRONG_VALUE, path, f"`base_url` {problem}", expected="`https://host…` or `http://host…`")
+            self.report.error(
+                Code.WRONG_VALUE, path, f"`base_url` {problem}", expected="`https://host…` or `http://host…`"
+            )
         return url.rstrip("/")
 
     def _headers(self) -> Mapping[str, str]:
         return {
-            name.lower(): self._variable(value, (*self.path, "headers", name)) if value.startswith("env:") else value
+            name.lower(): self._variable(value, (*self.path, "headers", name))
+            if value.startswith("env:")
+            else value
             for name, value in (self.table.headers or {}).items()
         }
 
@@ -404,7 +415,9 @@ class _TableReader:
         keys = []
         for index, value in enumerate(written):
             if value in {"none", "client"}:
-                self.report.error(Code.CONTRADICTION, (*path, index), f'"{value}" can\'t stand in a list of keys')
+                self.report.error(
+                    Code.CONTRADICTION, (*path, index), f'"{value}" can\'t stand in a list of keys'
+                )
             else:
                 keys.append(
                     read_secret(value, (*path, index), self.report, self.environ, self.allow_literal_keys)
@@ -433,7 +446,9 @@ FORBIDDEN_HEADERS = frozenset({"authorization", "x-api-key", "cookie"})
 
 def only_model_name(transforms: Any) -> bool:
     """Whether nothing is asked for that a pass-through can't do."""
-    return all(getattr(transforms, name) is None for name in transforms.__struct_fields__ if name != "model_name")
+    return all(
+        getattr(transforms, name) is None for name in transforms.__struct_fields__ if name != "model_name"
+    )
 
 
 def _url_problem(url: str) -> str | None:

@@ -1,6 +1,6 @@
 """Logging: where lines go, which libraries keep quiet, and the one line that each request leaves.
 
-`LOG_LEVEL`, `LOG_FILE`, `LOG_FILE_BACKUP_COUNT` and `LOG_FILE_PATTERN` mean what they meant in the older proxies.
+`LOG_LEVEL`, `LOG_FILE`, `LOG_FILE_BACKUP_COUNT` and `LOG_FILE_PATTERN` mean what they meant in older proxies.
 """
 
 import glob
@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -20,9 +21,8 @@ from msgspec import Struct
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
-TIME = "%Y-%m-%d %H:%M:%S"
 
-# Below WARNING these write a line for every call, and at DEBUG some write headers and bodies: keys and prompts.
+# Below WARNING these write lines for every call, at DEBUG some of them headers and bodies: keys and prompts.
 QUIET = (
     "LiteLLM",
     "LiteLLM Proxy",
@@ -48,7 +48,7 @@ _installed: list[logging.Handler] = []
 
 
 def configure(environ: Mapping[str, str]) -> None:
-    """Sends all logging to stderr and, if `LOG_FILE` is set, to a file. Raises `ValueError` naming a bad variable."""
+    """Sends all logging to stderr, and to `LOG_FILE` if set. Raises `ValueError` naming a bad variable."""
     level = (environ.get("LOG_LEVEL") or "INFO").strip().upper()
     if level not in LEVELS:
         raise ValueError(f"LOG_LEVEL is `{level}`; expected one of {', '.join(LEVELS)}")
@@ -61,7 +61,7 @@ def configure(environ: Mapping[str, str]) -> None:
 
 
 def quiet() -> None:
-    """Silences chatty libraries. Call it again after LiteLLM's late import, which brings a handler of its own."""
+    """Silences chatty libraries. Call it again after LiteLLM's late import, which adds its own handler."""
     for name in QUIET:
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
@@ -75,8 +75,9 @@ def _install(handlers: Iterable[logging.Handler]) -> None:
         root.removeHandler(old)
         old.close()
     _installed[:] = handlers
+    lines = Lines(FORMAT)
     for handler in _installed:
-        handler.setFormatter(Lines(FORMAT, TIME))
+        handler.setFormatter(lines)
         root.addHandler(handler)
 
 
@@ -97,6 +98,16 @@ def _file_handler(name: str, pattern: str | None, keep: int) -> logging.Handler:
 class Lines(logging.Formatter):
     """Keeps what strangers wrote from looking like a log line, or from steering a terminal."""
 
+    _second = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        second, text = self._second
+        if int(record.created) != second:
+            second = int(record.created)
+            text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = (second, text)
+        return text
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         if not record.message.isprintable():
             record.message = "\n    ".join(_visible(line) for line in record.message.split("\n"))
@@ -115,9 +126,9 @@ TOKEN = re.compile(r"%[A-Za-z]")
 class DailyFile(logging.Handler):
     """Appends to a file that is named after the day, and deletes those of days long past.
 
-    Renaming at midnight, as `TimedRotatingFileHandler` does, loses lines once two workers do it. Here nobody renames
-    anything: each worker opens the day's file by itself and appends with one write a line, which the system keeps
-    whole. `LOG_FILE` itself is a link to the day's file, so that `tail -F` finds it.
+    Renaming at midnight, as `TimedRotatingFileHandler` does, loses lines once two workers do it. Here nobody
+    renames anything: each worker opens the day's file by itself and appends with one write a line, which the
+    system keeps whole. `LOG_FILE` itself is a link to the day's file, so that `tail -F` finds it.
     """
 
     def __init__(self, path: Path, pattern: str | None = None, keep: int = 7) -> None:
@@ -155,7 +166,7 @@ class DailyFile(logging.Handler):
         super().close()
 
     def _open(self, now: datetime) -> FileIO:
-        # Midnight's name, whoever opens it: an hour in the pattern must not give each worker a file of its own.
+        # Midnight's name, whoever opens it: an hour in the pattern must not give each worker its own file.
         day = now.replace(hour=0, minute=0, second=0, microsecond=0)
         path, link = Path(day.strftime(self._pattern)), Path(day.strftime(self._link))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +182,7 @@ class DailyFile(logging.Handler):
 
     def _point(self, link: Path, path: Path) -> None:
         if link.exists() and not link.is_symlink():
-            # An older proxy's file becomes that of its day. A hard link, unlike a rename, never replaces another file.
+            # An older proxy's file becomes that of its day. A hard link, unlike a rename, replaces nothing.
             written = datetime.fromtimestamp(link.stat().st_mtime).replace(hour=0, minute=0, second=0)
             os.link(link, written.strftime(self._pattern))
         fresh = link.with_name(f".{link.name}.{os.getpid()}")
@@ -229,11 +240,14 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
 def log_request(record: RequestRecord) -> None:
     """One line at INFO; costs next to nothing above it."""
     if requests.isEnabledFor(logging.INFO):
-        requests.info(request_line(record))
+        # `info()` would also look up who called it, which costs as much as the rest.
+        requests.handle(
+            requests.makeRecord(requests.name, logging.INFO, __file__, 0, request_line(record), (), None)
+        )
 
 
 def request_line(record: RequestRecord) -> str:
-    """`POST /v1/messages 200 claude-opus-4-8 -> openai/gpt-4.1 rule="background work" attempts=1 time=812ms …`"""
+    """`POST /v1/messages 200 claude-opus-4-8 -> openai/gpt-4.1 rule=default attempts=1 time=812ms …`"""
     words = [record.method, _word(record.path.partition("?")[0]), str(record.status)]
     if record.client_model is not None:
         words.append(_word(record.client_model))

@@ -1,4 +1,4 @@
-"""Content blocks as parts of a chat message: what has no part of its own becomes text that says what it was."""
+"""Content blocks as parts of a chat message; what has no part of its own becomes text that says what it is."""
 
 import base64
 import binascii
@@ -42,7 +42,7 @@ def wrong_tag(block: Block, at: str) -> InvalidRequest:
 
 
 class BlockWriter:
-    """Turns the blocks of users and tools into parts. `at` is the block's place in the request, for errors."""
+    """Blocks of users and tools into parts. `at` is the block's place in the request, for errors."""
 
     def __init__(
         self, dialect: Dialect, toolbox: Toolbox, *, citations_allowed: bool, warn: Callable[[str], None]
@@ -119,7 +119,7 @@ class BlockWriter:
                 yield TextPart(_document_text(block, data))
             case ContentSource(content=str(text)):
                 yield TextPart(_document_text(block, text))
-            case ContentSource(content=content):
+            case ContentSource(content=tuple(content)):
                 inner = [
                     part
                     for position, one in enumerate(content)
@@ -140,10 +140,9 @@ class BlockWriter:
     def _search_result(self, block: SearchResult, at: str) -> Part:
         for position, text in enumerate(block.content):
             self._check_citations(text, f"{at}.content.{position}")
-        text = "\n".join(one.text for one in block.content if one.text)
-        return TextPart(
-            f'<search_result source="{escape(block.source)}" title="{escape(block.title)}">\n{text}\n</search_result>'
-        )
+        texts = "\n".join(one.text for one in block.content if one.text)
+        head = f'<search_result source="{escape(block.source)}" title="{escape(block.title)}">'
+        return TextPart(f"{head}\n{texts}\n</search_result>")
 
 
 def _no_files(at: str) -> InvalidRequest:

@@ -17,7 +17,7 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     thinking: bool = True
     """False: the client switched thinking off, so no thinking block may appear."""
     display: Display = "summarized"
-    """`omitted`: a thinking block carries its signature only, and is there only when it has something to carry."""
+    """`omitted`: a thinking block shows nothing, and is there only when its signature has something to carry."""
     parallel: bool = True
     """False: the client wants one tool call at most."""
     stop_sequences: tuple[str, ...] = ()
@@ -31,4 +31,4 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     target_model: str
     """Family and model that a signature is minted for: `signer.mint(family, target_model, kind, payload)`."""
     tool_ids: frozenset[str] = frozenset()
-    """The ids of tool calls in the conversation so far: clients drop a call that repeats one (wire.md I17)."""
+    """The ids of all tool calls so far: clients drop a call that repeats one (wire.md I17)."""

@@ -3,28 +3,23 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from routeproxy.chat.request import JsonSchema, ResponseFormat
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import NULL, KNOWN_FIELDS, MessagesRequest, OutputFormat
+from routeproxy.messages.request import KNOWN_FIELDS, NULL, MessagesRequest, OutputFormat
 from routeproxy.translate.dialect import Dialect, Effort
 from routeproxy.translate.schemas import is_strict
 
 Warn = Callable[[str], None]
 
 RISING: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-CLIENTS_EFFORTS: Mapping[str, Effort] = {
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "xhigh",
-    "max": "max",
-}
-BUDGETS: tuple[tuple[int, Effort], ...] = ((2048, "low"), (8192, "medium"), (24576, "high"))
-"""A budget below the number is that effort; above them all, `xhigh`."""
+CLIENTS_EFFORTS: Mapping[str, Effort] = {word: word for word in RISING[RISING.index("low") :]}
+BUDGETS: tuple[tuple[float, Effort], ...] = ((2048, "low"), (8192, "medium"), (24576, "high"), (inf, "xhigh"))
+"""A budget below the number is that effort."""
 SMALLEST_BUDGET = 1024
 
 FIRST_VERSIONS = frozenset({"2023-01-01", "2023-06-01"})
@@ -135,21 +130,17 @@ def effort(request: MessagesRequest, latest: str | None, dialect: Dialect) -> Ef
         return _nearest(CLIENTS_EFFORTS[asked], dialect.efforts)
     if request.thinking is not None and request.thinking.budget_tokens is not None:
         budget = request.thinking.budget_tokens
-        bucket = next((word for below, word in BUDGETS if budget < below), "xhigh")
-        return _nearest(bucket, dialect.efforts)
+        return _nearest(next(word for below, word in BUDGETS if budget < below), dialect.efforts)
     return UNSET
 
 
-def _nearest(wanted: Effort, taken: Sequence[Effort]) -> Effort:
-    """The highest that is not above what was asked for, or else the lowest; never `none` for someone who wants some."""
+def _nearest(wanted: Effort, taken: tuple[Effort, ...]) -> Effort:
+    """The highest that is not above what was asked for, or else the lowest; `none` only if that was asked for."""
     if wanted in taken:
         return wanted
-    some = [word for word in RISING if word in taken and word != "none"] or list(taken)
-    return max(
-        (word for word in some if RISING.index(word) <= RISING.index(wanted)),
-        key=RISING.index,
-        default=some[0],
-    )
+    some = [word for word in taken if word != "none"] or list(taken)
+    below = [word for word in some if RISING.index(word) < RISING.index(wanted)]
+    return below[-1] if below else some[0]
 
 
 class Stops(Struct, frozen=True):
@@ -164,7 +155,7 @@ def stops(asked: Sequence[str] | None, limit: int | None) -> Stops:
 
 
 def safe_id(id: str) -> str:
-    """`id`, or its hash when it is longer or odder than back ends allow; Claude Code's is a JSON text of 220 characters."""
+    """`id`, or its hash if it is longer or odder than back ends allow: Claude Code's is 220 characters of JSON."""
     return id if _SAFE.match(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
 
 

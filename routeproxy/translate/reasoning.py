@@ -13,20 +13,65 @@ def text_of(delta: Delta) -> str:
     return (
         _joined(delta.thinking_blocks, "thinking")
         or _joined(delta.reasoning_details, "text", "summary")
-        or "".join(_thinking_part(part) for part in delta.content if isinstance(part, dict))
-        if delta.thinking_blocks or delta.reasoning_details or isinstance(delta.content, list | tuple)
-        else ""
+        or "".join(_thinking_of(part) for part in _objects(delta.content))
     )
 
 
+def details_of(delta: Delta) -> list[dict[str, Any]]:
+    fields = delta.provider_specific_fields
+    return _objects(delta.reasoning_details) or (_objects(fields.get("reasoning_details")) if isinstance(fields, dict) else [])
+
+
+def thought_signature_of(delta: Delta) -> str | None:
+    """Gemini's, for text (those for tool calls come with the calls)."""
+    fields = delta.provider_specific_fields
+    signatures = fields.get("thought_signatures") if isinstance(fields, dict) else None
+    last = signatures[-1] if isinstance(signatures, list) and signatures else None
+    return last if isinstance(last, str) and last else None
+
+
+class Carried:
+    """What one thinking block has to bring back."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.details: list[dict[str, Any]] = []
+        self.thought_signatures: dict[str, str] = {}
+
+    def add_details(self, details: list[dict[str, Any]]) -> None:
+        """OpenRouter streams the text of one detail in pieces: what comes back must be one again."""
+        for detail in details:
+            last = self.details[-1] if self.details else {}
+            key = {"reasoning.text": "text", "reasoning.summary": "summary"}.get(str(detail.get("type")))
+            if key and all(last.get(name) == detail.get(name) for name in ("type", "index")):
+                given = {name: value for name, value in detail.items() if value is not None}
+                self.details[-1] = last | given | {key: _text(last.get(key)) + _text(detail.get(key))}
+            else:
+                self.details.append(detail)
+
+    def payload(self, *, shown: bool) -> tuple[str, Any]:
+        """Its kind, and itself. What the block shows need not be carried."""
+        if self.details:
+            return "details", self.details
+        if self.thought_signatures:
+            return "thought_signatures", self.thought_signatures
+        if self.text:
+            return "text", None if shown else "".join(self.text)
+        return "nothing", None
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list | tuple) else []
+
+
 def _joined(parts: Any, *keys: str) -> str:
-    if not isinstance(parts, list | tuple):
-        return ""
-    values = (part.get(key) for part in parts if isinstance(part, dict) for key in keys)
-    return "".join(value for value in values if isinstance(value, str))
+    return "".join(_text(part.get(key)) for part in _objects(parts) for key in keys)
 
 
-def _thinking_part(part: dict[str, Any]) -> str:
+def _thinking_of(part: dict[str, Any]) -> str:
     """Mistral's: `{"type": "thinking", "thinking": [{"type": "text", "text": …}]}`."""
-    thinking = part.get("thinking")
-    return thinking if isinstance(thinking, str) else _joined(thinking, "text")
+    return _text(part.get("thinking")) or _joined(part.get("thinking"), "text")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

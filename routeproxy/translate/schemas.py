@@ -1,6 +1,6 @@
 """JSON schemas of tools, made acceptable to a back end; a schema with nothing to repair keeps its bytes.
 
-Only keywords are touched, never the names in `properties`: a *parameter* may well be called `pattern` or `default`.
+Only keywords are touched, never the names in `properties`: a parameter may well be called `pattern`.
 """
 
 import re
@@ -139,7 +139,7 @@ class _Cleaner:
     def _flattened(self) -> Schema:
         """The root with its alternatives laid into one object: chat APIs take no `anyOf` there.
 
-        Wrapping them in a property would change the arguments that the model writes; this only allows more of them.
+        Wrapping them in a property would change the arguments that the model writes; this only allows more.
         """
         root = self._schema
         if not any(key in root for key in (*_COMBINED, "$ref")):
@@ -216,7 +216,7 @@ class _Cleaner:
         reference = schema["$ref"]
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         target = self._resolve(reference)
-        # A reference to itself ends after one level, and a few that double each other must not fill the memory.
+        # A reference to itself ends after one level; a few that double each other must not fill the memory.
         endless = reference in self._inlining or self._inlined_so_far >= _MAX_INLINED
         if not isinstance(target, dict) or endless:
             return self._node({"type": "object", **beside})

@@ -1,11 +1,11 @@
 """Chunks of a chat completion in, events of a Messages stream out. No I/O happens here, and nothing that a back end sends makes it raise.
 
-The client sees one block after another; a back end may mix text, reasoning and several tool calls as it likes (wire.md §2.5). So at most
-one block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its id or for the call before it, text for
-a call whose arguments are not finished.
+A client sees one block after another; back ends mix text, reasoning and several tool calls as they like (wire.md §2.5). So at most one
+block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its id or for the call before it, text for a call
+whose arguments are not finished.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
@@ -25,7 +25,15 @@ from routeproxy.messages.events import (
     ThinkingDelta,
     error_event,
 )
-from routeproxy.messages.reply import Message, ReplyBlock, StopDetails, TextBlock, ThinkingBlock, ToolUseBlock, Usage
+from routeproxy.messages.reply import (
+    Message,
+    ReplyBlock,
+    StopDetails,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    Usage,
+)
 from routeproxy.translate import endings, reasoning
 from routeproxy.translate.calls import Call, Calls
 from routeproxy.translate.context import ReplyContext
@@ -35,31 +43,32 @@ from routeproxy.translate.transforms import Transforms, reasoning_pipeline, text
 
 
 class OpenText:
-    def __init__(self, index: int, *, thought: bool) -> None:
-        self.index = index
-        self.thought = thought
-        """Reasoning that is shown as text gets a block of its own."""
+    pass
+
+
+class OpenThought(OpenText):
+    """Reasoning that is shown as text (`thinking = "text"`), in a block of its own."""
 
 
 class OpenThinking:
-    def __init__(self, index: int) -> None:
-        self.index = index
+    def __init__(self) -> None:
         self.carried = reasoning.Carried()
 
 
 class OpenCall:
-    def __init__(self, index: int, call: Call) -> None:
-        self.index = index
+    def __init__(self, call: Call) -> None:
         self.call = call
 
 
 OpenBlock = OpenText | OpenThinking | OpenCall
 
+_KEEP_ALL = Transforms()
+
 
 class StreamTranslator:
-    """`feed` it chunks, and `finish` it at the back end's end. `message_start` comes with the first content, not before.
+    """`feed` it chunks, and `finish` it when there are no more. `message_start` comes with the first content.
 
-    After an `Error`, which is always the last event, and after `MessageStop` there are no more events.
+    After an `Error`, and after `MessageStop`, there are no more events.
     """
 
     def __init__(
@@ -69,40 +78,290 @@ class StreamTranslator:
         message_id: str,
         input_tokens: int | None,
         new_tool_id: Callable[[], str],
-        transforms: Transforms = Transforms(),  # noqa: B008 (frozen)
+        transforms: Transforms = _KEEP_ALL,
         count: Callable[[str], int] = lambda text: len(text.encode("utf-8", "surrogatepass")) // 4 + 1,
     ) -> None:
         self.warnings: list[str] = []
-        """What was left out of the answer, for the log."""
+        """What was left out of the answer, and why: for the log."""
         self._context = context
         self._transforms = transforms
         self._message_id = message_id
         self._input_tokens = input_tokens
         self._new_tool_id = new_tool_id
         self._count = count
-        self._text_pipeline = text_pipeline(transforms, context.scan)
-        self._reasoning_pipeline = reasoning_pipeline(transforms)
+        self._text_pipeline = text_pipeline(transforms, context.scan, self._is_declared)
+        self._thought_pipeline = reasoning_pipeline(transforms)
 
         self._events: list[Event] = []
         self._open: OpenBlock | None = None
-        self._next_index = 0
-        self._calls = Calls()
-        self._later: list[Piece] = []
-        """What came while a call was open whose arguments are not finished."""
-        self._blank = ""
-        """White space that came before any text: alone it makes no block, since Anthropic refuses to get such a one back."""
-        self._half = ""
-        """Half of a character whose other half comes with the next chunk."""
-        self._model = context.model
-        self._tool_ids = set(context.tool_ids)
+        self._index = -1
+        """Of the last block that was opened."""
+        self._shown: set[type[OpenBlock]] = set()
         self._written: list[str] = []
+        self._calls = Calls()
+        self._tool_ids = set(context.tool_ids)
+        self._later: list[Piece] = []
+        """What came while a call was open whose arguments were not finished."""
+        self._blank = ""
+        """White space before any text. Alone it makes no block: Anthropic refuses to get such a one back."""
+        self._half = ""
+        """Half a character, for whose other half the next chunk is asked."""
+        self._model = context.model
+        self._usage: CompletionUsage | None = None
         self._refusal = ""
         self._finish_reason: str | None = None
         self._stop_string: str | None = None
-        self._usage: CompletionUsage | None = None
+        """The one that was found in the answer: nothing counts after it."""
+        self._reported_stop_string: str | None = None
         self._ended = False
 
     def feed(self, chunk: Chunk) -> list[Event]:
         if self._ended:
             return []
-        ...
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if chunk.error and self._stop_string is None:
+            return self._fail(endings.failure(chunk.error))
+        if self._transforms.model_name == "served" and chunk.model and isinstance(chunk.model, str):
+            self._model = chunk.model
+        for choice in chunk.choices:
+            if not choice.index:
+                self._read(choice)
+        return self._taken()
+
+    def finish(self, *, finish_reason_seen: bool = True, done: bool = False) -> list[Event]:
+        """There are no more chunks.
+
+        `finish_reason_seen=False`: the finish reason in them was made up on the way (LiteLLM does that). `done`: the back end said that it
+        was done, so that its answer is whole even without a finish reason.
+        """
+        if self._ended:
+            return []
+        if not finish_reason_seen:
+            self._finish_reason = None
+        elif done and self._shown:
+            self._finish_reason = self._finish_reason or "stop"
+        if self._finish_reason is None and self._stop_string is None:
+            return self._fail(error_event("api_error", endings.CLOSED_EARLY))
+        self._flush_text()
+        self._advance(at_end=True)
+        if self._blank and OpenCall not in self._shown:
+            self._enter(OpenText(), TextBlock(""))
+            self._show(TextDelta(self._blank))
+        self._leave()
+        self._end()
+        return self._taken()
+
+    # What a chunk holds, in the order in which it counts: reasoning, text, calls.
+
+    def _read(self, choice: Choice) -> None:
+        delta, finish_reason = choice.delta, choice.finish_reason
+        if delta is None and choice.message is not None and not self._shown:
+            # A whole completion. (Some send one after its chunks, to sum up.)
+            delta, finish_reason = choice.message, finish_reason or "stop"
+        if delta is not None:
+            self._read_delta(delta)
+        if finish_reason and isinstance(finish_reason, str):
+            self._finish_reason = finish_reason
+        if choice.stop_reason and choice.stop_reason in self._context.stop_sequences:
+            self._reported_stop_string = choice.stop_reason
+
+    def _read_delta(self, delta: Delta) -> None:
+        content = delta.content
+        if (
+            delta.reasoning_content
+            or delta.reasoning
+            or delta.reasoning_details
+            or delta.thinking_blocks
+            or (content and content.__class__ is not str)
+        ):
+            thought = Thought(reasoning.text_of(delta), reasoning.details_of(delta))
+            if thought != _NO_THOUGHT:
+                self._flush_text()
+                self._play(thought)
+        if content:
+            self._hear(content if isinstance(content, str) else _text_in(content))
+        if delta.refusal and isinstance(delta.refusal, str):
+            self._refusal += delta.refusal
+            self._hear(delta.refusal)
+        if delta.tool_calls or delta.function_call:
+            self._hear_calls(delta.tool_calls or (ToolCallDelta(function=delta.function_call),))
+
+    def _hear(self, text: str) -> None:
+        if self._half or text[-1:] >= "\ud800":
+            text = self._joined(text)
+        if self._text_pipeline is None:
+            self._play(text)
+            return
+        for piece in self._text_pipeline.feed(text):
+            self._play(piece)
+
+    def _joined(self, text: str) -> str:
+        """`text` with the half character before it, and without one at its end."""
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+    def _flush_text(self) -> None:
+        """No text can continue what was held back of it."""
+        half, self._half = self._half, ""
+        if self._text_pipeline is None:
+            self._play(half)
+            return
+        for piece in self._text_pipeline.feed(half) + self._text_pipeline.flush():
+            self._play(piece)
+
+    def _hear_calls(self, deltas: tuple[ToolCallDelta, ...]) -> None:
+        self._flush_text()
+        if self._stop_string is None or self._calls:
+            self._calls.add(deltas)
+            self._advance()
+
+    # Pieces of the answer, as they should be shown.
+
+    def _play(self, piece: Piece) -> None:
+        if self._stop_string is not None:
+            return
+        if self._later or (isinstance(self._open, OpenCall) and not self._open.call.arguments.complete):
+            self._later.append(piece)
+        elif isinstance(piece, str):
+            self._say(piece)
+        elif isinstance(piece, Thought):
+            self._think(piece)
+        elif isinstance(piece, WrittenCall):
+            self._calls.add_whole(self._new_tool_id(), piece.name, piece.arguments)
+            self._advance()
+        elif isinstance(piece, StopMatch):
+            self._stop_string = piece.stop_string
+
+    def _say(self, text: str) -> None:
+        if self._open.__class__ is not OpenText:
+            text = self._blank + text
+            if not text or text.isspace():
+                self._blank = text
+                return
+            self._blank = ""
+            self._enter(OpenText(), TextBlock(""))
+        if text:
+            self._show(TextDelta(text))
+
+    def _think(self, thought: Thought) -> None:
+        if self._transforms.thinking == "text":
+            self._think_aloud(thought.text)
+        if not self._keeps_thinking():
+            return
+        text = thought.text
+        if not isinstance(self._open, OpenThinking):
+            # Some begin with line breaks, and never go on.
+            text = text.lstrip()
+            if not text and not thought.details:
+                return
+        carried = self._thinking().carried
+        carried.text.append(text)
+        carried.add_details(thought.details)
+        if text and self._context.display != "omitted":
+            self._show(ThinkingDelta(text))
+
+    def _think_aloud(self, text: str) -> None:
+        pieces = self._thought_pipeline.feed(text) if self._thought_pipeline else [text]
+        for piece in pieces:
+            assert isinstance(piece, str)
+            if not isinstance(self._open, OpenThought):
+                piece = piece.lstrip()
+                if piece:
+                    self._enter(OpenThought(), TextBlock(""))
+            if piece:
+                self._show(TextDelta(piece))
+
+    def _keeps_thinking(self) -> bool:
+        return self._transforms.thinking == "keep" and self._context.thinking
+
+    def _thinking(self) -> OpenThinking:
+        if not isinstance(self._open, OpenThinking):
+            return self._enter(OpenThinking(), ThinkingBlock("", ""))
+        return self._open
+
+    # Calls, one at a time.
+
+    def _advance(self, *, at_end: bool = False) -> None:
+        """Shows what can be shown of the calls, then what waited for them."""
+        while not self._ended:
+            if isinstance(self._open, OpenCall):
+                self._show_arguments(self._open.call.arguments.take())
+                if not at_end and not self._open.call.arguments.complete:
+                    return
+            call = self._next_call(at_end)
+            if call is None:
+                break
+            self._begin(call)
+        if self._later:
+            later, self._later = self._later, []
+            self._leave()
+            for piece in later:
+                self._play(piece)
+
+    def _next_call(self, at_end: bool) -> Call | None:
+        for call in self._calls.waiting():
+            if not call.name or not (call.upstream_id or at_end):
+                continue
+            if not self._is_declared(call.name):
+                # As with Gemini's UNEXPECTED_TOOL_CALL: a client cannot run it, and some fail on it.
+                call.state = "dropped"
+                self.warnings.append(f"the model called a tool that was not declared: {call.name[:64]}")
+            elif OpenCall in self._shown and not self._context.parallel:
+                call.state = "dropped"
+                self.warnings.append("a parallel tool call was dropped, as the request asks")
+            else:
+                return call
+        return None
+
+    def _begin(self, call: Call) -> None:
+        id = for_client(call.upstream_id) if call.upstream_id else self._new_tool_id()
+        while id in self._tool_ids:
+            id = self._new_tool_id()
+        self._tool_ids.add(id)
+        if call.thought_signature and self._keeps_thinking():
+            self._thinking().carried.thought_signatures[id] = call.thought_signature
+        self._blank = ""
+        call.state = "shown"
+        self._enter(OpenCall(call), ToolUseBlock(id, self._restored(call.name)))
+
+    def _show_arguments(self, text: str) -> None:
+        if text:
+            self._show(InputJsonDelta(text))
+
+    def _restored(self, name: str) -> str:
+        return self._context.names.restore(name) if self._context.names is not None else name
+
+    def _is_declared(self, name: str) -> bool:
+        names = self._context.names
+        return names is None or names.restore(name) in names._declared.values()
+
+    # Blocks and events.
+
+    def _enter[B: OpenBlock](self, block: B, content: ReplyBlock) -> B:
+        self._leave()
+        if self._index < 0:
+            self._start()
+        self._index += 1
+        self._open = block
+        self._shown.add(type(block))
+        self._emit(ContentBlockStart(self._index, content))
+        return block
+
+    def _leave(self) -> None:
+        match self._open:
+            case None:
+                return
+            case OpenThought() if self._thought_pipeline:
+                for piece in self._thought_pipeline.flush():
+                    ...
+            case OpenThinking(carried=carried):
+                kind, payload = carried.payload(shown=self._context.display != "omitted")
+                context = self._context
+                self._show(SignatureDelta(context.signer.mint(context.family, context.target_model, kind, payload)))
+            case OpenCall(call=call):
+                self._settle(call)
+        self._open = None
+        self._emit(ContentBlockStop(self._index))

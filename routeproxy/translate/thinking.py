@@ -1,13 +1,16 @@
-"""Thinking that must come back: what a back end wants returned with its next request travels in a block's `signature`.
+"""Thinking that must come back: what a back end wants returned to it travels in a block's `signature`.
 
-Anthropic's clients send thinking blocks back exactly as they got them, signature included, so the signature is where a back end's own
-carriers are kept between turns (wire.md §1.6). A signature says for which family it was minted; another family drops it.
+Anthropic's clients send thinking blocks back exactly as they got them, signature included, so that is where a
+back end's own carriers are kept between turns (wire.md §1.6). A signature says for which family it was minted;
+another family drops it.
 
 Kinds of payload, minted by the answer's translator and read by the request's:
 
-* `text`: the reasoning, a string, when the block itself does not show it (`display: "omitted"`); `None` when the block's `thinking` has it.
+* `text`: the reasoning, a string, when the block itself does not show it (`display: "omitted"`); `None` when the
+  block's `thinking` has it.
 * `details`: OpenRouter's `reasoning_details`, a list, to be returned unchanged.
-* `thought_signatures`: Gemini's, an object of tool id (as the client sees it) to signature; the key `""` is the text's own.
+* `thought_signatures`: Gemini's, an object of tool id (as the client sees it) to signature; the key `""` is the
+  text's own.
 * `nothing`: a block that has nothing to bring back.
 """
 
@@ -63,7 +66,7 @@ class Signer:
         if not is_ours(signature) or len(signature) > MAX_LENGTH:
             return None
         packed, mac = signature[len(PREFIX) : -_MAC_LENGTH], signature[-_MAC_LENGTH:]
-        if not hmac.compare_digest(mac.encode(), self._mac(packed).encode()):
+        if not hmac.compare_digest(mac.encode("utf-8", "replace"), self._mac(packed).encode()):
             return None
         try:
             return _decode(_unpack(packed))

@@ -1,7 +1,7 @@
 """Ids of tool calls, in a form that each side takes, so that a call and its result still find each other.
 
-A back end's id is shown to the client as it is, if Anthropic's rules allow it, or else wrapped so that it can be unwrapped on the next
-turn: Kimi, for one, counts on seeing its own `functions.Bash:0` again.
+A back end's id is shown to the client as it is, if Anthropic's rules allow it, or else wrapped so that it can be
+unwrapped on the next turn: Kimi, for one, counts on seeing its own `functions.Bash:0` again.
 """
 
 import base64
@@ -25,7 +25,7 @@ def for_client(id: str) -> str:
 
 
 def for_back_end(id: str, rule: Literal["any", "openai", "mistral"]) -> str:
-    """A client's id, as the back end takes it: unwrapped if it was one of its own, hashed if it is too long or of the wrong form."""
+    """A client's id, as the back end takes it: unwrapped if it was its own, hashed if it breaks its rule."""
     if id.startswith(_WRAPPED):
         id = _unwrap(id)
     match rule:

@@ -16,12 +16,12 @@ from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.schemas import clean, is_strict
 
 PLACEHOLDER = "DeferredToolPlaceholder"
-"""Claude Code's dummy: it is there so that tools are not all deferred, or not all loaded; no model should see it."""
+"""Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see it."""
 
 _REFUSED = ("computer", "browser_toolset", "code_execution", "advisor", "mcp_toolset")
 _WITHHELD = ("web_search", "web_fetch")
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
-_DATE = re.compile(r"_\d{8}\Z")
+_KIND = re.compile(r"[a-z_]*[a-z]")
 
 NameRule = Literal["openai", "gemini"]
 
@@ -74,7 +74,7 @@ def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
 
 
 class Toolbox:
-    """The tools of one request: checked at once, exposed as the conversation names them, handed over at its end."""
+    """The tools of one request: checked at once, exposed as the conversation names them, handed over at the end."""
 
     def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
         self._tools = tools
@@ -175,8 +175,9 @@ def _is_custom(tool: Tool) -> bool:
 
 
 def _kind(tool: Tool) -> str:
-    """`web_search` of `web_search_20250305`."""
-    return _DATE.sub("", tool.type or "custom")
+    """`web_search` of `web_search_20250305`; letters only, whatever the client sent: it goes into warnings."""
+    found = _KIND.match(tool.type or "custom")
+    return found[0] if found else ""
 
 
 def _builtin(tool: Tool) -> Function | None:

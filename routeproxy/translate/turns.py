@@ -1,7 +1,8 @@
 """The turns of a conversation, from Messages to chat.
 
-Between two assistant messages chat wants first the result of each tool call, in the order of the calls, and then everything else; so
-what users and the system say is held until the next assistant turn with something to say, or the end (wire.md §1.3).
+Between two assistant messages chat wants first the result of each tool call, in the order of the calls, and then
+everything else; so what users and the system say is held until the next assistant turn with something to say, or
+the end (wire.md §1.3).
 """
 
 from collections.abc import Callable, Iterable
@@ -106,6 +107,7 @@ class Conversation:
         self._strict = strict
         self._warn = warn
         self._writer = BlockWriter(dialect, toolbox, citations_allowed=not strict, warn=warn)
+        self._opening: System | None = None
         self._messages: list[ChatMessage] = []
         self._draft: Draft | None = None
         self._results: dict[str, ToolMessage] = {}
@@ -125,7 +127,8 @@ class Conversation:
             if block.text and not (self._dialect.strip_attribution and block.text.startswith(ATTRIBUTION))
         )
         if text:
-            self._messages.append(System(text))
+            self._opening = System(text)
+            self._messages.append(self._opening)
 
     def take(self, index: int, turn: Turn) -> None:
         match turn.role:
@@ -139,9 +142,8 @@ class Conversation:
                 raise InvalidRequest(f"messages.{index}.role: Input should be 'user' or 'assistant'")
 
     def close(self) -> tuple[ChatMessage, ...]:
-        opening = len(self._messages) if self._draft is None and self._messages else 0
         self._emit()
-        if len(self._messages) == opening and not self._merged_into_opening:
+        if not self._messages or self._messages[-1] is self._opening:
             raise InvalidRequest("messages: text content blocks must be non-empty")
         if isinstance(self._messages[-1], Assistant) and not self._dialect.prefill:
             raise InvalidRequest(PREFILL)
@@ -175,12 +177,13 @@ class Conversation:
         call = self._draft.calls.get(id) if self._draft else None
         if call is None:
             raise InvalidRequest(
-                f"{at}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` block must have a "
-                "corresponding `tool_use` block in the previous message."
+                f"{at}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` block "
+                "must have a corresponding `tool_use` block in the previous message."
             )
         if id in self._results:
             raise InvalidRequest(
-                f"{at}: each tool_use must have a single result. Found multiple `tool_result` blocks with id: {id}"
+                f"{at}: each tool_use must have a single result. Found multiple `tool_result` blocks with "
+                f"id: {id}"
             )
         parts = self._writer.result_parts(block.content, at)
         if block.is_error:
@@ -272,9 +275,8 @@ class Conversation:
             case Fallback():
                 pass
             case ToolResult():
-                raise InvalidRequest(
-                    f"messages.{index}.content.{position}: `tool_result` blocks can only be in `user` messages"
-                )
+                at = f"messages.{index}.content.{position}"
+                raise InvalidRequest(f"{at}: `tool_result` blocks can only be in `user` messages")
             case _:
                 raise wrong_tag(block, f"messages.{index}.content.{position}")
 
@@ -305,7 +307,7 @@ class Conversation:
             case "details", [*details]:
                 draft.details += [Raw(msgspec.json.encode(one)) for one in details]
             case "thought_signatures", {**signatures}:
-                draft.signatures |= {id: one for id, one in signatures.items() if isinstance(one, str)}
+                draft.signatures |= {str(id): one for id, one in signatures.items() if isinstance(one, str)}
             case _ if thinking:
                 draft.reasoning.append(thinking)
 
@@ -318,9 +320,9 @@ class Conversation:
             missing = [id for id in self._draft.calls if id not in self._results]
             if missing:
                 raise InvalidRequest(
-                    f"messages.{self._draft.last_calls_at}: `tool_use` ids were found without `tool_result` blocks immediately "
-                    f"after: {', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in the "
-                    "next message."
+                    f"messages.{self._draft.last_calls_at}: `tool_use` ids were found without `tool_result` blocks "
+                    f"immediately after: {', '.join(missing)}. Each `tool_use` block must have a corresponding "
+                    "`tool_result` block in the next message."
                 )
             self._messages += [self._results[id] for id in self._draft.calls]
             attached = [part for id in self._draft.calls for part in self._attached.get(id, ())]

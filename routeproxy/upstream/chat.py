@@ -11,7 +11,7 @@ from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
 from routeproxy.messages.edits import apply
 from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, frame
 from routeproxy.messages.reply import Usage, encode
-from routeproxy.messages.request import decode_request, field_names
+from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
 from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.dialect import Dialect
@@ -45,7 +45,7 @@ class ThroughChat:
         dialect = self._back_end.dialect(target)
         body = apply(exchange.inbound.body, edits(exchange.inbound.body, target.params))
         request = decode_request(body)
-        translated = translate(request, dialect, _request_context(call, field_names(body)))
+        translated = translate(request, dialect, self._context(call, body))
         exchange.warn(*translated.warnings)
         if is_cache_warmup(request):
             usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
@@ -57,6 +57,17 @@ class ThroughChat:
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
+
+    def _context(self, call: Call, body: bytes) -> RequestContext:
+        inbound = call.exchange.inbound
+        return RequestContext(
+            version=inbound.header("anthropic-version") or OLDEST_VERSION,
+            betas=frozenset(beta.strip() for line in inbound.headers.get("anthropic-beta", ()) for beta in line.split(",")),
+            target=call.target.model,
+            signer=self._signer,
+            session_id=inbound.header("x-claude-code-session-id"),
+            fields=field_names(body),
+        )
 
 
 async def _only(part: Part) -> AsyncIterator[Part]:

@@ -14,13 +14,13 @@ from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
 from routeproxy.messages.edits import apply, foreign_traces, members, set_members
 from routeproxy.messages.events import events_of, frame
 from routeproxy.messages.reply import Message, Usage
+from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.upstream.chain import needed_key
 from routeproxy.upstream.failures import Relay, UpstreamFailure, credentials_refused, from_error_type, from_response
 from routeproxy.upstream.http import Client, failure_of
 from routeproxy.upstream.params import edits, merged
 
 PUBLIC = "https://api.anthropic.com"
-DEFAULT_VERSION = "2023-06-01"
 
 _RELAYED = ("request-id", "retry-after", "x-should-retry")
 _NEVER_FORWARDED = frozenset(
@@ -111,7 +111,7 @@ def headers_for(call: Call) -> dict[str, str]:
         if name in inbound.headers and name not in _NEVER_FORWARDED
     }
     if "anthropic-version" not in headers:
-        headers["anthropic-version"] = DEFAULT_VERSION
+        headers["anthropic-version"] = OLDEST_VERSION
     headers |= {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
     if provider.client_key:
         for name in ("authorization", "x-api-key"):

@@ -11,7 +11,8 @@ from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.enums import HttpMethod
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 import routeproxy
 from routeproxy.exchange import Exchange, Inbound, Part
@@ -56,7 +57,7 @@ def build_app(
         try:
             if scope["method"] != "POST":
                 raise _method_not_allowed(scope)
-            door.check(headers, require_key=exchange.policy.server.require_key)
+            door.check(headers, require_key=bool(exchange.policy.server.require_key))
             if live.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers={"retry-after": "5"})
             body = await read_body(receive, headers, exchange.policy.server.max_body_mb * 2**20)
@@ -80,29 +81,29 @@ def build_app(
     async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
         await exchange_over_http(scope, receive, send, "count_tokens")
 
-    @asgi("/{rest:path}", copy_scope=True)
-    async def anything_else(scope: Scope, receive: Receive, send: Send) -> None:
+    @route("/{rest:path}", http_method=list(HttpMethod))
+    async def anything_else(request: AnyRequest) -> ASGIApp:
         """A target named in the URL, or nothing that is here. Litestar's own path parameters only end a path."""
-        path = scope["path"]
+        path = request.scope["path"].removesuffix("/")
         for suffix, method in ((COUNT_TOKENS, "count_tokens"), (MESSAGES, "messages"), ("", "greeting")):
-            named = path.removesuffix("/").removesuffix(suffix).strip("/")
-            if path.removesuffix("/").endswith(suffix) and ":" in named and (suffix or "/v1/" not in named):
+            named = path.removesuffix(suffix)[1:]
+            if path.endswith(suffix) and ":" in named and (suffix or "/" not in named.partition(":")[0]):
                 break
         else:
-            await _refuse(scope, send, ApiError(404, f"{path[:200]} is not here"))
-            return
-        try:
-            target = _url_target(named, proxy.rules.policy)
-        except ApiError as error:
-            await _refuse(scope, send, error)
-            return
+            raise ApiError(404, f"{path[:200]} is not here")
+        target = _url_target(named, proxy.rules.policy)
         if method == "greeting":
-            await _send_whole(send, 200, _json_headers(), msgspec.json.encode(_greeting(proxy.rules.policy, problem())))
-        else:
+            if "/v1/" in named:
+                raise ApiError(404, f"{path[:200]} is not here")
+            return _json(_greeting(proxy.rules.policy, problem())).to_asgi_response(None, request)
+
+        async def asked(scope: Scope, receive: Receive, send: Send) -> None:
             await exchange_over_http(scope, receive, send, method, target)
 
+        return asked
+
     def needs_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
-        door.check(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
+        door.check(headers_of(connection.scope), require_key=bool(proxy.rules.policy.server.require_key))
 
     @get("/v1/models", guards=[needs_key], sync_to_thread=False)
     def list_models(request: AnyRequest) -> Response[bytes]:
@@ -130,7 +131,7 @@ def build_app(
         raise ApiError(404, f"model: {wanted[:256]}")
 
     @route("/", http_method=["GET", "HEAD"], sync_to_thread=False)
-    def greeting(request: AnyRequest) -> Response[bytes]:
+    def greeting() -> Response[bytes]:
         return _json(_greeting(proxy.rules.policy, problem()))
 
     @route("/api/hello", http_method=["GET", "HEAD"], sync_to_thread=False)
@@ -182,10 +183,10 @@ def _url_target(named: str, policy: Policy) -> str:
     if not policy.server.url_targets:
         raise ApiError(404, "targets in the URL are off: [server] url_targets turns them on")
     provider, _, model = named.partition(":")
-    found = policy.provider_called(provider)
-    if found is None or not model:
+    known = policy.providers.values()
+    if not model or not any(provider == one.name or provider.lower() in one.spellings for one in known):
         raise ApiError(400, f"{named[:200]}: expected provider:model with one of {', '.join(policy.providers)}")
-    return f"{found.name}/{model}"
+    return f"{provider}/{model}"
 
 
 def _models(policy: Policy) -> list[ModelInfo]:
@@ -244,12 +245,6 @@ def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
 def _answer_bug(request: AnyRequest, error: Exception) -> Response[bytes]:
     log.error("%s %s: this is a bug in routeproxy", request.method, request.url.path, exc_info=error)
     return _answer_error(request, ApiError(500, "routeproxy failed on this request; its log says why"))
-
-
-async def _refuse(scope: Scope, send: Send, error: ApiError) -> None:
-    request_id = _request_id()
-    headers = [("content-type", "application/json"), ("request-id", request_id), *error.headers.items()]
-    await _send_whole(send, error.status, headers, error_body(error, request_id))
 
 
 async def _send_whole(send: Send, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
