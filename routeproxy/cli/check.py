@@ -1,4 +1,7 @@
-"""`routeproxy check`: is this rules file one that the server would take? Like `nginx -t`, it starts nothing and contacts nobody."""
+"""`routeproxy check`: is this rules file one that the server would take?
+
+Like `nginx -t`, it starts nothing and contacts nobody.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

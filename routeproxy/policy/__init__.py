@@ -1,1 +1,1 @@
-"""A rules file becomes a policy, a policy decides: pure functions, but for `live.py`. No await, no clock, no network."""
+"""A rules file becomes a policy, and a policy decides. Pure functions, but for `live.py`."""

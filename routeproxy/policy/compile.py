@@ -1,4 +1,7 @@
-"""Rules text to `Policy`, or every reason why not. All that can be wrong with a rules file is found here, before anything takes effect."""
+"""Rules text to `Policy`, or every reason why not.
+
+All that can be wrong with a rules file is found here, before anything of it takes effect.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -77,7 +80,7 @@ _CAPPED = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
 def compile_rules(
     text: str, *, path: FilePath, environ: Mapping[str, str], allow_literal_keys: bool = False
 ) -> Policy:
-    """The policy that `text` describes. Raises `RulesRefused` with all its problems; warnings stay with the policy.
+    """The policy that `text` describes. Raises `RulesRefused` with all its problems; warnings stay with it.
 
     `environ` answers `env:NAME`. Nothing else is read: a `file:` key is opened when it is used.
     """
@@ -192,7 +195,7 @@ class _Compiler:
     # --- rules
 
     def _rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
-        # A rule that is no table at all was dropped, so that indices here may lag behind the file's: none is compiled then.
+        # A rule that is no table was dropped: positions here would lag behind the file's, so compile none.
         if self.report.faulty(("rules",)) and len(tables) != len(self.report.document["rules"]):
             return ()
         self._check_names(tables)
@@ -354,7 +357,7 @@ class _Compiler:
         if name not in known:
             hint = "a target is `provider/model`, or an alias"
             if name in self._written("providers"):
-                hint = f"`{name}` is a provider: write `{name}/MODEL`, or `{name}/*` for the model that the client asked for"
+                hint = f"`{name}` is a provider: write `{name}/MODEL`, or `{name}/*` for the model asked for"
             self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
         return ()
 
@@ -373,7 +376,9 @@ class _Compiler:
         if not model:
             self.report.error(Code.EMPTY, path, f"a model is missing after `{name}/`")
         elif "*" in model and model != "*":
-            message = f"`{model}` is not a model: only `{name}/*`, the model that the client asked for, can have a star"
+            message = (
+                f"`{model}` is not a model: a star stands only alone, `{name}/*`, for the model asked for"
+            )
             self.report.error(Code.WRONG_VALUE, path, message)
         elif not model.isprintable() or " " in model:
             self.report.error(
@@ -556,7 +561,7 @@ def _below(top: int | None, bottom: int | None) -> bool:
 
 
 def _models(file: RulesFile, policy: Policy) -> tuple[str, ...]:
-    """The names that rules state whole: those that a `match` equals, and those of targets that asking for them leads to.
+    """The names that rules state whole: what a `match` equals, and a target's model if asking leads to it.
 
     Claude Code shows only names with `claude` or `anthropic` in them, so a name without gets a twin
     `anthropic/NAME`, where asking for the twin comes to the same.
@@ -569,7 +574,10 @@ def _models(file: RulesFile, policy: Policy) -> tuple[str, ...]:
                 found.setdefault(target.model)
     listed = [name for name in found if requested_model_problem(name) is None]
     unseen = [name for name in listed if "claude" not in name.lower() and "anthropic" not in name.lower()]
-    return (*listed, *(f"anthropic/{name}" for name in unseen if reached(f"anthropic/{name}") == reached(name)))
+    return (
+        *listed,
+        *(f"anthropic/{name}" for name in unseen if reached(f"anthropic/{name}") == reached(name)),
+    )
 
 
 def _equal_names(match: MatchTable) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""One `match` table becomes a few checks: small objects that answer yes or no, and say afterwards why it was no.
+"""One `match` table becomes a few checks: small objects that say yes or no, and afterwards why it was no.
 
-Nothing is put into words while deciding. A check that missed is kept as it is, and asked for its words only when someone reads them.
+Nothing is put into words while deciding: a check that missed is kept, and asked for its words later.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -349,7 +349,7 @@ def _not_one(table: MatchTable, path: Path, report: Report) -> NoneOf:
             Code.CONTRADICTION,
             path,
             "`not` holds exactly one condition",
-            hint="`not = [{ … }, { … }]` means none of several; one table of that list means not all of its conditions at once",
+            hint="`not = [{ … }, { … }]` means none of these; with one table, not all that it says at once",
             key=True,
         )
     checks = compile_match(table, path, report)
@@ -423,7 +423,7 @@ def _text(
     if isinstance(wanted, HeaderTable) and wanted.present is not None:
         others = [key for key in ("equals", "prefix", "contains", "glob", "regex") if getattr(wanted, key)]
         if others and not wanted.present:
-            message = f"a missing {subject.name} can't have a value: `present = false` beside `{others[0]}` is never true"
+            message = f"never true: a missing {subject.name} has nothing for `{others[0]}`"
             report.error(Code.CONTRADICTION, (*path, "present"), message, key=True)
         yield Present(subject, wanted.present)
 

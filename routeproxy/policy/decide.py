@@ -1,4 +1,4 @@
-"""The compiled policy and what it decides: `Policy.decide(facts)` is a pure function, and its steps are its explanation."""
+"""The compiled policy and what it decides. `Policy.decide(facts)` is a pure function; its steps explain."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -100,7 +100,7 @@ class Retry(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One rule that was asked. `missed` is the first condition that did not hold; `None`: the rule took the request."""
+    """One rule that was asked, and the first condition that did not hold. `None`: it took the request."""
 
     rule: "Rule"
     missed: Check | None
@@ -224,7 +224,7 @@ class Policy(Struct, frozen=True, kw_only=True):
         return self.default.decision(facts, tuple(steps), self.version)
 
     def check_headers(self, headers: Mapping[str, tuple[str, ...]]) -> None:
-        """Raises `InvalidRequest` when a header that rules read has several values: whoever picked one would decide for them."""
+        """Raises `InvalidRequest` when a header that rules read has several values: picking is guessing."""
         for name in self.reads_headers:
             lines = headers.get(name)
             if lines is not None and len({line.strip(" \t") for line in lines}) > 1:

@@ -31,7 +31,9 @@ class Question(Struct, frozen=True, kw_only=True):
     """`provider/model`"""
 
     def facts(self) -> Facts:
-        blocks = [{"type": kind} for kind, there in (("image", self.images), ("document", self.documents)) if there]
+        blocks = [
+            {"type": kind} for kind, there in (("image", self.images), ("document", self.documents)) if there
+        ]
         envelope = Envelope(
             model=self.model,
             messages=Raw(msgspec.json.encode([{"role": "user", "content": blocks}])),
@@ -108,9 +110,15 @@ class Explanation(Struct, frozen=True, kw_only=True):
         if self.deny:
             lines.append(f"denied with {self.deny.status}: {self.deny.message}")
         for number, target in enumerate(self.targets, 1):
-            lines.append(f"{number}. {target.target}  zone {target.zone}, engine {target.engine}, {target.key}")
+            lines.append(
+                f"{number}. {target.target}  zone {target.zone}, engine {target.engine}, {target.key}"
+            )
         if len(self.targets) > 1:
-            after = f"after {', '.join(self.fallback)}" if self.fallback else "never: only the first target is used"
+            after = (
+                f"after {', '.join(self.fallback)}"
+                if self.fallback
+                else "never: only the first target is used"
+            )
             lines.append(f"   falls back {after}")
         if self.attempts > 1:
             lines.append(f"   tries each target {self.attempts} times")
@@ -126,7 +134,8 @@ def explain(decision: Decision, policy: Policy) -> Explanation:
         rule=decision.rule,
         where=decision.where,
         steps=tuple(
-            ExplainedStep(step.rule.name, step.rule.where, step.missed is None, step.why) for step in decision.steps
+            ExplainedStep(step.rule.name, step.rule.where, step.missed is None, step.why)
+            for step in decision.steps
         ),
         deny=decision.deny,
         targets=tuple(map(_target, decision.targets)),

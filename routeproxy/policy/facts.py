@@ -1,6 +1,6 @@
-"""What a rule may look at. Facts are total: each has an answer for every request, so that no condition can fail while it decides.
+"""What a rule may look at. Facts are total: each has an answer for every request, so no condition can fail.
 
-A fact that costs something (images, tokens, the system text) is worked out when the first condition asks, and kept.
+A fact that costs something (images, tokens, the system text) is worked out when a condition asks, and kept.
 """
 
 import re
@@ -19,7 +19,7 @@ ATTRIBUTION = "x-anthropic-billing-header"
 
 
 def requested_model_problem(name: str) -> str | None:
-    """Why no rule is asked about a model of this name; `None` if it is a name. The answer to such a request is 404."""
+    """Why no rule is asked about a model of this name (the answer is 404); `None` if it is a name."""
     if not _NAME.fullmatch(name):
         return "a model's name is 1 to 256 characters of A-Z a-z 0-9 . _ : @ / + - [ ]"
     if ".." in name or "//" in name:
@@ -121,7 +121,7 @@ class Facts:
 
     def _contains(self, block_type: str) -> bool:
         messages = bytes(self.envelope.messages)
-        # JSON may spell any letter as `\u0069`. Only if neither the word nor such a letter is there, no block can be.
+        # JSON may spell any letter as `\u0069`: a sure no takes neither the word nor such a letter.
         if (
             f'"{block_type}"'.encode() not in messages
             and b"\\u006" not in messages

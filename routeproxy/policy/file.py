@@ -1,7 +1,7 @@
-"""The rules file, field for field as it is written, and the walk that reads it. What the words mean together is `compile.py`'s affair.
+"""The rules file, field for field, and the walk that reads it. What it all means is `compile.py`'s affair.
 
-Every key is optional here, because a key that was refused leaves a gap: what must be there is asked for where it is used.
-A key that a later version will enforce is refused by name, so that nobody believes in a promise that isn't kept.
+Every key is optional here, because one that was refused leaves a gap: what is needed is asked for where it is
+used. A key that a later version will enforce is refused by name, so that nobody relies on it.
 """
 
 import datetime
@@ -238,7 +238,7 @@ class _Reader:
             case kinds.StructType():
                 return self._table(value, kind, path)
             case kinds.DictType():
-                return self._entries(value, {key: kind.value_type for key in value}, path)
+                return self._entries(value, dict.fromkeys(value, kind.value_type), path)
             case kinds.ListType():
                 return self._list(value, kind, path)
             case _:
@@ -310,7 +310,9 @@ class _Reader:
             self.report.error(Code.UNKNOWN_KEY, path, message, hint=f'quote the name: "{name}" = …', key=True)
         elif cls is MatchTable and key in RuleTable.__struct_fields__:
             message = f"`{key}` stands inside `match`"
-            hint = f"below a `[rules.match]` header every key belongs to it: put `{key}` above, or write `match.model = …` without the header"
+            hint = (
+                f"what follows `[rules.match]` is part of it: put `{key}` above, or write `match.model = …`"
+            )
             self.report.error(Code.UNKNOWN_KEY, path, message, hint=hint, key=True)
         else:
             self.report.unknown(Code.UNKNOWN_KEY, path, f"unknown key `{key}`", key, known, key=True)

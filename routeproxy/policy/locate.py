@@ -1,6 +1,6 @@
 """Where each key and value of a TOML text stands, for problems that point at them.
 
-It reads only what `tomli` has accepted, so it checks nothing: it walks the same grammar and keeps positions instead of values.
+It reads only what `tomli` has accepted, so it checks nothing: it walks the same grammar and keeps positions.
 """
 
 import re
@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
 
 class Place(Struct, frozen=True):
-    """Line and column as editors count them, from 1; `end_column` stands behind the last character on that line."""
+    """Line and column as editors count them, from 1; `end_column` is the one behind the last character."""
 
     line: int
     column: int

@@ -1,4 +1,4 @@
-"""What is wrong with a rules file, said so that it can be put right: where, what, what else. Nothing here judges a file."""
+"""What is wrong with a rules file, said so that it can be put right: where, what, what else."""
 
 import re
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     location: Location | None = None
 
     def __str__(self) -> str:
-        """As compilers say it: one line for machines and jumping editors, then the line itself with a caret."""
+        """As compilers say it: one line for machines and editors, then the line itself with a caret."""
         place = self.location
         where = f"{place.file}:{place.line}:{place.column}: " if place else ""
         lines = [f"{where}{self.severity} {self.code.value}: {self.message}"]
@@ -85,7 +85,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class RulesRefused(Exception):
-    """A rules file that must not take effect, with everything that is wrong with it and what was noticed besides."""
+    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n\n".join(map(str, problems)))
@@ -103,7 +103,7 @@ class Report:
         self._problems: list[Problem] = []
 
     def parse(self) -> dict[str, Any]:
-        """The text as TOML. Raises `RulesRefused` at once when it isn't: nothing more can be said about such a file."""
+        """The text as TOML. Raises `RulesRefused` if it isn't: nothing more can be said about such a file."""
         try:
             self.document = tomli.loads(self.map.text)
         except tomli.TOMLDecodeError as error:
@@ -161,7 +161,7 @@ class Report:
         )
 
     def faulty(self, path: Path) -> bool:
-        """Whether an error was found at `path` or below it, so that what is missing there need not be mourned as well."""
+        """Whether an error was found at `path` or below, so that nothing more need be said about it."""
         return any(p.severity == "error" and p.path[: len(path)] == path for p in self._problems)
 
     @property

@@ -1,4 +1,4 @@
-"""The kinds of providers as data, and what one `[providers.NAME]` table compiles to. No variable is read here but those passed in."""
+"""The kinds of providers as data, and what one `[providers.NAME]` table compiles to."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -97,28 +97,32 @@ TYPES: Mapping[str, ProviderType] = {
     "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
 }
 
-# What LiteLLM 1.106.2 knows besides and can hold a conversation with. A list here, because importing it takes seconds.
-_OTHERS = """
-    ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes clarifai cloudflare codestral
-    cognition cohere cohere_chat cometapi compactifai cortecs dashscope databricks datarobot deepinfra deepseek docker_model_runner
-    edenai empower featherless_ai fireworks_ai friendliai galadriel gdc gigachat github github_copilot gradient_ai groq helicone heroku
-    hosted_vllm huggingface hyperbolic inception infinity lambda_ai langgraph lemonade libertai litellm_proxy llamafile lm_studio
-    maritalk meta meta_llama minimax mistral modelscope moonshot morph nano-gpt nebius neosantara nlp_cloud novita nscale oci
-    oobabooga openai_like ovhcloud parasail perplexity petals pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow
-    reka replicate sagemaker sagemaker_nova sail sambanova sap scaleway scx-ai snowflake synthetic tencent tensormesh triton v0
+# What LiteLLM 1.106.2 knows besides and can hold a conversation with: importing it to ask takes seconds.
+_LITELLM = """
+    ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes
+    clarifai cloudflare codestral cognition cohere cohere_chat cometapi compactifai cortecs dashscope
+    databricks datarobot deepinfra deepseek docker_model_runner edenai empower featherless_ai fireworks_ai
+    friendliai galadriel gdc gigachat github github_copilot gradient_ai groq helicone heroku hosted_vllm
+    huggingface hyperbolic inception infinity lambda_ai langgraph lemonade libertai litellm_proxy
+    llamafile lm_studio maritalk meta meta_llama minimax mistral modelscope moonshot morph nano-gpt nebius
+    neosantara nlp_cloud novita nscale oci oobabooga openai_like ovhcloud parasail perplexity petals
+    pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow reka replicate sagemaker
+    sagemaker_nova sail sambanova sap scaleway scx-ai snowflake synthetic tencent tensormesh triton v0
     vercel_ai_gateway vertex_ai_beta vllm volcengine wandb watsonx xai xiaomi_mimo xinference zai
-""".split()
+"""
+_OTHERS = tuple(_LITELLM.split())
 
+# These sign in by other means, run on one's own machine, or take a key only if one was set up.
+_KEYLESS = """
+    chatgpt docker_model_runner gdc github_copilot hosted_vllm infinity langgraph lemonade litellm_proxy
+    llamafile lm_studio oci oobabooga openai_like petals sagemaker sagemaker_nova sap triton
+    vertex_ai_beta vllm xinference
+"""
 _KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "cohere_chat": ("COHERE_API_KEY",),
     "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
     "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
-    # These sign in by other means, run on one's own machine, or take a key only if one was set up.
-    **dict.fromkeys(
-        """docker_model_runner gdc github_copilot chatgpt hosted_vllm infinity langgraph lemonade litellm_proxy llamafile lm_studio oci
-        oobabooga openai_like petals sagemaker sagemaker_nova sap triton vertex_ai_beta vllm xinference""".split(),
-        (),
-    ),
+    **dict.fromkeys(_KEYLESS.split(), ()),
 }
 
 
@@ -137,7 +141,7 @@ _OPTIONS = {option for kind in TYPES.values() for option in kind.options}
 
 
 class Secret(Struct, frozen=True):
-    """Where a key stands. `value` is there for `env` (`None`: unset or empty) and `literal`; a `file` is read at use, elsewhere."""
+    """Where a key stands. `value` is that of `env` (`None`: unset) or `literal`; a `file` is read at use."""
 
     kind: Literal["env", "file", "literal", "none"]
     name: str = ""
@@ -207,7 +211,7 @@ def speaks_messages(type_name: str) -> bool:
 def compile_provider(
     name: str, table: ProviderTable, report: Report, environ: Mapping[str, str], allow_literal_keys: bool
 ) -> Provider | None:
-    """The provider that a table describes. `None`, with a problem reported, if it isn't even clear what kind it is."""
+    """The provider that a table describes. `None`, with a problem reported, if its type isn't known."""
     path: Path = ("providers", name)
     if bad := sorted(set(name) & set("/: \t")):
         report.error(Code.WRONG_VALUE, path, f"a provider's name can't contain {one_of(bad)}", key=True)
@@ -434,7 +438,7 @@ class _TableReader:
             self.report.warn(
                 Code.UNSET_VARIABLE,
                 self.path,
-                f"provider `{self.name}` has no key: the variable {' or '.join(f'`{name}`' for name in variables)} is not set",
+                f"provider `{self.name}` has no key: {' or '.join(variables)} is not set",
                 hint='`api_key = "none"` says that it needs none',
                 key=True,
             )

@@ -1,4 +1,4 @@
-"""Content blocks as parts of a chat message; what has no part of its own becomes text that says what it is."""
+"""Content blocks as parts of a chat message; what has no part of its own becomes text and says what it is."""
 
 import base64
 import binascii

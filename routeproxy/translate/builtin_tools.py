@@ -1,4 +1,4 @@
-"""Tools that Anthropic defines and the client executes: another vendor's model needs their schemas spelled out."""
+"""Tools that Anthropic defines and clients execute: another vendor's model needs their schemas written out."""
 
 from collections.abc import Mapping
 

@@ -36,13 +36,15 @@ class Calls:
             self._at[place] = self._latest = call
             call.add(delta)
 
-    def add_whole(self, name: str, arguments: str) -> None:
+    def add_whole(self, id: str, name: str, arguments: str) -> None:
         call = Call(max((call.place for call in self._all), default=-1) + 1)
-        call.name = name
+        call.upstream_id, call.name = id, name
         call.arguments.add(arguments)
         self._all.append(call)
 
-    def _meant_by(self, delta: ToolCallDelta, index: int | None, position: int, *, alone: bool) -> "Call | None":
+    def _meant_by(
+        self, delta: ToolCallDelta, index: int | None, position: int, *, alone: bool
+    ) -> "Call | None":
         id, name = _id(delta), _name(delta)
         if index is not None:
             there = self._at.get(index)
@@ -62,7 +64,8 @@ class Calls:
 
     def _known(self, id: str, index: int | None) -> "Call | None":
         return next(
-            (call for call in self._all if call.upstream_id == id and (index is None or call.place == index)), None
+            (call for call in self._all if call.upstream_id == id and (index is None or call.place == index)),
+            None,
         )
 
 
@@ -73,7 +76,7 @@ class Call:
         self.name = ""
         self.thought_signature: str | None = None
         self.arguments = Arguments()
-        self.state: Literal["waiting", "open", "closed", "dropped"] = "waiting"
+        self.state: Literal["waiting", "shown", "dropped"] = "waiting"
 
     def add(self, delta: ToolCallDelta) -> None:
         # Names and ids may come again with each piece, or late: the first of each counts.
@@ -88,7 +91,9 @@ class Call:
         if not self.name:
             return False
         if self.arguments.complete:
-            return name != self.name or self.arguments.is_followed_by(delta.function and delta.function.arguments)
+            return name != self.name or self.arguments.is_followed_by(
+                delta.function and delta.function.arguments
+            )
         return name != self.name and self.arguments.empty
 
 
@@ -112,6 +117,10 @@ def _name(delta: ToolCallDelta) -> str:
 def _thought_signature(delta: ToolCallDelta) -> str | None:
     google = delta.extra_content.get("google") if isinstance(delta.extra_content, dict) else None
     for place in (delta.provider_specific_fields, google):
-        if isinstance(place, dict) and isinstance(signature := place.get("thought_signature"), str) and signature:
+        if (
+            isinstance(place, dict)
+            and isinstance(signature := place.get("thought_signature"), str)
+            and signature
+        ):
             return signature
     return (delta.id.partition(_LITELLM_SEPARATOR)[2] if isinstance(delta.id, str) else "") or None

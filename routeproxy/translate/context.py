@@ -17,7 +17,7 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     thinking: bool = True
     """False: the client switched thinking off, so no thinking block may appear."""
     display: Display = "summarized"
-    """`omitted`: a thinking block shows nothing, and is there only when its signature has something to carry."""
+    """`omitted`: thinking blocks show nothing, and are there only if a signature has something to carry."""
     parallel: bool = True
     """False: the client wants one tool call at most."""
     stop_sequences: tuple[str, ...] = ()

@@ -49,11 +49,13 @@ STOP_REASONS: dict[str, StopReason | Literal["failed"]] = {
 }
 """By finish reason, in lower case. An unknown one counts as `stop`."""
 
-CUT_SHORT: frozenset[StopReason | Literal["failed"]] = frozenset({"max_tokens", "model_context_window_exceeded"})
+CUT_SHORT: frozenset[StopReason | Literal["failed"]] = frozenset(
+    {"max_tokens", "model_context_window_exceeded"}
+)
 
 
-def stop_reason(finish_reason: str) -> StopReason | Literal["failed"]:
-    return STOP_REASONS.get(finish_reason.lower(), "end_turn")
+def stop_reason(finish_reason: str | None) -> StopReason | Literal["failed"]:
+    return STOP_REASONS.get((finish_reason or "stop").lower(), "end_turn")
 
 
 # Usage
@@ -72,7 +74,9 @@ def usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str 
     of_output = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
 
     prompt = _first_count(reported.prompt_tokens)
-    read = _first_count(of_prompt.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens)
+    read = _first_count(
+        of_prompt.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens
+    )
     written = _first_count(
         of_prompt.cache_write_tokens, of_prompt.cache_creation_tokens, reported.cache_creation_input_tokens
     )
@@ -148,7 +152,9 @@ def failure(error: Any) -> Error:
     if not isinstance(message, str) or not message.strip():
         message = "upstream reported an error"
     kinds = [TYPE_OF_STATUS[status] for status in statuses if status in TYPE_OF_STATUS]
-    kinds += [TYPE_OF_WORD[word.lower()] for word in words if isinstance(word, str) and word.lower() in TYPE_OF_WORD]
+    kinds += [
+        TYPE_OF_WORD[word.lower()] for word in words if isinstance(word, str) and word.lower() in TYPE_OF_WORD
+    ]
     kind = kinds[0] if kinds else "overloaded_error" if "overloaded" in message.lower() else "api_error"
     return error_event(kind, message[:_LONGEST_MESSAGE])
 

@@ -5,16 +5,18 @@ A filter holds back only what the next piece could turn into something else: at 
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 
 class Thought(Struct, frozen=True):
-    """Text that turned out to be reasoning."""
+    """Reasoning."""
 
     text: str
+    details: list[dict[str, Any]] = []
+    """OpenRouter's form of it (`reasoning.py`)."""
 
 
 class WrittenCall(Struct, frozen=True):
@@ -22,8 +24,6 @@ class WrittenCall(Struct, frozen=True):
 
     name: str
     arguments: str
-    source: str
-    """The text, for the case that there is no such tool."""
 
 
 class StopMatch(Struct, frozen=True):
@@ -150,79 +150,73 @@ class StopStrings:
 
 
 class TextToolCalls:
-    """Calls in the forms that open models were trained to write: Hermes and Qwen's `<tool_call>`, Llama's `<function=…>`, Mistral's `[TOOL_CALLS]`.
+    """Calls in the forms that open models were trained on: Hermes' and Qwen's `<tool_call>`, Llama's `<function=…>`, Mistral's `[TOOL_CALLS]`.
 
-    What looks like a call but cannot be read stays text.
+    What looks like a call but cannot be read, or names no tool, stays text.
     """
 
     _ENDS = {"<tool_call>": "</tool_call>", "<function=": "</function>", "[TOOL_CALLS]": None}
 
-    def __init__(self) -> None:
+    def __init__(self, is_tool: Callable[[str], bool]) -> None:
+        self._is_tool = is_tool
         self._held = ""
 
     def feed(self, text: str) -> list[Piece]:
         self._held += text
         pieces: list[Piece] = []
-        while found := self._next():
-            at, end = found
-            pieces += self._held[:at], *_calls_in(self._held[at:end])
-            self._held = self._held[end:]
-        at = self._opening()[0]
-        pieces.append(self._held[:at])
-        self._held = self._held[at:]
-        return pieces
+        while True:
+            at, tag = self._opening()
+            pieces.append(self._held[:at])
+            self._held = self._held[at:]
+            end = self._ENDS.get(tag)
+            if end is None or (closed := self._held.find(end)) < 0:
+                return pieces
+            pieces += self._read(self._held[: closed + len(end)])
+            self._held = self._held[closed + len(end) :]
 
     def flush(self) -> list[Piece]:
         held, self._held = self._held, ""
-        return list(_calls_in(held)) if held else []
+        return self._read(held) if held else []
 
     def _opening(self) -> tuple[int, str]:
-        """Where a call begins, or may be about to."""
+        """Where a call begins; or may be about to begin, with a tag that is not known yet."""
         found = [(at, tag) for tag in self._ENDS if (at := self._held.find(tag)) >= 0]
         return min(found) if found else (len(self._held) - _begun(self._held, tuple(self._ENDS)), "")
 
-    def _next(self) -> tuple[int, int] | None:
-        at, tag = self._opening()
-        end = self._ENDS.get(tag)
-        if end is None or (closed := self._held.find(end, at)) < 0:
-            return None
-        return at, closed + len(end)
+    def _read(self, source: str) -> list[Piece]:
+        calls = _calls_in(source)
+        if calls and all(call is not None and self._is_tool(call.name) for call in calls):
+            return [call for call in calls if call is not None]
+        return [source]
 
 
 _FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.DOTALL)
 
 
-def _calls_in(source: str) -> Iterable[Piece]:
+def _calls_in(source: str) -> list[WrittenCall | None]:
     if source.startswith("[TOOL_CALLS]"):
         calls = _json(source.removeprefix("[TOOL_CALLS]"))
-        written = [_from_json(call, "") for call in calls] if isinstance(calls, list) else []
-    elif function := _FUNCTION.search(source):
-        written = [_from_function(function)]
-    else:
-        written = [_from_json(_json(source.removeprefix("<tool_call>").removesuffix("</tool_call>")), "")]
-    calls_found = [call for call in written if call is not None]
-    if not calls_found or len(calls_found) < len(written):
-        return [source]
-    # Several calls share one source: it is shown once, if at all.
-    return [WrittenCall(name, arguments, source if first == 0 else "") for first, (name, arguments) in enumerate(calls_found)]
+        return [_from_json(call) for call in calls] if isinstance(calls, list) else []
+    if function := _FUNCTION.search(source):
+        return [_from_function(function[1], function[2])]
+    return [_from_json(_json(source.removeprefix("<tool_call>").removesuffix("</tool_call>")))]
 
 
-def _from_json(call: Any, _: str) -> tuple[str, str] | None:
+def _from_json(call: Any) -> WrittenCall | None:
     if not isinstance(call, dict) or not isinstance(name := call.get("name"), str):
         return None
     arguments = call.get("arguments", call.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = _json(arguments)
-    return (name, _dumps(arguments)) if isinstance(arguments, dict) else None
+    return WrittenCall(name, _dumps(arguments)) if isinstance(arguments, dict) else None
 
 
-def _from_function(function: re.Match[str]) -> tuple[str, str] | None:
-    name, body = function[1], function[2]
+def _from_function(name: str, body: str) -> WrittenCall | None:
     if isinstance(arguments := _json(body), dict):
-        return name, _dumps(arguments)
+        return WrittenCall(name, _dumps(arguments))
     parameters = {key: _value(text) for key, text in _PARAMETER.findall(body)}
-    return (name, _dumps(parameters)) if parameters or not body.strip() else None
+    return WrittenCall(name, _dumps(parameters)) if parameters or not body.strip() else None
 
 
 def _value(text: str) -> Any:

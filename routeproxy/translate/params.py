@@ -135,10 +135,10 @@ def effort(request: MessagesRequest, latest: str | None, dialect: Dialect) -> Ef
 
 
 def _nearest(wanted: Effort, taken: tuple[Effort, ...]) -> Effort:
-    """The highest that is not above what was asked for, or else the lowest; `none` only if that was asked for."""
+    """The highest that is not above what was asked for, or else the lowest; `none` only if asked for."""
     if wanted in taken:
         return wanted
-    some = [word for word in taken if word != "none"] or list(taken)
+    some: list[Effort] = [word for word in taken if word != "none"] or list(taken)
     below = [word for word in some if RISING.index(word) < RISING.index(wanted)]
     return below[-1] if below else some[0]
 
@@ -155,7 +155,7 @@ def stops(asked: Sequence[str] | None, limit: int | None) -> Stops:
 
 
 def safe_id(id: str) -> str:
-    """`id`, or its hash if it is longer or odder than back ends allow: Claude Code's is 220 characters of JSON."""
+    """`id`, or its hash if it is longer or odder than back ends allow: Claude Code sends JSON."""
     return id if _SAFE.match(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
 
 

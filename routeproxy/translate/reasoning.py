@@ -19,15 +19,9 @@ def text_of(delta: Delta) -> str:
 
 def details_of(delta: Delta) -> list[dict[str, Any]]:
     fields = delta.provider_specific_fields
-    return _objects(delta.reasoning_details) or (_objects(fields.get("reasoning_details")) if isinstance(fields, dict) else [])
-
-
-def thought_signature_of(delta: Delta) -> str | None:
-    """Gemini's, for text (those for tool calls come with the calls)."""
-    fields = delta.provider_specific_fields
-    signatures = fields.get("thought_signatures") if isinstance(fields, dict) else None
-    last = signatures[-1] if isinstance(signatures, list) and signatures else None
-    return last if isinstance(last, str) and last else None
+    return _objects(delta.reasoning_details) or (
+        _objects(fields.get("reasoning_details")) if isinstance(fields, dict) else []
+    )
 
 
 class Carried:

@@ -1,4 +1,4 @@
-"""A Messages request into a chat request. Pure: no I/O, no clock, no randomness, and the input stays as it is."""
+"""A Messages request into a chat request. Pure: no I/O, no clock, no chance, and the input stays as it is."""
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -34,7 +34,7 @@ class Translated(Struct, frozen=True, kw_only=True):
 
 
 def is_cache_warmup(request: MessagesRequest) -> bool:
-    """Whether this only warms a cache (`max_tokens: 0`): then the answer is empty, and no back end is asked.
+    """Whether this only warms a cache (`max_tokens: 0`): then the answer is empty and no back end asked.
 
     Raises `InvalidRequest` for what cannot go with it.
     """
@@ -118,7 +118,7 @@ def _sent(value: float | None, taken: bool) -> float | UnsetType:
 
 
 def _format(request: MessagesRequest, dialect: Dialect) -> tuple[ResponseFormat | UnsetType, str]:
-    """The schema of the answer: as a parameter, or an instruction where the back end has no such parameter."""
+    """The schema of the answer: as a parameter, or an instruction where there is no such parameter."""
     wanted = params.output_format(request)
     if wanted is None:
         return UNSET, ""

@@ -8,6 +8,8 @@ whose arguments are not finished.
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import UNSET
+
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
 from routeproxy.messages.events import (
     ContentBlockDelta,
@@ -39,7 +41,7 @@ from routeproxy.translate.calls import Call, Calls
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.filters import Piece, StopMatch, Thought, WrittenCall
 from routeproxy.translate.tool_ids import for_client
-from routeproxy.translate.transforms import Transforms, reasoning_pipeline, text_pipeline
+from routeproxy.translate.transforms import UNTOUCHED, Transforms, reasoning_pipeline, text_pipeline
 
 
 class OpenText:
@@ -62,7 +64,9 @@ class OpenCall:
 
 OpenBlock = OpenText | OpenThinking | OpenCall
 
-_KEEP_ALL = Transforms()
+
+def rough_count(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) // 4 + 1
 
 
 class StreamTranslator:
@@ -78,8 +82,8 @@ class StreamTranslator:
         message_id: str,
         input_tokens: int | None,
         new_tool_id: Callable[[], str],
-        transforms: Transforms = _KEEP_ALL,
-        count: Callable[[str], int] = lambda text: len(text.encode("utf-8", "surrogatepass")) // 4 + 1,
+        transforms: Transforms = UNTOUCHED,
+        count: Callable[[str], int] = rough_count,
     ) -> None:
         self.warnings: list[str] = []
         """What was left out of the answer, and why: for the log."""
@@ -91,6 +95,8 @@ class StreamTranslator:
         self._count = count
         self._text_pipeline = text_pipeline(transforms, context.scan, self._is_declared)
         self._thought_pipeline = reasoning_pipeline(transforms)
+        self._keeps_thinking = transforms.thinking == "keep" and context.thinking
+        self._shows_thinking = context.display != "omitted"
 
         self._events: list[Event] = []
         self._open: OpenBlock | None = None
@@ -109,6 +115,7 @@ class StreamTranslator:
         self._model = context.model
         self._usage: CompletionUsage | None = None
         self._refusal = ""
+        self._undeclared = False
         self._finish_reason: str | None = None
         self._stop_string: str | None = None
         """The one that was found in the answer: nothing counts after it."""
@@ -121,7 +128,8 @@ class StreamTranslator:
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.error and self._stop_string is None:
-            return self._fail(endings.failure(chunk.error))
+            self._fail(endings.failure(chunk.error))
+            return self._taken()
         if self._transforms.model_name == "served" and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
         for choice in chunk.choices:
@@ -142,13 +150,15 @@ class StreamTranslator:
         elif done and self._shown:
             self._finish_reason = self._finish_reason or "stop"
         if self._finish_reason is None and self._stop_string is None:
-            return self._fail(error_event("api_error", endings.CLOSED_EARLY))
+            self._fail(error_event("api_error", endings.CLOSED_EARLY))
+            return self._taken()
         self._flush_text()
         self._advance(at_end=True)
         if self._blank and OpenCall not in self._shown:
             self._enter(OpenText(), TextBlock(""))
-            self._show(TextDelta(self._blank))
+            self._show(TextDelta(self._blank), self._blank)
         self._leave()
+        self._check_calls()
         self._end()
         return self._taken()
 
@@ -244,12 +254,13 @@ class StreamTranslator:
             self._blank = ""
             self._enter(OpenText(), TextBlock(""))
         if text:
-            self._show(TextDelta(text))
+            self._show(TextDelta(text), text)
 
     def _think(self, thought: Thought) -> None:
         if self._transforms.thinking == "text":
-            self._think_aloud(thought.text)
-        if not self._keeps_thinking():
+            pipeline = self._thought_pipeline
+            self._think_aloud(pipeline.feed(thought.text) if pipeline else [thought.text])
+        if not self._keeps_thinking:
             return
         text = thought.text
         if not isinstance(self._open, OpenThinking):
@@ -260,26 +271,24 @@ class StreamTranslator:
         carried = self._thinking().carried
         carried.text.append(text)
         carried.add_details(thought.details)
-        if text and self._context.display != "omitted":
-            self._show(ThinkingDelta(text))
+        if text and self._shows_thinking:
+            self._show(ThinkingDelta(text), text)
 
-    def _think_aloud(self, text: str) -> None:
-        pieces = self._thought_pipeline.feed(text) if self._thought_pipeline else [text]
-        for piece in pieces:
-            assert isinstance(piece, str)
+    def _think_aloud(self, pieces: list[Piece]) -> None:
+        for text in pieces:
+            if not isinstance(text, str):
+                continue
             if not isinstance(self._open, OpenThought):
-                piece = piece.lstrip()
-                if piece:
+                text = text.lstrip()
+                if text:
                     self._enter(OpenThought(), TextBlock(""))
-            if piece:
-                self._show(TextDelta(piece))
-
-    def _keeps_thinking(self) -> bool:
-        return self._transforms.thinking == "keep" and self._context.thinking
+            if text:
+                self._show(TextDelta(text), text)
 
     def _thinking(self) -> OpenThinking:
         if not isinstance(self._open, OpenThinking):
-            return self._enter(OpenThinking(), ThinkingBlock("", ""))
+            self._enter(block := OpenThinking(), ThinkingBlock("", ""))
+            return block
         return self._open
 
     # Calls, one at a time.
@@ -307,7 +316,7 @@ class StreamTranslator:
                 continue
             if not self._is_declared(call.name):
                 # As with Gemini's UNEXPECTED_TOOL_CALL: a client cannot run it, and some fail on it.
-                call.state = "dropped"
+                call.state, self._undeclared = "dropped", True
                 self.warnings.append(f"the model called a tool that was not declared: {call.name[:64]}")
             elif OpenCall in self._shown and not self._context.parallel:
                 call.state = "dropped"
@@ -321,7 +330,7 @@ class StreamTranslator:
         while id in self._tool_ids:
             id = self._new_tool_id()
         self._tool_ids.add(id)
-        if call.thought_signature and self._keeps_thinking():
+        if call.thought_signature and self._keeps_thinking:
             self._thinking().carried.thought_signatures[id] = call.thought_signature
         self._blank = ""
         call.state = "shown"
@@ -329,7 +338,7 @@ class StreamTranslator:
 
     def _show_arguments(self, text: str) -> None:
         if text:
-            self._show(InputJsonDelta(text))
+            self._show(InputJsonDelta(text), text)
 
     def _restored(self, name: str) -> str:
         return self._context.names.restore(name) if self._context.names is not None else name
@@ -340,7 +349,7 @@ class StreamTranslator:
 
     # Blocks and events.
 
-    def _enter[B: OpenBlock](self, block: B, content: ReplyBlock) -> B:
+    def _enter(self, block: OpenBlock, content: ReplyBlock) -> None:
         self._leave()
         if self._index < 0:
             self._start()
@@ -348,20 +357,115 @@ class StreamTranslator:
         self._open = block
         self._shown.add(type(block))
         self._emit(ContentBlockStart(self._index, content))
-        return block
 
     def _leave(self) -> None:
         match self._open:
             case None:
                 return
-            case OpenThought() if self._thought_pipeline:
-                for piece in self._thought_pipeline.flush():
-                    ...
+            case OpenThought() if self._thought_pipeline is not None:
+                self._think_aloud(self._thought_pipeline.flush())
             case OpenThinking(carried=carried):
-                kind, payload = carried.payload(shown=self._context.display != "omitted")
-                context = self._context
-                self._show(SignatureDelta(context.signer.mint(context.family, context.target_model, kind, payload)))
+                kind, payload = carried.payload(shown=self._shows_thinking)
+                signature = self._context.signer.mint(
+                    self._context.family, self._context.target_model, kind, payload
+                )
+                self._emit(ContentBlockDelta(self._index, SignatureDelta(signature)))
             case OpenCall(call=call):
                 self._settle(call)
         self._open = None
         self._emit(ContentBlockStop(self._index))
+
+    def _settle(self, call: Call) -> None:
+        rest = call.arguments.settle()
+        if rest is not None:
+            self._show_arguments(rest)
+        elif self._is_cut_short():
+            # Only this stop reason tells a client not to look for an object.
+            self._finish_reason = "max_tokens"
+        else:
+            self._fail(_unreadable(call))
+
+    def _check_calls(self) -> None:
+        """Whether arguments that came after their block was closed have made them unreadable."""
+        for call in self._calls:
+            if call.state == "shown" and call.arguments.settle() is None and not self._is_cut_short():
+                self._fail(_unreadable(call))
+
+    def _show(self, delta: TextDelta | ThinkingDelta | InputJsonDelta, text: str) -> None:
+        self._written.append(text)
+        self._emit(ContentBlockDelta(self._index, delta))
+
+    def _emit(self, event: Event) -> None:
+        if not self._ended:
+            self._events.append(event)
+
+    def _taken(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def _fail(self, error: Error) -> None:
+        self._emit(error)
+        self._ended = True
+
+    # The beginning and the end.
+
+    def _start(self) -> None:
+        # Not known before the end; 0 would be a lie.
+        usage = Usage(
+            input_tokens=self._input_tokens or 1, output_tokens=1, speed=self._context.speed or UNSET
+        )
+        self._emit(MessageStart(Message(id=self._message_id, model=self._model, usage=usage)))
+
+    def _end(self) -> None:
+        stop = self._stop()
+        if isinstance(stop, Error):
+            self._fail(stop)
+            return
+        if self._index < 0:
+            self._start()
+        estimate = self._count("".join(self._written))
+        usage = endings.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        self._emit(MessageDelta(stop, usage))
+        self._emit(MessageStop())
+        self._ended = True
+
+    def _stop(self) -> Stop | Error:
+        reason = endings.stop_reason("stop" if self._stop_string else self._finish_reason)
+        usable = OpenText in self._shown or OpenCall in self._shown
+        if reason == "failed" or (self._undeclared and not usable):
+            problem = f"upstream failed: {self._finish_reason}" if reason == "failed" else self.warnings[-1]
+            if not usable:
+                return error_event("api_error", problem)
+            self.warnings.append(problem)
+            reason = "end_turn"
+        if self._refusal:
+            reason = "refusal"
+        if reason == "refusal":
+            return Stop(reason, stop_details=StopDetails(explanation=self._refusal or None))
+        if reason in endings.CUT_SHORT:
+            return Stop(reason)
+        if OpenCall in self._shown:
+            return Stop("tool_use")
+        if stop_string := self._stop_string or self._reported_stop_string:
+            return Stop("stop_sequence", stop_string)
+        return Stop("end_turn")
+
+    def _is_cut_short(self) -> bool:
+        return endings.stop_reason(self._finish_reason) in endings.CUT_SHORT
+
+
+_NO_THOUGHT = Thought("", [])
+
+
+def _unreadable(call: Call) -> Error:
+    return error_event(
+        "api_error", f"the model's arguments for the tool {call.name[:64]} are not a JSON object"
+    )
+
+
+def _text_in(parts: Any) -> str:
+    """The text of content that came as a list of parts."""
+    if not isinstance(parts, list | tuple):
+        return ""
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))

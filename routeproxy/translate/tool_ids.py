@@ -1,6 +1,6 @@
 """Ids of tool calls, in a form that each side takes, so that a call and its result still find each other.
 
-A back end's id is shown to the client as it is, if Anthropic's rules allow it, or else wrapped so that it can be
+A back end's id is shown to the client as it is, if Anthropic's rules allow it, or else wrapped, to be
 unwrapped on the next turn: Kimi, for one, counts on seeing its own `functions.Bash:0` again.
 """
 

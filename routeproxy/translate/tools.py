@@ -74,7 +74,7 @@ def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
 
 
 class Toolbox:
-    """The tools of one request: checked at once, exposed as the conversation names them, handed over at the end."""
+    """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
 
     def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
         self._tools = tools

@@ -1,10 +1,19 @@
 """What a rule may have done to an answer, and to the system prompt (rules-language.md, "Transforms")."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
 
-from routeproxy.translate.filters import EscapeNewlines, Filter, Pipeline, StopStrings, TextToolCalls, ThinkTags, UnescapeNewlines
+from routeproxy.translate.filters import (
+    EscapeNewlines,
+    Filter,
+    Pipeline,
+    StopStrings,
+    TextToolCalls,
+    ThinkTags,
+    UnescapeNewlines,
+)
 
 Newlines = Literal["keep", "unescape", "escape"]
 
@@ -18,16 +27,24 @@ class Transforms(Struct, frozen=True, kw_only=True):
     model_name: Literal["requested", "served"] = "requested"
 
 
-_NEWLINES: dict[Newlines, type[Filter] | None] = {"keep": None, "unescape": UnescapeNewlines, "escape": EscapeNewlines}
+UNTOUCHED = Transforms()
+
+_NEWLINES: dict[Newlines, type[Filter] | None] = {
+    "keep": None,
+    "unescape": UnescapeNewlines,
+    "escape": EscapeNewlines,
+}
 
 
-def text_pipeline(transforms: Transforms, stop_strings: tuple[str, ...]) -> Pipeline | None:
+def text_pipeline(
+    transforms: Transforms, stop_strings: tuple[str, ...], is_tool: Callable[[str], bool]
+) -> Pipeline | None:
     """What the answer's text runs through; `None` when that would change nothing."""
     filters: list[Filter] = []
     if transforms.think_tags:
         filters.append(ThinkTags())
     if transforms.text_tool_calls:
-        filters.append(TextToolCalls())
+        filters.append(TextToolCalls(is_tool))
     if newlines := _NEWLINES[transforms.newlines]:
         filters.append(newlines())
     if stop_strings := tuple(filter(None, stop_strings)):

@@ -344,7 +344,8 @@ class Conversation:
             reasoning = BETWEEN_TEXTS.join(draft.reasoning)
         elif draft.calls and self._dialect.replays_reasoning:
             reasoning = ""
-        own = draft.signatures.get("")
+        litellms = self._dialect.thought_signatures == "provider_specific_fields"
+        own = draft.signatures.get("") if litellms else None
         return Assistant(
             text if text.strip() else None,
             tuple(self._signed(draft)) or UNSET,

@@ -1,0 +1,32 @@
+"""A whole completion becomes a whole message, by way of the stream that it would have been: so the two cannot differ."""
+
+from collections.abc import Callable
+
+from routeproxy.chat.completion import Chunk
+from routeproxy.messages.events import Error, accumulate
+from routeproxy.messages.reply import Message
+from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.stream import StreamTranslator, rough_count
+from routeproxy.translate.transforms import UNTOUCHED, Transforms
+
+
+def translate_reply(
+    completion: Chunk,
+    context: ReplyContext,
+    *,
+    message_id: str,
+    input_tokens: int | None,
+    new_tool_id: Callable[[], str],
+    transforms: Transforms = UNTOUCHED,
+    count: Callable[[str], int] = rough_count,
+) -> Message | Error:
+    """`completion` is a chunk whose choices carry `message`."""
+    translator = StreamTranslator(
+        context,
+        message_id=message_id,
+        input_tokens=input_tokens,
+        new_tool_id=new_tool_id,
+        transforms=transforms,
+        count=count,
+    )
+    return accumulate([*translator.feed(completion), *translator.finish()])
