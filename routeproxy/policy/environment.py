@@ -1,14 +1,16 @@
 """The policy that the older proxies' variables describe, written down as a rules file and compiled like any other.
 
-Which provider a model's name leads to: the one that the URL names; else that of an explicit prefix; else big or small for
-Claude's names; else, while OpenAI or Google itself is preferred, the owner of a well-known name; else the preferred one.
-When the preferred endpoint is somebody's own, no name whatsoever leads away from it to a public provider.
+Where a model's name leads: to the provider that the URL names; else to that of its prefix; else, for Claude's names,
+to the big or the small model; else, while OpenAI's or Google's public API is preferred, to the owner of a well-known
+name; else to the preferred provider. When that is an endpoint of one's own, no name leads to a public provider.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import tomli_w
 from dotenv import dotenv_values
@@ -17,59 +19,77 @@ from msgspec.structs import replace
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import Code, Problem, RulesRefused, closest, one_of
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.providers import TYPES, ProviderType
+
+Table = dict[str, Any]
 
 PREFERRED = (
-    "openai",
-    "google",
-    "azure",
-    "together",
-    "ollama",
-    "custom",
-    "anthropic",
-    "nvidia",
-    "openrouter",
-    "vertex",
-)
+    "openai", "google", "azure", "together", "ollama", "custom", "anthropic", "nvidia", "openrouter", "vertex"
+)  # fmt: skip
+"""What `PREFERRED_PROVIDER` may say. All but `google` are providers' names."""
 
-PREFIXES: Mapping[str, tuple[str, ...]] = {
-    "openai": ("openai/",),
-    "gemini": ("gemini/",),
-    "vertex": ("vertex_ai/",),
-    "azure": ("azure/",),
-    "anthropic": ("anthropic/",),
-    "together": ("together_ai/",),
-    "ollama": ("ollama_chat/", "ollama/"),
-    "nvidia": ("nvidia_nim/",),
-    "openrouter": ("openrouter/",),
-    "custom": (),
+TYPE = {
+    "together": "together_ai",
+    "nvidia": "nvidia_nim",
+    "vertex": "vertex_ai",
+    "custom": "openai_compatible",
 }
-"""What a name may begin with, by provider. Vendors such as `nvidia/` and `meta/` are not here: they belong to the model."""
+"""The type of a provider, where it isn't the provider's name."""
+
+PREFIXES = {
+    "openai/": "openai",
+    "gemini/": "gemini",
+    "vertex_ai/": "vertex",
+    "azure/": "azure",
+    "anthropic/": "anthropic",
+    "together_ai/": "together",
+    "ollama_chat/": "ollama",
+    "ollama/": "ollama",
+    "nvidia_nim/": "nvidia",
+    "openrouter/": "openrouter",
+}
+"""What a name may begin with. Vendors such as `nvidia/` and `meta/` are not here: they belong to the model's name."""
+
+SET_UP_BY = {
+    "openai": "OPENAI_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "vertex": "VERTEX_PROJECT",
+    "azure": "AZURE_OPENAI_ENDPOINT",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "together": "TOGETHERAI_API_KEY",
+    "ollama": "OLLAMA_BASE_URL",
+    "nvidia": "NVIDIA_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "custom": "CUSTOM_BASE_URL",
+}
+
+BASE_URLS = {"openai": "OPENAI_BASE_URL", "nvidia": "NVIDIA_BASE_URL", "openrouter": "OPENROUTER_BASE_URL"}
 
 OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt-")
 GEMINI_NAMES = ("gemini-",)
 
-DEFAULT_MODELS = {
+TOGETHER_MODEL = "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"
+BIG_AND_SMALL = {
     "openai": ("gpt-4.1", "gpt-4.1-mini"),
     "azure": ("gpt-4.1", "gpt-4.1-mini"),
     "gemini": ("gemini-2.5-pro", "gemini-2.5-flash"),
     "vertex": ("gemini-2.5-pro", "gemini-2.5-flash"),
 }
-TOGETHER_MODEL = "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"
 
-LISTED_MODELS = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
-"""What `/v1/models` shows: names that clients pick from, and that big and small answer to."""
+LISTED = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
+"""What `/v1/models` shows: names that clients know, and that the big and the small model answer to."""
 
-AZURE_REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)($|[^a-z0-9])"
-"""Deployments of these go through the Responses API; chat completions would not stream or hide their reasoning."""
+REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)([^a-z0-9]|$)"
+"""Azure deployments that go through the Responses API. `api` belongs to a provider, so theirs is one more."""
+RESPONSES = "azure-responses"
 
-Table = dict[str, Any]
+TRUE = frozenset({"true", "1", "yes", "on"})
+FALSE = frozenset({"false", "0", "no", "off"})
 
 
 def read_environment(environ: Mapping[str, str], dotenv: Path) -> Mapping[str, str]:
     """The variables of a `.env` file, there or not, under those of the environment."""
-    written = {name: value for name, value in dotenv_values(dotenv).items() if value is not None}
-    return written | dict(environ)
+    return {name: value for name, value in dotenv_values(dotenv).items() if value is not None} | dict(environ)
 
 
 def environment_policy(
@@ -77,7 +97,7 @@ def environment_policy(
 ) -> Policy:
     """Raises `RulesRefused` with every variable that is wrong; what is merely odd is among the policy's warnings.
 
-    The two flags say what is the default here: Together's literal `\\n` become line breaks, OpenAI's answers stay as they are.
+    Both flags ask for what is the default here: Together's literal `\\n` become line breaks, OpenAI's text stays.
     """
     described = _Description(environ)
     text = tomli_w.dumps(described.document())
@@ -91,117 +111,346 @@ def environment_rules(environ: Mapping[str, str]) -> str:
 
 
 class _Description:
-    """The variables, read into the tables of a rules file."""
+    """The variables, turned into the tables of a rules file."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._errors: list[Problem] = []
         self.notes: list[Problem] = []
-        self._vertex_auth = self._flag("USE_VERTEX_AUTH", False)
-        self._preferred = self._choose()
-        self._shared = self._params_of_all()
-        candidates = (self._preferred, *(name for name in PREFIXES if name != self._preferred))
-        self._providers = {name: table for name in candidates if (table := self._provider(name)) is not None}
-        self._closed = self._is_private(self._preferred)
-        """Nothing but the preferred endpoint, and what else is not public, is ever reached."""
-        if self._closed:
-            self._providers = {
-                name: table for name, table in self._providers.items() if name == self._preferred or _inside(table)
+        self._through_vertex = self._flag("USE_VERTEX_AUTH", default=False)
+        self._google = "vertex" if self._through_vertex else "gemini"
+        self._main = self._preferred()
+        self._closed = self._main in {"ollama", "custom"} or self._has_own_url(self._main)
+        """No public fallback."""
+        self._owners = self._well_known()
+        self._nemotron = {
+            "extra_body": {
+                "reasoning_budget": self._number("NVIDIA_REASONING_BUDGET", 16_384),
+                "chat_template_kwargs": {
+                    "enable_thinking": self._flag("NVIDIA_ENABLE_THINKING", default=True)
+                },
             }
+        }
+        self._models = self._big_and_small()
+        self._needed = {self._main, *(provider for provider, _ in self._models.values())}
+        self._providers = self._set_up()
 
     def document(self) -> Table:
-        aliases = {} if self._preferred == "anthropic" else self._aliases()
-        server = self._server()
+        """Raises `RulesRefused`."""
+        server = {
+            "host": self._get("HOST") or "127.0.0.1",
+            "port": self._number("PORT", 8082, most=65_535),
+            "url_targets": True,
+            "models": LISTED,
+        }
         if self._errors:
             raise RulesRefused(tuple(self._errors))
         *rules, default = self._rules()
-        document = {"server": server, "providers": self._provider_tables(), "aliases": aliases, "rules": rules}
-        return {key: table for key, table in document.items() if table} | {"default": {"targets": default["targets"]}}
+        aliases = {name: self._entry(provider, model) for name, (provider, model) in self._models.items()}
+        return {
+            "server": server,
+            "providers": self._providers,
+            **({"aliases": aliases} if aliases else {}),
+            "rules": rules,
+            "default": {"targets": default["targets"]},
+        }
 
-    # --- variables
+    # --- reading variables
 
     def _get(self, name: str) -> str | None:
         return self._environ.get(name, "").strip() or None
 
-    def _flag(self, name: str, default: bool) -> bool:
+    def _flag(self, name: str, *, default: bool) -> bool:
         text = (self._get(name) or str(default)).lower()
         if text not in TRUE | FALSE:
-            self._error(Code.WRONG_VALUE, name, f"is `{text}`", expected="`true` or `false`")
+            self._wrong(name, text, "`true` or `false`")
         return text in TRUE
 
-    def _number(self, name: str, default: int, most: int | None = None) -> int:
+    def _number(self, name: str, default: int, most: int = 2**31) -> int:
         text = self._get(name) or str(default)
-        if not (text.isascii() and text.isdigit()) or (most is not None and int(text) > most):
-            self._error(
-                Code.WRONG_VALUE, name, f"is `{text}`", expected="a whole number" + (f" up to {most}" if most else "")
-            )
-            return default
-        return int(text)
+        if text.isascii() and text.isdigit() and int(text) <= most:
+            return int(text)
+        self._wrong(name, text, f"a whole number of at most {most}")
+        return default
 
-    def _url(self, *names: str) -> str | None:
-        for name in names:
-            if (text := self._get(name)) is None:
-                continue
-            try:
-                parts = urlsplit(text)
-            except ValueError:
-                parts = urlsplit("")
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                self._error(Code.WRONG_VALUE, name, f"is `{text}`", expected="an address that begins with http:// or https://")
-                return None
-            return text.rstrip("/")
-        return None
+    def _url(self, name: str) -> SplitResult | None:
+        text = self._get(name)
+        if text is None:
+            return None
+        url = _split(text)
+        if url is None:
+            self._wrong(name, text, "an address that begins with `https://` or `http://`")
+        return url
 
-    def _error(self, code: Code, name: str, what: str, *, expected: str | None = None, hint: str | None = None) -> None:
-        self._errors.append(
-            Problem(code=code, severity="error", path=(name,), message=f"{name} {what}", expected=expected, hint=hint)
-        )
+    def _wrong(self, name: str, text: str, expected: str) -> None:
+        self._error(Code.WRONG_VALUE, name, f"{name} can't be `{text}`", expected=expected)
 
-    def _note(self, code: Code, name: str, what: str, hint: str | None = None) -> None:
-        self.notes.append(Problem(code=code, severity="warning", path=(name,), message=f"{name} {what}", hint=hint))
+    def _missing(self, name: str, why: str, hint: str) -> None:
+        self._error(Code.MISSING, name, f"{name} is not set, but {why}", hint=hint)
+
+    def _error(self, code: Code, name: str, message: str, **more: str) -> None:
+        problem = Problem(code=code, severity="error", path=(name,), message=message, **more)
+        if problem not in self._errors:
+            self._errors.append(problem)
+
+    def _note(self, code: Code, name: str, message: str) -> None:
+        self.notes.append(Problem(code=code, severity="warning", path=(name,), message=message))
 
     # --- providers
 
-    def _choose(self) -> str:
-        """The preferred provider, by its name in `PREFIXES`."""
+    def _preferred(self) -> str:
         wanted = (self._get("PREFERRED_PROVIDER") or "openai").lower()
         if wanted not in PREFERRED:
             near = closest(wanted, PREFERRED)
             self._error(
                 Code.UNDEFINED,
                 "PREFERRED_PROVIDER",
-                f"is `{wanted}`, which is no provider" + (f"; did you mean `{near}`?" if near else ""),
+                f"PREFERRED_PROVIDER can't be `{wanted}`" + (f"; did you mean `{near}`?" if near else ""),
                 expected=one_of(PREFERRED),
             )
             return "openai"
-        if wanted == "google":
-            return "vertex" if self._vertex_auth else "gemini"
-        return wanted
+        return self._google if wanted == "google" else wanted
 
-    def _provider(self, name: str) -> Table | None:
-        """`None`: it is not set up, and not preferred either."""
-        wanted = name == self._preferred
-        match name:
-            case "openai":
-                return self._public_or_own("openai", "OPENAI_BASE_URL", wanted)
-            case "gemini" if self._vertex_auth:
-                return self._vertex("USE_VERTEX_AUTH is true")
-            case "gemini":
-                return {} if wanted or self._has_key("gemini") else None
-            case "vertex":
-                if wanted or self._get("VERTEX_PROJECT"):
-                    return self._vertex("PREFERRED_PROVIDER is `vertex`" if wanted else "VERTEX_PROJECT is set")
-                return None
-            case "azure":
-                return self._azure(wanted)
-            case "anthropic":
-                return {} if wanted or self._has_key("anthropic") else None
-            case "together":
-                return self._together(wanted)
-            case "ollama":
-                return self._ollama()
-            case "nvidia":
-                return self._public_or_own("nvidia_nim", "NVIDIA_BASE_URL", wanted)
-            case "openrouter":
-                return self._public_or_own("openrouter", "OPENROUTER_BASE_URL", wanted)
-        return self._custom(wanted)
+    def _well_known(self) -> dict[str, tuple[str, ...]]:
+        """The owners of names that need no prefix."""
+        if self._main in {"openai", self._google} and not self._has_own_url("openai"):
+            return {"openai": OPENAI_NAMES, self._google: GEMINI_NAMES}
+        return {}
+
+    def _set_up(self) -> dict[str, Table]:
+        """The providers that can be reached, the preferred one first."""
+        build = {
+            "azure": self._azure,
+            "custom": self._custom,
+            "gemini": self._vertex if self._through_vertex else self._hosted,
+            "ollama": self._ollama,
+            "vertex": self._vertex,
+        }
+        cap = self._number("MAX_OUTPUT_TOKENS", 0)
+        found: dict[str, Table] = {}
+        for name in (self._main, *(name for name in SET_UP_BY if name != self._main)):
+            table = build.get(name, self._hosted)(name)
+            if table is None or (
+                self._closed and name != self._main and table.get("zone", "public") == "public"
+            ):
+                continue
+            typed = (
+                {} if TYPE.get(name, name) == name and "type" not in table else {"type": TYPE.get(name, name)}
+            )
+            found[name] = typed | table | ({"params": {"cap": {"max_tokens": cap}}} if cap else {})
+        if "azure" in found:
+            found[RESPONSES] = found["azure"] | {"type": "azure", "api": "responses"}
+        return found
+
+    def _hosted(self, name: str) -> Table | None:
+        """A public API, or one of one's own that speaks likewise."""
+        table: Table = {"transforms": {"newlines": "unescape"}} if name == "together" else {}
+        keyed = any(self._get(variable) for variable in _type(name).key_variables)
+        if self._has_own_url(name) and (url := self._url(BASE_URLS[name])):
+            table |= {"base_url": url.geturl(), "zone": _zone(url)} | ({} if keyed else {"api_key": "none"})
+        elif not keyed and name not in self._needed:
+            return None
+        if name == "together" and self._get("TOGETHER_API_KEY") and not self._get("TOGETHERAI_API_KEY"):
+            message = "TOGETHERAI_API_KEY is not set: TOGETHER_API_KEY is taken for it"
+            self._note(Code.UNSET_VARIABLE, "TOGETHERAI_API_KEY", message)
+        return table
+
+    def _has_own_url(self, name: str) -> bool:
+        """Whether the provider's address was set to something else than its public one."""
+        variable = BASE_URLS.get(name)
+        if variable is None or self._get(variable) is None:
+            return False
+        url, public = self._url(variable), urlsplit(_type(name).base_url or "")
+        return url is None or url.hostname != public.hostname
+
+    def _vertex(self, name: str) -> Table | None:
+        needed = self._through_vertex or name in self._needed
+        project, location = self._get("VERTEX_PROJECT"), self._get("VERTEX_LOCATION")
+        if project and location:
+            return {"type": "vertex_ai", "project": project, "location": location}
+        if needed:
+            why = "USE_VERTEX_AUTH is true" if self._through_vertex else "Vertex is asked for"
+            for variable, value, example in (
+                ("VERTEX_PROJECT", project, "my-project"),
+                ("VERTEX_LOCATION", location, "us-central1"),
+            ):
+                if value is None:
+                    self._missing(variable, why, f"set both, for example {variable}={example}")
+        return None
+
+    def _azure(self, name: str) -> Table | None:
+        """The endpoint may be the address of a whole deployment: the resource and the version are taken from it."""
+        url = self._url("AZURE_OPENAI_ENDPOINT")
+        if url is None:
+            if name in self._needed:
+                hint = "for example AZURE_OPENAI_ENDPOINT=https://my-resource.openai.azure.com"
+                self._missing("AZURE_OPENAI_ENDPOINT", "Azure is asked for", hint)
+            return None
+        root = url._replace(path=url.path.partition("/openai")[0].rstrip("/"), query="", fragment="")
+        version = self._get("AZURE_API_VERSION") or "".join(parse_qs(url.query).get("api-version", [])[:1])
+        return {"base_url": root.geturl()} | ({"api_version": version} if version else {})
+
+    def _ollama(self, name: str) -> Table | None:
+        url = self._url("OLLAMA_BASE_URL") or self._url("OLLAMA_API_BASE")
+        if url is None and self._closed and name != self._main:
+            return None
+        address = {"base_url": url.geturl()} if url else {}
+        context = {"num_ctx": self._number("OLLAMA_NUM_CTX", 128_000) or 128_000}
+        return address | {"zone": _zone(url) if url else "local"} | context
+
+    def _custom(self, name: str) -> Table | None:
+        url = self._url("CUSTOM_BASE_URL")
+        if url is None:
+            if name == self._main:
+                hint = "for example CUSTOM_BASE_URL=https://llm.corp.example/v1"
+                self._missing("CUSTOM_BASE_URL", "PREFERRED_PROVIDER is `custom`", hint)
+            return None
+        key = "env:CUSTOM_API_KEY" if self._get("CUSTOM_API_KEY") else "none"
+        return {"base_url": url.geturl(), "api_key": key, "zone": _zone(url)}
+
+    # --- big and small
+
+    def _big_and_small(self) -> dict[str, tuple[str, str]]:
+        """Provider and model of each. None at all for Anthropic, which answers to Claude's names itself."""
+        if self._main == "anthropic":
+            return {}
+        together = self._get("TOGETHER_MODEL") or TOGETHER_MODEL
+        usual = {**BIG_AND_SMALL, "together": (together, together)}.get(self._main, (None, None))
+        big, small = self._get("BIG_MODEL"), self._get("SMALL_MODEL")
+        if not (big or small or usual[0]):
+            why = f"PREFERRED_PROVIDER is `{self._main}`, which has no default model"
+            self._missing("BIG_MODEL", why, "set BIG_MODEL and SMALL_MODEL, or one of them for both")
+            return {}
+        return {
+            "big": self._owner("BIG_MODEL", big or usual[0] or small or ""),
+            "small": self._owner("SMALL_MODEL", small or usual[1] or big or ""),
+        }
+
+    def _owner(self, variable: str, model: str) -> tuple[str, str]:
+        """The provider that a variable's model belongs to, and the model without that provider's prefix."""
+        head, slash, rest = model.partition("/")
+        named = PREFIXES.get(head.lower() + slash)
+        if not (rest or model) or not model.isprintable() or " " in model or model.endswith("/"):
+            self._wrong(variable, model, "a model's name")
+        if head.lower() == "custom" == self._main or named == self._main:
+            return self._main, rest
+        # OpenRouter's models are called `openai/gpt-4.1` and the like.
+        if named is None or self._main == "openrouter":
+            return self._owner_of_bare(variable, model)
+        if not self._closed:
+            return named, rest
+        if self._main == "custom" and named == "openai":
+            message = f"{variable} is `{model}`: it goes to CUSTOM_BASE_URL as `{rest}`, not to OpenAI"
+            self._note(Code.NO_EFFECT, variable, message)
+            return "custom", rest
+        message = f"{variable} is `{model}`, but nothing leads from `{self._main}` to another provider"
+        self._error(Code.CONTRADICTION, variable, message, hint=f"leave out `{head}/`")
+        return self._main, rest
+
+    def _owner_of_bare(self, variable: str, model: str) -> tuple[str, str]:
+        for owner, names in self._owners.items():
+            if model.lower().startswith(names):
+                return owner, model
+        if self._main == self._google:
+            message = f"{variable} is `{model}`, which is not a Gemini model: it goes to OpenAI"
+            self._note(Code.NO_EFFECT, variable, message)
+            return "openai", model
+        return self._main, model
+
+    # --- rules
+
+    def _rules(self) -> Iterator[Table]:
+        """The last one is the default."""
+        by_provider = {
+            name: [prefix for prefix, named in PREFIXES.items() if named == name]
+            + list(self._owners.get(name, ()))
+            for name in SET_UP_BY
+        }
+        there = [name for name in self._providers if name != RESPONSES]
+        yield from self._denials({name: by_provider[name] for name in SET_UP_BY if name not in there})
+        yield from self._route("the model in the URL", {"url_target": True}, *there)
+        for name in there:
+            if prefixes := by_provider[name]:
+                yield from self._route(f"{name} by name", {"model": {"prefix": prefixes}}, name)
+        if self._main == "openrouter":
+            others = [prefix for name in SET_UP_BY if name not in there for prefix in by_provider[name]]
+            yield from self._route("vendors at OpenRouter", {"model": {"prefix": others}}, "openrouter")
+        if self._models:
+            yield {"name": "small", "match": {"model": "haiku"}, "targets": "small"}
+            claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": ["claude", "anthropic/"]}}]
+            yield {"name": "big", "match": {"any": claude}, "targets": "big"}
+        yield from self._route("any other", {}, self._main)
+
+    def _denials(self, missing: Mapping[str, list[str]]) -> Iterator[Table]:
+        if self._closed:
+            prefixes = [prefix for found in missing.values() for prefix in found]
+            deny = f"this proxy sends everything to `{self._main}`: a model's name can't lead to another provider"
+            yield _denial("nothing leaves for a public provider", prefixes, deny)
+        elif self._main != "openrouter":
+            for name, prefixes in missing.items():
+                if (
+                    prefixes and name != "anthropic"
+                ):  # without a key its models are Claude's names like any other
+                    yield _denial(
+                        f"no {name}", prefixes, f"`{name}` is not set up here: {SET_UP_BY[name]} is not set"
+                    )
+
+    def _route(self, name: str, match: Table, *providers: str) -> Iterator[Table]:
+        """To the model that the client asked for; before it the models that a provider has to be asked for otherwise."""
+        if "azure" in providers:
+            through = [RESPONSES if provider == "azure" else provider for provider in providers]
+            yield _rule(
+                f"{name}: reasoning", _narrowed(match, "regex", REASONING), [f"{p}/*" for p in through]
+            )
+        if any(map(self._takes_nemotron, providers)):
+            entries = [self._entry(provider, "*", nemotron=True) for provider in providers]
+            yield _rule(f"{name}: Nemotron", _narrowed(match, "contains", "nemotron"), entries)
+        yield _rule(name, match, [f"{provider}/*" for provider in providers])
+
+    def _entry(self, provider: str, model: str, *, nemotron: bool = False) -> str | Table:
+        if provider == "azure" and re.search(REASONING, model.lower()):
+            provider = RESPONSES
+        target = f"{provider}/{model}"
+        if (nemotron or "nemotron" in model.lower()) and self._takes_nemotron(provider):
+            return {"target": target, "params": self._nemotron}
+        return target
+
+    def _takes_nemotron(self, provider: str) -> bool:
+        """Whether NVIDIA's models may be behind it."""
+        return provider in {"custom", "nvidia", "openrouter", "together"} or (
+            provider == "openai" and self._has_own_url("openai")
+        )
+
+
+def _rule(name: str, match: Table, targets: list[Any]) -> Table:
+    found = {"name": name, "targets": targets[0] if len(targets) == 1 else targets}
+    return found | {"match": match} if match else found
+
+
+def _denial(name: str, prefixes: list[str], deny: str) -> Table:
+    return {"name": name, "match": {"url_target": False, "model": {"prefix": prefixes}}, "deny": deny}
+
+
+def _narrowed(match: Table, operator: str, value: str) -> Table:
+    return match | {"model": match.get("model", {}) | {operator: value}}
+
+
+def _type(name: str) -> ProviderType:
+    return TYPES[TYPE.get(name, name)]
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        url = urlsplit(text.rstrip("/"))
+    except ValueError:
+        return None
+    return url if url.scheme in {"http", "https"} and url.hostname else None
+
+
+def _zone(url: SplitResult) -> str:
+    """Of an endpoint that somebody chose for themselves."""
+    host = url.hostname or ""
+    try:
+        return "local" if ip_address(host).is_loopback else "private"
+    except ValueError:
+        return "local" if host == "localhost" or host.endswith(".localhost") else "private"

@@ -1,4 +1,4 @@
-"""Tools that Anthropic defines and clients execute: another vendor's model needs their schemas written out."""
+"""Tools that Anthropic defines and clients execute: another vendor's model needs their schemas in full."""
 
 from collections.abc import Mapping
 

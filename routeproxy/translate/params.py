@@ -76,7 +76,7 @@ def _check_thinking(request: MessagesRequest, betas: frozenset[str]) -> None:
         raise InvalidRequest(
             f"thinking.enabled.budget_tokens: Input should be greater than or equal to {SMALLEST_BUDGET}"
         )
-    # With interleaved thinking the budget spans a whole turn with its tool calls, so it may exceed one answer.
+    # With interleaved thinking the budget spans a turn with all its tool calls, so it may exceed one answer.
     interleaved = any(beta.startswith("interleaved-thinking") for beta in betas)
     if request.max_tokens and budget >= request.max_tokens and not interleaved:
         raise InvalidRequest("`max_tokens` must be greater than `thinking.budget_tokens`")
@@ -105,7 +105,7 @@ def output_format(request: MessagesRequest) -> OutputFormat | None:
 
 
 def response_format(wanted: OutputFormat) -> ResponseFormat:
-    """Strict only where the schema is already: making optional properties required would change the answer."""
+    """Strict only where the schema is already: making properties required would change the answer."""
     if not bytes(wanted.schema).startswith(b"{"):
         raise InvalidRequest("output_config.format.schema: Input should be a valid dictionary")
     return ResponseFormat(JsonSchema("output", wanted.schema, is_strict(wanted.schema)))

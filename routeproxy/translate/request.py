@@ -3,6 +3,7 @@
 from msgspec import UNSET, Struct, UnsetType
 
 from routeproxy.chat.request import ChatRequest, ResponseFormat, StreamOptions
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, Text
 from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
@@ -45,7 +46,14 @@ def is_cache_warmup(request: MessagesRequest) -> bool:
 
 
 def translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
-    """Raises `InvalidRequest`, both for what Anthropic would refuse and for what this back end cannot take."""
+    """Raises `InvalidRequest`, for what Anthropic would refuse and for what this back end cannot take."""
+    try:
+        return _translate(request, dialect, context)
+    except RecursionError:
+        raise InvalidRequest("the request is nested too deeply") from None
+
+
+def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
     params.check(request, context.version, context.betas)
     is_cache_warmup(request)
     warnings: dict[str, None] = {}  # each once, in order

@@ -55,7 +55,7 @@ _DROPPED: Mapping[SchemaRules, frozenset[str]] = {
         }
     ),
 }
-_GEMINI_FORMATS = frozenset({"enum", "date-time"})
+_GEMINI_FORMATS = ("enum", "date-time")
 
 _MAX_INLINED = 500
 
@@ -66,10 +66,7 @@ _BEYOND_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[pPkK1-9]")
 def clean(schema: Raw, rules: SchemaRules) -> Raw:
     """`schema` as the back end takes it. Raises `ValueError` if it is not an object."""
     text = bytes(schema)
-    try:
-        return _clean_cached(text, rules) if len(text) <= _CACHED_UP_TO else _clean(text, rules)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return _clean_cached(text, rules) if len(text) <= _CACHED_UP_TO else _clean(text, rules)
 
 
 def is_strict(schema: Raw) -> bool:
@@ -83,9 +80,8 @@ def _closed(schema: Any) -> bool:
         return schema is not True
     properties = schema.get("properties")
     if "object" in _types(schema) or isinstance(properties, dict):
-        required = schema.get("required")
-        names = properties if isinstance(properties, dict) else {}
-        if schema.get("additionalProperties") is not False or set(required or ()) != set(names):
+        required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
+        if schema.get("additionalProperties") is not False or required != set(_dict(properties)):
             return False
     return all(_closed(child) for child in _children(schema))
 
@@ -146,31 +142,30 @@ class _Cleaner:
             return root
         flat = {key: value for key, value in root.items() if key not in _COMBINED and key != "$ref"}
         properties = dict(_dict(root.get("properties")))
-        required = list(_list(root.get("required")))
         seen: set[int] = set()
 
-        def lay_in(branch: Any) -> list[str]:
-            """Collects the properties of `branch`; returns the names that it requires."""
+        def lay_in(branch: Any) -> dict[str, None]:
+            """Collects the properties of `branch`; returns the names that it requires, in order."""
             if not isinstance(branch, dict) or id(branch) in seen:
-                return []
+                return {}
             seen.add(id(branch))
             for name, schema in _dict(branch.get("properties")).items():
                 properties.setdefault(name, schema)
-            needed = list(_list(branch.get("required")))
+            needed = dict.fromkeys(name for name in _list(branch.get("required")) if isinstance(name, str))
             if "$ref" in branch:
-                needed += lay_in(self._resolve(branch["$ref"]))
+                needed |= lay_in(self._resolve(branch["$ref"]))
             for key in _COMBINED:
                 branches = [lay_in(inner) for inner in _list(branch.get(key))]
                 if key == "allOf":
-                    needed += [name for names in branches for name in names]
+                    needed |= {name: None for names in branches for name in names}
                 elif branches:
-                    needed += [name for name in branches[0] if all(name in names for names in branches)]
+                    needed |= {name: None for name in branches[0] if all(name in one for one in branches)}
             return needed
 
-        required += lay_in(root)
+        required = lay_in(root)
         flat["properties"] = properties
         if required:
-            flat["required"] = required
+            flat["required"] = list(required)
         return flat
 
     def _resolve(self, reference: Any) -> Any:

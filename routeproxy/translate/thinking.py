@@ -1,14 +1,14 @@
 """Thinking that must come back: what a back end wants returned to it travels in a block's `signature`.
 
-Anthropic's clients send thinking blocks back exactly as they got them, signature included, so that is where a back
-end's own carriers are kept between turns (wire.md §1.6). A signature says for which family it was minted; another
-family drops it.
+Anthropic's clients send thinking blocks back exactly as they got them, signature included, so that is where a
+back end's own carriers are kept between turns (wire.md §1.6). A signature says for which family it was
+minted; another family drops it.
 
 Kinds of payload, minted by the answer's translator and read by the request's:
 
-* `text`: the reasoning, a string, when the block itself does not show it (`display: "omitted"`); `None` when it does.
+* `text`: the reasoning, a string, if the block itself does not show it (`display: "omitted"`); else `None`.
 * `details`: OpenRouter's `reasoning_details`, a list, to be returned unchanged.
-* `thought_signatures`: Gemini's, an object of tool id (as the client sees it) to signature; `""` is the text's own.
+* `thought_signatures`: Gemini's, an object of tool id (the client's) to signature; `""` is the text's own.
 * `nothing`: a block that has nothing to bring back.
 """
 

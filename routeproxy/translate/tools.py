@@ -96,6 +96,7 @@ class Toolbox:
 
     def _withhold_server_tools(self) -> None:
         server = [tool for tool in self._tools if not _is_custom(tool) and _builtin(tool) is None]
+        nothing_else = all(_kind(tool).startswith(_WITHHELD) for tool in self._tools)
         for tool in server:
             kind = _kind(tool)
             if kind.startswith("tool_search_tool"):
@@ -104,7 +105,7 @@ class Toolbox:
             elif not kind.startswith(_REFUSED + _WITHHELD):
                 tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
                 raise InvalidRequest(f"tools.{self._tools.index(tool)}: {tag}")
-            elif kind.startswith(_REFUSED) or all(_kind(one).startswith(_WITHHELD) for one in self._tools):
+            elif kind.startswith(_REFUSED) or nothing_else:
                 raise InvalidRequest(f"{kind} is not supported by this model")
             else:
                 self._warn(f"{kind} is not supported by this model and was left out")
@@ -175,7 +176,7 @@ def _is_custom(tool: Tool) -> bool:
 
 
 def _kind(tool: Tool) -> str:
-    """`web_search` of `web_search_20250305`; letters only, whatever the client sent: it goes into warnings."""
+    """`web_search` of `web_search_20250305`; letters only, for it goes into warnings."""
     found = _KIND.match(tool.type or "custom")
     return found[0] if found else ""
 

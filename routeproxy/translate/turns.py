@@ -1,11 +1,12 @@
 """The turns of a conversation, from Messages to chat.
 
-Between two assistant messages chat wants first the result of each tool call, in the order of the calls, and then
-everything else; so what users and the system say is held until the next assistant turn with something to say, or
-the end (wire.md §1.3).
+Between two assistant messages chat wants first the result of each tool call, in the order of the calls, and
+then everything else; so what users and the system say is held until the next assistant turn with something to
+say, or the end (wire.md §1.3).
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -73,7 +74,7 @@ class Draft(Struct):
     """By the client's id."""
     last_calls_at: int = 0
     reasoning: list[str] = field(default_factory=list)
-    details: list[Raw] = field(default_factory=list)
+    details: list[Any] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
 
     def says_nothing(self) -> bool:
@@ -86,6 +87,13 @@ class Draft(Struct):
         self.reasoning += later.reasoning
         self.details += later.details
         self.signatures |= later.signatures
+
+
+class Said(Struct):
+    """What the user or the system says, until someone else does."""
+
+    role: Literal["user", "system"]
+    parts: list[Part] = field(default_factory=list)
 
 
 class Conversation:
@@ -112,8 +120,8 @@ class Conversation:
         self._draft: Draft | None = None
         self._results: dict[str, ToolMessage] = {}
         self._attached: dict[str, list[Part]] = {}
-        self._held: list[str | list[Part]] = []
-        """After the tool results: what the system says (text) and what the user says (parts)."""
+        self._held: list[Said] = []
+        """What comes after the tool results."""
         self.tool_ids: set[str] = set()
         self.effort: str | None = None
 
@@ -154,7 +162,7 @@ class Conversation:
     def _take_user(self, index: int, content: str | tuple[Block, ...]) -> None:
         if isinstance(content, str):
             if content:
-                self._say([TextPart(content)])
+                self._say("user", [TextPart(content)])
             return
         for position, block in enumerate(content):
             at = f"messages.{index}.content.{position}"
@@ -163,22 +171,22 @@ class Conversation:
             elif isinstance(block, ToolUse):
                 raise InvalidRequest(f"{at}: `tool_use` blocks can only be in `assistant` messages")
             else:
-                self._say(self._writer.parts(block, at))
+                self._say("user", list(self._writer.parts(block, at)))
 
-    def _say(self, parts: Iterable[Part]) -> None:
-        if not self._held or isinstance(self._held[-1], str):
-            self._held.append([])
-        last = self._held[-1]
-        assert isinstance(last, list)
-        last.extend(parts)
+    def _say(self, role: Literal["user", "system"], parts: list[Part]) -> None:
+        if not parts:
+            return
+        if not self._held or self._held[-1].role != role:
+            self._held.append(Said(role))
+        self._held[-1].parts += parts
 
     def _take_result(self, block: ToolResult, at: str) -> None:
         id = block.tool_use_id
         call = self._draft.calls.get(id) if self._draft else None
         if call is None:
             raise InvalidRequest(
-                f"{at}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` block "
-                "must have a corresponding `tool_use` block in the previous message."
+                f"{at}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` "
+                "block must have a corresponding `tool_use` block in the previous message."
             )
         if id in self._results:
             raise InvalidRequest(
@@ -208,13 +216,11 @@ class Conversation:
             text = BETWEEN_TEXTS.join(self._system_texts(index, turn.content))
         if not text:
             return
-        opening = self._draft is None and not self._held
+        opening = self._draft is None and all(said.role == "system" for said in self._held)
         if self._dialect.mid_system == "user" and not opening:
-            self._say([TextPart(f"<system-reminder>\n{text}\n</system-reminder>")])
-        elif self._held and isinstance(self._held[-1], str):
-            self._held[-1] += BETWEEN_TEXTS + text
+            self._say("user", [TextPart(f"<system-reminder>\n{text}\n</system-reminder>")])
         else:
-            self._held.append(text)
+            self._say("system", [TextPart(text)])
 
     def _system_texts(self, index: int, content: tuple[Block, ...]) -> Iterable[str]:
         for position, block in enumerate(content):
@@ -269,7 +275,7 @@ class Conversation:
                 draft.texts.append(server_result_text(str(block.__struct_config__.tag), content))
             case Compaction(content=summary):
                 if summary:
-                    self._say([TextPart(SUMMARY + summary)])
+                    self._say("user", [TextPart(SUMMARY + summary)])
             case Document() if not self._strict:
                 draft.texts.append(assistant_document(block))
             case Fallback():
@@ -305,7 +311,7 @@ class Conversation:
             case "text", str(text):
                 draft.reasoning.append(text)
             case "details", [*details]:
-                draft.details += [Raw(msgspec.json.encode(one)) for one in details]
+                draft.details += details
             case "thought_signatures", {**signatures}:
                 draft.signatures |= {str(id): one for id, one in signatures.items() if isinstance(one, str)}
             case _ if thinking:
@@ -320,21 +326,21 @@ class Conversation:
             missing = [id for id in self._draft.calls if id not in self._results]
             if missing:
                 raise InvalidRequest(
-                    f"messages.{self._draft.last_calls_at}: `tool_use` ids were found without `tool_result` blocks "
-                    f"immediately after: {', '.join(missing)}. Each `tool_use` block must have a corresponding "
-                    "`tool_result` block in the next message."
+                    f"messages.{self._draft.last_calls_at}: `tool_use` ids were found without `tool_result` "
+                    f"blocks immediately after: {', '.join(missing)}. Each `tool_use` block must have a "
+                    "corresponding `tool_result` block in the next message."
                 )
             self._messages += [self._results[id] for id in self._draft.calls]
             attached = [part for id in self._draft.calls for part in self._attached.get(id, ())]
-            if attached and self._held and isinstance(self._held[0], list):
-                self._held[0][:0] = attached
+            if attached and self._held and self._held[0].role == "user":
+                self._held[0].parts[:0] = attached
             elif attached:
-                self._held.insert(0, attached)
+                self._held.insert(0, Said("user", attached))
         for said in self._held:
-            if isinstance(said, str):
-                self._add_system(said)
-            elif said:
-                self._messages.append(User(_content(said)))
+            if said.role == "system":
+                self._add_system(said.parts)
+            else:
+                self._messages.append(User(_content(said.parts)))
         self._draft, self._results, self._attached, self._held = None, {}, {}, []
 
     def _assistant(self, draft: Draft) -> Assistant:
@@ -350,35 +356,32 @@ class Conversation:
             text if text.strip() else None,
             tuple(self._signed(draft)) or UNSET,
             reasoning,
-            Raw(b"[" + b",".join(bytes(one) for one in draft.details) + b"]") if draft.details else UNSET,
-            Raw(msgspec.json.encode({"thought_signatures": [own]})) if own else UNSET,
+            _raw(draft.details) if draft.details else UNSET,
+            _raw({"thought_signatures": [own]}) if own else UNSET,
         )
 
     def _signed(self, draft: Draft) -> Iterable[ToolCall]:
         """The calls, with the thought signatures that came with them."""
-        if self._dialect.thought_signatures == "provider_specific_fields":
-            for id, call in draft.calls.items():
-                if id not in draft.signatures:
-                    yield call
-                else:
-                    place = Raw(msgspec.json.encode({"thought_signature": draft.signatures[id]}))
-                    yield msgspec.structs.replace(call, provider_specific_fields=place)
-            return
+        google = self._dialect.thought_signatures == "extra_content"
         for position, (id, call) in enumerate(draft.calls.items()):
-            # Gemini signs the first call of several only.
-            signature = draft.signatures.get(id) or (NO_SIGNATURE if position == 0 else None)
+            signature = draft.signatures.get(id)
+            if google and position == 0:  # the one of several that Gemini signs
+                signature = signature or NO_SIGNATURE
             if signature is None:
                 yield call
-            else:
-                place = Raw(msgspec.json.encode({"google": {"thought_signature": signature}}))
+            elif google:
+                place = _raw({"google": {"thought_signature": signature}})
                 yield msgspec.structs.replace(call, extra_content=place)
+            else:
+                place = _raw({"thought_signature": signature})
+                yield msgspec.structs.replace(call, provider_specific_fields=place)
 
-    def _add_system(self, text: str) -> None:
-        match self._messages:
-            case [*_, System(content=str(before))]:
-                self._messages[-1] = System(before + BETWEEN_TEXTS + text)
-            case _:
-                self._messages.append(System(text))
+    def _add_system(self, parts: list[Part]) -> None:
+        texts = [part.text for part in parts if isinstance(part, TextPart)]
+        if self._messages and isinstance(opening := self._messages[-1], System):
+            self._messages.pop()
+            texts.insert(0, str(opening.content))
+        self._messages.append(System(BETWEEN_TEXTS.join(texts)))
 
 
 def _content(parts: list[Part]) -> str | tuple[Part, ...]:
@@ -394,6 +397,10 @@ def _marked_as_error(parts: list[Part]) -> list[Part]:
             return parts if text.startswith("Error:") else [TextPart(f"Error: {text}"), *rest]
         case _:
             return [TextPart("Error: the tool failed"), *parts]
+
+
+def _raw(value: Any) -> Raw:
+    return Raw(msgspec.json.encode(value))
 
 
 def _names(block: ToolAddition | ToolRemoval) -> tuple[str, ...]:

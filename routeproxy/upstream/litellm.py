@@ -6,31 +6,36 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import msgspec
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
+from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.dialect import Dialect
 from routeproxy.upstream.chain import needed_key
 from routeproxy.upstream.failures import UpstreamFailure, from_error
-from routeproxy.upstream.params import merged
+from routeproxy.upstream.http import Client
+from routeproxy.upstream.providers import Manner, manner_of
+from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
 
 log = logging.getLogger(__name__)
 
-PREFIX: Mapping[str, str] = {"openai_compatible": "openai", "ollama": "ollama_chat"}
-"""LiteLLM's name for a provider type, where it is not ours."""
-
 ALLOWED = ["tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format", "stream_options", "user"]
+
+NO_LIMIT = 86_400.0
+"""Seconds. Times are kept by `Timeouts` and the chain; LiteLLM's own limit of 600 s would end long answers."""
 
 
 class LiteLLM:
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._loading: asyncio.Future[Any] | None = None
 
     def dialect(self, target: Target) -> Dialect:
@@ -45,56 +50,73 @@ class LiteLLM:
     @asynccontextmanager
     async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
         litellm = await self.load()
+        manner = manner_of(call.target.provider)
+        wire = Wire(self._client, call, manner)
         try:
-            answer = await litellm.acompletion(**_arguments(chat, call))
-        except Exception as error:
-            raise failure_of(error, call) from error
-        if not chat.stream:
-            yield _once(_chunk(answer))
-            return
-        try:
-            yield _chunks(answer, call)
+            current.set(wire)
+            try:
+                answer = await litellm.acompletion(**_arguments(chat, call, manner))
+            except Exception as error:
+                raise _failure(error, wire, call) from error
+            if hasattr(answer, "__aiter__"):
+                yield _chunks(answer, wire, call)
+            else:
+                yield _once(_chunk(answer))
         finally:
-            await answer.aclose()
+            wire.let_go()
 
 
 async def _once(chunk: Chunk) -> AsyncIterator[Chunk]:
     yield chunk
 
 
-async def _chunks(answer: Any, call: Call) -> AsyncIterator[Chunk]:
-    try:
-        async for chunk in answer:
-            yield _chunk(chunk)
-    except Exception as error:
-        raise failure_of(error, call) from error
+async def _chunks(stream: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
+    while True:
+        # Each step may run in another task, and so in another context.
+        current.set(wire)
+        try:
+            chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except Exception as error:
+            raise _failure(error, wire, call) from error
+        yield _chunk(chunk)
 
 
 def _chunk(answer: Any) -> Chunk:
     return msgspec.convert(answer, Chunk, from_attributes=True)
 
 
-def _arguments(chat: ChatRequest, call: Call) -> dict[str, Any]:
+def _arguments(chat: ChatRequest, call: Call, manner: Manner) -> dict[str, Any]:
     target, provider = call.target, call.target.provider
-    body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
-    body = merged(body, target.params.extra_body)
-    return body | {
-        "model": target.model,
-        "custom_llm_provider": PREFIX.get(provider.type, provider.type),
-        "api_base": provider.base_url,
-        "api_key": needed_key(call) or "none",
+    arguments: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
+    arguments |= {
+        # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
+        "model": f"{manner.name}/{target.model}",
+        "custom_llm_provider": manner.name,
+        "api_base": provider.base_url and manner.address(provider.base_url),
+        "api_key": needed_key(call) or manner.anonymous,
         "max_retries": 0,
         "num_retries": 0,
-        "timeout": target.timeouts.first_token,
+        "timeout": NO_LIMIT,
         "drop_params": False,
         "allowed_openai_params": ALLOWED,
-        "extra_headers": dict(provider.headers),
-        **provider.options,
-        **provider.litellm_params,
+        "no-log": True,
+        "_skip_mcp_handler": True,  # otherwise `tools` imports a module that LiteLLM does not bring
     }
+    if manner.responses == "never":
+        arguments["_skip_responses_api_bridge"] = True
+    arguments |= {
+        argument: provider.options[option]
+        for option, argument in manner.arguments.items()
+        if option in provider.options
+    }
+    return arguments | dict(provider.litellm_params)
 
 
-def failure_of(error: BaseException, call: Call) -> UpstreamFailure:
+def _failure(error: BaseException, wire: Wire, call: Call) -> UpstreamFailure:
+    if wire.failure is not None:
+        return wire.failure
     provider = call.target.provider.name
     status = getattr(error, "status_code", None) or 500
     headers = getattr(error, "litellm_response_headers", None) or {}
@@ -115,9 +137,37 @@ def _import() -> Any:
     sys.setswitchinterval(0.0005)  # the loop beside us gets its turns while modules are compiled
     try:
         litellm = importlib.import_module("litellm")
+        _set_up(litellm)
     finally:
         sys.setswitchinterval(interval)
+    quiet()
+    return litellm
+
+
+def _set_up(litellm: Any) -> None:
+    """Whatever LiteLLM sends goes through our own transports, and it says and keeps nothing."""
     litellm.disable_aiohttp_transport = True  # its own swallows a dropped stream and invents a `stop`
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    return litellm
+    handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    cache = importlib.import_module("litellm.caching.llm_caching_handler")
+    aclient = handlers.AsyncHTTPHandler(transport=Transport(), follow_redirects=False)
+    sclient = handlers.HTTPHandler(client=httpx.Client(transport=SyncTransport(), follow_redirects=False, trust_env=False))
+
+    class OurClients(cache.LLMClientCache):  # type: ignore[misc, name-defined]
+        """Most of LiteLLM's paths look here for a client when they got none."""
+
+        def get_cache(self, key: str, **kwargs: Any) -> Any:
+            if key.startswith("async_httpx_client"):
+                return aclient
+            if key.startswith("httpx_client"):
+                return sclient
+            return super().get_cache(key, **kwargs)
+
+    litellm.in_memory_llm_clients_cache = OurClients()
+    litellm.module_level_aclient = aclient
+    litellm.module_level_client = sclient
+    litellm.aclient_session = httpx.AsyncClient(
+        transport=Transport(), follow_redirects=False, trust_env=False, timeout=None
+    )
+    litellm.client_session = httpx.Client(transport=SyncTransport(), follow_redirects=False, trust_env=False)

@@ -16,7 +16,7 @@ MESSAGES = frozenset({"anthropic", "echo"})
 class Registry:
     def __init__(self, signing_key: bytes | None = None) -> None:
         self._client = Client()
-        self._litellm = LiteLLM()
+        self._litellm = LiteLLM(self._client)
         self._messages = MessagesApi(self._client)
         self._echo = Echo()
         self._chat = ThroughChat(self._litellm, Signer(signing_key))

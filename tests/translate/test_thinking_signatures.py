@@ -1,4 +1,4 @@
-"""Thinking that comes back in signatures: minted, opened, and put where the back end looks for it (wire.md §1.6)."""
+"""Thinking that comes back in signatures: minted, opened, put where the back end looks (wire.md §1.6)."""
 
 import base64
 import os
