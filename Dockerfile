@@ -1,12 +1,13 @@
 # Two stages: the wheels are built with a compiler at hand, the image that runs has none.
 FROM python:3.13-slim AS build
 WORKDIR /build
-COPY deploy/constraints.txt .
+COPY deploy/requirements.txt .
+# Every dependency at the one version that was tested, and nothing that does not have its hash.
+RUN python -m venv /opt/routeproxy \
+ && /opt/routeproxy/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY routeproxy routeproxy
-# Every dependency at the one version that was tested.
-RUN python -m venv /opt/routeproxy \
- && /opt/routeproxy/bin/pip install --no-cache-dir --constraint constraints.txt .
+RUN /opt/routeproxy/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.13-slim
 COPY --from=build /opt/routeproxy /opt/routeproxy

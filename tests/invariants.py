@@ -1,4 +1,4 @@
-"""Is this a Messages stream? `check` names each invariant of wire.md §2.3 (I1 to I36) that a stream breaks."""
+"""Is this a Messages stream? `check` names each invariant of wire.md §2.3 (I1 to I36) that it breaks."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def check(
     declared_tools: Collection[str] | None = None,
     earlier_tool_ids: Collection[str] = (),
 ) -> list[str]:
-    """What is wrong with `stream`, each as `I24: an empty text block at 0`. Nothing is wrong with an empty list."""
+    """What is wrong with `stream`, each as `I24: an empty text block at 0`; nothing if that is empty."""
     raw = stream if isinstance(stream, bytes) else b"".join(map(frame, stream))
     checker = _Checker(requested_model, declared_tools, earlier_tool_ids)
     for name, data in _frames(raw, checker.broken):

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 
-from routeproxy.serve import App, Options, Sources, _listen
+from routeproxy.serve import App, Options, Server, Sources, listen
+from routeproxy.web.streaming import Patience
 
 
 class Running:
@@ -34,18 +34,19 @@ class Running:
 
 @contextmanager
 def running(
-    rules: str, folder: Path, environ: Mapping[str, str] | None = None, *, options: Options | None = None
+    rules: str,
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    options: Options | None = None,
+    patience: Patience | None = None,
 ) -> Iterator[Running]:
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
     path = folder / "rules.toml"
     path.write_text(rules, encoding="utf-8")
-    app = App(Sources(options or Options(rules=path), dict(environ or {})))
-    sock = _listen("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app.build, factory=True, loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None,
-        access_log=False, server_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=3,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    app = App(Sources(options or Options(rules=path), dict(environ or {})), patience=patience)
+    sock = listen("127.0.0.1", 0)
+    server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()
     limit = time.monotonic() + 10
@@ -56,7 +57,7 @@ def running(
     try:
         yield Running(f"http://127.0.0.1:{sock.getsockname()[1]}", app, path)
     finally:
-        server.should_exit = True
+        server.stop(at_once=True)
         thread.join(15)
 
 

@@ -241,6 +241,11 @@ def test_thinking_of_a_turn_that_is_over_is_free() -> None:
     assert counted(user(said("a")), thought, user(said("b"))) < LONG
 
 
+def test_a_reminder_beside_a_tools_result_does_not_end_the_turn() -> None:
+    thought = assistant({"type": "thinking", "thinking": TEXT, "signature": "s"})
+    assert counted(user(said("a")), thought, user(result("ok"), said("<system-reminder>"))) > LONG
+
+
 def test_thinking_that_came_without_its_text_counts_by_its_signature() -> None:
     hidden = assistant({"type": "thinking", "thinking": "", "signature": "x" * 5000})
     assert counted(user(said("a")), hidden) - counted(user(said("a")), assistant()) == 1000

@@ -118,7 +118,7 @@ def removals(spans: list[Span], gone: list[bool]) -> list[Edit]:
 
 
 class _Block(Struct, frozen=True):
-    type: str = ""
+    type: Any = None
     text: Any = None
     signature: Any = None
     id: Any = None
@@ -158,7 +158,7 @@ def foreign_traces(text: bytes) -> list[Edit]:
 
 def _message_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
     content = members(text, span.start, span.end).get("content")
-    if content is None or text[content.value.start : content.value.start + 1] != b"[":
+    if content is None or not text.startswith(b"[", content.value.start):
         return [], False
     return _block_edits(text, content.value)
 
@@ -180,19 +180,20 @@ def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
     return edits + removals(blocks, gone), False
 
 
+_ID_OF = {"tool_use": "id", "tool_result": "tool_use_id"}
+"""Where a block holds the id that ties a call to its result."""
+
+
 def _inner_edits(text: bytes, where: Span, block: _Block) -> Iterator[Edit]:
-    names = [
-        (name, value)
-        for name, value in (("id", block.id), ("tool_use_id", block.tool_use_id))
-        if isinstance(value, str) and _BAD_ID_CHARACTER.search(value)
-    ]
-    if not names and block.type != "tool_result":
+    name = _ID_OF.get(block.type) if isinstance(block.type, str) else None
+    if name is None:
         return
     inside = members(text, where.start, where.end)
-    for name, value in names:
-        yield Edit(*inside[name].value, msgspec.json.encode(sanitised_id(value)))
+    tool_id = getattr(block, name)
+    if isinstance(tool_id, str) and _BAD_ID_CHARACTER.search(tool_id):
+        yield Edit(*inside[name].value, msgspec.json.encode(sanitised_id(tool_id)))
     content = inside.get("content")
-    if block.type == "tool_result" and content is not None and text[content.value.start : content.value.start + 1] == b"[":
+    if block.type == "tool_result" and content and text.startswith(b"[", content.value.start):
         edits, empty = _block_edits(text, content.value)
         yield from [Edit(*content.value, b"[]")] if empty else edits
 

@@ -264,10 +264,8 @@ class _Compiler:
         if table.targets is not None:
             entries = tuple(self._entries(table.targets, (*path, "targets")))
             self._check_pass_through(table, entries, path)
-        elif not self.report.faulty((*path, "targets")) and not self.report.faulty((*path, "deny")):
-            self.report.error(
-                Code.MISSING, path, "a rule needs `targets` or `deny`", hint=self._hint_for_empty(path)
-            )
+        elif not any(self.report.faulty((*path, key)) for key in ("targets", "deny")):
+            self._miss_targets(path)
         targets = tuple(self._target(entry, table) for entry in entries)
         return Rule(
             name=name,
@@ -280,8 +278,11 @@ class _Compiler:
             echoes=any(target.model == "*" for target in targets),
         )
 
-    def _hint_for_empty(self, path: Path) -> str | None:
-        return 'write `targets = "provider/model"`' if not self.report.faulty(path) else None
+    def _miss_targets(self, path: Path) -> None:
+        # A key that was refused may well be the one that is missing.
+        if not self.report.faulty(path, Code.UNKNOWN_KEY, Code.NOT_YET):
+            message = "a rule needs `targets` or `deny`"
+            self.report.error(Code.MISSING, path, message, hint='write `targets = "provider/model"`')
 
     def _check_denial(self, table: ActionTable, path: Path) -> None:
         for key in ActionTable.__struct_fields__:

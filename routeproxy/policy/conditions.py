@@ -22,13 +22,25 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class Check(Struct, frozen=True):
-    """One condition."""
+    """One condition. Those of lower cost are asked first."""
 
     cost: ClassVar[int] = 0
-    """0: free. 1: reads text or the conversation. 2: counts tokens. Dear ones are asked last."""
+    """0: free. 1: reads text or the conversation. 2: counts tokens."""
 
     def __call__(self, facts: Facts) -> bool:
         raise NotImplementedError
+
+    def miss(self, facts: Facts) -> str:
+        """Why it does not hold: "input_tokens is 58,211, needs at least 60,000"."""
+        raise NotImplementedError
+
+    def hit(self, facts: Facts) -> str:
+        """Why a `not` around it does not hold."""
+        raise NotImplementedError
+
+
+class Single(Check, frozen=True):
+    """A check of one fact."""
 
     def observed(self, facts: Facts) -> str:
         """What was found: "model is `claude-opus-4-8`"."""
@@ -43,7 +55,6 @@ class Check(Struct, frozen=True):
         return f"{self.observed(facts)}, needs to {self.demand}"
 
     def hit(self, facts: Facts) -> str:
-        """Why a `not` around this check failed."""
         return f"{self.observed(facts)}, must not {self.demand}"
 
 
@@ -74,7 +85,7 @@ def _header(name: str, facts: Facts) -> str | None:
     return facts.header(name)
 
 
-class TextCheck(Check, frozen=True):
+class TextCheck(Single, frozen=True):
     subject: Subject
     values: tuple[str, ...]
     verb: ClassVar[str]
@@ -134,7 +145,7 @@ class Matches(TextCheck, frozen=True):
         return any(search(text) for search in self.patterns)
 
 
-class Present(Check, frozen=True):
+class Present(Single, frozen=True):
     subject: Subject
     wanted: bool
 
@@ -152,7 +163,7 @@ class Present(Check, frozen=True):
 # --- numbers, yes and no, tools
 
 
-class Within(Check, frozen=True):
+class Within(Single, frozen=True):
     """Both ends belong to it. An absent number is in no range."""
 
     fact: str
@@ -190,7 +201,7 @@ class TokensWithin(Within, frozen=True):
     cost = 2
 
 
-class Flag(Check, frozen=True):
+class Flag(Single, frozen=True):
     fact: str
     read: Callable[[Facts], bool]
     wanted: bool
@@ -210,7 +221,7 @@ class DearFlag(Flag, frozen=True):
     cost = 1
 
 
-class HasTool(Check, frozen=True):
+class HasTool(Single, frozen=True):
     """At least one tool whose name or type one of the globs matches."""
 
     globs: tuple[str, ...]
@@ -222,8 +233,8 @@ class HasTool(Check, frozen=True):
         return any(match(word) for match in self.patterns for word in words)
 
     def observed(self, facts: Facts) -> str:
-        count = len(facts.envelope.tools or ())
-        return f"tools are {count}" if count != 1 else "there is 1 tool"
+        names = ", ".join(_quoted(tool.name or tool.type or "") for tool in (facts.envelope.tools or ())[:5])
+        return f"the request has the tools {names}" if names else "the request has no tools"
 
     @property
     def demand(self) -> str:
@@ -235,41 +246,42 @@ class HasTool(Check, frozen=True):
 
 class AnyOf(Check, frozen=True):
     choices: tuple[tuple[Check, ...], ...]
-    dear: int = 0
+    dearest: int
 
     def __call__(self, facts: Facts) -> bool:
         return any(first_miss(checks, facts) is None for checks in self.choices)
 
-    def observed(self, facts: Facts) -> str:
-        holding = next((c for c in self.choices if first_miss(c, facts) is None), self.choices[0])
-        return " and ".join(check.observed(facts) for check in holding)
-
-    @property
-    def demand(self) -> str:
-        return " or ".join(_all_of(checks) for checks in self.choices)
-
     def miss(self, facts: Facts) -> str:
-        misses = [check.miss(facts) for checks in self.choices if (check := first_miss(checks, facts))]
-        return "none of `any` holds: " + "; ".join(misses)
+        return f"none of `any` holds: {_misses(self.choices, facts)}"
+
+    def hit(self, facts: Facts) -> str:
+        return _hits(self.choices, facts)
 
 
 class NoneOf(Check, frozen=True):
     tables: tuple[tuple[Check, ...], ...]
-    dear: int = 0
+    dearest: int
 
     def __call__(self, facts: Facts) -> bool:
         return all(first_miss(checks, facts) is not None for checks in self.tables)
 
-    def observed(self, facts: Facts) -> str:
-        return " and ".join(check.observed(facts) for check in self.tables[0])
-
-    @property
-    def demand(self) -> str:
-        return "not " + " or ".join(_all_of(checks) for checks in self.tables)
-
     def miss(self, facts: Facts) -> str:
-        holding = next((checks for checks in self.tables if first_miss(checks, facts) is None), ())
-        return " and ".join(check.hit(facts) for check in holding)
+        return _hits(self.tables, facts)
+
+    def hit(self, facts: Facts) -> str:
+        return _misses(self.tables, facts)
+
+
+def _misses(tables: tuple[tuple[Check, ...], ...], facts: Facts) -> str:
+    """Why none of `tables` holds."""
+    missed = [first_miss(checks, facts) for checks in tables]
+    return "; ".join(check.miss(facts) for check in missed if check is not None)
+
+
+def _hits(tables: tuple[tuple[Check, ...], ...], facts: Facts) -> str:
+    """All of the first of `tables` that holds."""
+    holding = next((checks for checks in tables if first_miss(checks, facts) is None), ())
+    return " and ".join(check.hit(facts) for check in holding)
 
 
 def first_miss(checks: tuple[Check, ...], facts: Facts) -> Check | None:
@@ -284,7 +296,7 @@ def cost(check: Check) -> int:
         case TextCheck() | Present():
             return check.subject.cost
         case AnyOf() | NoneOf():
-            return check.dear
+            return check.dearest
     return check.cost
 
 
@@ -493,10 +505,6 @@ def _quoted(value: str) -> str:
 
 def _any_of(values: tuple[str, ...]) -> str:
     return " or ".join(map(_quoted, values))
-
-
-def _all_of(checks: tuple[Check, ...]) -> str:
-    return " and ".join(check.demand for check in checks)
 
 
 def _true(value: bool) -> str:

@@ -1,8 +1,8 @@
-"""The policy that the older proxies' variables describe, written down as a rules file and compiled like any other.
+"""The policy that the older proxies' variables describe, written as a rules file and compiled like any other.
 
-Where a model's name leads: to the provider that the URL names; else to that of its prefix; else, for Claude's names,
-to the big or the small model; else, while OpenAI's or Google's public API is preferred, to the owner of a well-known
-name; else to the preferred provider. When that is an endpoint of one's own, no name leads to a public provider.
+Where a model's name leads: to the provider that the URL names; else to that of its prefix; else, for Claude's
+names, to the big or the small model; else, while OpenAI's or Google's public API is preferred, to the owner
+of a well-known name; else to the preferred provider. From one's own endpoint no name leads to a public one.
 """
 
 import re
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import Code, Problem, RulesRefused, closest, one_of
-from routeproxy.policy.providers import TYPES, ProviderType
+from routeproxy.policy.providers import TYPES
 
 Table = dict[str, Any]
 
@@ -48,7 +48,7 @@ PREFIXES = {
     "nvidia_nim/": "nvidia",
     "openrouter/": "openrouter",
 }
-"""What a name may begin with. Vendors such as `nvidia/` and `meta/` are not here: they belong to the model's name."""
+"""What a name may begin with. Vendors such as `nvidia/` and `meta/` are not: they belong to the model."""
 
 SET_UP_BY = {
     "openai": "OPENAI_API_KEY",
@@ -95,9 +95,9 @@ def read_environment(environ: Mapping[str, str], dotenv: Path) -> Mapping[str, s
 def environment_policy(
     environ: Mapping[str, str], *, process_newlines: bool = False, preserve_openai_newlines: bool = False
 ) -> Policy:
-    """Raises `RulesRefused` with every variable that is wrong; what is merely odd is among the policy's warnings.
+    """Raises `RulesRefused` with every variable that is wrong; what is merely odd is among the warnings.
 
-    Both flags ask for what is the default here: Together's literal `\\n` become line breaks, OpenAI's text stays.
+    Both flags ask for what is the default here: Together's `\\n` become line breaks, OpenAI's text stays.
     """
     described = _Description(environ)
     text = tomli_w.dumps(described.document())
@@ -119,6 +119,7 @@ class _Description:
         self.notes: list[Problem] = []
         self._through_vertex = self._flag("USE_VERTEX_AUTH", default=False)
         self._google = "vertex" if self._through_vertex else "gemini"
+        self._prefers_google = (self._get("PREFERRED_PROVIDER") or "").lower() == "google"
         self._main = self._preferred()
         self._closed = self._main in {"ollama", "custom"} or self._has_own_url(self._main)
         """No public fallback."""
@@ -173,28 +174,35 @@ class _Description:
         self._wrong(name, text, f"a whole number of at most {most}")
         return default
 
-    def _url(self, name: str) -> SplitResult | None:
+    def _url(self, name: str, *, query: bool = False) -> SplitResult | None:
         text = self._get(name)
-        if text is None:
-            return None
-        url = _split(text)
-        if url is None:
-            self._wrong(name, text, "an address that begins with `https://` or `http://`")
+        url = _split(text) if text else None
+        if text and (url is None or (url.query and not query)):
+            # Its text is not repeated: it may hold a password.
+            expected = "an address such as `https://host/v1`, without a password in it"
+            self._error(Code.WRONG_VALUE, name, f"{name} is not an address", expected=expected)
         return url
 
     def _wrong(self, name: str, text: str, expected: str) -> None:
         self._error(Code.WRONG_VALUE, name, f"{name} can't be `{text}`", expected=expected)
 
     def _missing(self, name: str, why: str, hint: str) -> None:
-        self._error(Code.MISSING, name, f"{name} is not set, but {why}", hint=hint)
+        if self._get(name) is None:
+            self._error(Code.MISSING, name, f"{name} is not set, but {why}", hint=hint)
 
-    def _error(self, code: Code, name: str, message: str, **more: str) -> None:
-        problem = Problem(code=code, severity="error", path=(name,), message=message, **more)
+    def _error(
+        self, code: Code, name: str, message: str, *, expected: str | None = None, hint: str | None = None
+    ) -> None:
+        problem = Problem(
+            code=code, severity="error", path=(name,), message=message, expected=expected, hint=hint
+        )
         if problem not in self._errors:
             self._errors.append(problem)
 
     def _note(self, code: Code, name: str, message: str) -> None:
-        self.notes.append(Problem(code=code, severity="warning", path=(name,), message=message))
+        note = Problem(code=code, severity="warning", path=(name,), message=message)
+        if note not in self.notes:
+            self.notes.append(note)
 
     # --- providers
 
@@ -213,7 +221,7 @@ class _Description:
 
     def _well_known(self) -> dict[str, tuple[str, ...]]:
         """The owners of names that need no prefix."""
-        if self._main in {"openai", self._google} and not self._has_own_url("openai"):
+        if (self._main == "openai" or self._prefers_google) and not self._has_own_url("openai"):
             return {"openai": OPENAI_NAMES, self._google: GEMINI_NAMES}
         return {}
 
@@ -230,22 +238,23 @@ class _Description:
         found: dict[str, Table] = {}
         for name in (self._main, *(name for name in SET_UP_BY if name != self._main)):
             table = build.get(name, self._hosted)(name)
-            if table is None or (
-                self._closed and name != self._main and table.get("zone", "public") == "public"
-            ):
-                continue
-            typed = (
-                {} if TYPE.get(name, name) == name and "type" not in table else {"type": TYPE.get(name, name)}
-            )
-            found[name] = typed | table | ({"params": {"cap": {"max_tokens": cap}}} if cap else {})
+            if table is None or (self._closed and name != self._main and "zone" not in table):
+                continue  # without a zone it is public
+            kind = self._type(name)
+            found[name] = ({} if kind == name else {"type": kind}) | table
+            if cap:
+                found[name]["params"] = {"cap": {"max_tokens": cap}}
         if "azure" in found:
-            found[RESPONSES] = found["azure"] | {"type": "azure", "api": "responses"}
+            found[RESPONSES] = {"type": "azure"} | found["azure"] | {"api": "responses"}
         return found
+
+    def _type(self, name: str) -> str:
+        return "vertex_ai" if name == "gemini" and self._through_vertex else TYPE.get(name, name)
 
     def _hosted(self, name: str) -> Table | None:
         """A public API, or one of one's own that speaks likewise."""
         table: Table = {"transforms": {"newlines": "unescape"}} if name == "together" else {}
-        keyed = any(self._get(variable) for variable in _type(name).key_variables)
+        keyed = any(self._get(variable) for variable in TYPES[self._type(name)].key_variables)
         if self._has_own_url(name) and (url := self._url(BASE_URLS[name])):
             table |= {"base_url": url.geturl(), "zone": _zone(url)} | ({} if keyed else {"api_key": "none"})
         elif not keyed and name not in self._needed:
@@ -260,27 +269,23 @@ class _Description:
         variable = BASE_URLS.get(name)
         if variable is None or self._get(variable) is None:
             return False
-        url, public = self._url(variable), urlsplit(_type(name).base_url or "")
-        return url is None or url.hostname != public.hostname
+        url, public = self._url(variable), TYPES[self._type(name)].base_url or ""
+        return url is None or url.hostname != urlsplit(public).hostname
 
     def _vertex(self, name: str) -> Table | None:
         needed = self._through_vertex or name in self._needed
         project, location = self._get("VERTEX_PROJECT"), self._get("VERTEX_LOCATION")
         if project and location:
-            return {"type": "vertex_ai", "project": project, "location": location}
+            return {"project": project, "location": location}
         if needed:
             why = "USE_VERTEX_AUTH is true" if self._through_vertex else "Vertex is asked for"
-            for variable, value, example in (
-                ("VERTEX_PROJECT", project, "my-project"),
-                ("VERTEX_LOCATION", location, "us-central1"),
-            ):
-                if value is None:
-                    self._missing(variable, why, f"set both, for example {variable}={example}")
+            for variable, example in (("VERTEX_PROJECT", "my-project"), ("VERTEX_LOCATION", "us-central1")):
+                self._missing(variable, why, f"for example {variable}={example}; both are needed")
         return None
 
     def _azure(self, name: str) -> Table | None:
-        """The endpoint may be the address of a whole deployment: the resource and the version are taken from it."""
-        url = self._url("AZURE_OPENAI_ENDPOINT")
+        """The endpoint may be a whole deployment's address: resource and version are taken from it."""
+        url = self._url("AZURE_OPENAI_ENDPOINT", query=True)
         if url is None:
             if name in self._needed:
                 hint = "for example AZURE_OPENAI_ENDPOINT=https://my-resource.openai.azure.com"
@@ -321,16 +326,21 @@ class _Description:
             why = f"PREFERRED_PROVIDER is `{self._main}`, which has no default model"
             self._missing("BIG_MODEL", why, "set BIG_MODEL and SMALL_MODEL, or one of them for both")
             return {}
+        # One stands in for the other only where there is no default.
+        from_big, from_small = ("BIG_MODEL", big), ("SMALL_MODEL", small)
         return {
-            "big": self._owner("BIG_MODEL", big or usual[0] or small or ""),
-            "small": self._owner("SMALL_MODEL", small or usual[1] or big or ""),
+            "big": self._first_said(from_big, ("BIG_MODEL", usual[0]), from_small),
+            "small": self._first_said(from_small, ("SMALL_MODEL", usual[1]), from_big),
         }
+
+    def _first_said(self, *said: tuple[str, str | None]) -> tuple[str, str]:
+        return next(self._owner(variable, model) for variable, model in said if model)
 
     def _owner(self, variable: str, model: str) -> tuple[str, str]:
         """The provider that a variable's model belongs to, and the model without that provider's prefix."""
         head, slash, rest = model.partition("/")
         named = PREFIXES.get(head.lower() + slash)
-        if not (rest or model) or not model.isprintable() or " " in model or model.endswith("/"):
+        if not model.isprintable() or " " in model or model.endswith("/"):
             self._wrong(variable, model, "a model's name")
         if head.lower() == "custom" == self._main or named == self._main:
             return self._main, rest
@@ -348,33 +358,32 @@ class _Description:
         return self._main, rest
 
     def _owner_of_bare(self, variable: str, model: str) -> tuple[str, str]:
-        for owner, names in self._owners.items():
-            if model.lower().startswith(names):
-                return owner, model
-        if self._main == self._google:
+        if self._prefers_google and not model.lower().startswith(GEMINI_NAMES):
             message = f"{variable} is `{model}`, which is not a Gemini model: it goes to OpenAI"
             self._note(Code.NO_EFFECT, variable, message)
             return "openai", model
+        for owner, names in self._owners.items():
+            if model.lower().startswith(names):
+                return owner, model
         return self._main, model
 
     # --- rules
 
     def _rules(self) -> Iterator[Table]:
         """The last one is the default."""
-        by_provider = {
-            name: [prefix for prefix, named in PREFIXES.items() if named == name]
-            + list(self._owners.get(name, ()))
-            for name in SET_UP_BY
-        }
+        by_provider = {name: [p for p, named in PREFIXES.items() if named == name] for name in SET_UP_BY}
+        for owner, names in self._owners.items():
+            by_provider[owner] += names
         there = [name for name in self._providers if name != RESPONSES]
-        yield from self._denials({name: by_provider[name] for name in SET_UP_BY if name not in there})
+        missing = {name: prefixes for name, prefixes in by_provider.items() if name not in there}
+        yield from self._denials(missing)
         yield from self._route("the model in the URL", {"url_target": True}, *there)
         for name in there:
-            if prefixes := by_provider[name]:
-                yield from self._route(f"{name} by name", {"model": {"prefix": prefixes}}, name)
-        if self._main == "openrouter":
-            others = [prefix for name in SET_UP_BY if name not in there for prefix in by_provider[name]]
-            yield from self._route("vendors at OpenRouter", {"model": {"prefix": others}}, "openrouter")
+            if by_provider[name]:
+                yield from self._route(f"{name} by name", {"model": {"prefix": by_provider[name]}}, name)
+        vendors = [prefix for prefixes in missing.values() for prefix in prefixes]
+        if vendors and self._main == "openrouter" and not self._closed:
+            yield from self._route("vendors at OpenRouter", {"model": {"prefix": vendors}}, "openrouter")
         if self._models:
             yield {"name": "small", "match": {"model": "haiku"}, "targets": "small"}
             claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": ["claude", "anthropic/"]}}]
@@ -384,24 +393,21 @@ class _Description:
     def _denials(self, missing: Mapping[str, list[str]]) -> Iterator[Table]:
         if self._closed:
             prefixes = [prefix for found in missing.values() for prefix in found]
-            deny = f"this proxy sends everything to `{self._main}`: a model's name can't lead to another provider"
+            deny = f"everything here goes to `{self._main}`: a model's name can't lead to another provider"
             yield _denial("nothing leaves for a public provider", prefixes, deny)
         elif self._main != "openrouter":
             for name, prefixes in missing.items():
-                if (
-                    prefixes and name != "anthropic"
-                ):  # without a key its models are Claude's names like any other
-                    yield _denial(
-                        f"no {name}", prefixes, f"`{name}` is not set up here: {SET_UP_BY[name]} is not set"
-                    )
+                # Without a key for Anthropic, `anthropic/claude-…` is one of Claude's names like any other.
+                if prefixes and name != "anthropic":
+                    deny = f"`{name}` is not set up here: {SET_UP_BY[name]} is not set"
+                    yield _denial(f"no {name}", prefixes, deny)
 
     def _route(self, name: str, match: Table, *providers: str) -> Iterator[Table]:
-        """To the model that the client asked for; before it the models that a provider has to be asked for otherwise."""
+        """To the model that the client asked for, after the models that need more than their name."""
         if "azure" in providers:
             through = [RESPONSES if provider == "azure" else provider for provider in providers]
-            yield _rule(
-                f"{name}: reasoning", _narrowed(match, "regex", REASONING), [f"{p}/*" for p in through]
-            )
+            targets = [f"{provider}/*" for provider in through]
+            yield _rule(f"{name}: reasoning", _narrowed(match, "regex", REASONING), targets)
         if any(map(self._takes_nemotron, providers)):
             entries = [self._entry(provider, "*", nemotron=True) for provider in providers]
             yield _rule(f"{name}: Nemotron", _narrowed(match, "contains", "nemotron"), entries)
@@ -435,16 +441,13 @@ def _narrowed(match: Table, operator: str, value: str) -> Table:
     return match | {"model": match.get("model", {}) | {operator: value}}
 
 
-def _type(name: str) -> ProviderType:
-    return TYPES[TYPE.get(name, name)]
-
-
 def _split(text: str) -> SplitResult | None:
     try:
         url = urlsplit(text.rstrip("/"))
+        sound = url.scheme in {"http", "https"} and url.hostname and "@" not in url.netloc and url.port != 0
     except ValueError:
         return None
-    return url if url.scheme in {"http", "https"} and url.hostname else None
+    return url._replace(fragment="") if sound else None
 
 
 def _zone(url: SplitResult) -> str:

@@ -1,56 +1,85 @@
-"""The policy in force, and the watch on what it comes from: read, compile, build, then one reference changes. Whatever goes wrong, the
-policy that is in force stays, and the problem is kept where an operator looks."""
+"""The policy in force, and the watch on what it comes from: read, compile, build, then one reference changes.
+Whatever goes wrong, the policy that is in force stays, and the problem is kept where an operator looks."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-from watchfiles import awatch
 
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import RulesRefused
 
 log = logging.getLogger(__name__)
 
-SETTLE = 0.05
+# Looking is cheaper than being told: it costs 0.1 ms a second, and it also sees what a watch by the system
+# does not: network and Docker mounts, folders that come and go, symlinks that are swapped anywhere along the
+# way (Kubernetes), a `.env` that appears later.
+LOOK_EVERY = 0.25
+"""Seconds."""
+SETTLE = 0.1
 """Seconds that a file must stay as it is before it is read: an editor may still be writing."""
+
+Stamp = tuple[int, ...] | None
 
 
 class LiveRules:
-    """`load` reads everything anew and raises `RulesRefused` (or `OSError`); `files` are what it reads, there or not."""
+    """`load` reads everything anew and raises `RulesRefused` (or `OSError`); `files` are what it reads, there
+    or not."""
 
-    def __init__(self, load: Callable[[], Policy], files: Iterable[Path]) -> None:
+    def __init__(
+        self, load: Callable[[], Policy], files: Iterable[Path], policy: Policy | None = None
+    ) -> None:
+        """`policy` is what was loaded a moment ago, if it was."""
         self._load = load
-        self._files = tuple(files)
-        self.policy = load()
+        self._files = tuple(dict.fromkeys(files))
+        self._stamps = self._look()
+        self._contents = self._read()
+        self.policy = policy or load()
         self.problem: str | None = None
         """Why what is on disk is not in force; None when it is."""
-        self._seen = self._state()
         self.on_change: list[Callable[[Policy], None]] = []
+        """Called with what was loaded, in the same step as it takes effect. Other things than the policy may
+        have changed with it."""
+        self._one_at_a_time = asyncio.Lock()
 
     async def follow(self) -> None:
         """Reloads upon every change, for ever."""
         while True:
-            try:
-                async for _ in self._changes():
-                    await self._settled()
-                    if (state := self._state()) != self._seen:
-                        self._seen = state
-                        await self.reload()
-            except (OSError, RuntimeError) as error:  # a watched folder went away: it may come back
-                log.debug("watching again after: %s", error)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK_EVERY)
+            if self._look() == self._stamps:
+                continue
+            self._stamps = await self._settled()
+            if self._read() != self._contents:  # else it was saved as it was
+                await self.reload()
 
     async def reload(self) -> bool:
         """Whether what is on disk is now in force."""
-        self._seen = self._state()
-        try:
-            policy = await asyncio.to_thread(self._load)
-        except (RulesRefused, OSError, UnicodeDecodeError) as refused:
-            self.problem = str(refused)
-            log.error("the rules were not reloaded, version %s stays in force:\n%s", self.policy.version, refused)
-            return False
+        async with self._one_at_a_time:
+            self._stamps, self._contents = self._look(), self._read()
+            try:
+                policy = await asyncio.to_thread(self._load)
+            except Exception as refused:
+                self._keep(refused)
+                return False
+            self._take(policy)
+            return True
+
+    def _keep(self, refused: Exception) -> None:
+        match refused:
+            case RulesRefused():
+                self.problem = str(refused)
+            case OSError(filename=str() | Path() as name, strerror=str() as why):
+                self.problem = f"{name}: {why}"
+            case OSError() | ValueError():  # not UTF-8, for one
+                self.problem = str(refused)
+            case _:
+                self.problem = f"a bug in routeproxy: {refused!r}"
+                log.error("while the rules were read:", exc_info=refused)
+        log.error(
+            "the rules were not reloaded, version %s stays in force:\n%s", self.policy.version, self.problem
+        )
+
+    def _take(self, policy: Policy) -> None:
         before, self.policy, self.problem = self.policy, policy, None
         for problem in policy.warnings:
             log.warning("%s", problem)
@@ -61,25 +90,31 @@ class LiveRules:
             _say_what_needs_a_restart(before, policy)
         for notify in self.on_change:
             notify(policy)
-        return True
 
-    def _changes(self) -> AsyncIterator[object]:
-        # Editors save by renaming over the file, and a ConfigMap swaps a symlink beside it, either of which ends a watch on the file
-        # itself: the folders are watched, of the name and of what it points to.
-        folders = {file.parent for file in self._files} | {file.resolve().parent for file in self._files}
-        there = [folder for folder in folders if folder.is_dir()]
-        return awatch(*there, watch_filter=None, recursive=False, debounce=200, step=50)
-
-    def _state(self) -> tuple[object, ...]:
-        return tuple(_content(file) for file in self._files)
-
-    async def _settled(self) -> None:
-        state = self._state()
-        for _ in range(10):
+    async def _settled(self) -> tuple[Stamp, ...]:
+        stamps = self._look()
+        for _ in range(5):
             await asyncio.sleep(SETTLE)
-            before, state = state, self._state()
-            if state == before:
-                return
+            before, stamps = stamps, self._look()
+            if stamps == before:
+                break
+        return stamps
+
+    def _look(self) -> tuple[Stamp, ...]:
+        return tuple(map(_stamp, self._files))
+
+    def _read(self) -> tuple[bytes | None, ...]:
+        return tuple(map(_content, self._files))
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        # Through symlinks. The change time is there for copies that keep the modification time of another
+        # file.
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _content(file: Path) -> bytes | None:
@@ -90,6 +125,6 @@ def _content(file: Path) -> bytes | None:
 
 
 def _say_what_needs_a_restart(before: Policy, after: Policy) -> None:
-    for name in ("host", "port", "cors_origins", "max_body_mb"):
+    for name in ("host", "port", "cors_origins", "signing_key"):
         if getattr(before.server, name) != getattr(after.server, name):
             log.warning("[server] %s changed: it takes effect at the next start", name)

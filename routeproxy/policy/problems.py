@@ -107,12 +107,12 @@ class Report:
         try:
             self.document = tomli.loads(self.map.text)
         except tomli.TOMLDecodeError as error:
-            self._shown = Map(_LITERAL_KEY.sub(lambda m: m[1] + "•" * len(m[2]), self.map.text))
+            self._shown = _masked(self.map)
             hint = "text needs quotes around it" if error.msg == "Invalid value" else None
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
             raise self.refused() from None
         self.map = Map.of(self.map.text)
-        self._shown = Map(_mask_keys(self.map))
+        self._shown = _masked(self.map)
         return self.document
 
     def error(
@@ -160,9 +160,14 @@ class Report:
             key=key,
         )
 
-    def faulty(self, path: Path) -> bool:
-        """Whether an error was found at `path` or below, so that nothing more need be said about it."""
-        return any(p.severity == "error" and p.path[: len(path)] == path for p in self._problems)
+    def faulty(self, path: Path, *codes: Code) -> bool:
+        """Whether an error (of one of `codes`) was found at `path` or below, so that no more need be said."""
+        return any(
+            problem.severity == "error"
+            and problem.path[: len(path)] == path
+            and problem.code in (codes or Code)
+            for problem in self._problems
+        )
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -234,23 +239,39 @@ def one_of(words: Iterable[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
 
 
-_SECRET_KEYS = {"api_key", "signing_key"}
-_REFERENCE = re.compile(r"""(?:env:|file:|none\b|client\b)""")
-_LITERAL_KEY = re.compile(r"""((?:api|signing)_key["']?\s*=\s*\[?\s*["']+)(?!env:|file:)([^"'\n]+)""")
+# A misspelt `apikey` holds a key all the same.
+_SECRET_NAME = re.compile(r"key|secret|passw|authorization", re.IGNORECASE)
+_REFERENCE = re.compile(r"""["']*(?:env:|file:|none\b|client\b)""")
+_USER_IN_ADDRESS = re.compile(r"""(://)([^/@\s"']+)(?=@)""")
+_AFTER_SECRET_NAME = re.compile(
+    r"""((?:key|secret|passw|authorization)[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:)([^"'\n]+)""",
+    re.IGNORECASE,
+)
 
 
-def _mask_keys(map: Map) -> str:
-    """The text with literal keys blotted out: an excerpt of it ends up in build logs."""
-    text = map.text
+def _masked(map: Map) -> Map:
+    """The text with literal keys and passwords blotted out: excerpts of it end up in build logs.
+
+    Where the text could not be parsed there are no values to go by, only what stands behind a telling name.
+    """
+    text = _USER_IN_ADDRESS.sub(_blot_second, map.text)
+    if not map.values:
+        return Map(_AFTER_SECRET_NAME.sub(_blot_second, text))
     for path, (start, end) in map.values.items():
-        key = path[-2] if isinstance(path[-1], int) else path[-1]
-        if (
-            key in _SECRET_KEYS
-            and text[start] in "\"'"
-            and not _REFERENCE.match(text[start:end].lstrip("\"'"))
-        ):
-            text = text[:start] + re.sub(r"[^\n]", "•", text[start:end]) + text[end:]
-    return text
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        value = text[start:end]
+        if value[0] in "\"'" and _SECRET_NAME.search(name) and not _REFERENCE.match(value):
+            text = text[:start] + _blotted(value) + text[end:]
+    return Map(text)
+
+
+def _blot_second(match: re.Match[str]) -> str:
+    return match[1] + _blotted(match[2])
+
+
+def _blotted(text: str) -> str:
+    """As long as before, so that carets below it stand right."""
+    return re.sub(r"[^\n]", "•", text)
 
 
 def _lower_first(text: str) -> str:

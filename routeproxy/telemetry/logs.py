@@ -100,6 +100,13 @@ class Lines(logging.Formatter):
 
     _second = (0, "")
 
+    def format(self, record: logging.LogRecord) -> str:
+        # The console and the file show the same line: it is put together once.
+        line: str | None = record.__dict__.get("line")
+        if line is None:
+            line = record.__dict__["line"] = super().format(record)
+        return line
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         second, text = self._second
         if int(record.created) != second:

@@ -1,8 +1,9 @@
 """A tool call's arguments, as they arrive: what of them may be shown already, and what they are in the end.
 
-They should come as pieces of one JSON object's text. They also come as an object, as JSON in a JSON string, each time from the start
-(snapshots), once more at the end, with a brace too many or too few, and after a first `{}` that means nothing (wire.md §2.5, 8). What is
-shown cannot be taken back, so a piece is shown at once only if no later one can change its meaning.
+They should come as pieces of one JSON object's text. They also come as an object, as JSON in a JSON string,
+each time from the start (snapshots), once more at the end, with a brace too many or too few, and after a first
+`{}` that means nothing (wire.md §2.5, 8). What is shown cannot be taken back, so a piece is shown at once only
+if no later one can change its meaning.
 """
 
 import json
@@ -20,18 +21,20 @@ _DEEPEST = 100
 
 class Arguments:
     def __init__(self) -> None:
-        self._text = ""
+        self._pieces: list[str] = []
+        self._begins = ""
+        """The first character that is not white space."""
+        self._snapshot: str | None = None
+        """The last piece, while each has begun with the one before: snapshots, or an unlucky split."""
         self._object: dict[str, Any] | None = None
         self._reader = _ObjectReader()
-        self._read = ""
-        self._unread = ""
-        self._shown = 0
-        self._snapshot: str | None = ""
-        """The last piece, as long as each began with the one before: they may be snapshots, or a deeply unlucky split."""
+        self._unread: list[str] = []
+        self._ready = ""
+        self._shown: list[str] = []
 
     @property
     def empty(self) -> bool:
-        return not self._text and self._object is None
+        return not self._pieces and self._object is None
 
     @property
     def complete(self) -> bool:
@@ -44,7 +47,7 @@ class Arguments:
     def is_followed_by(self, value: Any) -> bool:
         """Whether `value` can only be the arguments of the next call."""
         piece = _as_text(value)
-        return bool(piece.strip()) and (self._object is not None or not piece.startswith(self._text))
+        return bool(piece.strip()) and (self._object is not None or not piece.startswith(self._text()))
 
     def add(self, value: Any) -> None:
         if isinstance(value, dict):
@@ -53,56 +56,62 @@ class Arguments:
         piece = _as_text(value)
         if not piece:
             return
-        if self._text and self._snapshot is not None and piece.startswith(self._snapshot):
-            # '{"a":' and then '{"a":1}' may be snapshots, or the beginning of {"a":{"a":1}}: what follows will tell.
+        if not self._pieces or (self._snapshot is not None and piece.startswith(self._snapshot)):
+            # '{"a":' and '{"a":1}' may be snapshots, or begin {"a":{"a":1}}: what follows will tell.
             self._snapshot = piece
         else:
-            self._snapshot = None if self._text else piece
-        self._text += piece
-        self._unread += piece
+            self._snapshot = None
+        self._begins = self._begins or piece.lstrip()[:1]
+        self._pieces.append(piece)
+        self._unread.append(piece)
         if self._is_plain():
-            self._read += self._reader.read(self._unread)
-            self._unread = ""
+            self._ready += self._reader.read("".join(self._unread))
+            self._unread.clear()
 
     def take(self) -> str:
         """What has become fit to be shown."""
-        if not self._is_plain() or not _OPENING.match(self._read):
+        if not self._is_plain() or not (self._shown or _OPENING.match(self._ready)):
             return ""
-        shown, self._shown = self._shown, len(self._read)
-        return self._read[shown:]
+        ready, self._ready = self._ready, ""
+        self._shown.append(ready)
+        return ready
 
     def settle(self) -> str | None:
-        """What is left to show at the end of the call; `None` if that would not make an object, and no repair suggests itself."""
+        """What is left to show at the end; `None` if that makes no object, nor can be repaired."""
         whole = self._whole() or self._repaired()
-        if whole is None or not whole.startswith(self._read[: self._shown]):
+        shown = "".join(self._shown)
+        if whole is None or not whole.startswith(shown):
             return None
-        return whole[self._shown :] if whole.strip() not in _NOTHING else ""
+        return whole[len(shown) :] if whole.strip() not in _NOTHING else ""
 
     def _is_plain(self) -> bool:
         """Pieces of an object's text, as they should be."""
-        one_piece = self._snapshot is None or self._snapshot == self._text
-        return one_piece and self._object is None and self._text.lstrip()[:1] == "{"
+        may_be_snapshots = self._snapshot is not None and len(self._pieces) > 1
+        return self._begins == "{" and self._object is None and not may_be_snapshots
+
+    def _text(self) -> str:
+        return "".join(self._pieces)
 
     def _whole(self) -> str | None:
         if self._object is not None:
-            return json.dumps(self._object, separators=(",", ":"), default=str)
-        text = self._text.strip()
-        if text in _NOTHING:
+            return _object_in(_dumped(self._object))
+        text, snapshot = self._text(), self._snapshot or ""
+        if text.strip() in _NOTHING:
             return "{}"
-        candidates = [self._text, self._snapshot or "", *_unwrapped(text), *_unwrapped(self._snapshot or "")]
+        candidates = (text, snapshot, _unwrapped(text), _unwrapped(snapshot))
         return next((whole for candidate in candidates if (whole := _object_in(candidate)) is not None), None)
 
     def _repaired(self) -> str | None:
-        """With the closing braces that are missing, if what stands before them is finished. A number may have been cut."""
+        """With the missing brackets, if what stands before them is finished. A number may have been cut."""
         reader = _ObjectReader()
-        read = reader.read(self._text)
-        if not self._text.lstrip().startswith("{") or read.rstrip()[-1:].isdigit():
+        read = reader.read(self._text())
+        if self._begins != "{" or reader.ended or read.rstrip()[-1:].isdigit():
             return None
         return _object_in(read + "".join(reversed(reader.open)))
 
 
 class _ObjectReader:
-    """Follows the text of an object to its end. Escapes what may not stand in a JSON string as it is, though models put it there."""
+    """Follows an object's text to its end; escapes what models put into JSON strings that may not be there."""
 
     _MARKS = re.compile(r'["\\{}\[\]\x00-\x1f\ud800-\udfff]')
 
@@ -172,17 +181,24 @@ def _is_object(text: str) -> bool:
     return True
 
 
-def _unwrapped(text: str) -> tuple[str, ...]:
+def _unwrapped(text: str) -> str:
     """What is in `text`, if it is a JSON string."""
-    if not text.startswith('"'):
-        return ()
+    if not text.lstrip().startswith('"'):
+        return ""
     try:
-        return (str(json.loads(text, strict=False)),)
+        return str(json.loads(text, strict=False))
     except ValueError:
-        return ()
+        return ""
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return json.dumps(value, default=str) if value else ""
+    return _dumped(value) if value else ""
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        return "?"

@@ -1,4 +1,4 @@
-"""Tool calls, put together from pieces that arrive in any order and shape. Which of them is shown when is the stream's business."""
+"""Tool calls, put together from pieces of any order and shape. The stream decides what is shown when."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from routeproxy.translate.arguments import Arguments
 
 
 class Calls:
-    """The calls of one answer. Back ends tell them apart by `index`, or by `id`, or only by the order in which they come."""
+    """The calls of one answer, told apart by `index`, by `id`, or only by the order in which they come."""
 
     def __init__(self) -> None:
         self._all: list[Call] = []

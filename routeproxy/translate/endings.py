@@ -1,4 +1,4 @@
-"""How answers end: stop reasons, usage and failures, from the words of chat back ends to those of the Messages API (wire.md §2.6–2.8)."""
+"""How answers end: stop reasons, usage and failures in the Messages API's words (wire.md §2.6–2.8)."""
 
 from typing import Any, Literal
 
@@ -65,9 +65,9 @@ _NO_COMPLETION_DETAILS = CompletionTokensDetails()
 
 
 def usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str | None) -> Usage:
-    """What the back end reported, in the API's terms: cached tokens are no part of `input_tokens`, reasoning is one of the output.
+    """What the back end reported, in the API's terms: `input_tokens` is without the cached ones.
 
-    Back ends that don't know a number say 0 or nothing: neither is passed on.
+    A back end that does not know a number says 0 or nothing: neither is passed on.
     """
     reported = reported or CompletionUsage()
     of_prompt = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
@@ -136,7 +136,7 @@ TYPE_OF_WORD = {
     "not_found_error": "not_found_error",
     "model_not_found": "not_found_error",
 }
-"""By `error.type` or `error.code`, in lower case, of an error inside a stream. Anything else is an `api_error`."""
+"""By `type`, `code` or `status`, in lower case, of an error inside a stream. The rest is `api_error`."""
 
 
 def failure(error: Any) -> Error:

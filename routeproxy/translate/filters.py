@@ -1,12 +1,13 @@
-"""Filters that an answer's text runs through as it arrives. The same text gives the same result, however it is cut into pieces.
+"""Filters that an answer's text runs through as it arrives. How it is cut into pieces makes no difference.
 
-A filter holds back only what the next piece could turn into something else: at most the beginning of a tag, or a call being written.
+A filter holds back only what the next piece could turn into something else: the beginning of a tag, or a call
+that is being written.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -124,7 +125,7 @@ class EscapeNewlines:
 
 
 class StopStrings:
-    """Finds the stop strings that the back end was not told. Of several, the one that is complete first ends the answer, as it would there."""
+    """Finds stop strings that the back end was not told. The one that is complete first ends the answer."""
 
     def __init__(self, stop_strings: Sequence[str]) -> None:
         self._stop_strings = stop_strings
@@ -150,12 +151,16 @@ class StopStrings:
 
 
 class TextToolCalls:
-    """Calls in the forms that open models were trained on: Hermes' and Qwen's `<tool_call>`, Llama's `<function=…>`, Mistral's `[TOOL_CALLS]`.
+    """Calls in the forms that open models were trained on: Hermes and Qwen, Llama, Mistral.
 
     What looks like a call but cannot be read, or names no tool, stays text.
     """
 
-    _ENDS = {"<tool_call>": "</tool_call>", "<function=": "</function>", "[TOOL_CALLS]": None}
+    _ENDS: ClassVar[dict[str, str | None]] = {
+        "<tool_call>": "</tool_call>",
+        "<function=": "</function>",
+        "[TOOL_CALLS]": None,
+    }
 
     def __init__(self, is_tool: Callable[[str], bool]) -> None:
         self._is_tool = is_tool
@@ -239,5 +244,11 @@ def _dumps(value: Any) -> str:
 
 def _begun(text: str, tags: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the beginning of a tag."""
-    longest = min(len(text), max(map(len, tags)) - 1)
-    return next((n for n in range(longest, 0, -1) if any(tag.startswith(text[-n:]) for tag in tags)), 0)
+    most = 0
+    for tag in tags:
+        at = text.find(tag[0], max(0, len(text) - len(tag) + 1))
+        while at >= 0 and not tag.startswith(text[at:]):
+            at = text.find(tag[0], at + 1)
+        if at >= 0:
+            most = max(most, len(text) - at)
+    return most

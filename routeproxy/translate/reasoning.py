@@ -1,4 +1,7 @@
-"""Where back ends put their reasoning, and what of it has to come back with the next request (`thinking.py` has the kinds of payload)."""
+"""Where back ends put their reasoning, and what of it has to come back with the next request.
+
+The kinds of payload are `thinking.py`'s.
+"""
 
 from typing import Any
 
@@ -18,10 +21,7 @@ def text_of(delta: Delta) -> str:
 
 
 def details_of(delta: Delta) -> list[dict[str, Any]]:
-    fields = delta.provider_specific_fields
-    return _objects(delta.reasoning_details) or (
-        _objects(fields.get("reasoning_details")) if isinstance(fields, dict) else []
-    )
+    return _objects(delta.reasoning_details)
 
 
 class Carried:

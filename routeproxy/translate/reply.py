@@ -1,4 +1,4 @@
-"""A whole completion becomes a whole message, by way of the stream that it would have been: so the two cannot differ."""
+"""A whole completion becomes a whole message by way of the stream it would have been: they cannot differ."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
-"""Chunks of a chat completion in, events of a Messages stream out. No I/O happens here, and nothing that a back end sends makes it raise.
+"""Chunks of a chat completion in, events of a Messages stream out. No I/O here, and no chunk makes it raise.
 
-A client sees one block after another; back ends mix text, reasoning and several tool calls as they like (wire.md §2.5). So at most one
-block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its id or for the call before it, text for a call
-whose arguments are not finished.
+A client sees one block after another; back ends mix text, reasoning and several tool calls as they like (wire.md
+§2.5). So at most one block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its
+id or for the call before it, text for a call whose arguments are not finished.
 """
 
 from collections.abc import Callable
@@ -140,8 +140,8 @@ class StreamTranslator:
     def finish(self, *, finish_reason_seen: bool = True, done: bool = False) -> list[Event]:
         """There are no more chunks.
 
-        `finish_reason_seen=False`: the finish reason in them was made up on the way (LiteLLM does that). `done`: the back end said that it
-        was done, so that its answer is whole even without a finish reason.
+        `finish_reason_seen=False`: the finish reason in them was made up on the way (LiteLLM does that). `done`:
+        the back end said that it was done, so that its answer is whole even without a finish reason.
         """
         if self._ended:
             return []
@@ -200,11 +200,11 @@ class StreamTranslator:
     def _hear(self, text: str) -> None:
         if self._half or text[-1:] >= "\ud800":
             text = self._joined(text)
-        if self._text_pipeline is None:
+        if self._text_pipeline is not None:
+            for piece in self._text_pipeline.feed(text):
+                self._play(piece)
+        elif text:
             self._play(text)
-            return
-        for piece in self._text_pipeline.feed(text):
-            self._play(piece)
 
     def _joined(self, text: str) -> str:
         """`text` with the half character before it, and without one at its end."""
@@ -216,11 +216,11 @@ class StreamTranslator:
     def _flush_text(self) -> None:
         """No text can continue what was held back of it."""
         half, self._half = self._half, ""
-        if self._text_pipeline is None:
+        if self._text_pipeline is not None:
+            for piece in self._text_pipeline.feed(half) + self._text_pipeline.flush():
+                self._play(piece)
+        elif half:
             self._play(half)
-            return
-        for piece in self._text_pipeline.feed(half) + self._text_pipeline.flush():
-            self._play(piece)
 
     def _hear_calls(self, deltas: tuple[ToolCallDelta, ...]) -> None:
         self._flush_text()
@@ -248,13 +248,12 @@ class StreamTranslator:
     def _say(self, text: str) -> None:
         if self._open.__class__ is not OpenText:
             text = self._blank + text
-            if not text or text.isspace():
+            if text.isspace():
                 self._blank = text
                 return
             self._blank = ""
             self._enter(OpenText(), TextBlock(""))
-        if text:
-            self._show(TextDelta(text), text)
+        self._show(TextDelta(text), text)
 
     def _think(self, thought: Thought) -> None:
         if self._transforms.thinking == "text":
@@ -430,7 +429,8 @@ class StreamTranslator:
         self._ended = True
 
     def _stop(self) -> Stop | Error:
-        reason = endings.stop_reason("stop" if self._stop_string else self._finish_reason)
+        stopped = self._stop_string is not None and OpenCall not in self._shown
+        reason = endings.stop_reason("stop" if stopped else self._finish_reason)
         usable = OpenText in self._shown or OpenCall in self._shown
         if reason == "failed" or (self._undeclared and not usable):
             problem = f"upstream failed: {self._finish_reason}" if reason == "failed" else self.warnings[-1]
@@ -438,7 +438,7 @@ class StreamTranslator:
                 return error_event("api_error", problem)
             self.warnings.append(problem)
             reason = "end_turn"
-        if self._refusal:
+        if self._refusal and reason not in endings.CUT_SHORT:
             reason = "refusal"
         if reason == "refusal":
             return Stop(reason, stop_details=StopDetails(explanation=self._refusal or None))

@@ -12,19 +12,35 @@ LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
 
-def edits(body: bytes, params: Params, also: Mapping[str, Any] | None = None, drop: frozenset[str] = frozenset()) -> list[Edit]:
-    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, which no parameter may override."""
+def edits(
+    body: bytes,
+    params: Params,
+    also: Mapping[str, Any] | None = None,
+    drop: frozenset[str] = frozenset(),
+    extra_body: Mapping[str, Any] | None = None,
+) -> list[Edit]:
+    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body` merged into what is there."""
     present = members(body)
-    values: dict[str, Any] = {name: value for name, value in params.default.items() if _absent(body, present, name)}
+    values: dict[str, Any] = {
+        name: value for name, value in params.default.items() if _value(body, present, name) is None
+    }
     values |= params.set
     for name, most in params.cap.items():
         asked = values.get(name, _value(body, present, name))
-        if not isinstance(asked, int | float) or asked > most:
+        if isinstance(asked, int | float) and asked > most:
             values[name] = most
-    gone = {name for name in {*params.drop, *drop} if name in present}
-    values = {name: value for name, value in values.items() if name not in params.drop} | dict(also or {})
-    if "max_tokens" in values and "thinking" in present and "thinking" not in values:
-        values |= _budget_below(values["max_tokens"], _value(body, present, "thinking"))
+    values = {name: value for name, value in values.items() if name not in params.drop}
+    if "max_tokens" in values or "thinking" in values:
+        values |= _budget_below(
+            values.get("max_tokens", _value(body, present, "max_tokens")),
+            values.get("thinking", _value(body, present, "thinking")),
+        )
+    values |= also or {}
+    gone = (params.drop | drop) & present.keys() - values.keys()
+    for name, extra in (extra_body or {}).items():
+        there = None if name in gone else values.get(name, _value(body, present, name))
+        values[name] = merged(there, extra)
+    gone -= values.keys()
     return set_members(body, {name: msgspec.json.encode(value) for name, value in values.items()}, gone)
 
 
@@ -36,18 +52,15 @@ def merged(one: Any, other: Any) -> Any:
 
 
 def _value(body: bytes, present: Mapping[str, Member], name: str) -> Any:
+    """What the client wrote; `null` is the same as nothing."""
     return msgspec.json.decode(body[slice(*present[name].value)]) if name in present else None
-
-
-def _absent(body: bytes, present: Mapping[str, Member], name: str) -> bool:
-    return name not in present or body[slice(*present[name].value)] == b"null"
 
 
 def _budget_below(max_tokens: Any, thinking: Any) -> dict[str, Any]:
     """A thinking budget must stay below `max_tokens`, or the request is refused."""
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    if not isinstance(budget, int) or not isinstance(max_tokens, int) or budget < max_tokens:
+    if not isinstance(budget, int) or not isinstance(max_tokens, int | float) or budget < max_tokens:
         return {}
     if max_tokens <= LEAST_BUDGET:
         return {"thinking": {"type": "disabled"}}
-    return {"thinking": {**thinking, "budget_tokens": max_tokens - 1}}
+    return {"thinking": {**thinking, "budget_tokens": int(max_tokens) - 1}}

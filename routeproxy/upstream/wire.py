@@ -3,16 +3,17 @@ back when it went wrong are decided and seen here, whatever LiteLLM makes of the
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 import msgspec
-from yarl import URL
 
-from routeproxy import __version__
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response
@@ -20,10 +21,10 @@ from routeproxy.upstream.http import Client, failure_of
 from routeproxy.upstream.params import merged
 from routeproxy.upstream.providers import NO_KEY, Manner
 
-CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 LONGEST_ERROR_BODY = 2**18
 
-# What LiteLLM and OpenAI's client say of themselves, and what they find for themselves in the environment.
+# What LiteLLM and OpenAI's client say of themselves, or find for themselves in the environment.
 _OF_THE_LIBRARIES = frozenset(
     {
         "accept-encoding",
@@ -38,8 +39,25 @@ _OF_THE_LIBRARIES = frozenset(
         "x-title",
     }
 )
+# Headers of a connection, not of a request: a rule that forwards them would break the one that we make.
+_OF_A_CONNECTION = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _DECODED_BY_NOW = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
+_FINISH_REASON = re.compile(rb'(?<!\\)"(?:finish_reason|finishReason)"\s*:\s*"(\w+)"')
+_LONGEST_FINISH_REASON = 80
 
 current: ContextVar["Wire | None"] = ContextVar("current", default=None)
 """The call on whose behalf LiteLLM is at work. A variable of the context, because few of its paths pass a client on to the end."""
@@ -52,26 +70,31 @@ class Wire:
         self._client = client
         self._call = call
         self._manner = manner
-        self._answers: list[aiohttp.ClientResponse] = []
+        self._answers = AsyncExitStack()
         self.failure: UpstreamFailure | None = None
         """What went wrong with the last request, if anything did."""
+        self.finish_reason: str | None = None
+        """As the back end wrote it: LiteLLM rewrites those that it does not know."""
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        target = self._call.target
         provider = self.at(request.url)
-        self.failure = None
+        if request.method != "POST":
+            raise self._refused(f"{request.method} {request.url.path} is not sent for a chat")
+        self.failure = self.finish_reason = None
         body = await request.aread()
         try:
-            answer = await self._client.session(provider).request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                data=self._completed(body) or None,
-                headers=self._headers(request.headers),
-                **self._client.options(provider, target.timeouts.connect),
+            answer = await self._answers.enter_async_context(
+                self._client.post(
+                    provider,
+                    str(request.url),
+                    body=self._completed(body, request.url.path),
+                    headers=self._headers(request.headers),
+                    connect=self._call.target.timeouts.connect,
+                )
             )
-            self._answers.append(answer)
+            self._answers.callback(answer.close)
             if not 200 <= answer.status < 300:
-                return await self._refused(answer, request)
+                return await self._failed(answer, request)
         except (aiohttp.ClientError, OSError) as error:
             # Not a ConnectError: LiteLLM would try that one again by itself.
             raise self.broken(error, httpx.TransportError) from error
@@ -79,23 +102,26 @@ class Wire:
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request
         )
 
-    def let_go(self) -> None:
-        for answer in self._answers:
-            answer.close()
-        self._answers.clear()
+    async def let_go(self) -> None:
+        await self._answers.aclose()
 
     def at(self, url: httpx.URL) -> Provider:
-        """The provider, at the address that is really asked, which must be its own."""
+        """The provider at the address that is asked, which must be its own."""
         provider = self._call.target.provider
         if provider.base_url is None:
             return msgspec.structs.replace(provider, base_url=str(url))
         own = urlsplit(provider.base_url)
         if (own.scheme, own.netloc) != (url.scheme, url.netloc.decode()):
-            self.failure = UpstreamFailure(
-                "connection", f"a request for {provider.name} would have gone to {url.host}, which is not its base_url"
-            )
-            raise httpx.UnsupportedProtocol("not the provider's own address")
+            raise self._refused(f"a request would have gone to {url.host}, which is not its base_url")
         return provider
+
+    def broken(self, error: BaseException, kind: type[httpx.TransportError]) -> httpx.TransportError:
+        self.failure = failure_of(error, self._call.target.provider.name)
+        return kind(self.failure.message)
+
+    def _refused(self, why: str) -> httpx.TransportError:
+        self.failure = UpstreamFailure("connection", f"the back end {self._call.target.provider.name}: {why}")
+        return httpx.UnsupportedProtocol(why)
 
     def _headers(self, written: httpx.Headers) -> dict[str, str]:
         call, provider = self._call, self._call.target.provider
@@ -104,52 +130,57 @@ class Wire:
             for name, value in written.items()
             if name not in _OF_THE_LIBRARIES and not name.startswith("x-stainless-")
         }
-        if self._manner.sends_key:
-            for name in CREDENTIALS & headers.keys():
-                if call.key is None or call.key not in headers[name]:
-                    del headers[name]
-        elif call.key is None:
-            headers = {name: value for name, value in headers.items() if NO_KEY not in value}
+        for name in CREDENTIALS:
+            if name in headers and not self._may_send(headers[name]):
+                del headers[name]
+        headers["accept-encoding"] = "identity"
         if organization := provider.options.get("organization"):
-            headers["openai-organization"] = str(organization)
-        headers |= {"user-agent": f"routeproxy/{__version__}", "accept-encoding": "identity"}
+            headers["openai-organization"] = organization
         inbound = call.exchange.inbound.headers
-        headers |= {name: ",".join(inbound[name]) for name in provider.forward if name in inbound and name not in _HOP}
+        headers |= {
+            name: ",".join(inbound[name])
+            for name in provider.forward
+            if name in inbound and name not in _OF_A_CONNECTION
+        }
         return headers | {name.lower(): value for name, value in provider.headers.items()}
 
-    def _completed(self, body: bytes) -> bytes:
+    def _may_send(self, credential: str) -> bool:
+        if not self._manner.sends_key:
+            return NO_KEY not in credential
+        return self._call.key is not None and self._call.key in credential
+
+    def _completed(self, body: bytes, path: str) -> bytes:
         """`body` with what the rules add to it, in the back end's own shape."""
-        target = self._call.target
-        options = self._manner.body_of(target.provider.options)
-        decision = self._call.exchange.decision
-        hard = self._manner.without_fallback if decision is not None and not decision.fallback.enabled else {}
-        if not (target.params.extra_body or options or hard) or not body.startswith(b"{"):
+        target, decision = self._call.target, self._call.exchange.decision
+        added: list[Mapping[str, Any]] = [self._manner.body_of(target.provider.options), target.params.extra_body]
+        if decision is not None and not decision.fallback.enabled:
+            added.append(self._manner.without_fallback)
+        if path.endswith("/responses"):
+            added.append({"store": False})  # nothing refers to it later, and it is somebody's conversation
+        if not any(added) or not body.startswith(b"{"):
             return body
-        completed = merged(merged(merged(json.loads(body), options), target.params.extra_body), hard)
-        return msgspec.json.encode({name: value for name, value in completed.items() if value is not None or name not in hard})
+        completed = json.loads(body)
+        for addition in added:
+            completed = merged(completed, addition)
+        # A field that is taken out stands as `None` in the table.
+        return msgspec.json.encode({name: value for name, value in completed.items() if value is not None})
 
-    async def _refused(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+    async def _failed(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
         target = self._call.target
+        body = b""
         if 300 <= answer.status < 400:
-            words = f"the back end {target.provider.name} answered with a redirect, which is never followed"
-            self.failure = UpstreamFailure("connection", words)
-            answer.close()
-            return httpx.Response(answer.status, headers=_headers_of(answer), content=b"", request=request)
-        body = await answer.content.read(LONGEST_ERROR_BODY)
-        while not answer.content.at_eof() and len(body) < LONGEST_ERROR_BODY:
-            body += await answer.content.read(LONGEST_ERROR_BODY)
-        self.failure = from_response(
-            answer.status,
-            {name.lower(): value for name, value in answer.headers.items()},
-            body.decode("utf-8", "replace"),
-            provider=target.provider.name,
-            model=target.model,
-        )
+            self._refused("answered with a redirect, which is never followed")
+        else:
+            while not answer.content.at_eof() and len(body) < LONGEST_ERROR_BODY:
+                body += await answer.content.read(LONGEST_ERROR_BODY)
+            self.failure = from_response(
+                answer.status,
+                {name.lower(): value for name, value in answer.headers.items()},
+                body.decode("utf-8", "replace"),
+                provider=target.provider.name,
+                model=target.model,
+            )
         return httpx.Response(answer.status, headers=_headers_of(answer), content=body, request=request)
-
-    def broken(self, error: BaseException, kind: type[httpx.TransportError]) -> httpx.TransportError:
-        self.failure = failure_of(error, self._call.target.provider.name)
-        return kind(self.failure.message)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -158,8 +189,12 @@ class _Body(httpx.AsyncByteStream):
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        before = b""
         try:
             async for data in self._answer.content.iter_any():
+                if reasons := _FINISH_REASON.findall(before + data):
+                    self._wire.finish_reason = reasons[-1].decode()
+                before = data[-_LONGEST_FINISH_REASON:]
                 yield data
         except (aiohttp.ClientError, OSError) as error:
             raise self._wire.broken(error, httpx.ReadError) from error
@@ -174,7 +209,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         wire = current.get()
         if wire is None:
-            raise httpx.UnsupportedProtocol("nobody asked for this")
+            raise httpx.UnsupportedProtocol("no call asked for this")
         return await wire.send(request)
 
 
@@ -200,12 +235,5 @@ def _on_a_loop() -> bool:
     return True
 
 
-# Headers of a connection, not of a request: a rule that forwards them would break the one that we make.
-_HOP = frozenset(
-    "accept-encoding connection content-encoding content-length expect host keep-alive te transfer-encoding upgrade".split()
-)
-
-
 def _headers_of(answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
     return [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED_BY_NOW]
-

@@ -1,14 +1,15 @@
-"""Our ASGI response. It owns the wait as well as the writing: a client that leaves is noticed at once, before and after the first token,
-and the back end is let go with it (style.md §2.3 has what goes wrong with Litestar's own)."""
+"""Our ASGI response. It owns the wait as well as the writing: a client that leaves is noticed at once, before
+and after the first token, and the back end is let go with it (style.md §2.3 has what goes wrong with
+Litestar's own)."""
 
 import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
+from typing import Literal
 
 from litestar.types import Receive, Scope, Send
+from msgspec import Struct
 
 from routeproxy.exchange import Exchange, Part
 from routeproxy.messages.errors import ApiError, error_body
@@ -17,11 +18,6 @@ from routeproxy.upstream.failures import UpstreamFailure
 
 log = logging.getLogger(__name__)
 
-HOLD = 8.0
-"""Seconds that a stream's 200 waits for the back end: until then a failure can still be an HTTP status, which clients retry."""
-PING_EVERY = 10.0
-"""Seconds of silence before a `ping`."""
-
 STREAM_HEADERS = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -29,63 +25,91 @@ STREAM_HEADERS = (
 )
 JSON_HEADERS = (("content-type", "application/json"),)
 
+LEFT = 499
+"""What the log shows of a client that left before its answer began. nginx says so too, and nobody gets to see
+it."""
+
+SHUTDOWN = 2.0
+"""Seconds in which a client must take the end of its answer when the server stops."""
+
+
+class Patience(Struct, frozen=True):
+    """Seconds of silence before something is said."""
+
+    hold: float = 8.0
+    """A stream's 200 waits so long for the back end: until then a failure can still be an HTTP status, which
+    clients retry."""
+    ping: float = 10.0
+
 
 class Live:
-    """The answers that are being written, so that a shutdown can end them properly."""
+    """The answers that are being written, so that a shutdown can wait for them, and end them properly."""
 
     def __init__(self) -> None:
         self.draining = False
-        self._over: asyncio.Future[None] | None = None
-        self._count = 0
-
-    @property
-    def over(self) -> asyncio.Future[None]:
-        if self._over is None:
-            self._over = asyncio.get_running_loop().create_future()
-        return self._over
+        self.answers: set[Answer] = set()
 
     def __len__(self) -> int:
-        return self._count
-
-    @contextlib.contextmanager
-    def one_more(self) -> Iterator[None]:
-        self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
+        return len(self.answers)
 
     def end_all(self) -> None:
         """Every answer that is still open ends now, with an `error` event or a 503."""
-        if not self.over.done():
-            self.over.set_result(None)
+        for answer in tuple(self.answers):
+            answer.stop("shutdown")
 
 
 class Answer:
-    """`parts` written to the client as they come. `done` is called once, after the last byte or the client's leave."""
+    """`parts` written to the client as they come. `done` is called once, after the last byte or the client's
+    leave."""
 
     def __init__(
-        self, exchange: Exchange, parts: AsyncIterator[Part], live: Live, done: Callable[[Exchange], None]
+        self,
+        exchange: Exchange,
+        parts: AsyncIterator[Part],
+        live: Live,
+        done: Callable[[Exchange], None],
+        patience: Patience,
     ) -> None:
         self._exchange = exchange
         self._parts = parts
         self._live = live
         self._done = done
-        self._started = False
-        self._last_write = time.monotonic()
+        self._patience = patience
+        self._state: Literal["waiting", "streaming", "complete"] = "waiting"
+        self._stopped_by: Literal["client", "shutdown"] | None = None
+        # A ping must not come between the headers and the first frame, nor queue behind what a slow client
+        # does not read.
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
         self._send = send
-        with self._live.one_more():
+        self._now = loop.time
+        self._last_write = loop.time()
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._live.answers.add(self)
+        watch = loop.create_task(self._watch(receive))
+        try:
             try:
-                async with asyncio.TaskGroup() as tasks:
-                    left = tasks.create_task(_client_leaves(receive))
-                    pump = tasks.create_task(self._pump())
-                    await self._watch(left, pump)
-                    pump.cancel()
-                    left.cancel()
-            finally:
-                self._done(self._exchange)
+                await self._pump()
+            except asyncio.CancelledError:
+                if self._stopped_by is None:
+                    raise
+                task.uncancel()
+            if self._stopped_by is not None and self._state != "complete":
+                await self._stopped()
+        finally:
+            self._task = None
+            watch.cancel()
+            self._live.answers.discard(self)
+            self._done(self._exchange)
+
+    def stop(self, by: Literal["client", "shutdown"]) -> None:
+        """Lets the back end go and ends the answer, once."""
+        if self._task is not None and self._stopped_by is None:
+            self._stopped_by = by
+            self._task.cancel()
 
     async def _pump(self) -> None:
         try:
@@ -96,68 +120,77 @@ class Answer:
         except ApiError as error:
             await self._fail(error)
         except Exception:
+            if self._stopped_by is not None:
+                return  # it fell over its own cancellation, for which nobody waits
             log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
             await self._fail(ApiError(500, "routeproxy failed on this request; its log says why"))
         else:
             await self._end()
 
-    async def _watch(self, left: "asyncio.Task[None]", pump: "asyncio.Task[None]") -> None:
-        """Returns when the answer is written or nobody wants it any more. Meanwhile silence is filled with pings."""
-        patience = HOLD
+    async def _watch(self, receive: Receive) -> None:
+        """Beside the pump: notices that the client leaves, and fills silence with pings."""
+        patience = self._patience.hold
         while True:
-            silence = time.monotonic() - self._last_write
-            timeout = max(0.0, patience - silence) if self._exchange.stream else None
-            done, _ = await asyncio.wait(
-                {left, pump, self._live.over}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-            if pump in done:
+            waits_until = self._last_write + patience if self._exchange.method == "messages" else None
+            try:
+                async with asyncio.timeout_at(waits_until):
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+            except TimeoutError:
+                silent = self._now() - self._last_write >= patience
+                if silent and self._exchange.stream and not self._turn.locked():
+                    await self._write(PING)
+                elif silent:
+                    self._last_write = self._now()
+                patience = self._patience.ping
+            else:
+                self.stop("client")
                 return
-            if left in done:
-                self._exchange.client_left = True
-                return
-            if self._live.over in done:
-                pump.cancel()
-                await asyncio.wait({pump})
-                await self._fail(ApiError(503, "routeproxy is shutting down"))
-                return
-            if time.monotonic() - self._last_write >= patience:
-                await self._write(PING)
-            patience = PING_EVERY
+
+    async def _stopped(self) -> None:
+        if self._stopped_by == "client":
+            self._exchange.client_left = True
+            self._exchange.status = self._exchange.status or LEFT
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN):
+                await self._fail(ApiError(503, "routeproxy is shutting down", headers={"retry-after": "1"}))
 
     # --- writing
 
     async def _write(self, data: bytes) -> None:
-        self._last_write = time.monotonic()
-        if self._exchange.stream:
-            if not self._started:
+        self._last_write = self._now()
+        if not self._exchange.stream:
+            await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
+            return
+        async with self._turn:
+            if self._state == "waiting":
+                self._state = "streaming"
                 await self._start(200, [*STREAM_HEADERS, *self._exchange.headers()])
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        else:
-            await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
 
     async def _end(self) -> None:
-        if self._started and self._exchange.stream:
+        if self._state == "streaming":
+            self._state = "complete"
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _fail(self, error: ApiError) -> None:
         exchange = self._exchange
         exchange.error = error.type
-        if self._started:
-            if exchange.stream:
-                await self._write(frame(error_event(error.type, error.message, exchange.request_id)))
-                await self._end()
-            return
-        await self._whole(*error_answer(error, exchange))
+        if self._state == "streaming":
+            await self._write(frame(error_event(error.type, error.message, exchange.request_id)))
+            await self._end()
+        elif self._state == "waiting":
+            await self._whole(*error_answer(error, exchange))
 
     async def _whole(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._state = "complete"
         await self._start(status, [*headers, ("content-length", str(len(body)))])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
-        self._started = True
         self._exchange.status = status
-        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
 
 
 def error_answer(error: ApiError, exchange: Exchange) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -169,6 +202,5 @@ def error_answer(error: ApiError, exchange: Exchange) -> tuple[int, list[tuple[s
     return error.status, [*JSON_HEADERS, *exchange.headers(), *error.headers.items()], body
 
 
-async def _client_leaves(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]

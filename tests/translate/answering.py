@@ -1,4 +1,4 @@
-"""Shorthands for tests of answers: chunks in, a transcript of the events out. Every answer goes through the checker of invariants."""
+"""Shorthands for tests of answers: chunks in, a transcript out, and every stream checked on the way."""
 
 import itertools
 from collections.abc import Sequence

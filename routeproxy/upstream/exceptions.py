@@ -1,0 +1,178 @@
+"""What LiteLLM's exceptions mean, and those of the libraries below it, in one table. By name: LiteLLM is imported late, and not here."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from routeproxy.messages.errors import STATUS_OF_TYPE
+from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error
+
+# A number is a status that the error stands for, and the back end's words are read with it; a word is the kind, whatever was said.
+MEANINGS: Mapping[str, int | Kind] = {
+    # LiteLLM's own
+    "litellm.AuthenticationError": 401,
+    "litellm.NotFoundError": 404,
+    "litellm.BadRequestError": 400,
+    "litellm.ImageFetchError": 400,
+    "litellm.VectorStoreSearchError": 400,
+    "litellm.UnprocessableEntityError": 422,
+    "litellm.Timeout": "timeout_first_token",
+    "litellm.PermissionDeniedError": 403,
+    "litellm.RateLimitError": 429,
+    "litellm.ContextWindowExceededError": "context_overflow",
+    "litellm.PaymentRequiredError": 402,
+    "litellm.RejectedRequestError": 400,
+    "litellm.ContentPolicyViolationError": "content_policy",
+    "litellm.ServiceUnavailableError": 503,
+    "litellm.BadGatewayError": 502,
+    "litellm.InternalServerError": 500,
+    "litellm.APIError": 500,
+    "litellm.APIConnectionError": 502,
+    "litellm.APIResponseValidationError": 502,
+    "litellm.JSONSchemaValidationError": 502,
+    "litellm.OpenAIError": 500,
+    "litellm.UnsupportedParamsError": 400,
+    "litellm.ModelNotMappedError": 400,
+    "litellm.BudgetExceededError": 402,
+    "litellm.InvalidRequestError": 400,
+    "litellm.MockException": 500,
+    "litellm.LiteLLMUnknownProvider": 400,
+    "litellm.GuardrailRaisedException": "content_policy",
+    "litellm.BlockedPiiEntityError": "content_policy",
+    "litellm.MidStreamFallbackError": 502,
+    "litellm.ModifyResponseException": 500,
+    "litellm.SensitiveDataRouteException": "content_policy",
+    # of OpenAI's client, below it
+    "openai.APIConnectionError": "connection",
+    "openai.APIError": 500,
+    "openai.APIResponseValidationError": 502,
+    "openai.APIStatusError": 500,
+    "openai.APITimeoutError": "timeout_first_token",
+    "openai.AuthenticationError": 401,
+    "openai.BadRequestError": 400,
+    "openai.ConflictError": 409,
+    "openai.ContentFilterFinishReasonError": "content_policy",
+    "openai.InternalServerError": 500,
+    "openai.InvalidWebhookSignatureError": 500,
+    "openai.LengthFinishReasonError": 500,
+    "openai.NotFoundError": 404,
+    "openai.OAuthError": 401,
+    "openai.OpenAIError": 500,
+    "openai.PermissionDeniedError": 403,
+    "openai.RateLimitError": 429,
+    "openai.UnprocessableEntityError": 422,
+    "openai.WebSocketConnectionClosedError": "connection",
+    "openai.WebSocketQueueFullError": "connection",
+    "openai._AmbiguousModuleClientUsageError": 500,
+    # and of httpx, below that
+    "httpx.CloseError": "connection",
+    "httpx.ConnectError": "connection",
+    "httpx.ConnectTimeout": "timeout_connect",
+    "httpx.CookieConflict": "connection",
+    "httpx.DecodingError": "connection",
+    "httpx.HTTPError": "connection",
+    "httpx.HTTPStatusError": 500,
+    "httpx.InvalidURL": "connection",
+    "httpx.LocalProtocolError": "connection",
+    "httpx.NetworkError": "connection",
+    "httpx.PoolTimeout": "timeout_connect",
+    "httpx.ProtocolError": "connection",
+    "httpx.ProxyError": "connection",
+    "httpx.ReadError": "connection",
+    "httpx.ReadTimeout": "timeout_idle",
+    "httpx.RemoteProtocolError": "connection",
+    "httpx.RequestError": "connection",
+    "httpx.RequestNotRead": "server_error",
+    "httpx.ResponseNotRead": "server_error",
+    "httpx.StreamClosed": "connection",
+    "httpx.StreamConsumed": "server_error",
+    "httpx.StreamError": "connection",
+    "httpx.TimeoutException": "timeout_idle",
+    "httpx.TooManyRedirects": "connection",
+    "httpx.TransportError": "connection",
+    "httpx.UnsupportedProtocol": "connection",
+    "httpx.WriteError": "connection",
+    "httpx.WriteTimeout": "timeout_idle",
+    # What LiteLLM is given in a shape that it cannot read, or breaks over by itself.
+    "builtins.TimeoutError": "timeout_idle",
+    "builtins.OSError": "connection",
+    "builtins.Exception": 500,
+}
+
+# An exception's own status counts more than the class for these: they stand for whatever had no class of its own.
+_BY_STATUS = frozenset({"litellm.APIError", "litellm.OpenAIError", "openai.APIError", "openai.APIStatusError"})
+
+
+def failure_of(error: BaseException, *, provider: str, model: str) -> UpstreamFailure:
+    """The failure that an exception of LiteLLM stands for."""
+    meaning, name = _meaning(error)
+    said = _said(error)
+    words = str(said.get("message") or getattr(error, "message", None) or error).partition("\nTraceback")[0]
+    code = " ".join(str(said.get(key) or "") for key in ("code", "type", "status")).strip()
+    if isinstance(meaning, str):
+        if meaning == "context_overflow":
+            return from_error(400, words, provider=provider, model=model, code="context_length_exceeded")
+        if meaning == "content_policy":
+            return from_error(400, words, provider=provider, model=model, code="content_policy")
+        return UpstreamFailure(meaning, f"the back end {provider} {_HOW[meaning]}")
+    status = _status_said(said) or (_own_status(error) if name in _BY_STATUS else None) or meaning
+    return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
+
+
+_HOW: Mapping[Kind, str] = {
+    "connection": "could not be spoken to",
+    "server_error": "could not be asked",
+    "timeout_connect": "could not be reached in time",
+    "timeout_first_token": "gave no answer in time",
+    "timeout_idle": "went silent",
+}
+
+
+def _meaning(error: BaseException) -> tuple[int | Kind, str]:
+    for kind in type(error).__mro__:
+        name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        if name in MEANINGS:
+            return MEANINGS[name], name
+    return 500, ""
+
+
+def _said(error: BaseException) -> Mapping[str, Any]:
+    """The back end's error object, if an exception on the way kept it."""
+    for one in _chain(error):
+        body = getattr(one, "body", None)
+        if isinstance(body, Mapping):
+            inner = body.get("error", body)
+            if isinstance(inner, Mapping) and inner.get("message"):
+                return inner
+    return {}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [getattr(one, "original_exception", None), one.__cause__, one.__context__]
+
+
+def _status_said(said: Mapping[str, Any]) -> int | None:
+    for key in ("code", "status"):
+        if str(said.get(key)).isdigit() and 400 <= int(said[key]) < 600:
+            return int(said[key])
+    return STATUS_OF_TYPE.get(str(said.get("type")))
+
+
+def _own_status(error: BaseException) -> int | None:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and (status in KIND_OF_STATUS or 400 <= status < 600) else None
+
+
+def _headers(error: BaseException) -> Mapping[str, str]:
+    for one in _chain(error):
+        # Not `response.headers`: LiteLLM makes that response up.
+        headers = getattr(one, "litellm_response_headers", None)
+        if headers:
+            return {str(name).lower(): str(value) for name, value in dict(headers).items()}
+    return {}
