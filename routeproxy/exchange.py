@@ -66,6 +66,11 @@ class Exchange:
     def stream(self) -> bool:
         return bool(self.envelope and self.envelope.stream) and self.method == "messages"
 
+    @property
+    def shown_id(self) -> str:
+        """What the answer is known by: the back end's own id where its answer is relayed."""
+        return next((value for name, value in self.relayed if name == "request-id"), self.request_id)
+
     def begin_attempt(self, target: Target) -> None:
         """What an earlier attempt said of itself is no longer true of the answer."""
         self.target = target
@@ -73,6 +78,7 @@ class Exchange:
         self.warnings[self._warnings_of_request :] = []
         self.relayed = []
         self.usage = None
+        self.error = None
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""
@@ -112,7 +118,6 @@ class Exchange:
         if self.warnings:
             headers.append(("x-routeproxy-warning", _ascii("; ".join(self.warnings))[:2000]))
         return headers
-
 
     def record(self) -> RequestRecord:
         """What the log says of it: names, sizes and times; nothing of prompts or keys."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType
@@ -280,6 +281,7 @@ class Workers:
 
     def run(self) -> int:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # by default it would not even be noticed
+        resource_tracker.ensure_running()  # its start would lift the mask
         # Workers inherit the mask: whatever comes while one is starting reaches it once it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         self._workers = [self._start() for _ in range(self._number)]

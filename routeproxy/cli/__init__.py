@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import click
 import typer
 
 import routeproxy
 
-LEVELS = ["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
+Level = Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
 
 app = typer.Typer(
     name="routeproxy",
@@ -52,12 +51,14 @@ def _routeproxy(
     pass
 
 
-@app.command()
+@app.command(short_help="Serve. An edit of the rules is live within a second.")
 def serve(
     rules: RulesOption = None,
     host: Annotated[
         str | None,
-        typer.Option(help="The address to listen on. [default: the rules file's, HOST, 127.0.0.1]"),
+        typer.Option(
+            metavar="ADDRESS", help="The address to listen on. [default: the rules file's, HOST, 127.0.0.1]"
+        ),
     ] = None,
     port: Annotated[
         int | None,
@@ -65,13 +66,12 @@ def serve(
             min=0, max=65535, help="The port; 0 picks a free one. [default: the rules file's, PORT, 8082]"
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes share the port.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="How many processes share the port.")
+    ] = 1,
     log_level: Annotated[
-        str | None,
-        typer.Option(
-            click_type=click.Choice(LEVELS, case_sensitive=False),
-            help="What the log tells. [default: LOG_LEVEL, INFO]",
-        ),
+        Level | None,
+        typer.Option(case_sensitive=False, help="What the log tells. [default: LOG_LEVEL, INFO]"),
     ] = None,
     process_newlines: Annotated[
         bool,
@@ -119,13 +119,11 @@ def serve(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(short_help="Say whether a rules file is fit to be served.")
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The rules file.", show_default=False)],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
-    format: Annotated[
-        str, typer.Option(click_type=click.Choice(["text", "json"]), help="For people, or for programs.")
-    ] = "text",
+    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or for programs.")] = "text",
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Say whether the server would take this rules file, and what is wrong with it.
@@ -140,7 +138,7 @@ def check(
         file,
         environ=environ,
         strict=strict,
-        format=format,  # type: ignore[arg-type]
+        format=format,
         allow_literal_keys=allow_literal_keys,
         out=sys.stdout,
         err=sys.stderr,
@@ -148,9 +146,11 @@ def check(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(short_help="Say where a request would go, and why.")
 def explain(
-    model: Annotated[str, typer.Option(help="The model that the request asks for.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False)
+    ],
     rules: RulesOption = None,
     header: Annotated[
         list[str] | None,
@@ -160,8 +160,12 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=0, help="How many input tokens the request has.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Its max_tokens.", show_default=False)] = None,
+    tokens: Annotated[
+        int, typer.Option(min=0, metavar="NUMBER", help="How many input tokens the request has.")
+    ] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="NUMBER", help="Its max_tokens.", show_default=False)
+    ] = None,
     tool: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A tool that it brings; may be repeated.", show_default=False),

@@ -44,7 +44,8 @@ def apply(text: bytes, edits: list[Edit]) -> bytes:
     """`text` with each edit's span replaced. The very same object when there is nothing to edit."""
     if not edits:
         return text
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     for start, end, replacement in sorted(edits):
         parts += (text[at:start], replacement)
         at = end
@@ -91,7 +92,9 @@ def set_members(text: bytes, values: Mapping[str, bytes], drop: Collection[str] 
         for name, value in values.items()
         if name in present and text[slice(*present[name].value)] != value
     ]
-    new = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in values.items() if name not in present)
+    new = b",".join(
+        b'"%b":%b' % (name.encode(), value) for name, value in values.items() if name not in present
+    )
     kept = [name for name in present if name not in drop]
     if new:
         opening = _skip(text, 0) + 1
@@ -110,7 +113,9 @@ def removals(spans: list[Span], gone: list[bool]) -> list[Edit]:
         elif kept_before:  # with the comma before it
             edits.append(Edit(spans[index - 1].end, span.end, b""))
         else:  # with the comma after it, if any
-            edits.append(Edit(span.start, spans[index + 1].start if index + 1 < len(spans) else span.end, b""))
+            edits.append(
+                Edit(span.start, spans[index + 1].start if index + 1 < len(spans) else span.end, b"")
+            )
     return edits
 
 
@@ -170,7 +175,11 @@ def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
     edits: list[Edit] = []
     for where in blocks:
         block = _block.decode(memoryview(text)[where.start : where.end])
-        ours = block.type == "thinking" and isinstance(block.signature, str) and block.signature.startswith("rp1.")
+        ours = (
+            block.type == "thinking"
+            and isinstance(block.signature, str)
+            and block.signature.startswith("rp1.")
+        )
         leaves = ours or (block.type == "text" and block.text == "")
         gone.append(leaves)
         if not leaves:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import Envelope, without_lone_surrogates
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
@@ -146,11 +147,14 @@ def _blocks(content: Any) -> Iterator[dict[str, Any]]:
 
 def _decoded(json: bytes) -> Any:
     try:
-        return msgspec.json.decode(json)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Half an emoji, or bytes that are no text: the shape of the conversation can be read all the same.
-        readable = json.decode("utf-8", "replace").encode()
-        return msgspec.json.decode(without_lone_surrogates(readable))
+        try:
+            return msgspec.json.decode(json)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Half an emoji, or bytes that are no text: the shape of the conversation can be read all the same.
+            readable = json.decode("utf-8", "replace").encode()
+            return msgspec.json.decode(without_lone_surrogates(readable))
+    except RecursionError:  # the envelope was read from higher up the stack
+        raise InvalidRequest("invalid JSON: nested too deeply") from None
 
 
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -108,7 +108,7 @@ class Report:
             self.document = tomli.loads(self.map.text)
         except tomli.TOMLDecodeError as error:
             self._shown = _masked(self.map)
-            hint = "text needs quotes around it" if error.msg == "Invalid value" else None
+            hint = next((hint for start, hint in _SYNTAX_HINTS.items() if error.msg.startswith(start)), None)
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
             raise self.refused() from None
         self.map = Map.of(self.map.text)
@@ -238,6 +238,13 @@ def one_of(words: Iterable[str]) -> str:
     more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
     return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
 
+
+_SYNTAX_HINTS = {
+    "Invalid value": "text needs quotes around it",
+    "Cannot mutate immutable": "a table in braces is complete: write all of its keys inside them, or none",
+    "Cannot overwrite": "this key stands twice, or as a value and as a table",
+    "Cannot declare": "this table stands twice",
+}
 
 # A misspelt `apikey` holds a key all the same.
 _SECRET_NAME = re.compile(r"key|secret|passw|authorization", re.IGNORECASE)

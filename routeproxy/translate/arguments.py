@@ -1,9 +1,9 @@
 """A tool call's arguments, as they arrive: what of them may be shown already, and what they are in the end.
 
 They should come as pieces of one JSON object's text. They also come as an object, as JSON in a JSON string,
-each time from the start (snapshots), once more at the end, with a brace too many or too few, and after a first
-`{}` that means nothing (wire.md §2.5, 8). What is shown cannot be taken back, so a piece is shown at once only
-if no later one can change its meaning.
+each time from the start (snapshots), once more at the end, with a brace too many or too few, and after a `{}`
+that means nothing (wire.md §2.5, 8). What is shown cannot be taken back: a piece is shown at once only if no
+later one can change its meaning.
 """
 
 import json
@@ -111,7 +111,7 @@ class Arguments:
 
 
 class _ObjectReader:
-    """Follows an object's text to its end; escapes what models put into JSON strings that may not be there."""
+    """Follows an object's text to its end; escapes what JSON strings may not hold and models put there."""
 
     _MARKS = re.compile(r'["\\{}\[\]\x00-\x1f\ud800-\udfff]')
 

@@ -1,8 +1,8 @@
 """Chunks of a chat completion in, events of a Messages stream out. No I/O here, and no chunk makes it raise.
 
-A client sees one block after another; back ends mix text, reasoning and several tool calls as they like (wire.md
-§2.5). So at most one block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its
-id or for the call before it, text for a call whose arguments are not finished.
+A client sees one block after another; back ends mix text, reasoning and calls as they like (wire.md §2.5). So
+at most one block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its id or
+for the call before it, text for a call whose arguments are not finished.
 """
 
 from collections.abc import Callable
@@ -140,8 +140,8 @@ class StreamTranslator:
     def finish(self, *, finish_reason_seen: bool = True, done: bool = False) -> list[Event]:
         """There are no more chunks.
 
-        `finish_reason_seen=False`: the finish reason in them was made up on the way (LiteLLM does that). `done`:
-        the back end said that it was done, so that its answer is whole even without a finish reason.
+        `finish_reason_seen=False`: the finish reason in them was made up on the way, as LiteLLM does. `done`:
+        the back end said that it was done, and its answer is whole even without a finish reason.
         """
         if self._ended:
             return []

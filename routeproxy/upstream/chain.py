@@ -2,17 +2,23 @@
 `error` event, never a silent switch and never a fake end (design.md, "One request")."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import NamedTuple, Protocol
 
 from routeproxy.exchange import Call, Exchange, Part
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
 from routeproxy.policy.decide import Decision, Provider, Target
-from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, TRANSIENT, Kind, UpstreamFailure, key_missing
+from routeproxy.upstream.clock import Clock
+from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.local import refusal
+
+OF_THE_KEY: frozenset[Kind] = frozenset({"auth", "rate_limit"})
+"""Failures that another key may not have."""
 
 
 class Upstream(Protocol):
@@ -29,105 +35,164 @@ class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...
 
 
-class _Tried(NamedTuple):
-    target: Target
-    failure: UpstreamFailure
-
-
-async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncIterator[Part]:
+async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncGenerator[Part]:
     """The parts of the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
     assert decision is not None
-    deadline = asyncio.get_running_loop().time() + decision.deadline if decision.deadline else None
-    tried: list[_Tried] = []
-    for target in decision.targets:
-        for attempt in range(1, decision.retry.attempts + 1):
-            for key in _keys_to_try(target, keys):
-                exchange.begin_attempt(target)
-                try:
-                    call = Call(target, key, exchange)
-                    async with aclosing(_attempt(call, upstreams.of(target.provider), deadline)) as parts:
-                        async for part in parts:
-                            yield part
-                    return
-                except UpstreamFailure as failure:
-                    if exchange.first_content_at is not None:
-                        exchange.error = failure.type
-                        yield Part(frame(error_event(failure.type, failure.message, exchange.request_id)), True)
-                        return
-                    tried.append(_Tried(target, failure))
-                    if failure.kind not in ("auth", "rate_limit"):
-                        break
-                    keys.refused(target.provider)
-            failure = tried[-1].failure
-            if attempt == decision.retry.attempts or failure.kind not in TRANSIENT:
-                break
-            wait = failure.retry_after or decision.retry.backoff * 2 ** (attempt - 1)
-            if wait > LONGEST_RETRY_AFTER or _passed(deadline, wait):
-                break
-            await asyncio.sleep(wait)
-        if not _may_fall_back(decision, tried[-1].failure.kind) or _passed(deadline):
+    tries = Tries(decision, keys, asyncio.get_running_loop().time)
+    attempt: Try | None = tries.first()
+    while attempt is not None:
+        if attempt.wait:
+            await asyncio.sleep(attempt.wait)
+        target = attempt.target
+        exchange.begin_attempt(target)
+        call = Call(target, attempt.key, exchange)
+        try:
+            async with aclosing(_attempt(call, upstreams.of(target.provider), tries.deadline)) as parts:
+                async for part in parts:
+                    yield part
+            return
+        except UpstreamFailure as failure:
+            failure.hide(keys.of(target.provider))
+            if exchange.first_content_at is not None:
+                exchange.error = failure.type
+                yield Part(frame(error_event(failure.type, failure.message, exchange.shown_id)), True)
+                return
+            attempt = tries.after(failure, tuple(exchange.warnings))
+        except InvalidRequest:
+            # The client's own mistake, which nobody else would be asked to forgive; unless it only shows here, and waiting helps.
+            if not tries.may_pass:
+                raise
             break
-    last = _verdict(tried)
-    exchange.target = last.target
-    exchange.relayed = list(last.failure.relay.headers) if last.failure.relay else []
-    if last.failure.kind == "content_policy" and last.failure.relay is None:
-        yield refusal(exchange, last.failure.message)
+    shown = tries.verdict()
+    exchange.target = shown.target
+    exchange.warnings = list(shown.warnings)
+    exchange.usage = None
+    exchange.relayed = list(shown.failure.relay.headers) if shown.failure.relay else []
+    if shown.failure.kind == "content_policy" and shown.failure.relay is None:
+        yield refusal(exchange, shown.failure.message)
         return
-    raise last.failure
+    raise shown.failure
 
 
-def _keys_to_try(target: Target, keys: Keys) -> list[str | None]:
-    """`None` stands for no key: needed by none, or not set (which is the attempt's failure to report)."""
-    return [*keys.of(target.provider)] or [None]
+class Try(NamedTuple):
+    target: Target
+    key: str | None
+    """None: needed by none, or not set (which is the attempt's failure to report)."""
+    wait: float = 0.0
+
+
+class Tried(NamedTuple):
+    target: Target
+    failure: UpstreamFailure
+    warnings: tuple[str, ...]
+
+
+class Tries:
+    """What to try next, given how the last try failed. It only decides."""
+
+    def __init__(self, decision: Decision, keys: Keys, now: Callable[[], float]) -> None:
+        self.deadline = now() + decision.deadline if decision.deadline else None
+        self._decision = decision
+        self._keys = keys
+        self._time = now
+        self._targets = iter(decision.targets)
+        self._tried: list[Tried] = []
+        self._now: Try
+        self._refused: set[str] = set()
+        """Keys of this target that were tried in vain."""
+        self._retries = 0
+        """Of this target."""
+
+    def first(self) -> Try:
+        return self._begin(next(self._targets))
+
+    def after(self, failure: UpstreamFailure, warnings: tuple[str, ...] = ()) -> Try | None:
+        target, key, _ = self._now
+        self._tried.append(Tried(target, failure, warnings))
+        if self._too_late():
+            return None
+        if key is not None and failure.kind in OF_THE_KEY:
+            self._keys.refused(target.provider, key)
+            self._refused.add(key)
+            if unused := [other for other in self._keys.of(target.provider) if other not in self._refused]:
+                self._now = Try(target, unused[0])
+                return self._now
+        if failure.retryable and self._retries + 1 < self._decision.retry.attempts:
+            wait = max(failure.retry_after or 0.0, self._decision.retry.backoff * 2**self._retries)
+            if wait <= LONGEST_RETRY_AFTER and not self._too_late(wait):
+                self._retries += 1
+                self._now = Try(target, self._key_of(target), wait)
+                return self._now
+        # `timeout_total` is in no list: the time for the whole answer is used up, and another target would not make it shorter.
+        if self._decision.fallback.enabled and failure.kind in self._decision.fallback.on:
+            for target in self._targets:
+                return self._begin(target)
+        return None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether some failure was of the kind that passes."""
+        return any(one.failure.retryable for one in self._tried)
+
+    def verdict(self) -> Tried:
+        """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else the last one."""
+        passing = [one for one in self._tried if one.failure.retryable]
+        if not passing:
+            return self._tried[-1]
+        waits = [one.failure.retry_after for one in passing if one.failure.retry_after is not None]
+        if len(self._tried) > 1 and waits:
+            passing[0].failure.tell_to_wait(min(waits))
+        return passing[0]
+
+    def _begin(self, target: Target) -> Try:
+        self._refused = set()
+        self._retries = 0
+        self._now = Try(target, self._key_of(target))
+        return self._now
+
+    def _key_of(self, target: Target) -> str | None:
+        return next(iter(self._keys.of(target.provider)), None)
+
+    def _too_late(self, wait: float = 0.0) -> bool:
+        return self.deadline is not None and self._time() + wait >= self.deadline
 
 
 def needed_key(call: Call) -> str | None:
     """The key of this attempt; raises failure `auth` when the provider wants one and it is not set."""
     provider = call.target.provider
-    if call.key is None and provider.keys and all(secret.kind != "none" for secret in provider.keys):
-        where = " or ".join(f"{secret.kind}:{secret.name}" for secret in provider.keys)
-        raise key_missing(provider.name, where)
+    if call.key is None and provider.keys:
+        raise key_missing(provider.name, " or ".join(secret.reference for secret in provider.keys))
+    if call.key is not None and not (call.key.isascii() and call.key.isprintable()):
+        raise key_unusable(provider.name)
     return call.key
 
 
-def _passed(deadline: float | None, wait: float = 0.0) -> bool:
-    return deadline is not None and asyncio.get_running_loop().time() + wait >= deadline
+LATE: Mapping[str, tuple[Kind, str]] = {
+    "first_token": ("timeout_first_token", "gave no token in time"),
+    "deadline": ("timeout_first_token", "gave no token before the deadline of the rule"),
+    "idle": ("timeout_idle", "went silent in the middle of its answer"),
+    "total": ("timeout_total", "did not finish in time"),
+}
+"""What it means that a limit has passed."""
 
 
-def _may_fall_back(decision: Decision, kind: Kind) -> bool:
-    # `total` is the time that the whole answer may take: another target would not make it shorter.
-    return decision.fallback.enabled and kind in decision.fallback.on
-
-
-def _verdict(tried: list[_Tried]) -> _Tried:
-    """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else the last one."""
-    transient = [one for one in tried if one.failure.kind in TRANSIENT]
-    if not transient:
-        return tried[-1]
-    chosen = transient[0]
-    waits = [one.failure.retry_after for one in transient if one.failure.retry_after is not None]
-    if chosen.failure.retry_after is not None and chosen.failure.relay is None:
-        chosen.failure.headers = {**chosen.failure.headers, "retry-after": f"{min(*waits, 60.0):g}"}
-    return chosen
-
-
-async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> AsyncIterator[Part]:
+async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> AsyncGenerator[Part]:
     """One target, once, within its times. What comes before the content is held back, since another target may still answer."""
     exchange, timeouts = call.exchange, call.target.timeouts
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    total_at = started + timeouts.total if timeouts.total else None
-    limits: list[tuple[float, Kind]] = [(started + timeouts.connect + timeouts.first_token, "timeout_first_token")]
-    if total_at is not None:
-        limits.append((total_at, "timeout_total"))
-    if deadline is not None:
-        limits.append((deadline, "timeout_first_token"))
-    until, kind = min(limits)
+    now = asyncio.get_running_loop().time
+    started = now()
+    total_at = started + timeouts.total if timeouts.total else math.inf
+    limit, which = min(
+        (started + timeouts.connect + timeouts.first_token, "first_token"),
+        (deadline or math.inf, "deadline"),
+        (total_at, "total"),
+    )
     held: list[bytes] = []
     needed_key(call)
+    clock = Clock(limit)
     try:
-        async with asyncio.timeout_at(until) as clock, upstream.send(call) as parts:
+        async with clock, upstream.send(call) as parts:
             async for part in parts:
                 if exchange.first_content_at is None:
                     held.append(part.data)
@@ -136,24 +201,16 @@ async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> As
                     exchange.first_content_at = time.perf_counter()
                     part = Part(b"".join(held), True)
                 if part.data:
-                    clock.reschedule(None)  # a client that reads slowly is not the back end's fault
+                    clock.pause()  # a client that reads slowly is not the back end's fault
                     yield part
-                until, kind = loop.time() + timeouts.idle, "timeout_idle"
-                if total_at is not None and total_at < until:
-                    until, kind = total_at, "timeout_total"
-                clock.reschedule(until)
+                limit, which = now() + timeouts.idle, "idle"
+                if total_at < limit:
+                    limit, which = total_at, "total"
+                clock.move(limit)
     except TimeoutError:
-        if not clock.expired():
+        if not clock.expired:
             raise
-        raise _too_late(call.target.provider.name, kind, until - started) from None
+        kind, words = LATE[which]
+        raise UpstreamFailure(kind, f"the back end {call.target.provider.name} {words}") from None
     if exchange.first_content_at is None:
         raise UpstreamFailure("connection", f"the back end {call.target.provider.name} answered with nothing")
-
-
-def _too_late(provider: str, kind: Kind, seconds: float) -> UpstreamFailure:
-    words = {
-        "timeout_first_token": f"gave no token within {seconds:g} s",
-        "timeout_idle": "went silent in the middle of its answer",
-        "timeout_total": f"did not finish within {seconds:g} s",
-    }
-    return UpstreamFailure(kind, f"the back end {provider} {words[kind]}")

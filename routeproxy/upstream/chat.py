@@ -1,7 +1,7 @@
 """Back ends that speak chat completions: the request translated on the way out, the chunks on the way back. How the bytes travel is the
 `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
@@ -9,7 +9,8 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
 from routeproxy.messages.edits import apply
-from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, frame
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
 from routeproxy.messages.reply import Usage, encode
 from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
 from routeproxy.policy.decide import Target, TransformSettings
@@ -23,6 +24,10 @@ from routeproxy.translate.transforms import Transforms
 from routeproxy.upstream.failures import UpstreamFailure, from_error_type
 from routeproxy.upstream.local import message_id, message_part, own_message, rough_tokens, tool_use_id
 from routeproxy.upstream.params import edits
+
+
+INCAPABLE = "capability_rejected:"
+"""How a refusal begins that is this back end's, and not the client's mistake (wire.md §2.8)."""
 
 
 class ChatBackEnd(Protocol):
@@ -45,7 +50,12 @@ class ThroughChat:
         dialect = self._back_end.dialect(target)
         body = apply(exchange.inbound.body, edits(exchange.inbound.body, target.params))
         request = decode_request(body)
-        translated = translate(request, dialect, self._context(call, body))
+        try:
+            translated = translate(request, dialect, self._context(call, body))
+        except InvalidRequest as refused:
+            if refused.message.startswith(INCAPABLE):  # the request is sound: another target may be able to
+                raise UpstreamFailure("capability", refused.message) from refused
+            raise
         exchange.warn(*translated.warnings)
         if is_cache_warmup(request):
             usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
@@ -53,7 +63,8 @@ class ThroughChat:
             return
         async with self._back_end.open(translated.chat, call) as chunks:
             read = _stream if exchange.stream else _whole
-            yield read(chunks, translated.reply, call)
+            async with aclosing(read(chunks, translated.reply, call)) as parts:
+                yield parts
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
@@ -62,7 +73,9 @@ class ThroughChat:
         inbound = call.exchange.inbound
         return RequestContext(
             version=inbound.header("anthropic-version") or OLDEST_VERSION,
-            betas=frozenset(beta.strip() for line in inbound.headers.get("anthropic-beta", ()) for beta in line.split(",")),
+            betas=frozenset(
+                beta.strip() for line in inbound.headers.get("anthropic-beta", ()) for beta in line.split(",")
+            ),
             target=call.target.model,
             signer=self._signer,
             session_id=inbound.header("x-claude-code-session-id"),
@@ -74,14 +87,17 @@ async def _only(part: Part) -> AsyncIterator[Part]:
     yield part
 
 
-async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncIterator[Part]:
+async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunk in chunks:
-        yield _part(translator.feed(chunk), call.exchange)
+        events = translator.feed(chunk)
+        yield _part(events, call.exchange)
+        if events and isinstance(events[-1], Error | MessageStop):
+            return
     yield _part(translator.finish(), call.exchange)
 
 
-async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncIterator[Part]:
+async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
     async for chunk in chunks:
         message = translate_reply(chunk, context, **_of_this_call(call))
         if isinstance(message, Error):
@@ -95,18 +111,18 @@ async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call
 def _part(events: list[Event], exchange: Exchange) -> Part:
     if not events:
         return NOTHING_YET
-    last = events[-1]
-    if isinstance(last, Error):
-        if exchange.first_content_at is None:
-            raise from_error_type(last.error.type, last.error.message)
-        exchange.error = last.error.type
     commits = exchange.first_content_at is not None
     for event in events:
-        if isinstance(event, ContentBlockStart):
-            commits = True
-        elif isinstance(event, MessageDelta):
-            commits = True
-            exchange.note_usage(event.usage)
+        match event:
+            case ContentBlockStart():
+                commits = True
+            case MessageDelta(usage=usage):
+                commits = True
+                exchange.note_usage(usage)
+            case Error(error=error):
+                if exchange.first_content_at is None:  # nothing of this answer has gone out yet
+                    raise from_error_type(error.type, error.message)
+                exchange.error = error.type
     return Part(b"".join([frame(event) for event in events]), commits)
 
 

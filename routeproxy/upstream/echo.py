@@ -31,7 +31,9 @@ async def _say(call: Call) -> AsyncIterator[Part]:
     body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
     content, stop_reason = _answer(body)
     said = "".join(block.text for block in content if isinstance(block, TextBlock))
-    usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(said.encode()) // 4))
+    usage = Usage(
+        input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(said.encode()) // 4)
+    )
     message = own_message(exchange, content, stop_reason, usage=usage)
     exchange.note_usage(usage)
     if not exchange.stream:

@@ -104,6 +104,8 @@ _BY_STATUS = frozenset({"litellm.APIError", "litellm.OpenAIError", "openai.APIEr
 
 def failure_of(error: BaseException, *, provider: str, model: str) -> UpstreamFailure:
     """The failure that an exception of LiteLLM stands for."""
+    while isinstance(inner := getattr(error, "original_exception", None), BaseException):
+        error = inner
     meaning, name = _meaning(error)
     said = _said(error)
     words = str(said.get("message") or getattr(error, "message", None) or error).partition("\nTraceback")[0]
@@ -114,7 +116,9 @@ def failure_of(error: BaseException, *, provider: str, model: str) -> UpstreamFa
         if meaning == "content_policy":
             return from_error(400, words, provider=provider, model=model, code="content_policy")
         return UpstreamFailure(meaning, f"the back end {provider} {_HOW[meaning]}")
-    status = _status_said(said) or (_own_status(error) if name in _BY_STATUS else None) or meaning
+    status = meaning
+    if name in _BY_STATUS:
+        status = _status_said(said) or _own_status(error) or meaning
     return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
 
 

@@ -180,6 +180,12 @@ def key_missing(provider: str, where: str) -> UpstreamFailure:
     )
 
 
+def key_unusable(provider: str) -> UpstreamFailure:
+    return UpstreamFailure(
+        "auth", f"the key of provider {provider} has characters that no header can hold", should_retry=False
+    )
+
+
 def from_response(
     status: int, headers: Mapping[str, str], body: str, *, provider: str, model: str = ""
 ) -> UpstreamFailure:

@@ -5,9 +5,8 @@ import ipaddress
 import os
 import socket
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -127,7 +126,7 @@ class Client:
         if provider.zone != "public" or not provider.base_url or not self._proxies:
             return None
         url = urlsplit(provider.base_url)
-        if urllib.request.proxy_bypass_environment(url.netloc, self._proxies):
+        if _bypassed(url.hostname or "", url.netloc, self._proxies.get("no", "")):
             return None
         return self._proxies.get(url.scheme) or self._proxies.get("all")
 
@@ -162,16 +161,41 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """`HTTP_PROXY` and its like, by scheme; in lower case they win. Under CGI `HTTP_PROXY` is a client's header, not a setting."""
     found = {}
     for scheme in ("http", "https", "all", "no"):
-        upper = "" if scheme == "http" and "REQUEST_METHOD" in environ else environ.get(f"{scheme.upper()}_PROXY", "")
+        upper = (
+            ""
+            if scheme == "http" and "REQUEST_METHOD" in environ
+            else environ.get(f"{scheme.upper()}_PROXY", "")
+        )
         if value := environ.get(f"{scheme}_proxy", upper):
             found[scheme] = value
     return found if found.keys() - {"no"} else {}
 
 
+def _bypassed(host: str, netloc: str, no_proxy: str) -> bool:
+    """Whether `NO_PROXY` names this host: whole, by a domain above it, by its network, or with `*`."""
+    for entry in filter(None, (entry.strip().lower() for entry in no_proxy.split(","))):
+        name = entry.removeprefix("*").lstrip(".")
+        if not name or name in (host, netloc) or host.endswith(f".{name}"):
+            return True
+        with suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return True
+    return False
+
+
 _LOCAL = tuple(
     map(
         ipaddress.ip_network,
-        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "::1", "fc00::/7", "fe80::/10"),
+        (
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "::1",
+            "fc00::/7",
+            "fe80::/10",
+        ),
     )
 )
 

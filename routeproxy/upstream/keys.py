@@ -45,5 +45,7 @@ class Keys:
             self._gone.discard(secret.name)
         elif secret.name in self._last_value and secret.name not in self._gone:
             self._gone.add(secret.name)
-            log.warning("the key file %s is gone or empty: the key that it held before stays in use", secret.name)
+            log.warning(
+                "the key file %s is gone or empty: the key that it held before stays in use", secret.name
+            )
         return self._last_value.get(secret.name)

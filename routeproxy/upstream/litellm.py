@@ -15,17 +15,18 @@ from typing import Any
 import httpx
 import msgspec
 
-from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
+from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
-from routeproxy.messages.errors import STATUS_OF_TYPE
 from routeproxy.policy.decide import Target
 from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.endings import stop_reason
 from routeproxy.upstream.chain import needed_key
+from routeproxy.upstream.chunks import chunk_of, reworded, usage_of
 from routeproxy.upstream.dialects import Limits, dialect_of
-from routeproxy.upstream.failures import Kind, UpstreamFailure, from_error
+from routeproxy.upstream.exceptions import failure_of
+from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http import Client
 from routeproxy.upstream.providers import Manner, manner_of
 from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
@@ -86,7 +87,7 @@ class LiteLLM:
             if hasattr(answer, "__aiter__"):
                 yield _chunks(answer, wire, call)
             else:
-                yield _once(_reworded(_chunk(answer), wire.finish_reason))
+                yield _once(reworded(chunk_of(answer), wire.finish_reason))
         finally:
             await wire.let_go()
 
@@ -148,13 +149,11 @@ def _register_responses(litellm: Any, model: str, provider: str) -> None:
 
 def _limits(target: Target) -> Limits | None:
     """What LiteLLM's table says of a model, once it has been imported; of an unknown one it says nothing."""
-    litellm = sys.modules.get("litellm")
-    table = getattr(litellm, "model_cost", None) if litellm is not None else None
-    if not table:
-        return None
-    manner = manner_of(target.provider)
-    row = table.get(f"{manner.table or manner.name}/{target.model}") or (table.get(target.model) if manner.table else None)
-    return Limits(row.get("max_output_tokens")) if row else None
+    table = getattr(sys.modules.get("litellm"), "model_cost", None) or {}
+    for prefix in manner_of(target.provider).limits:
+        if row := table.get(prefix + target.model):
+            return Limits(row.get("max_output_tokens"))
+    return None
 
 
 # --- the answer
@@ -177,14 +176,13 @@ async def _chunks(stream: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
                 yield Chunk((Choice(finish_reason=wire.finish_reason),))
                 return
             raise _failure(error, wire, call) from error
-        chunk = _chunk(answer)
+        chunk = chunk_of(answer)
         if chunk.usage is not None:
             chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
         if chunk.choices and chunk.choices[0].finish_reason is not None:
             if not _has_ended(stream, wire):
-                words = "upstream closed the stream before completing"
-                raise wire.failure or UpstreamFailure("connection", words)
-            chunk = _reworded(chunk, wire.finish_reason)
+                raise wire.failure or UpstreamFailure("connection", "upstream closed the stream before completing")
+            chunk = reworded(chunk, wire.finish_reason)
         yield chunk
 
 
@@ -195,86 +193,82 @@ def _has_ended(stream: Any, wire: Wire) -> bool:
     return bool(stream.received_finish_reason or stream.intermittent_finish_reason or wire.finish_reason)
 
 
-def _reworded(chunk: Chunk, received: str | None) -> Chunk:
-    """With the back end's own finish reason where LiteLLM made a `stop` of one that means failure."""
-    if stop_reason(received) != "failed" or not chunk.choices:
-        return chunk
-    first = msgspec.structs.replace(chunk.choices[0], finish_reason=received)
-    return msgspec.structs.replace(chunk, choices=(first, *chunk.choices[1:]))
-
-
 def _reported_usage(stream: Any) -> CompletionUsage | None:
-    """The back end's own numbers. What LiteLLM puts in their place, or makes up where there are none, are its tokenizer's."""
+    """The back end's own numbers. What LiteLLM sums up from them, or makes up where there are none, is its tokenizer's."""
     for answer in reversed(getattr(stream, "chunks", ())):
         if (usage := getattr(answer, "usage", None)) is not None:
-            return _lenient(usage, CompletionUsage)
+            return usage_of(usage)
     return None
 
 
-def _chunk(answer: Any) -> Chunk:
-    """`answer` in our own struct. Total: what has a shape that nobody foresaw is left out."""
-    try:
-        chunk = msgspec.convert(answer, Chunk, from_attributes=True)
-    except (msgspec.ValidationError, TypeError, AttributeError):
-        chunk = _salvaged(answer)
-    if isinstance(chunk.model, str):
-        served = getattr(answer, "_hidden_params", {}).get("provider_response_model")
-        model = served or chunk.model
-        chunk = msgspec.structs.replace(chunk, model=model.removeprefix("custom_openai/"))
-    if chunk.choices and any(_SIGNED in str(call.id) for call in _calls(chunk)):
-        chunk = _without_signatures_in_ids(chunk)
-    return chunk
-
-
-_SIGNED = "__thought__"
-
-
-def _calls(chunk: Chunk) -> tuple[ToolCallDelta, ...]:
-    said = chunk.choices[0].delta or chunk.choices[0].message
-    return (said and said.tool_calls) or ()
-
-
-def _without_signatures_in_ids(chunk: Chunk) -> Chunk:
-    # LiteLLM carries Gemini's signature in the id of the call, which breaks every other provider later. It is in its own field, too.
-    choice = chunk.choices[0]
-    calls = tuple(
-        msgspec.structs.replace(call, id=call.id.partition(_SIGNED)[0]) if isinstance(call.id, str) else call
-        for call in _calls(chunk)
-    )
-    part = "delta" if choice.delta is not None else "message"
-    said = msgspec.structs.replace(getattr(choice, part), tool_calls=calls)
-    return msgspec.structs.replace(chunk, choices=(msgspec.structs.replace(choice, **{part: said}), *chunk.choices[1:]))
-
-
-def _salvaged(answer: Any) -> Chunk:
-    found = answer.model_dump() if hasattr(answer, "model_dump") else answer
-    if not isinstance(found, Mapping):
-        return Chunk()
-    choices = found.get("choices")
-    return Chunk(
-        choices=tuple(_salvaged_choice(one) for one in choices if isinstance(one, Mapping))
-        if isinstance(choices, list | tuple)
-        else (),
-        usage=_lenient(found["usage"], CompletionUsage) if found.get("usage") is not None else None,
-        model=found.get("model"),
-        error=found.get("error"),
-    )
-
-
-def _salvaged_choice(choice: Mapping[str, Any]) -> Choice:
-    parts = {
-        part: _lenient(choice[part], Delta) for part in ("delta", "message") if isinstance(choice.get(part), Mapping)
-    }
-    rest = {name: choice.get(name) for name in ("index", "finish_reason", "stop_reason")}
-    return Choice(**rest, **parts)
-
-
-def _lenient[T: msgspec.Struct](value: Any, type: type[T]) -> T:
-    ...
-
-
-# --- failures
-
-
 def _failure(error: BaseException, wire: Wire, call: Call) -> UpstreamFailure:
-    ...
+    # What the wire saw is what happened; LiteLLM's exception is what it made of that.
+    if isinstance(error, UpstreamFailure):
+        return error
+    return wire.failure or failure_of(error, provider=call.target.provider.name, model=call.target.model)
+
+
+# --- the import
+
+
+@contextmanager
+def _beside_the_loop() -> Iterator[None]:
+    """An import holds the interpreter for as long as it is let: more turns for others, and no sweeps through all that it makes."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        sys.setswitchinterval(interval)
+
+
+def _import() -> Any:
+    # Without this the import asks the network for a price list.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    with _beside_the_loop():
+        litellm = importlib.import_module("litellm")
+        _set_up(litellm)
+    quiet()
+    return litellm
+
+
+class _NoMcp:
+    @staticmethod
+    def should_use_litellm_mcp_gateway(tools: object) -> bool:
+        return False
+
+
+def _set_up(litellm: Any) -> None:
+    """Whatever LiteLLM sends goes through our own transports, and it says and keeps nothing."""
+    litellm.disable_aiohttp_transport = True  # its own swallows a dropped stream and invents a `stop`
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # a table's rule or a row of zeros is no failure
+    # Its Responses path imports this module for every call, and that one needs another which LiteLLM does not bring.
+    no_mcp = ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
+    no_mcp.LiteLLM_Proxy_MCP_Handler = _NoMcp  # type: ignore[attr-defined]
+    sys.modules[no_mcp.__name__] = no_mcp
+
+    handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    caching = importlib.import_module("litellm.caching.llm_caching_handler")
+    ours: dict[str, Any] = {"follow_redirects": False, "trust_env": False, "timeout": None}
+    asynchronous = handlers.AsyncHTTPHandler(transport=Transport(), follow_redirects=False)
+    synchronous = handlers.HTTPHandler(client=httpx.Client(transport=SyncTransport(), **ours))
+
+    class OurClients(caching.LLMClientCache):  # type: ignore[misc, name-defined]
+        """Where LiteLLM looks for a client when it was given none, which is nearly always."""
+
+        def get_cache(self, key: str, **kwargs: Any) -> Any:
+            if key.startswith("async_httpx_client"):
+                return asynchronous
+            if key.startswith("httpx_client"):
+                return synchronous
+            return super().get_cache(key, **kwargs)
+
+    litellm.in_memory_llm_clients_cache = OurClients()
+    litellm.module_level_aclient = asynchronous
+    litellm.module_level_client = synchronous
+    litellm.aclient_session = httpx.AsyncClient(transport=Transport(), **ours)
+    litellm.client_session = httpx.Client(transport=SyncTransport(), **ours)

@@ -1,29 +1,47 @@
 """Back ends that speak Messages: a byte pipe. The body goes out as it came but for the spans that must change, and the answer is relayed
 frame for frame; a scanner watches for content, usage, errors and the end (wire.md, "Decided" and §3)."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 
 import aiohttp
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, DecodeError, Struct, UnsetType
+from msgspec.structs import replace
 
-from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
-from routeproxy.messages.edits import apply, foreign_traces, members, set_members
-from routeproxy.messages.events import events_of, frame
-from routeproxy.messages.reply import Message, Usage
+from routeproxy.exchange import NOTHING_YET, Call, Part
+from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
+from routeproxy.policy.decide import Params
+from routeproxy.upstream import forms
 from routeproxy.upstream.chain import needed_key
-from routeproxy.upstream.failures import Relay, UpstreamFailure, credentials_refused, from_error_type, from_response
+from routeproxy.upstream.failures import (
+    HIDDEN,
+    Relay,
+    UpstreamFailure,
+    credentials_refused,
+    from_error_type,
+    from_response,
+)
 from routeproxy.upstream.http import Client, failure_of
-from routeproxy.upstream.params import edits, merged
+from routeproxy.upstream.params import edits
 
 PUBLIC = "https://api.anthropic.com"
 
-_RELAYED = ("request-id", "retry-after", "x-should-retry")
-_NEVER_FORWARDED = frozenset(
+LONGEST_ERROR = 2**20
+LONGEST_REPLY = 2**26
+LONGEST_FRAME = 2**24
+"""Bytes. What is longer is no answer to a person's question, and must not fill the memory that all requests share."""
+
+COUNTING = 15.0
+"""Seconds that a back end's own count of tokens is worth waiting for: there is an estimate."""
+
+_RELAYED = frozenset({"request-id", "retry-after", "retry-after-ms", "x-should-retry"})
+_NOT_FORWARDED = frozenset(
     {
         "authorization",
         "x-api-key",
@@ -35,11 +53,16 @@ _NEVER_FORWARDED = frozenset(
         "transfer-encoding",
         "content-encoding",
         "te",
+        "trailer",
         "upgrade",
         "keep-alive",
         "expect",
     }
 )
+_NOT_FORWARDED_PREFIXES = ("x-routeproxy-", "x-forwarded-", "proxy-")
+
+_COUNTED = frozenset({"thinking", "tool_choice", "output_config", "context_management", "mcp_servers"})
+"""Parameters that a request to count tokens may have: it is refused for others."""
 
 
 class MessagesApi:
@@ -51,68 +74,91 @@ class MessagesApi:
         exchange, provider = call.exchange, call.target.provider
         try:
             async with self._post(call, "/v1/messages", body_for(call)) as response:
-                exchange.relayed = _relayed_headers(response)
                 if not 200 <= response.status < 300:
                     raise await _failure(response, call)
-                yield _relay(response, call)
+                exchange.relayed = _relayed_headers(response, call)
+                async with aclosing(_relayed(response, call)) as parts:
+                    yield parts
         except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
-                raise  # the chain's own clock
             raise failure_of(error, provider.name) from error
 
     async def count_tokens(self, call: Call) -> bytes | None:
+        provider, timeouts = call.target.provider, call.target.timeouts
+        path, body = "/v1/messages/count_tokens", body_for(call, counting=True)
         try:
-            async with self._post(call, "/v1/messages/count_tokens", body_for(call)) as response:
-                call.exchange.relayed = _relayed_headers(response)
+            async with (
+                asyncio.timeout(min(timeouts.connect + timeouts.first_token, COUNTING)),
+                self._post(call, path, body) as response,
+            ):
                 if response.status != 200:
                     raise await _failure(response, call)
-                return await response.read()
+                counted = await _read(response, LONGEST_ERROR)
+                if not _counts(counted):
+                    raise _not_a_message(call)
+                call.exchange.relayed = _relayed_headers(response, call)
+                return counted
         except (aiohttp.ClientError, OSError) as error:
-            raise failure_of(error, call.target.provider.name) from error
+            raise failure_of(error, provider.name) from error
 
-    def _post(self, call: Call, path: str, body: bytes) -> Any:
+    def _post(
+        self, call: Call, path: str, body: bytes
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         provider = call.target.provider
         base = (provider.base_url or PUBLIC).rstrip("/").removesuffix("/v1")
         query = call.exchange.inbound.query
-        return self._client.session(provider).post(
+        return self._client.post(
+            provider,
             f"{base}{path}{'?' + query if query else ''}",
-            data=body,
+            body=body,
             headers=headers_for(call),
-            **self._client.options(provider, call.target.timeouts.connect),
+            connect=call.target.timeouts.connect,
         )
 
 
-def body_for(call: Call) -> bytes:
+def body_for(call: Call, *, counting: bool = False) -> bytes:
     """The client's body, with as few bytes changed as can be."""
     exchange, target = call.exchange, call.target
     assert exchange.envelope is not None
-    body = exchange.inbound.body
-    values = {"model": target.model}
+    body, params = exchange.inbound.body, target.params
+    if counting:
+        params = _only_counted(params)
     drop = frozenset[str]()
-    if b'"fallbacks"' in body:
+    if b'"fallbacks"' in body and "fallbacks" in members(body):
         # Which back end answers is the rules' decision alone.
         drop = frozenset({"fallbacks"})
         exchange.warn("fallbacks: dropped, the rules decide who answers")
-    for name, extra in target.params.extra_body.items():
-        values[name] = merged(_present(body, name), extra)
-    return apply(body, edits(body, target.params, values, drop) + foreign_traces(body))
+    changes = edits(body, params, {"model": target.model}, drop, params.extra_body)
+    return apply(body, changes + foreign_traces(body))
+
+
+def _only_counted(params: Params) -> Params:
+    return Params(
+        default={name: value for name, value in params.default.items() if name in _COUNTED},
+        set={name: value for name, value in params.set.items() if name in _COUNTED},
+        drop=params.drop,
+    )
 
 
 def headers_for(call: Call) -> dict[str, str]:
     inbound, provider = call.exchange.inbound, call.target.provider
     headers = {
-        name: ",".join(values)
+        name: _line(values)
         for name, values in inbound.headers.items()
         if name.startswith("anthropic-") and name != "anthropic-dangerous-direct-browser-access"
     }
     headers |= {
-        name: ",".join(inbound.headers[name])
-        for name in map(str.lower, provider.forward)
-        if name in inbound.headers and name not in _NEVER_FORWARDED
+        name: _line(inbound.headers[name])
+        for name in provider.forward
+        if name in inbound.headers
+        and name not in _NOT_FORWARDED
+        and not name.startswith(_NOT_FORWARDED_PREFIXES)
     }
-    if "anthropic-version" not in headers:
-        headers["anthropic-version"] = OLDEST_VERSION
-    headers |= {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+    headers.setdefault("anthropic-version", OLDEST_VERSION)
+    headers |= {
+        "content-type": "application/json",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+    }
     if provider.client_key:
         for name in ("authorization", "x-api-key"):
             if value := inbound.header(name):
@@ -125,44 +171,75 @@ def headers_for(call: Call) -> dict[str, str]:
     return headers | {name.lower(): value for name, value in provider.headers.items()}
 
 
+def _line(values: tuple[str, ...]) -> str:
+    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes as UTF-8."""
+    joined = ",".join(values)
+    if joined.isascii():
+        return joined
+    return joined.encode("latin-1").decode("utf-8", "replace")
+
+
 # --- the answer
 
 
-async def _relay(response: aiohttp.ClientResponse, call: Call) -> AsyncIterator[Part]:
-    exchange = call.exchange
-    kind = response.headers.get("content-type", "")
-    if not kind.startswith("text/event-stream"):
-        body = await response.read()
-        yield _whole(body, call)
-    elif exchange.stream:
-        async for part in _frames(response, call):
-            yield part
+async def _relayed(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+    streams = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+    if not streams:
+        yield _whole(await _read(response, LONGEST_REPLY), call)
+    elif call.exchange.stream:
+        async with aclosing(_frames(response, call)) as parts:
+            async for part in parts:
+                yield part
     else:
-        raise UpstreamFailure("connection", f"the back end {call.target.provider.name} answered with a stream unasked")
+        async with aclosing(_frames(response, call)) as parts:
+            frames = b"".join([part.data async for part in parts])
+        yield _folded(frames, call)
 
 
 def _whole(body: bytes, call: Call) -> Part:
+    """A whole reply, for a client that asked for one or for a stream."""
     exchange = call.exchange
     try:
         head = _head.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamFailure(
-            "connection", f"the back end {call.target.provider.name} answered with something that is not a message"
-        ) from None
-    if head.type == "error" and head.error is not None:
+    except (DecodeError, UnicodeDecodeError):
+        raise _not_a_message(call) from None
+    if head.error is not None:
         raise from_error_type(head.error.type, head.error.message)
-    if head.usage is not None:
-        exchange.note_usage(head.usage)
-    if exchange.stream:
-        message = msgspec.json.decode(body, type=Message)
-        asked = msgspec.structs.replace(message, model=_shown_model(call) or message.model)
-        return Part(b"".join(frame(event) for event in events_of(asked)), True)
-    if model := _shown_model(call):
-        body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
+    if head.type != "message":
+        raise _not_a_message(call)
+    _Scanner(call).note(head.usage)
+    try:
+        if model := _shown_model(call):
+            body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
+        if exchange.stream:
+            body = forms.frames_of(forms.read(body))
+    except (InvalidRequest, ValueError, KeyError, TypeError):
+        raise _not_a_message(call) from None
     return Part(body, True)
 
 
+def _folded(frames: bytes, call: Call) -> Part:
+    """A stream that came although a whole reply was asked for."""
+    try:
+        message = forms.message_of(frames)
+    except (ValueError, LookupError, TypeError):
+        raise _not_a_message(call) from None
+    if message.get("type") == "error":
+        error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
+        raise from_error_type(error.type, error.message)
+    return Part(forms.write(message), True)
+
+
+def _not_a_message(call: Call) -> UpstreamFailure:
+    return UpstreamFailure(
+        "connection",
+        f"the back end {call.target.provider.name} answered with something that is not a message",
+    )
+
+
 class _UsageSoFar(Struct, frozen=True):
+    """Of the many numbers those that we count; whatever else stands there is none of our business."""
+
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -175,8 +252,8 @@ class _ErrorHead(Struct, frozen=True):
 
 
 class _ReplyHead(Struct, frozen=True):
-    type: str = "message"
-    usage: Usage | None = None
+    type: str = ""
+    usage: _UsageSoFar | None = None
     error: _ErrorHead | None = None
 
 
@@ -185,16 +262,21 @@ class _StartedMessage(Struct, frozen=True):
 
 
 class _EventHead(Struct, frozen=True):
-    type: str
+    type: str = ""
     message: _StartedMessage | None = None
     usage: _UsageSoFar | None = None
     error: _ErrorHead | None = None
 
 
+class _Count(Struct, frozen=True):
+    input_tokens: int
+
+
 _head = msgspec.json.Decoder(_ReplyHead)
 _event_head = msgspec.json.Decoder(_EventHead)
+_count = msgspec.json.Decoder(_Count)
 
-_FRAME_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_FRAME_END = re.compile(rb"\n\r?\n")
 _NOTABLE = re.compile(
     rb'^(?:event: ?|data: ?\{\s*"type"\s*:\s*")(message_start|message_delta|message_stop|content_block_start|error)\b',
     re.MULTILINE,
@@ -202,24 +284,45 @@ _NOTABLE = re.compile(
 _DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
 
-async def _frames(response: aiohttp.ClientResponse, call: Call) -> AsyncIterator[Part]:
+async def _frames(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
     rest = b""
     async for data in response.content.iter_any():
-        rest += data
-        end = max(rest.rfind(b"\n\n") + 2, rest.rfind(b"\r\n\r\n") + 4, rest.rfind(b"\r\r") + 2)
-        if end <= 3 and not rest[:end].strip():
+        new = max(0, len(rest) - 3)
+        rest = rest + data if rest else data
+        end = max(rest.rfind(b"\n\n", new) + 2, rest.rfind(b"\n\r\n", new) + 3)
+        if end <= 2:  # not found
+            if len(rest) > LONGEST_FRAME:
+                raise UpstreamFailure(
+                    "connection", f"the back end {call.target.provider.name} sends no end of an event"
+                )
             yield NOTHING_YET
             continue
-        whole, rest = rest[:end], rest[end:]
-        yield scanner.part(whole)
+        yield scanner.part(rest[:end])
         if scanner.over:
+            await _drained(response)
             return
-    if rest.strip():
-        yield scanner.part(rest + b"\n\n")
+        rest = rest[end:]
+    if _is_complete(rest):  # some leave out the very last line break
+        yield scanner.part(rest.rstrip() + b"\n\n")
     if not scanner.over:
         raise UpstreamFailure("connection", "upstream closed the stream before completing")
+
+
+def _is_complete(frame: bytes) -> bool:
+    with suppress(DecodeError, UnicodeDecodeError):
+        msgspec.json.decode(forms.data_of(frame), type=msgspec.Raw)
+        return True
+    return False
+
+
+async def _drained(response: aiohttp.ClientResponse) -> None:
+    """The stream is over, the connection's part in it may need another moment: then it can carry the next request."""
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(0.05):
+            while not response.content.at_eof():
+                await response.content.readany()
 
 
 class _Scanner:
@@ -244,98 +347,140 @@ class _Scanner:
         return Part(b"".join(kept), self._content)
 
     def _look_into(self, one: bytes) -> bytes:
-        notable, data = _NOTABLE.search(one), _DATA.search(one)
-        if notable is None or data is None:
-            return one
-        match notable[1]:
+        notable = _NOTABLE.search(one)
+        match notable and notable[1]:
             case b"message_start":
-                return self._started(one, data)
+                return self._started(one)
             case b"content_block_start":
                 self._content = True
             case b"message_delta":
                 self._content = True
-                self._note(_read(data[1]).usage)
+                self.note(_event(one).usage)
             case b"message_stop":
                 self.over = True
             case b"error":
-                self._failed(_read(data[1]).error or _ErrorHead())
+                return self._failed(one)
         return one
 
-    def _started(self, one: bytes, data: re.Match[bytes]) -> bytes:
-        head = _read(data[1])
-        self._note(head.message.usage if head.message else None)
+    def _started(self, one: bytes) -> bytes:
+        head = _event(one)
+        self.note(head.message.usage if head.message else None)
         model = _shown_model(self._call)
-        if model is None:
+        lines = list(_DATA.finditer(one))
+        if model is None or not lines:
             return one
-        message = members(data[1]).get("message")
-        inside = members(data[1], *message.value) if message else {}
-        if "model" not in inside:
+        data = forms.data_of(one)
+        where = _model_in(data)
+        if where is None:
             return one
-        start, end = inside["model"].value
-        return one[: data.start(1) + start] + msgspec.json.encode(model) + one[data.start(1) + end :]
+        spliced = data[: where.start] + msgspec.json.encode(model) + data[where.end :]
+        return one[: lines[0].start(1)] + spliced.replace(b"\n", b"\ndata: ") + one[lines[-1].end(1) :]
 
-    def _failed(self, error: _ErrorHead) -> None:
+    def _failed(self, one: bytes) -> bytes:
+        error = _event(one).error or _ErrorHead()
         if not self._content:
             raise from_error_type(error.type, error.message)
         self._call.exchange.error = error.type
         self.over = True
+        return one.replace(self._call.key.encode(), HIDDEN.encode()) if self._call.key else one
 
-    def _note(self, usage: _UsageSoFar | None) -> None:
+    def note(self, usage: _UsageSoFar | None) -> None:
         if usage is None:
             return
-        news = {name: value for name in usage.__struct_fields__ if (value := getattr(usage, name)) is not None}
-        self._usage = msgspec.structs.replace(self._usage, **news)
-        known = {name: _or_unset(getattr(self._usage, name)) for name in usage.__struct_fields__ if name != "output_tokens"}
-        self._call.exchange.note_usage(Usage(output_tokens=self._usage.output_tokens or 0, **known))
+        news = {
+            name: value for name in usage.__struct_fields__ if (value := getattr(usage, name)) is not None
+        }
+        so_far = self._usage = replace(self._usage, **news)
+        self._call.exchange.note_usage(
+            Usage(
+                input_tokens=_or_unset(so_far.input_tokens),
+                cache_creation_input_tokens=_or_unset(so_far.cache_creation_input_tokens),
+                cache_read_input_tokens=_or_unset(so_far.cache_read_input_tokens),
+                output_tokens=so_far.output_tokens or 0,
+            )
+        )
 
 
 def _or_unset(value: int | None) -> int | UnsetType:
     return UNSET if value is None else value
 
 
-def _read(data: bytes) -> _EventHead:
+def _event(frame: bytes) -> _EventHead:
     try:
-        return _event_head.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _EventHead("")
+        return _event_head.decode(forms.data_of(frame))
+    except (DecodeError, UnicodeDecodeError):
+        return _EventHead()
+
+
+def _model_in(data: bytes) -> Span | None:
+    """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it is."""
+    with suppress(DecodeError, UnicodeDecodeError, InvalidRequest):
+        if message := members(data).get("message"):
+            model = members(data, *message.value).get("model")
+            return model.value if model else None
+    return None
 
 
 def _shown_model(call: Call) -> str | None:
     """What `model` must say instead of what the back end wrote; None where that is right already."""
     asked = call.exchange.envelope.model if call.exchange.envelope else None
-    if call.target.transforms.model_name == "served" or asked == call.target.model:
+    if call.target.transforms.model_name == "served":
         return None
     return asked
 
 
-def _relayed_headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+def _relayed_headers(response: aiohttp.ClientResponse, call: Call) -> list[tuple[str, str]]:
     return [
-        (name.lower(), value)
-        for name, value in response.headers.items()
-        if name.lower().startswith("anthropic-") or name.lower() in _RELAYED
+        (name, value if call.key is None else value.replace(call.key, HIDDEN))
+        for name, value in _lower(response)
+        if name.startswith("anthropic-") or name in _RELAYED
     ]
 
 
+def _lower(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    return [(name.lower(), value) for name, value in response.headers.items()]
+
+
 async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
-    provider = call.target.provider.name
-    if 300 <= response.status < 400:
-        return UpstreamFailure("connection", f"the back end {provider} answered with a redirect, which is never followed")
-    body = await response.read()
-    if response.status in (401, 403) and not call.target.provider.client_key:
-        return credentials_refused(provider)
+    provider, status = call.target.provider, response.status
+    if 300 <= status < 400:
+        return UpstreamFailure(
+            "connection", f"the back end {provider.name} answered with a redirect, which is never followed"
+        )
+    if status in (401, 403) and not provider.client_key:
+        return credentials_refused(provider.name)
+    body = await _read(response, LONGEST_ERROR)
     failure = from_response(
-        response.status,
-        {name.lower(): value for name, value in response.headers.items()},
-        body.decode("utf-8", "replace"),
-        provider=provider,
+        status, dict(_lower(response)), body.decode("utf-8", "replace"), provider=provider.name
     )
-    kind = response.headers.get("content-type", "")
-    if kind.startswith("application/json"):
+    if _is_api_error(body):
         # Clients match an error's wording and act on it, so it goes out as it came.
-        failure.relay = Relay(response.status, kind, tuple(_relayed_headers(response)), body)
+        failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response, call)), body)
+    elif status in (401, 403):
+        failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
     return failure
 
 
-def _present(body: bytes, name: str) -> Any:
-    where = members(body).get(name)
-    return msgspec.json.decode(body[slice(*where.value)]) if where else None
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    parts, size = [], 0
+    async for data in response.content.iter_any():
+        parts.append(data)
+        size += len(data)
+        if size > most:
+            raise aiohttp.ClientPayloadError("too long")
+    return b"".join(parts)
+
+
+def _is_api_error(body: bytes) -> bool:
+    """Whether it has the shape that Anthropic's clients read; other shapes lose what they say."""
+    try:
+        head = _head.decode(body)
+    except (DecodeError, UnicodeDecodeError):
+        return False
+    return head.type == "error" and head.error is not None and bool(head.error.message)
+
+
+def _counts(body: bytes) -> bool:
+    with suppress(DecodeError, UnicodeDecodeError):
+        return _count.decode(body).input_tokens >= 0
+    return False

@@ -48,7 +48,10 @@ def merged(one: Any, other: Any) -> Any:
     """`other` laid over `one`, object by object; anything else replaces."""
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return other
-    return {**one, **{name: merged(one[name], value) if name in one else value for name, value in other.items()}}
+    return {
+        **one,
+        **{name: merged(one[name], value) if name in one else value for name, value in other.items()},
+    }
 
 
 def _value(body: bytes, present: Mapping[str, Member], name: str) -> Any:

@@ -31,6 +31,7 @@ from routeproxy.web.streaming import LEFT, Answer, Live, Patience, encoded, erro
 log = logging.getLogger(__name__)
 
 AnyRequest = Request[Any, Any, Any]
+AnyResponse = Response[Any]
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
 MESSAGES = "/v1/messages"
@@ -103,17 +104,15 @@ def build_app(
         for suffix, method in ((COUNT_TOKENS, "count_tokens"), (MESSAGES, "messages")):
             if path.endswith(suffix):
                 named = path.removesuffix(suffix).strip("/")
-                if named == "v1":
-                    raise ApiError(404, f"{path[:200]} is not here: leave /v1 out of the base URL")
                 return cast(ASGIApp, partial(exchange_over_http, method=method, named=named))
         first, colon, rest = path[1:].partition(":")
         if not proxy.rules.policy.server.url_targets or not colon or "/" in first:
             raise ApiError(404, f"{path[:200]} is not here")
         if rest.endswith("/api/hello"):
-            return _nothing().to_asgi_response(None, request)
+            return _identified(_nothing()).to_asgi_response(None, request)
         if not rest or "/v1/" in rest or "/api/" in rest:
             raise ApiError(404, f"{path[:200]} is not here")
-        return _greeting(proxy.rules.policy, problem()).to_asgi_response(None, request)
+        return _identified(_greeting(proxy.rules.policy, problem())).to_asgi_response(None, request)
 
     def needs_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
         door.check(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
@@ -136,8 +135,8 @@ def build_app(
         return _json(found)
 
     @get("/v1/models/{model_id:path}", guards=[needs_key], sync_to_thread=False)
-    def show_model(model_id: str) -> Response[bytes]:
-        wanted = str(model_id).removeprefix("/")
+    def show_model(request: AnyRequest) -> Response[bytes]:
+        wanted = str(request.path_params["model_id"]).removeprefix("/")
         for model in _models(proxy.rules.policy):
             if model.id == wanted:
                 return _json(model)
@@ -186,6 +185,7 @@ def build_app(
             readyz,
         ],
         exception_handlers={ApiError: _answer_error, HTTPException: _answer_http, Exception: _answer_bug},
+        after_request=_identified,
         lifespan=[lifespan or (lambda app: nullcontext())],
         request_max_body_size=settings.max_body_mb * 2**20,
         # No cookie is ever looked at, so browsers may show a page everything: `*` is for requests without
@@ -234,15 +234,18 @@ def new_request_id() -> str:
     return f"req_{uuid.uuid4().hex}"
 
 
+def _identified(response: AnyResponse) -> AnyResponse:
+    if isinstance(response, Response):
+        response.headers.setdefault("request-id", new_request_id())
+    return response
+
+
 def _json(value: object, status: int = 200) -> Response[bytes]:
-    headers = {"request-id": new_request_id()}
-    return Response(
-        msgspec.json.encode(value), status_code=status, headers=headers, media_type="application/json"
-    )
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
 
 
 def _nothing() -> Response[bytes]:
-    return Response(b"", headers={"request-id": new_request_id()}, media_type="application/json")
+    return Response(b"", media_type="application/json")
 
 
 def _answer_error(request: AnyRequest, error: ApiError) -> Response[bytes]:
@@ -258,7 +261,8 @@ def _answer_error(request: AnyRequest, error: ApiError) -> Response[bytes]:
 def _answer_http(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """What Litestar's router refuses, in the API's shape."""
     path = request.scope["path"][:200]
-    words = {404: f"{path} is not here", 405: f"{request.method} is not allowed here"}
+    hint = ": leave /v1 out of the base URL" if path.startswith("/v1/v1/") else ""
+    words = {404: f"{path} is not here{hint}", 405: f"{request.method} is not allowed here"}
     message = words.get(error.status_code, error.detail)
     return _answer_error(request, ApiError(error.status_code, message, headers=error.headers))
 

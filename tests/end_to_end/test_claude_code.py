@@ -1,21 +1,14 @@
 """A real Claude Code runs its whole loop through routeproxy in front of a back end that speaks OpenAI's format."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.backend import CUT, BackEnd, Received, Script, chunk, completion, done, json_answer, sse, tool_chunk
+from tests.end_to_end.clients import AGENT_PYTHON, CLAUDE_CODE, environment, needs_agent_sdk, needs_claude_code
 from tests.running import running
-
-CLIENT = shutil.which("claude", path=os.environ.get("ROUTEPROXY_TEST_CLIENTS")) or shutil.which("claude")
-
-pytestmark = pytest.mark.skipif(CLIENT is None, reason="Claude Code is not installed (npm install @anthropic-ai/claude-code)")
 
 RULES = """
 [providers.corp]
@@ -29,26 +22,18 @@ targets = "corp/some-model"
 """
 
 
-def claude(prompt: str, url: str, home: Path, *arguments: str) -> dict[str, Any]:
-    """One headless run, in an empty home and an environment that holds nothing else."""
-    assert CLIENT
-    environment = {
-        "HOME": str(home),
-        "PATH": os.environ["PATH"],
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_API_KEY": "sk-anything",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_TELEMETRY": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "1",
-    }
+def claude(prompt: str, url: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """One headless run; its result as Claude Code reports it."""
+    assert CLAUDE_CODE
+    home = folder / "home"
+    home.mkdir()
     ran = subprocess.run(
-        [CLIENT, "-p", prompt, "--output-format", "json", *arguments],
-        cwd=home, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+        [CLAUDE_CODE, "-p", prompt, "--output-format", "json", *arguments],
+        cwd=home, env=environment(url, home), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+        check=False,
     )  # fmt: skip
     assert ran.stdout, ran.stderr
-    result = json.loads(ran.stdout)
-    assert isinstance(result, dict)
+    result: dict[str, Any] = json.loads(ran.stdout)
     return result
 
 
@@ -57,56 +42,86 @@ def asked(received: Received) -> Sequence[dict[str, Any]]:
     return messages
 
 
-def back_end_that_calls(command: str) -> Any:
-    """First a Bash call, then, once its result is there, the result in words."""
+def turns(back_end: BackEnd) -> list[Received]:
+    """The requests of the conversation itself; what Claude Code asks on the side has no tools."""
+    return [received for received in back_end.requests if received.json.get("tools")]
+
+
+def calls_bash(*commands: str) -> Any:
+    """A back end that first calls Bash with each command, all at once, and then says what came of it."""
 
     def answer(received: Received) -> Script:
-        results = [message["content"] for message in asked(received) if message["role"] == "tool"]
-        if not received.json.get("stream"):
-            return json_answer(completion("A title"))
+        results = [str(message["content"]) for message in asked(received) if message["role"] == "tool"]
         if not received.json.get("tools"):
-            return sse(chunk("A title"), done())
+            return sse(chunk("A title"), done()) if received.json.get("stream") else json_answer(completion("A title"))
         if results:
-            return sse(chunk("The tool said: "), chunk(str(results[-1])), done())
-        arguments = json.dumps({"command": command, "description": "say hello"})
-        return sse(
-            chunk("Let me look."),
-            tool_chunk(0, "Bash", "", id="call_1"),
-            *[tool_chunk(0, arguments=part) for part in (arguments[:9], arguments[9:])],
-            done("tool_calls"),
-        )
+            return sse(chunk("The tools said: "), chunk(" and ".join(results)), done())
+        steps = [chunk("Let me look.")]
+        for index, command in enumerate(commands):
+            arguments = json.dumps({"command": command, "description": "say hello"})
+            steps.append(tool_chunk(index, "Bash", "", id=f"call_{index}"))
+            steps += [tool_chunk(index, arguments=part) for part in (arguments[:9], arguments[9:])]
+        return sse(*steps, done("tool_calls"))
 
     return answer
 
 
+@needs_claude_code
 def test_a_turn_with_a_tool_goes_round(tmp_path: Path) -> None:
-    with BackEnd(back_end_that_calls("echo hello-from-the-tool")) as back_end:
+    with BackEnd(calls_bash("echo hello-from-the-tool")) as back_end:
         with running(RULES.format(url=back_end.url), tmp_path) as proxy:
-            home = tmp_path / "home"
-            home.mkdir()
-            result = claude("Say hello with the shell", proxy.url, home, "--allowedTools", "Bash")
+            result = claude("Say hello with the shell", proxy.url, tmp_path, "--allowedTools", "Bash")
     assert result["is_error"] is False
-    assert "The tool said: hello-from-the-tool" in result["result"]
-    turns = [one for one in back_end.requests if one.json.get("tools")]
-    assert len(turns) == 2, "exactly one request a turn: nothing was asked again"
+    assert "The tools said: hello-from-the-tool" in result["result"]
+    assert len(turns(back_end)) == 2, "one request a turn: nothing was asked again"
 
 
+@needs_claude_code
+def test_parallel_tools_go_round(tmp_path: Path) -> None:
+    with BackEnd(calls_bash("echo one", "echo two", "echo three")) as back_end:
+        with running(RULES.format(url=back_end.url), tmp_path) as proxy:
+            result = claude("Say hello thrice", proxy.url, tmp_path, "--allowedTools", "Bash")
+    assert result["result"] == "The tools said: one and two and three"
+    assert len(turns(back_end)) == 2
+
+
+@needs_claude_code
 def test_a_turn_in_words_asks_the_back_end_once(tmp_path: Path) -> None:
     with BackEnd(lambda received: sse(chunk("Good "), chunk("morning"), done())) as back_end:
         with running(RULES.format(url=back_end.url), tmp_path) as proxy:
-            home = tmp_path / "home"
-            home.mkdir()
-            result = claude("Say good morning", proxy.url, home)
+            result = claude("Say good morning", proxy.url, tmp_path)
     assert (result["is_error"], result["result"]) == (False, "Good morning")
-    assert len([one for one in back_end.requests if one.json.get("tools")]) == 1
+    assert len(turns(back_end)) == 1
 
 
+@needs_claude_code
 def test_a_back_end_that_breaks_off_is_not_a_success(tmp_path: Path) -> None:
-    def answer(received: Received) -> Script:
-        return sse(chunk("Half an ans"), CUT)
-
-    with BackEnd(answer) as back_end, running(RULES.format(url=back_end.url), tmp_path) as proxy:
-        home = tmp_path / "home"
-        home.mkdir()
-        result = claude("Say good morning", proxy.url, home)
+    with BackEnd(lambda received: sse(chunk("Half an ans"), CUT)) as back_end:
+        with running(RULES.format(url=back_end.url), tmp_path) as proxy:
+            result = claude("Say good morning", proxy.url, tmp_path)
     assert result["is_error"] is True
+
+
+AGENT = """
+import asyncio
+from claude_agent_sdk import AssistantMessage, ClaudeAgentOptions, ResultMessage, query
+
+async def main():
+    options = ClaudeAgentOptions(cli_path={client!r}, allowed_tools=["Bash"])
+    async for message in query(prompt="Say hello with the shell", options=options):
+        if isinstance(message, ResultMessage):
+            print("result:", message.is_error, message.result)
+
+asyncio.run(main())
+"""
+
+
+@needs_agent_sdk
+def test_the_agent_sdk_runs_its_loop(tmp_path: Path) -> None:
+    with BackEnd(calls_bash("echo hello-from-the-tool")) as back_end:
+        with running(RULES.format(url=back_end.url), tmp_path) as proxy:
+            ran = subprocess.run(
+                [str(AGENT_PYTHON), "-c", AGENT.format(client=CLAUDE_CODE)],
+                cwd=tmp_path, env=environment(proxy.url, tmp_path), capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+    assert "result: False The tools said: hello-from-the-tool" in ran.stdout, ran.stderr

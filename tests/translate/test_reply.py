@@ -52,7 +52,7 @@ def test_e02_two_calls_with_one_id_get_two() -> None:
         finish_reason="tool_calls",
     )
     assert blocks(answer) == [("tool_use", "read", '{"a":1}'), ("tool_use", "write", '{"b":2}')]
-    assert [block.id for block in answer.content if block.__struct_config__.tag == "tool_use"] == [  # type: ignore[union-attr]
+    assert [block.id for block in answer.content if block.__struct_config__.tag == "tool_use"] == [
         "c1",
         "toolu_1",
     ]

@@ -132,7 +132,7 @@ class TestText:
         stream.feed(text("0"))
         for n in range(1, 10_000):
             (event,) = stream.feed(text(str(n)))
-            assert event.delta.text == str(n)  # type: ignore[union-attr]
+            assert event.delta.text == str(n)
 
     def test_an_answer_of_white_space_is_shown_as_it_is(self) -> None:
         assert script(text(" "), text("\n"), ends()) == [
@@ -362,7 +362,8 @@ class TestToolCalls:
                 id="D13 interleaved",
             ),
             pytest.param(
-                [calls(call(0, "c1", "read", '{"a":1}'), call(1, "c2", "write", '{"b":2}'))], id="D14 in one chunk"
+                [calls(call(0, "c1", "read", '{"a":1}'), call(1, "c2", "write", '{"b":2}'))],
+                id="D14 in one chunk",
             ),
             pytest.param(
                 [calls(call(None, "c1", "read", '{"a":1}'), call(None, "c2", "write", '{"b":2}'))],
@@ -373,32 +374,47 @@ class TestToolCalls:
                 id="D15 the same index again",
             ),
             pytest.param(
-                [tool(0, "c1", "read", ""), tool(0, "c2", "write", '{"b":2}'), tool(0, "c1", None, '{"a":1}')],
+                [
+                    tool(0, "c1", "read", ""),
+                    tool(0, "c2", "write", '{"b":2}'),
+                    tool(0, "c1", None, '{"a":1}'),
+                ],
                 id="D16 all at index 0, told apart by id",
             ),
             pytest.param(
-                [tool(None, "c1", "read"), tool(None, None, None, '{"a":1}'), tool(None, "c2", "write"), tool(None, None, None, '{"b":2}')],
+                [
+                    tool(None, "c1", "read"),
+                    tool(None, None, None, '{"a":1}'),
+                    tool(None, "c2", "write"),
+                    tool(None, None, None, '{"b":2}'),
+                ],
                 id="D16 no index, by order",
             ),
             pytest.param(
-                [calls(call(1, "c2", "write", '{"b":'), call(0, "c1", "read", '{"a":1}')), tool(1, arguments="2}")],
+                [
+                    calls(call(1, "c2", "write", '{"b":'), call(0, "c1", "read", '{"a":1}')),
+                    tool(1, arguments="2}"),
+                ],
                 id="told in the order of their indexes",
             ),
         ],
-    )  # fmt: skip
+    )
     def test_parallel_calls(self, chunks: list[Chunk]) -> None:
         assert joined(script(*chunks, ends("tool_calls"))) == TWO_CALLS
 
     def test_d17_a_name_may_come_with_each_piece(self) -> None:
-        assert joined(
-            script(
-                tool(0, "c1", "read", '{"pa'),
-                tool(0, "c1", "read", 'th":'),
-                tool(0, "", "read", '"a"}'),
-                tool(0, None, "read", ""),
-                ends("tool_calls"),
+        assert (
+            joined(
+                script(
+                    tool(0, "c1", "read", '{"pa'),
+                    tool(0, "c1", "read", 'th":'),
+                    tool(0, "", "read", '"a"}'),
+                    tool(0, None, "read", ""),
+                    ends("tool_calls"),
+                )
             )
-        ) == ONE_CALL  # fmt: skip
+            == ONE_CALL
+        )
 
     @pytest.mark.parametrize("name", ["", None, 7, ["read"], "  "])
     def test_d18_a_call_without_a_name_is_no_call(self, name: Any) -> None:
@@ -410,9 +426,12 @@ class TestToolCalls:
 
     def test_d20_the_id_may_come_after_the_name(self) -> None:
         without_function = calls(call(0, "c1").__class__(0, "c1"))
-        assert joined(
-            script(tool(0, None, "read", '{"path":'), without_function, tool(0, arguments='"a"}'), ends())
-        ) == ONE_CALL  # fmt: skip
+        assert (
+            joined(
+                script(tool(0, None, "read", '{"path":'), without_function, tool(0, arguments='"a"}'), ends())
+            )
+            == ONE_CALL
+        )
 
     def test_the_name_may_come_after_the_arguments(self) -> None:
         assert script(tool(0, "c1", None, '{"path":"a"}'), tool(0, None, "read"), ends()) == ONE_CALL
@@ -523,9 +542,17 @@ class TestToolCalls:
         assert script(text("hi"), ends("tool_calls"))[-1] == "ends end_turn"
 
     def test_d29_white_space_around_calls_is_dropped(self) -> None:
-        assert script(
-            text("\n"), tool(0, "c1", "read", '{"a":1}'), text("\n\n"), tool(1, "c2", "write", '{"b":2}'), text(" "), ends()
-        ) == TWO_CALLS  # fmt: skip
+        assert (
+            script(
+                text("\n"),
+                tool(0, "c1", "read", '{"a":1}'),
+                text("\n\n"),
+                tool(1, "c2", "write", '{"b":2}'),
+                text(" "),
+                ends(),
+            )
+            == TWO_CALLS
+        )
 
     def test_d29_text_after_a_call_is_a_block(self) -> None:
         assert blocks(message(tool(0, "c1", "read", "{}"), text("\n"), text("Done."), ends())) == [
@@ -553,7 +580,7 @@ class TestToolCalls:
         stream = translator()
         stream.feed(tool(0, "c1", "write", ""))
         pieces = ["{", '"te', 'xt":', '"a', "b", '"}']
-        shown = [[event.delta.partial_json for event in stream.feed(tool(0, arguments=p))] for p in pieces]  # type: ignore[union-attr]
+        shown = [[event.delta.partial_json for event in stream.feed(tool(0, arguments=p))] for p in pieces]
         assert shown == [[], ['{"te'], ['xt":'], ['"a'], ["b"], ['"}']]
 
     @pytest.mark.parametrize("wire", ["bash", "BASH", "default_api:Bash", "functions.bash", "Bash"])
@@ -696,8 +723,14 @@ class TestEndings:
 class TestStopStrings:
     def test_d48_a_stop_string_is_found_across_chunks(self) -> None:
         assert script(
-            text("one "), text("EN"), text("D two"), text("three"), ends("length"), scan=("END",), stop_sequences=("END",)
-        ) == ["start 0 text", "delta 0 one ", "stop 0", "ends stop_sequence 'END'"]  # fmt: skip
+            text("one "),
+            text("EN"),
+            text("D two"),
+            text("three"),
+            ends("length"),
+            scan=("END",),
+            stop_sequences=("END",),
+        ) == ["start 0 text", "delta 0 one ", "stop 0", "ends stop_sequence 'END'"]
 
     def test_what_only_began_like_a_stop_string_is_text(self) -> None:
         assert joined(script(text("one EN"), text("E"), text(" EN"), ends(), scan=("END",))) == [

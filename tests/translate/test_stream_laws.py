@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import os
 from typing import Any
 
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message as SdkMessage
 from anthropic.types import RawMessageStreamEvent
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from pydantic import TypeAdapter
@@ -28,20 +29,25 @@ from routeproxy.translate.transforms import Transforms
 from tests.invariants import check
 from tests.translate.answering import TOOLS, call, calls, ends, reply, text, thinks, translator, whole
 
+MANY = int(os.environ.get("LAWS", "1"))
+"""Try more cases of each: `LAWS=100 pytest tests/translate/test_stream_laws.py`."""
+
+lawful = settings(max_examples=40 * MANY, deadline=None, database=None)
+
 # Anything at all
 
 surrogates = st.sampled_from(["\ud83d", "\ude00", "\ud83d\ude00"])
-fragments = st.sampled_from(
-    [
-        "<think>",
-        "</think>",
-        "<tool_call>",
-        "</tool_call>",
-        '{"name":"read","arguments":{"a":1}}',
-        "[TOOL_CALLS]",
-    ]
-    + ["<function=read>", "</function>", "END", "EN", "D", "\\", "n", "\n", " ", "x", "é", "😀"]
-)
+TAGS = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "<function=read>",
+    "</function>",
+]
+BITS = ['{"name":"read","arguments":{"a":1}}', "END", "EN", "D", "\\", "n", "\n", " ", "x", "é", "😀"]
+fragments = st.sampled_from([*TAGS, *BITS])
 json_pieces = st.sampled_from(
     ['{"a":1}', '{"a"', ":1}", "{}", "{", "}", '"', '"{\\"a\\":1}"', "null", "", '{"a":{"a":1}}']
 )
@@ -131,6 +137,7 @@ settings_of_request = st.fixed_dictionaries(
 )
 
 
+@lawful
 @given(st.lists(chunks, max_size=8), settings_of_request, st.booleans())
 def test_no_chunk_makes_a_stream_that_is_not_one(
     sent: list[Chunk], settings: dict[str, Any], done: bool
@@ -144,6 +151,7 @@ def test_no_chunk_makes_a_stream_that_is_not_one(
     assert stream.feed(text("more")) == stream.finish() == []
 
 
+@lawful
 @given(chunks, settings_of_request)
 def test_no_completion_makes_a_reply_that_is_not_one(completion: Chunk, settings: dict[str, Any]) -> None:
     answer = reply(completion, **settings)
@@ -161,7 +169,11 @@ class Answer(Struct, frozen=True):
     finish_reason: str
 
 
-arguments = st.dictionaries(st.sampled_from("ab"), st.recursive(st.integers() | st.text(max_size=4), lambda x: st.dictionaries(st.sampled_from("ab"), x, max_size=2), max_leaves=4), max_size=2)  # fmt: skip
+keys = st.sampled_from("ab")
+values = st.recursive(
+    st.integers() | st.text(max_size=4), lambda inner: st.dictionaries(keys, inner, max_size=2), max_leaves=4
+)
+arguments = st.dictionaries(keys, values, max_size=2)
 answers = st.builds(
     Answer,
     st.text(max_size=12),
@@ -182,7 +194,7 @@ def pieces(draw: st.DrawFn, whole_text: str) -> list[str]:
 
 @st.composite
 def streams(draw: st.DrawFn, answer: Answer) -> list[Chunk]:
-    """One of the many ways to send `answer`: its text cut anywhere (in emojis too), its calls' arguments interleaved."""
+    """One way to send `answer`: its text cut anywhere, in emojis too; its calls' arguments interleaved."""
     units = zip(*[iter(answer.text.encode("utf-16-le"))] * 2, strict=True)
     half_characters = "".join(chr(int.from_bytes(unit, "little")) for unit in units)
     sent = [thinks(piece) for piece in pieces(draw, answer.reasoning)]
@@ -214,6 +226,7 @@ def in_one_piece(answer: Answer) -> Chunk:
     )
 
 
+@lawful
 @given(st.data(), answers, settings_of_request)
 def test_i37_streamed_and_whole_answers_agree(
     data: st.DataObject, answer: Answer, settings: dict[str, Any]
@@ -222,25 +235,28 @@ def test_i37_streamed_and_whole_answers_agree(
     assert accumulate(streamed(data.draw(streams(answer)), **settings)) == told
 
 
+@lawful
 @given(st.data(), answers)
 def test_i38_text_arrives_as_it_was_sent(data: st.DataObject, answer: Answer) -> None:
     told = accumulate(streamed(data.draw(streams(answer))))
     assert isinstance(told, Message)
-    shown = "".join(block.text for block in told.content if block.__struct_config__.tag == "text")  # type: ignore[union-attr]
+    shown = "".join(block.text for block in told.content if block.__struct_config__.tag == "text")
     blank_beside_calls = answer.calls and not answer.text.strip()
     assert shown == ("" if blank_beside_calls else answer.text)
 
 
+@lawful
 @given(st.data(), answers)
 def test_arguments_arrive_as_they_were_sent(data: st.DataObject, answer: Answer) -> None:
     told = accumulate(streamed(data.draw(streams(answer))))
     assert isinstance(told, Message)
     inputs = [
         bytes(block.input).decode() for block in told.content if block.__struct_config__.tag == "tool_use"
-    ]  # type: ignore[union-attr]
+    ]
     assert inputs == [input for _, input in answer.calls]
 
 
+@lawful
 @given(
     st.data(),
     arguments.map(json.dumps),
@@ -259,12 +275,13 @@ def test_odd_arguments_arrive_however_they_are_cut(data: st.DataObject, input: s
     told = accumulate(events)
     assert isinstance(told, Message), told
     (block,) = told.content
-    assert json.loads(bytes(block.input)) == json.loads(input)  # type: ignore[union-attr]
+    assert json.loads(bytes(block.input)) == json.loads(input)
 
 
 sdk_event: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
+@lawful
 @given(st.data(), answers)
 def test_the_sdk_adds_a_stream_up_to_the_whole_message(data: st.DataObject, answer: Answer) -> None:
     snapshot: Any = None

@@ -1,0 +1,205 @@
+"""What each kind of back end and each model takes: one table, whose rows name their source. Nothing is withheld but for a known "no"."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from routeproxy.policy.decide import Target
+from routeproxy.translate.dialect import Dialect
+
+
+class Limits(Struct, frozen=True):
+    max_output_tokens: int | None = None
+
+
+class Quirk(Struct, frozen=True):
+    """A row: for providers of these types (none named: of any), and models whose name, prefix and case apart, matches."""
+
+    types: tuple[str, ...]
+    models: str
+    changes: Mapping[str, Any]
+    source: str
+
+    def holds(self, type: str, model: str) -> bool:
+        return (not self.types or type in self.types) and re.search(self.models, model) is not None
+
+
+ANY = r""
+GOOGLE = ("gemini", "vertex_ai", "vertex_ai_beta")
+AWS = ("bedrock", "bedrock_mantle", "sagemaker_chat")
+OPENAI = ("openai", "azure")
+
+# Rows are laid over each other in this order, so the special stand after the general.
+QUIRKS: tuple[Quirk, ...] = (
+    # --- by provider
+    Quirk(
+        OPENAI,
+        ANY,
+        {"max_tokens_field": "max_completion_tokens", "priority_tier": True, "prompt_cache_key": True},
+        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated; service_tier, prompt_cache_key",
+    ),
+    Quirk(
+        GOOGLE,
+        ANY,
+        {
+            "family": "gemini",
+            "schemas": "gemini",
+            "tool_names": "gemini",
+            "images_in_tool_messages": True,
+            "mid_system": "user",
+            "parallel_tool_calls": False,
+            "stop_limit": 5,
+            "structured_outputs_with_tools": False,
+            "top_k": True,
+            "user": False,
+        },
+        "ai.google.dev/api/generate-content; LiteLLM vertex_ai/gemini: hoists every system message, raises on parallel_tool_calls=false",
+    ),
+    Quirk(
+        GOOGLE,
+        r"^claude",
+        {
+            "family": "anthropic",
+            "schemas": "openai",
+            "tool_names": "openai",
+            "parallel_tool_calls": True,
+            "stop_limit": None,
+            "structured_outputs_with_tools": True,
+        },
+        "Claude on Vertex speaks Messages",
+    ),
+    Quirk(
+        AWS,
+        ANY,
+        {
+            "images_in_tool_messages": True,
+            "mid_system": "user",
+            "parallel_tool_calls": False,
+            "top_k": True,
+            "user": False,
+        },
+        "Converse: system apart from the messages; LiteLLM bedrock/chat/converse_transformation.py",
+    ),
+    Quirk(AWS, r"claude", {"family": "anthropic", "stop_limit": None}, "Claude on Bedrock"),
+    Quirk(
+        ("ollama",),
+        ANY,
+        {
+            "efforts": ("none", "low", "medium", "high"),
+            "files": False,
+            "parallel_tool_calls": False,
+            "stop_limit": None,
+            "tool_choice_required": False,
+            "top_k": True,
+            "user": False,
+        },
+        "docs.ollama.com/api/chat: think, options.stop, options.top_k; LiteLLM ollama_chat drops tool_choice",
+    ),
+    Quirk(
+        ("together_ai", "hosted_vllm", "vllm", "fireworks_ai", "deepinfra", "huggingface", "lm_studio", "llamafile"),
+        ANY,
+        {"top_k": True},
+        "their API references name top_k beside OpenAI's parameters",
+    ),
+    Quirk(
+        ("openrouter",),
+        ANY,
+        {
+            "family": "openrouter",
+            "efforts": ("none", "minimal", "low", "medium", "high", "xhigh"),
+            "top_k": True,
+        },
+        "openrouter.ai/docs/api-reference/parameters and /use-cases/reasoning-tokens",
+    ),
+    Quirk(
+        ("mistral", "codestral"),
+        ANY,
+        {"efforts": (), "stop_limit": None, "user": False},
+        "docs.mistral.ai/api: fields that it does not know are 422",
+    ),
+    Quirk(
+        ("mistral",),
+        r"^(magistral|mistral-(small|medium)-(latest|26|27))",
+        {"efforts": ("none", "high")},
+        "docs.mistral.ai/capabilities/reasoning",
+    ),
+    Quirk(("groq", "cerebras"), ANY, {"takes_reasoning": False}, "console.groq.com/docs/openai: unsupported message fields are 400"),
+    Quirk(("deepseek",), ANY, {"efforts": ("none", "high"), "stop_limit": 16}, "api-docs.deepseek.com; LiteLLM deepseek/chat: any effort turns thinking on"),
+    Quirk(("perplexity",), ANY, {"tools": False}, "docs.perplexity.ai/api-reference: no tools"),
+    Quirk(("xai",), r"^grok-([4-9]|code|build)", {"efforts": (), "stop_limit": 0}, "docs.x.ai/docs/guides/reasoning: stop and reasoning_effort are refused"),
+    # --- by model, wherever it is served
+    Quirk((), r"^(gpt-3|gpt-4|chatgpt-)", {"efforts": ()}, "these do not reason: reasoning_effort is 400"),
+    Quirk(
+        (),
+        r"^o[134](-|$)",
+        {
+            "efforts": ("low", "medium", "high"),
+            "max_tokens_field": "max_completion_tokens",
+            "parallel_tool_calls": False,
+            "sampling": False,
+            "stop_limit": 0,
+        },
+        "platform.openai.com/docs/guides/reasoning: unsupported parameters",
+    ),
+    Quirk(
+        (),
+        r"^gpt-([5-9]|\d\d)",
+        {
+            "efforts": ("minimal", "low", "medium", "high"),
+            "max_tokens_field": "max_completion_tokens",
+            "sampling": False,
+            "stop_limit": 0,
+        },
+        "platform.openai.com/docs/guides/latest-model: temperature, top_p, stop are refused",
+    ),
+    Quirk((), r"^gpt-5(\.1)?-codex", {"efforts": ("low", "medium", "high")}, "the same, for codex models"),
+    Quirk((), r"^gpt-5-pro", {"efforts": ("high",)}, "the same: gpt-5-pro knows no other effort"),
+    Quirk((), r"^gpt-5\.1(?!-codex)", {"efforts": ("none", "low", "medium", "high")}, "the same, from 5.1 on: none instead of minimal"),
+    Quirk((), r"^gpt-(5\.[2-9]|[6-9]|\d\d)", {"efforts": ("none", "low", "medium", "high", "xhigh")}, "the same, from 5.2 on: xhigh"),
+    Quirk((), r"^gpt-5\.\d+-pro", {"efforts": ("medium", "high", "xhigh")}, "the same, for 5.2-pro and later"),
+    Quirk((), r"^gpt-5(\.\d+)?-(chat|search)", {"efforts": (), "sampling": True}, "the chat variants do not reason"),
+    Quirk((), r"^gpt-oss", {"efforts": ("low", "medium", "high")}, "the model card of gpt-oss"),
+    Quirk(
+        (),
+        r"deepseek|kimi|moonshot",
+        {"replays_reasoning": True},
+        "api-docs.deepseek.com/guides/thinking_mode, platform.moonshot.ai: reasoning_content is required beside tool_calls",
+    ),
+    Quirk(
+        (),
+        r"mistral|mixtral|codestral|ministral|magistral|devstral|pixtral",
+        {"tool_call_ids": "mistral"},
+        "mistral-common: a tool call id is nine letters and digits",
+    ),
+)  # fmt: skip
+
+OVER_RESPONSES: Mapping[str, Any] = {"stop_limit": 0, "top_k": False}
+"""Responses knows no stop strings (wire.md §1.2)."""
+
+GOOGLES_OWN_OPENAI = re.compile(r"^https://[\w.-]*\bgoogleapis\.com/.*\bopenai")
+"""Google's OpenAI-compatible API: its thought signatures have a place of their own."""
+
+
+def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
+    provider = target.provider
+    model = str(provider.options.get("base_model") or target.model).lower().rpartition("/")[2]
+    changes: dict[str, Any] = {}
+    for quirk in QUIRKS:
+        if quirk.holds(provider.type, model):
+            changes |= quirk.changes
+    if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
+        changes |= {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
+    if provider.api == "responses":
+        changes |= OVER_RESPONSES
+    if limits is not None:
+        changes["max_output_tokens"] = limits.max_output_tokens
+    changes |= dict.fromkeys(provider.supports & _SWITCHES, True)
+    changes |= {name: value for name in ("mid_system", "without_vision") if (value := getattr(provider, name)) is not None}
+    return Dialect(**changes)
+
+
+_SWITCHES = frozenset(field.name for field in msgspec.structs.fields(Dialect) if field.type is bool)
+"""What `supports` may name."""
