@@ -131,7 +131,12 @@ def own_work(rounds: int) -> None:
     headers = [(name.encode(), value.encode()) for name, value in recorded["headers"].items()]
     large = json.dumps(recorded["body"], ensure_ascii=False).encode()
     small = json.dumps(
-        {"model": "claude-sonnet-5", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+        {
+            "model": "claude-sonnet-5",
+            "max_tokens": 100,
+            "stream": True,
+            "messages": [{"role": "user", "content": "Hi"}],
+        }
     ).encode()
     policy = compile_rules(RULES, path=Path("rules.toml"), environ={})
 
@@ -157,7 +162,10 @@ def own_work(rounds: int) -> None:
 def start_up(rounds: int) -> None:
     figures: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for name, rules in (("echo only", '[providers.echo]\n[default]\ntargets = "echo/echo"\n'), ("with LiteLLM", RULES)):
+        for name, rules in (
+            ("echo only", '[providers.echo]\n[default]\ntargets = "echo/echo"\n'),
+            ("with LiteLLM", RULES),
+        ):
             ready, gap = started_in(rules, watch=name == "with LiteLLM")
             figures.setdefault(f"serve ready, {name} (s)", []).append(ready)
             if gap:
@@ -205,15 +213,22 @@ def wait_for(ready: Callable[[], bool]) -> None:
 
 def report(figures: dict[str, list[float]]) -> None:
     for name, values in figures.items():
-        print(f"{name:<58} {min(values):9.3f} - {statistics.median(values):9.3f} - {max(values):9.3f}", flush=True)
+        print(
+            f"{name:<58} {min(values):9.3f} - {statistics.median(values):9.3f} - {max(values):9.3f}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-start-up", action="store_true")
     arguments = parser.parse_args()
-    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; minimum - median - maximum")
+    print(
+        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; minimum - median - maximum"
+    )
     own_work(arguments.rounds)
     if not arguments.skip_start_up:
         start_up(min(arguments.rounds, 3))

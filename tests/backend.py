@@ -31,7 +31,7 @@ class Received(NamedTuple):
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
-class pause(float):  # noqa: N801 - reads as a word of the script
+class pause(float):
     """Seconds of silence."""
 
 
@@ -59,7 +59,9 @@ def json_answer(value: object, status: int = 200, **headers: str) -> list[Step]:
     return answer(status, json.dumps(value).encode(), **{"content_type": "application/json", **headers})
 
 
-def error(status: int, message: str, code: str | None = None, type: str = "invalid_request_error", **headers: str) -> list[Step]:
+def error(
+    status: int, message: str, code: str | None = None, type: str = "invalid_request_error", **headers: str
+) -> list[Step]:
     """An error as OpenAI says it."""
     return json_answer({"error": {"message": message, "type": type, "code": code}}, status, **headers)
 
@@ -81,14 +83,20 @@ def streamed(*steps: Step, status: int = 200, **headers: str) -> list[Step]:
 def sse(*chunks: "dict[str, Any] | Step", **headers: str) -> list[Step]:
     """A chat completions stream: dicts become `data:` lines, then `[DONE]`."""
     steps = [data(step) if isinstance(step, dict) else step for step in chunks]
-    return streamed(*steps, *([] if any(isinstance(step, _Ending) for step in steps) else [b"data: [DONE]\n\n"]), **headers)
+    return streamed(
+        *steps,
+        *([] if any(isinstance(step, _Ending) for step in steps) else [b"data: [DONE]\n\n"]),
+        **headers,
+    )
 
 
 def data(value: object) -> bytes:
     return b"data: %b\n\n" % json.dumps(value).encode()
 
 
-def chunk(text: str | None = None, *, finish: str | None = None, usage: Any = None, **delta: Any) -> dict[str, Any]:
+def chunk(
+    text: str | None = None, *, finish: str | None = None, usage: Any = None, **delta: Any
+) -> dict[str, Any]:
     """One chunk of a chat completions stream."""
     if text is not None:
         delta["content"] = text
@@ -123,7 +131,11 @@ def completion(text: str | None = "Hello", *, finish: str = "stop", **message: A
         "created": 1,
         "model": "served-model",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, **message},
+                "finish_reason": finish,
+            }
         ],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     }
@@ -134,7 +146,9 @@ def event(type: str, **fields: Any) -> bytes:
     return f"event: {type}\ndata: {json.dumps({'type': type, **fields})}\n\n".encode()
 
 
-def messages_stream(text: str = "Hello", model: str = "claude-served", *, chunks: Iterable[str] = ()) -> list[bytes]:
+def messages_stream(
+    text: str = "Hello", model: str = "claude-served", *, chunks: Iterable[str] = ()
+) -> list[bytes]:
     """The frames of a Messages stream, for `streamed(*…)`."""
     message = {
         "id": "msg_upstream1",
@@ -147,7 +161,8 @@ def messages_stream(text: str = "Hello", model: str = "claude-served", *, chunks
         "usage": {"input_tokens": 12, "output_tokens": 1},
     }
     deltas = [
-        event("content_block_delta", index=0, delta={"type": "text_delta", "text": part}) for part in chunks or [text]
+        event("content_block_delta", index=0, delta={"type": "text_delta", "text": part})
+        for part in chunks or [text]
     ]
     return [
         event("message_start", message=message),
@@ -155,7 +170,11 @@ def messages_stream(text: str = "Hello", model: str = "claude-served", *, chunks
         event("ping"),
         *deltas,
         event("content_block_stop", index=0),
-        event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 7}),
+        event(
+            "message_delta",
+            delta={"stop_reason": "end_turn", "stop_sequence": None},
+            usage={"output_tokens": 7},
+        ),
         event("message_stop"),
     ]
 

@@ -1,15 +1,34 @@
-"""A real routeproxy on loopback: the parts that `serve` builds, under a real uvicorn."""
+"""A real routeproxy on loopback: `running` has it in a thread of this process, `serving` as the command that users run."""
 
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
 from routeproxy.serve import App, Options, Server, Sources, listen
 from routeproxy.web.streaming import Patience
+
+ECHO = """\
+[providers.echo]
+
+[default]
+targets = ["echo/*"]
+"""
+"""The smallest rules that answer."""
+
+Found = TypeVar("Found")
 
 
 class Running:
@@ -20,16 +39,10 @@ class Running:
 
     def post(self, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
         """A POST, answered whole. Header names are written with underscores."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with httpx.Client(timeout=30) as client:
-            if isinstance(body, bytes):
-                return client.post(self.url + path, content=body, headers=named)
-            return client.post(self.url + path, json=body, headers=named)
+        return post(self.url, body, path, **headers)
 
     def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with httpx.Client(timeout=30) as client:
-            return client.request(method, self.url + path, headers=named)
+        return get(self.url, path, method, **headers)
 
 
 @contextmanager
@@ -61,6 +74,85 @@ def running(
         thread.join(15)
 
 
+class Served:
+    """`routeproxy serve`, a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.process = process
+        self._log = log
+        first = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
+        self.url = first[0] if isinstance(first, re.Match) else ""
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def workers(self) -> set[int]:
+        """The processes below it that answer requests."""
+        found = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        )
+        return {int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line}
+
+    def tell(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self, within: float = 5) -> int:
+        return self.process.wait(within)
+
+    def post(self, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
+        return post(self.url, body, path, **headers)
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+        return get(self.url, path, method, **headers)
+
+
+@contextmanager
+def serving(folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """`routeproxy serve` in `folder`, with these flags and variables."""
+    log = folder / "stderr.txt"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "routeproxy", "serve", *flags],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), **(environ or {})},
+            stderr=stderr,
+            start_new_session=True,  # so that a test can press Ctrl-C
+        )
+    try:
+        yield Served(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def post(url: str, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with httpx.Client(timeout=30) as client:
+        return client.post(url + path, content=content, headers=_named(headers))
+
+
+def get(url: str, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+    with httpx.Client(timeout=30) as client:
+        return client.request(method, url + path, headers=_named(headers))
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {"content-type": "application/json"} | named
+
+
+def until(condition: Callable[[], Found], seconds: float = 2.0) -> Found:
+    """What `condition` says once it says something; fails the test when it never does."""
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, f"not within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
 def request(text: str = "Hi", **fields: object) -> dict[str, object]:
     """The smallest request, and what a test adds to it."""
     return {
@@ -69,3 +161,36 @@ def request(text: str = "Hi", **fields: object) -> dict[str, object]:
         "messages": [{"role": "user", "content": text}],
         **fields,
     }
+
+
+def events(text: str) -> list[str]:
+    """The names of a stream's events, in order."""
+    return [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
+
+
+# --- below HTTP clients
+
+
+def dial(url: str) -> socket.socket:
+    """A connection of one's own, for what HTTP clients hide."""
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5)
+
+
+def in_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **headers: str) -> bytes:
+    """A request as it goes over the wire."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {"host": "test", "content-length": str(len(content)), **_named(headers)}
+    head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
+    return ("\r\n".join(head) + "\r\n\r\n").encode() + content
+
+
+def hear(sock: socket.socket, *words: bytes) -> bytes:
+    """What comes until all `words` were in it; without words: until the end."""
+    heard = b""
+    while not words or not all(word in heard for word in words):
+        data = sock.recv(65536)
+        if not data:
+            break
+        heard += data
+    return heard

@@ -345,10 +345,11 @@ def _decode(decoder: Decoder[T], body: bytes) -> T:
     try:
         try:
             return decoder.decode(body)
-        except DecodeError as error:
-            if "surrogate" not in str(error):
+        except DecodeError:
+            repaired = without_lone_surrogates(body)
+            if repaired == body:
                 raise
-            return decoder.decode(without_lone_surrogates(body))
+            return decoder.decode(repaired)
     except (DecodeError, UnicodeDecodeError) as error:
         raise explain_decode_error(error, body) from None
     except RecursionError:

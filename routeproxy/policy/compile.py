@@ -195,9 +195,6 @@ class _Compiler:
     # --- rules
 
     def _rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
-        # A rule that is no table was dropped: positions here would lag behind the file's, so compile none.
-        if self.report.faulty(("rules",)) and len(tables) != len(self.report.document["rules"]):
-            return ()
         self._check_names(tables)
         rules = tuple(self._rule(table, index) for index, table in enumerate(tables))
         if not self.report.faulty(("rules",)):
@@ -236,10 +233,7 @@ class _Compiler:
 
     def _rule(self, table: RuleTable, index: int) -> Rule:
         path: Path = ("rules", index)
-        faulty = self.report.faulty((*path, "match"))
-        checks = (
-            compile_match(table.match, (*path, "match"), self.report) if table.match and not faulty else ()
-        )
+        checks = compile_match(table.match, (*path, "match"), self.report) if table.match else ()
         return self._action(table, path, table.name or unnamed_rule(index), checks)
 
     def _default(self, table: ActionTable | None) -> Rule:

@@ -150,7 +150,7 @@ def _decoded(json: bytes) -> Any:
         try:
             return msgspec.json.decode(json)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # Half an emoji, or bytes that are no text: the shape of the conversation can be read all the same.
+            # Half an emoji, or bytes that are no text: the blocks can be told apart all the same.
             readable = json.decode("utf-8", "replace").encode()
             return msgspec.json.decode(without_lone_surrogates(readable))
     except RecursionError:  # the envelope was read from higher up the stack

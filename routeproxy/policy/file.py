@@ -216,7 +216,8 @@ def read(document: Mapping[str, Any], report: Report) -> RulesFile:
 
 _WHOLE_FILE = kinds.type_info(RulesFile)
 _GONE = object()
-_MAY_BE_EMPTY = {ProviderTable, RulesFile}
+_MAY_BE_EMPTY = {ProviderTable, RuleTable, RulesFile}
+"""A provider of nothing but its name is whole; the other two are told what they lack."""
 _JSON = (str, bool, int, float)
 
 
@@ -238,6 +239,8 @@ class _Reader:
             case kinds.StructType():
                 return self._table(value, kind, path)
             case kinds.DictType():
+                if not value:
+                    return self._empty("this table", path)
                 return self._entries(value, dict.fromkeys(value, kind.value_type), path)
             case kinds.ListType():
                 return self._list(value, kind, path)
@@ -253,8 +256,6 @@ class _Reader:
         return self._entries({key: value for key, value in table.items() if key in known}, known, path)
 
     def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: Path) -> Any:
-        if not table and not types and path and path != ("providers",):
-            return self._empty("this table", path)
         read = {key: self.read(value, types[key], (*path, key)) for key, value in table.items()}
         return {key: value for key, value in read.items() if value is not _GONE}
 
@@ -262,7 +263,8 @@ class _Reader:
         if not items:
             return self._empty("this list", path)
         read = [self.read(item, kind.item_type, (*path, index)) for index, item in enumerate(items)]
-        return [item for item in read if item is not _GONE] or _GONE
+        # Whole or not at all: what is reported of an item later on goes by its position.
+        return _GONE if any(item is _GONE for item in read) else read
 
     def _leaf(self, value: Any, kind: kinds.Type, path: Path) -> Any:
         if value == "":

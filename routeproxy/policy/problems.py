@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
-from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import tomli
@@ -31,7 +30,6 @@ class Code(StrEnum):
     FORBIDDEN = "RP011"
     LITERAL_SECRET = "RP012"
     NOT_FOR_TYPE = "RP013"
-    UNREADABLE = "RP014"
 
     REST_UNUSED = "RP101"
     RISKY_FALLBACK = "RP102"
@@ -217,10 +215,6 @@ class Report:
                 name = rule.get("name") if isinstance(rule, dict) else None
                 return name if isinstance(name, str) and name else unnamed_rule(index)
         return None
-
-
-def unreadable(path: FilePath, reason: str) -> Problem:
-    return Problem(code=Code.UNREADABLE, severity="error", path=(), message=f"{path}: {reason}")
 
 
 def unnamed_rule(index: int) -> str:

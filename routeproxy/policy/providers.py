@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from routeproxy.policy.file import ProviderTable
 from routeproxy.policy.locate import Path
-from routeproxy.policy.problems import Code, Report, one_of
+from routeproxy.policy.problems import Code, Report, closest, one_of
 
 Zone = Literal["local", "private", "public"]
 Engine = Literal["direct", "litellm"]
@@ -258,9 +258,14 @@ def read_secret(
 
 def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: Path) -> None:
     if table.type is None:
-        message = f"`{type_name}` is not a type of provider, so its type must be said"
+        near = closest(type_name, TYPES)
         report.error(
-            Code.MISSING, path, message, expected="`type = …`", hint=f"known: {', '.join(TYPES)}", key=True
+            Code.MISSING,
+            path,
+            f"`{type_name}` is not a type of provider, so its type must be said",
+            expected="`type = …`",
+            hint=f"did you mean `{near}`?" if near else f"known: {', '.join(TYPES)}",
+            key=True,
         )
         return
     if proper := _TYPE_OF_SPELLING.get(type_name):

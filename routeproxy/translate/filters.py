@@ -69,6 +69,23 @@ class Pipeline:
         return [piece for piece in pieces if piece != ""]
 
 
+class HalfCharacters:
+    """Joins the halves of a character that was cut in two: JSON can send each as an escape of its own."""
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def feed(self, text: str) -> str:
+        text, self.held = self.held + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self.held = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+    def flush(self) -> str:
+        held, self.held = self.held, ""
+        return held
+
+
 class ThinkTags:
     """`<think>…</think>` becomes a thought."""
 

@@ -1,7 +1,7 @@
 """Chunks of a chat completion in, events of a Messages stream out. No I/O here, and no chunk makes it raise.
 
 A client sees one block after another; back ends mix text, reasoning and calls as they like (wire.md §2.5). So
-at most one block is open, `StreamTranslator._open`, and what cannot be shown yet waits: a call for its id or
+at most one block is open, `Outgoing.open`, and what cannot be shown yet waits: a call for its id or
 for the call before it, text for a call whose arguments are not finished.
 """
 
@@ -12,15 +12,10 @@ from msgspec import UNSET
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
 from routeproxy.messages.events import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
     Error,
     Event,
     InputJsonDelta,
     MessageDelta,
-    MessageStart,
-    MessageStop,
     SignatureDelta,
     Stop,
     TextDelta,
@@ -39,30 +34,10 @@ from routeproxy.messages.reply import (
 from routeproxy.translate import endings, reasoning
 from routeproxy.translate.calls import Call, Calls
 from routeproxy.translate.context import ReplyContext
-from routeproxy.translate.filters import Piece, StopMatch, Thought, WrittenCall
+from routeproxy.translate.filters import HalfCharacters, Piece, StopMatch, Thought, WrittenCall
+from routeproxy.translate.outgoing import OpenBlock, OpenCall, OpenText, OpenThinking, OpenThought, Outgoing
 from routeproxy.translate.tool_ids import for_client
 from routeproxy.translate.transforms import UNTOUCHED, Transforms, reasoning_pipeline, text_pipeline
-
-
-class OpenText:
-    pass
-
-
-class OpenThought(OpenText):
-    """Reasoning that is shown as text (`thinking = "text"`), in a block of its own."""
-
-
-class OpenThinking:
-    def __init__(self) -> None:
-        self.carried = reasoning.Carried()
-
-
-class OpenCall:
-    def __init__(self, call: Call) -> None:
-        self.call = call
-
-
-OpenBlock = OpenText | OpenThinking | OpenCall
 
 
 def rough_count(text: str) -> int:
@@ -98,20 +73,14 @@ class StreamTranslator:
         self._keeps_thinking = transforms.thinking == "keep" and context.thinking
         self._shows_thinking = context.display != "omitted"
 
-        self._events: list[Event] = []
-        self._open: OpenBlock | None = None
-        self._index = -1
-        """Of the last block that was opened."""
-        self._shown: set[type[OpenBlock]] = set()
-        self._written: list[str] = []
+        self._out = Outgoing(self._message)
         self._calls = Calls()
         self._tool_ids = set(context.tool_ids)
         self._later: list[Piece] = []
         """What came while a call was open whose arguments were not finished."""
         self._blank = ""
         """White space before any text. Alone it makes no block: Anthropic refuses to get such a one back."""
-        self._half = ""
-        """Half a character, for whose other half the next chunk is asked."""
+        self._halves = HalfCharacters()
         self._model = context.model
         self._usage: CompletionUsage | None = None
         self._refusal = ""
@@ -120,22 +89,21 @@ class StreamTranslator:
         self._stop_string: str | None = None
         """The one that was found in the answer: nothing counts after it."""
         self._reported_stop_string: str | None = None
-        self._ended = False
 
     def feed(self, chunk: Chunk) -> list[Event]:
-        if self._ended:
+        if self._out.ended:
             return []
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.error and self._stop_string is None:
-            self._fail(endings.failure(chunk.error))
-            return self._taken()
+            self._out.fail(endings.failure(chunk.error))
+            return self._out.taken()
         if self._transforms.model_name == "served" and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
         for choice in chunk.choices:
             if not choice.index:
                 self._read(choice)
-        return self._taken()
+        return self._out.taken()
 
     def finish(self, *, finish_reason_seen: bool = True, done: bool = False) -> list[Event]:
         """There are no more chunks.
@@ -143,30 +111,30 @@ class StreamTranslator:
         `finish_reason_seen=False`: the finish reason in them was made up on the way, as LiteLLM does. `done`:
         the back end said that it was done, and its answer is whole even without a finish reason.
         """
-        if self._ended:
+        if self._out.ended:
             return []
         if not finish_reason_seen:
             self._finish_reason = None
-        elif done and self._shown:
+        elif done and self._out.shown:
             self._finish_reason = self._finish_reason or "stop"
         if self._finish_reason is None and self._stop_string is None:
-            self._fail(error_event("api_error", endings.CLOSED_EARLY))
-            return self._taken()
+            self._out.fail(error_event("api_error", endings.CLOSED_EARLY))
+            return self._out.taken()
         self._flush_text()
         self._advance(at_end=True)
-        if self._blank and OpenCall not in self._shown:
+        if self._blank and OpenCall not in self._out.shown:
             self._enter(OpenText(), TextBlock(""))
-            self._show(TextDelta(self._blank), self._blank)
+            self._out.show(TextDelta(self._blank), self._blank)
         self._leave()
         self._check_calls()
         self._end()
-        return self._taken()
+        return self._out.taken()
 
     # What a chunk holds, in the order in which it counts: reasoning, text, calls.
 
     def _read(self, choice: Choice) -> None:
         delta, finish_reason = choice.delta, choice.finish_reason
-        if delta is None and choice.message is not None and not self._shown:
+        if delta is None and choice.message is not None and not self._out.shown:
             # A whole completion. (Some send one after its chunks, to sum up.)
             delta, finish_reason = choice.message, finish_reason or "stop"
         if delta is not None:
@@ -198,24 +166,17 @@ class StreamTranslator:
             self._hear_calls(delta.tool_calls or (ToolCallDelta(function=delta.function_call),))
 
     def _hear(self, text: str) -> None:
-        if self._half or text[-1:] >= "\ud800":
-            text = self._joined(text)
+        if self._halves.held or text[-1:] >= "\ud800":
+            text = self._halves.feed(text)
         if self._text_pipeline is not None:
             for piece in self._text_pipeline.feed(text):
                 self._play(piece)
         elif text:
             self._play(text)
 
-    def _joined(self, text: str) -> str:
-        """`text` with the half character before it, and without one at its end."""
-        text, self._half = self._half + text, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-
     def _flush_text(self) -> None:
         """No text can continue what was held back of it."""
-        half, self._half = self._half, ""
+        half = self._halves.flush()
         if self._text_pipeline is not None:
             for piece in self._text_pipeline.feed(half) + self._text_pipeline.flush():
                 self._play(piece)
@@ -233,7 +194,9 @@ class StreamTranslator:
     def _play(self, piece: Piece) -> None:
         if self._stop_string is not None:
             return
-        if self._later or (isinstance(self._open, OpenCall) and not self._open.call.arguments.complete):
+        if self._later or (
+            isinstance(self._out.open, OpenCall) and not self._out.open.call.arguments.complete
+        ):
             self._later.append(piece)
         elif isinstance(piece, str):
             self._say(piece)
@@ -246,14 +209,14 @@ class StreamTranslator:
             self._stop_string = piece.stop_string
 
     def _say(self, text: str) -> None:
-        if self._open.__class__ is not OpenText:
+        if self._out.open.__class__ is not OpenText:
             text = self._blank + text
             if text.isspace():
                 self._blank = text
                 return
             self._blank = ""
             self._enter(OpenText(), TextBlock(""))
-        self._show(TextDelta(text), text)
+        self._out.show(TextDelta(text), text)
 
     def _think(self, thought: Thought) -> None:
         if self._transforms.thinking == "text":
@@ -262,7 +225,7 @@ class StreamTranslator:
         if not self._keeps_thinking:
             return
         text = thought.text
-        if not isinstance(self._open, OpenThinking):
+        if not isinstance(self._out.open, OpenThinking):
             # Some begin with line breaks, and never go on.
             text = text.lstrip()
             if not text and not thought.details:
@@ -271,33 +234,33 @@ class StreamTranslator:
         carried.text.append(text)
         carried.add_details(thought.details)
         if text and self._shows_thinking:
-            self._show(ThinkingDelta(text), text)
+            self._out.show(ThinkingDelta(text), text)
 
     def _think_aloud(self, pieces: list[Piece]) -> None:
         for text in pieces:
             if not isinstance(text, str):
                 continue
-            if not isinstance(self._open, OpenThought):
+            if not isinstance(self._out.open, OpenThought):
                 text = text.lstrip()
                 if text:
                     self._enter(OpenThought(), TextBlock(""))
             if text:
-                self._show(TextDelta(text), text)
+                self._out.show(TextDelta(text), text)
 
     def _thinking(self) -> OpenThinking:
-        if not isinstance(self._open, OpenThinking):
+        if not isinstance(self._out.open, OpenThinking):
             self._enter(block := OpenThinking(), ThinkingBlock("", ""))
             return block
-        return self._open
+        return self._out.open
 
     # Calls, one at a time.
 
     def _advance(self, *, at_end: bool = False) -> None:
         """Shows what can be shown of the calls, then what waited for them."""
-        while not self._ended:
-            if isinstance(self._open, OpenCall):
-                self._show_arguments(self._open.call.arguments.take())
-                if not at_end and not self._open.call.arguments.complete:
+        while not self._out.ended:
+            if isinstance(self._out.open, OpenCall):
+                self._show_arguments(self._out.open.call.arguments.take())
+                if not at_end and not self._out.open.call.arguments.complete:
                     return
             call = self._next_call(at_end)
             if call is None:
@@ -317,7 +280,7 @@ class StreamTranslator:
                 # As with Gemini's UNEXPECTED_TOOL_CALL: a client cannot run it, and some fail on it.
                 call.state, self._undeclared = "dropped", True
                 self.warnings.append(f"the model called a tool that was not declared: {call.name[:64]}")
-            elif OpenCall in self._shown and not self._context.parallel:
+            elif OpenCall in self._out.shown and not self._context.parallel:
                 call.state = "dropped"
                 self.warnings.append("a parallel tool call was dropped, as the request asks")
             else:
@@ -337,42 +300,35 @@ class StreamTranslator:
 
     def _show_arguments(self, text: str) -> None:
         if text:
-            self._show(InputJsonDelta(text), text)
+            self._out.show(InputJsonDelta(text), text)
 
     def _restored(self, name: str) -> str:
         return self._context.names.restore(name) if self._context.names is not None else name
 
     def _is_declared(self, name: str) -> bool:
         names = self._context.names
-        return names is None or names.restore(name) in names._declared.values()
+        return names is None or names.declares(name)
 
-    # Blocks and events.
+    # Blocks.
 
     def _enter(self, block: OpenBlock, content: ReplyBlock) -> None:
         self._leave()
-        if self._index < 0:
-            self._start()
-        self._index += 1
-        self._open = block
-        self._shown.add(type(block))
-        self._emit(ContentBlockStart(self._index, content))
+        self._out.enter(block, content)
 
     def _leave(self) -> None:
-        match self._open:
+        match self._out.open:
             case None:
                 return
             case OpenThought() if self._thought_pipeline is not None:
                 self._think_aloud(self._thought_pipeline.flush())
             case OpenThinking(carried=carried):
                 kind, payload = carried.payload(shown=self._shows_thinking)
-                signature = self._context.signer.mint(
-                    self._context.family, self._context.target_model, kind, payload
-                )
-                self._emit(ContentBlockDelta(self._index, SignatureDelta(signature)))
+                context = self._context
+                signature = context.signer.mint(context.family, context.target_model, kind, payload)
+                self._out.show(SignatureDelta(signature))
             case OpenCall(call=call):
                 self._settle(call)
-        self._open = None
-        self._emit(ContentBlockStop(self._index))
+        self._out.leave()
 
     def _settle(self, call: Call) -> None:
         rest = call.arguments.settle()
@@ -382,57 +338,40 @@ class StreamTranslator:
             # Only this stop reason tells a client not to look for an object.
             self._finish_reason = "max_tokens"
         else:
-            self._fail(_unreadable(call))
+            self._out.fail(_unreadable(call))
 
     def _check_calls(self) -> None:
         """Whether arguments that came after their block was closed have made them unreadable."""
         for call in self._calls:
             if call.state == "shown" and call.arguments.settle() is None and not self._is_cut_short():
-                self._fail(_unreadable(call))
-
-    def _show(self, delta: TextDelta | ThinkingDelta | InputJsonDelta, text: str) -> None:
-        self._written.append(text)
-        self._emit(ContentBlockDelta(self._index, delta))
-
-    def _emit(self, event: Event) -> None:
-        if not self._ended:
-            self._events.append(event)
-
-    def _taken(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
-    def _fail(self, error: Error) -> None:
-        self._emit(error)
-        self._ended = True
+                self._out.fail(_unreadable(call))
 
     # The beginning and the end.
 
-    def _start(self) -> None:
-        # Not known before the end; 0 would be a lie.
+    def _message(self) -> Message:
         usage = Usage(
-            input_tokens=self._input_tokens or 1, output_tokens=1, speed=self._context.speed or UNSET
+            # Not known before the end; 0 would be a lie.
+            input_tokens=self._input_tokens or 1,
+            output_tokens=1,
+            speed=self._context.speed or UNSET,
         )
-        self._emit(MessageStart(Message(id=self._message_id, model=self._model, usage=usage)))
+        return Message(id=self._message_id, model=self._model, usage=usage)
 
     def _end(self) -> None:
         stop = self._stop()
         if isinstance(stop, Error):
-            self._fail(stop)
+            self._out.fail(stop)
             return
-        if self._index < 0:
-            self._start()
-        estimate = self._count("".join(self._written))
+        estimate = self._count("".join(self._out.text))
         usage = endings.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
-        self._emit(MessageDelta(stop, usage))
-        self._emit(MessageStop())
-        self._ended = True
+        self._out.end(MessageDelta(stop, usage))
 
     def _stop(self) -> Stop | Error:
-        stopped = self._stop_string is not None and OpenCall not in self._shown
+        stopped = self._stop_string is not None and OpenCall not in self._out.shown
         reason = endings.stop_reason("stop" if stopped else self._finish_reason)
-        usable = OpenText in self._shown or OpenCall in self._shown
-        if reason == "failed" or (self._undeclared and not usable):
+        usable = OpenText in self._out.shown or OpenCall in self._out.shown
+        undeclared = self._undeclared and not usable and reason in ("end_turn", "tool_use")
+        if reason == "failed" or undeclared:
             problem = f"upstream failed: {self._finish_reason}" if reason == "failed" else self.warnings[-1]
             if not usable:
                 return error_event("api_error", problem)
@@ -444,7 +383,7 @@ class StreamTranslator:
             return Stop(reason, stop_details=StopDetails(explanation=self._refusal or None))
         if reason in endings.CUT_SHORT:
             return Stop(reason)
-        if OpenCall in self._shown:
+        if OpenCall in self._out.shown:
             return Stop("tool_use")
         if stop_string := self._stop_string or self._reported_stop_string:
             return Stop("stop_sequence", stop_string)

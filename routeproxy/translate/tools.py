@@ -64,6 +64,11 @@ class ToolNames:
         return self._folded.get(bare.casefold(), bare if bare else name)
 
 
+    def declares(self, name: str) -> bool:
+        """Whether `name`, as a model wrote it, means a tool that the client can run."""
+        return self.restore(name) in self._declared.values()
+
+
 def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
     folded: dict[str, str] = {}
     clashes: set[str] = set()

@@ -19,6 +19,8 @@ def chunk_of(answer: Any) -> Chunk:
         chunk = msgspec.convert(answer, Chunk, from_attributes=True)
     except Exception:  # whatever an object's attributes may raise
         chunk = _salvaged(answer)
+    if chunk.choices and chunk.choices[0].message is not None:
+        chunk = _with_hidden_fields(chunk, answer)
     model = _served(answer) or chunk.model
     if isinstance(model, str) and model.startswith(_OURS):
         model = model[len(_OURS) :]
@@ -41,6 +43,21 @@ def reworded(chunk: Chunk, received: str | None) -> Chunk:
     if not chunk.choices or stop_reason(received) != "failed":
         return chunk
     return _with_first(chunk, finish_reason=received)
+
+
+def _with_hidden_fields(chunk: Chunk, answer: Any) -> Chunk:
+    """Of a whole answer LiteLLM keeps what it has no field for in a corner."""
+    choice = chunk.choices[0]
+    assert choice.message is not None
+    of_choice = _dumped(getattr(answer.choices[0], "provider_specific_fields", None))
+    of_message = _dumped(choice.message.provider_specific_fields)
+    hidden = {name: of_message.get(name) for name in ("refusal", "reasoning", "reasoning_details", "annotations")}
+    found = {name: value for name, value in hidden.items() if value and getattr(choice.message, name) is None}
+    return _with_first(
+        chunk,
+        message=msgspec.structs.replace(choice.message, **found),
+        stop_reason=choice.stop_reason or of_choice.get("stop_reason"),
+    )
 
 
 def _served(answer: Any) -> Any:

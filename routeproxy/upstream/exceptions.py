@@ -102,7 +102,9 @@ MEANINGS: Mapping[str, int | Kind] = {
 _BY_STATUS = frozenset({"litellm.APIError", "litellm.OpenAIError", "openai.APIError", "openai.APIStatusError"})
 
 
-def failure_of(error: BaseException, *, provider: str, model: str) -> UpstreamFailure:
+def failure_of(
+    error: BaseException, *, provider: str, model: str, in_stream: bool = False
+) -> UpstreamFailure:
     """The failure that an exception of LiteLLM stands for."""
     while isinstance(inner := getattr(error, "original_exception", None), BaseException):
         error = inner
@@ -119,6 +121,8 @@ def failure_of(error: BaseException, *, provider: str, model: str) -> UpstreamFa
     status = meaning
     if name in _BY_STATUS:
         status = _status_said(said) or _own_status(error) or meaning
+    if in_stream and status != 429 and status < 500 and not _status_said(said):
+        status = 500  # the request was accepted, so what came later is not its fault
     return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -28,24 +28,20 @@ from routeproxy.upstream.dialects import Limits, dialect_of
 from routeproxy.upstream.exceptions import failure_of
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http import Client
-from routeproxy.upstream.providers import Manner, manner_of
+from routeproxy.upstream.providers import manner_of
 from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
 
 log = logging.getLogger(__name__)
 
-# For a model that is not in its table LiteLLM refuses these, or drops them without a word.
-ALLOWED = [
-    "max_completion_tokens",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "reasoning_effort",
-    "response_format",
-    "service_tier",
-    "stream_options",
-    "tool_choice",
-    "tools",
-    "user",
-]
+ABLE = (
+    "supports_function_calling",
+    "supports_native_streaming",
+    "supports_reasoning",
+    "supports_response_schema",
+    "supports_system_messages",
+    "supports_tool_choice",
+    "supports_vision",
+)
 
 NO_LIMIT = 86_400.0
 """Seconds. Times are kept by the chain; LiteLLM's own limit of 600 s would end long answers."""
@@ -76,12 +72,12 @@ class LiteLLM:
     @asynccontextmanager
     async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
         litellm = await self.load()
-        manner = manner_of(call.target.provider)
-        wire = Wire(self._client, call, manner)
+        asked = _arguments(litellm, chat, call)
+        wire = Wire(self._client, call, manner_of(call.target.provider), asked.body)
         current.set(wire)
         try:
             try:
-                answer = await litellm.acompletion(**_arguments(litellm, chat, call, manner))
+                answer = await litellm.acompletion(**asked.arguments)
             except Exception as error:
                 raise _failure(error, wire, call) from error
             if hasattr(answer, "__aiter__"):
@@ -95,56 +91,78 @@ class LiteLLM:
 # --- the request
 
 
-def _arguments(litellm: Any, chat: ChatRequest, call: Call, manner: Manner) -> dict[str, Any]:
+class _Asked(NamedTuple):
+    arguments: dict[str, Any]
+    body: bytes | None
+    """What goes out in place of what LiteLLM writes."""
+
+
+def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
     target, provider = call.target, call.target.provider
-    arguments: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
-    arguments |= manner.address(provider.base_url) if provider.base_url else {}
-    arguments |= {
+    manner = manner_of(provider)
+    deployment = str(provider.options.get("deployment", target.model))
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
+    control: dict[str, Any] = dict(manner.address(provider.base_url)) if provider.base_url else {}
+    control |= {
         argument: provider.options[option]
         for option, argument in manner.arguments.items()
         if option in provider.options
     }
-    arguments |= provider.litellm_params
-    name, prefix = manner.name, ""
+    control |= provider.litellm_params
+    name, prefix, body = manner.name, "", None
     if provider.api == "responses":
         prefix = "responses/"
-        _register_responses(litellm, f"{name}/{target.model}", name)
-    elif manner.over_responses and _needs_responses(litellm, arguments, target.model, manner.over_responses):
+        _make_known(litellm, deployment, name)
+    elif manner.over_responses and _needs_responses(litellm, fields, control, target.model, manner.over_responses):
         name = manner.over_responses
-        _register_responses(litellm, target.model, name)
+        _make_known(litellm, deployment, name)
     else:
-        arguments["_skip_responses_api_bridge"] = True
-    return arguments | {
+        control["_skip_responses_api_bridge"] = True
+        if manner.verbatim:
+            body = b'{"model":%b,%b' % (msgspec.json.encode(deployment), msgspec.json.encode(chat)[1:])
+            fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
+        else:
+            _make_known(litellm, deployment, name)
+    control |= {
         # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
-        "model": f"{name}/{prefix}{target.model}",
+        "model": f"{name}/{prefix}{deployment}",
         "custom_llm_provider": name,
         "api_key": needed_key(call) or manner.anonymous,
         "max_retries": 0,
         "num_retries": 0,
         "timeout": NO_LIMIT,
         "drop_params": False,
-        "allowed_openai_params": ALLOWED,
+        "allowed_openai_params": [*manner.allowed],
         "no-log": True,
         "_skip_mcp_handler": True,
     }
+    return _Asked({**fields, **control}, body)
 
 
-def _needs_responses(litellm: Any, arguments: Mapping[str, Any], model: str, name: str) -> bool:
+_STAND_IN = [{"role": "user", "content": "-"}]
+"""For a request whose body is ours: LiteLLM would read, copy and write every message of a long conversation."""
+
+
+def _needs_responses(
+    litellm: Any, fields: Mapping[str, Any], control: Mapping[str, Any], model: str, name: str
+) -> bool:
     """Some models do not take tools together with reasoning, or anything at all, but by way of Responses: LiteLLM knows which."""
     needed, _ = litellm.main.responses_api_bridge_check(
         model=model,
         custom_llm_provider=name,
-        tools=arguments.get("tools"),
-        reasoning_effort=arguments.get("reasoning_effort"),
-        api_base=arguments.get("api_base"),
+        tools=fields.get("tools"),
+        reasoning_effort=fields.get("reasoning_effort"),
+        api_base=control.get("api_base"),
     )
     return bool(needed.get("mode") == "responses")
 
 
-def _register_responses(litellm: Any, model: str, provider: str) -> None:
-    # Of a model that is not in its table LiteLLM asks Responses for a whole answer, and only then plays a stream.
-    if model not in litellm.model_cost:
-        litellm.register_model({model: {"litellm_provider": provider, "supports_native_streaming": True}})
+def _make_known(litellm: Any, model: str, provider: str) -> None:
+    """A model that LiteLLM's table does not have can do anything: otherwise it refuses to ask it for reasoning, and plays it a stream."""
+    name = f"{provider}/{model}"
+    if name not in litellm.model_cost and model not in litellm.model_cost:
+        able = dict.fromkeys(ABLE, True)
+        litellm.register_model({name: {"litellm_provider": provider, "mode": "chat", **able}})
 
 
 def _limits(target: Target) -> Limits | None:
@@ -163,34 +181,40 @@ async def _once(chunk: Chunk) -> AsyncIterator[Chunk]:
     yield chunk
 
 
-async def _chunks(stream: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
+async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
+    below = getattr(answer, "completion_stream", None)
+    # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of them lacks refusals, vLLM's stop
+    # strings and OpenRouter's reasoning, and costs several times as much.
+    openai = importlib.import_module("openai")
+    stream, plain = (aiter(below), True) if isinstance(below, openai.AsyncStream) else (answer, False)
     while True:
         # Each step may run in another task, and so in another context.
         current.set(wire)
         try:
-            answer = await anext(stream)
+            one = await anext(stream)
         except StopAsyncIteration:
             return
         except Exception as error:
             if wire.failure is None and stop_reason(wire.finish_reason) == "failed":
                 yield Chunk((Choice(finish_reason=wire.finish_reason),))
                 return
-            raise _failure(error, wire, call) from error
-        chunk = chunk_of(answer)
-        if chunk.usage is not None:
-            chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
-        if chunk.choices and chunk.choices[0].finish_reason is not None:
-            if not _has_ended(stream, wire):
-                raise wire.failure or UpstreamFailure("connection", "upstream closed the stream before completing")
-            chunk = reworded(chunk, wire.finish_reason)
+            raise _failure(error, wire, call, in_stream=True) from error
+        chunk = chunk_of(one)
+        if not plain:
+            chunk = _as_received(chunk, answer, wire)
         yield chunk
 
 
-def _has_ended(stream: Any, wire: Wire) -> bool:
-    """Whether the back end said so. LiteLLM invents a `stop` for a stream that merely ceased."""
-    if not hasattr(stream, "received_finish_reason"):
-        return True
-    return bool(stream.received_finish_reason or stream.intermittent_finish_reason or wire.finish_reason)
+def _as_received(chunk: Chunk, stream: Any, wire: Wire) -> Chunk:
+    """With the back end's own ending and numbers, where LiteLLM has put others."""
+    if chunk.usage is not None:
+        chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
+    if chunk.choices and chunk.choices[0].finish_reason is not None:
+        if not (wire.finish_reason or (not wire.tells_its_end and getattr(stream, "received_finish_reason", "?"))):
+            # LiteLLM invents a `stop` for a stream that merely ceased.
+            raise wire.failure or UpstreamFailure("connection", "upstream closed the stream before completing")
+        chunk = reworded(chunk, wire.finish_reason)
+    return chunk
 
 
 def _reported_usage(stream: Any) -> CompletionUsage | None:
@@ -201,11 +225,13 @@ def _reported_usage(stream: Any) -> CompletionUsage | None:
     return None
 
 
-def _failure(error: BaseException, wire: Wire, call: Call) -> UpstreamFailure:
+def _failure(error: BaseException, wire: Wire, call: Call, *, in_stream: bool = False) -> UpstreamFailure:
     # What the wire saw is what happened; LiteLLM's exception is what it made of that.
     if isinstance(error, UpstreamFailure):
         return error
-    return wire.failure or failure_of(error, provider=call.target.provider.name, model=call.target.model)
+    return wire.failure or failure_of(
+        error, provider=call.target.provider.name, model=call.target.model, in_stream=in_stream
+    )
 
 
 # --- the import

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.params import merged
@@ -32,6 +33,20 @@ def _azure(base_url: str) -> Mapping[str, str]:
     return {"api_base": resource, "api_version": "v1"} if v1 else {"api_base": base_url}
 
 
+# For a model that is not in its table LiteLLM refuses these, or drops them without a word, unless they are named.
+ALLOWED = (
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "response_format",
+    "service_tier",
+    "stream_options",
+    "tool_choice",
+    "tools",
+    "user",
+)
+
+
 class Manner(Struct, frozen=True, kw_only=True):
     name: str
     """LiteLLM's."""
@@ -45,6 +60,11 @@ class Manner(Struct, frozen=True, kw_only=True):
     """The key goes out as it is, in a header: so no header with another credential may."""
     anonymous: str | None = NO_KEY
     """What LiteLLM gets for a key where there is none."""
+    verbatim: bool = False
+    """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of it."""
+    allowed: tuple[str, ...] = ALLOWED
+    tells_its_end: bool = False
+    """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
     over_responses: str = ""
     """The name under which LiteLLM goes over Responses where a model needs that. None: it never does."""
     limits: tuple[str, ...] = ()
@@ -63,39 +83,50 @@ class Manner(Struct, frozen=True, kw_only=True):
         return body
 
 
+# `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's rules into every model: the system
+# prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its sampling, Together's new models lose their tools.
+_OPENAI = Manner(name="custom_openai", sends_key=True, verbatim=True)
+
 _MANNERS: Mapping[str, Manner] = {
-    # `custom_openai` is OpenAI's protocol without an opinion: under `openai` LiteLLM makes the system prompt of an `o3` a user's turn,
-    # and reads its own models' rules into a gateway's `gpt-5`.
-    "openai": Manner(name="custom_openai", sends_key=True, over_responses="openai", limits=("",)),
-    "openai_compatible": Manner(name="custom_openai", sends_key=True),
-    "azure": Manner(
+    "openai": replace(_OPENAI, over_responses="openai", limits=("",)),
+    "openai_compatible": _OPENAI,
+    "azure": replace(
+        _OPENAI,
         name="azure",
-        sends_key=True,
         address=_azure,
         arguments={"api_version": "api_version"},
         over_responses="azure",
         limits=("azure/", ""),
     ),
-    "gemini": Manner(name="gemini", sends_key=True, address=_gemini, limits=("gemini/",)),
+    "together_ai": replace(_OPENAI, limits=("together_ai/",)),
+    "nvidia_nim": replace(_OPENAI, limits=("nvidia_nim/",)),
+    "openrouter": replace(
+        _OPENAI,
+        limits=("openrouter/",),
+        without_fallback={"provider": {"allow_fallbacks": False}, "models": None, "route": None},
+    ),
+    "gemini": Manner(
+        name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True, limits=("gemini/",)
+    ),
     "vertex_ai": Manner(
         name="vertex_ai",
         anonymous=None,
+        allowed=(),
+        tells_its_end=True,
         limits=("vertex_ai/", ""),
-        arguments={"project": "vertex_project", "location": "vertex_location", "credentials": "vertex_credentials"},
+        arguments={
+            "project": "vertex_project",
+            "location": "vertex_location",
+            "credentials": "vertex_credentials",
+        },
     ),
-    "together_ai": Manner(name="together_ai", sends_key=True, limits=("together_ai/",)),
     "ollama": Manner(
         name="ollama_chat",
         sends_key=True,
         address=_ollama,
+        allowed=(),
+        tells_its_end=True,
         body={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
-    ),
-    "nvidia_nim": Manner(name="nvidia_nim", sends_key=True),
-    "openrouter": Manner(
-        name="openrouter",
-        limits=("openrouter/",),
-        sends_key=True,
-        without_fallback={"provider": {"allow_fallbacks": False}, "models": None, "route": None},
     ),
     "bedrock": Manner(
         name="bedrock",
@@ -109,12 +140,12 @@ _MANNERS: Mapping[str, Manner] = {
     ),
 }
 _SIGN_IN_BY_OTHER_MEANS = frozenset(
-    "bedrock_mantle chatgpt gdc github_copilot oci sagemaker sagemaker_nova sap vertex_ai_beta".split()
+    {"bedrock_mantle", "chatgpt", "gdc", "github_copilot", "oci", "sagemaker", "sagemaker_nova", "sap", "vertex_ai_beta"}
 )
 
 
 def manner_of(provider: Provider) -> Manner:
-    known = _MANNERS.get(provider.type)
-    if known is not None:
+    if known := _MANNERS.get(provider.type):
         return known
-    return Manner(name=provider.type, limits=(f"{provider.type}/",), anonymous=None if provider.type in _SIGN_IN_BY_OTHER_MEANS else NO_KEY)
+    anonymous = None if provider.type in _SIGN_IN_BY_OTHER_MEANS else NO_KEY
+    return Manner(name=provider.type, limits=(f"{provider.type}/",), anonymous=anonymous)

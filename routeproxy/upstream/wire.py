@@ -56,7 +56,7 @@ _OF_A_CONNECTION = frozenset(
 )
 _DECODED_BY_NOW = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
-_FINISH_REASON = re.compile(rb'(?<!\\)"(?:finish_reason|finishReason)"\s*:\s*"(\w+)"')
+_FINISH_REASON = re.compile(rb'(?<!\\)"(?:finish_reason|finishReason|done_reason|done)"\s*:\s*(?:"(\w+)"|true)')
 _LONGEST_FINISH_REASON = 80
 
 current: ContextVar["Wire | None"] = ContextVar("current", default=None)
@@ -66,10 +66,11 @@ current: ContextVar["Wire | None"] = ContextVar("current", default=None)
 class Wire:
     """The requests of one call. `let_go` closes whatever is still open of them."""
 
-    def __init__(self, client: Client, call: Call, manner: Manner) -> None:
+    def __init__(self, client: Client, call: Call, manner: Manner, body: bytes | None) -> None:
         self._client = client
         self._call = call
         self._manner = manner
+        self._body = body
         self._answers = AsyncExitStack()
         self.failure: UpstreamFailure | None = None
         """What went wrong with the last request, if anything did."""
@@ -101,6 +102,10 @@ class Wire:
         return httpx.Response(
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request
         )
+
+    @property
+    def tells_its_end(self) -> bool:
+        return self._manner.tells_its_end
 
     async def let_go(self) -> None:
         await self._answers.aclose()
@@ -157,6 +162,7 @@ class Wire:
             added.append(self._manner.without_fallback)
         if path.endswith("/responses"):
             added.append({"store": False})  # nothing refers to it later, and it is somebody's conversation
+        body = self._body or body
         if not any(added) or not body.startswith(b"{"):
             return body
         completed = json.loads(body)
@@ -192,8 +198,8 @@ class _Body(httpx.AsyncByteStream):
         before = b""
         try:
             async for data in self._answer.content.iter_any():
-                if reasons := _FINISH_REASON.findall(before + data):
-                    self._wire.finish_reason = reasons[-1].decode()
+                for reason in _FINISH_REASON.findall(before + data):
+                    self._wire.finish_reason = reason.decode() or self._wire.finish_reason or "stop"
                 before = data[-_LONGEST_FINISH_REASON:]
                 yield data
         except (aiohttp.ClientError, OSError) as error:

@@ -18,7 +18,8 @@ needs_claude_code = pytest.mark.skipif(
     CLAUDE_CODE is None, reason="Claude Code is not installed (npm install @anthropic-ai/claude-code)"
 )
 needs_agent_sdk = pytest.mark.skipif(
-    not (_FOLDER and AGENT_PYTHON.exists() and CLAUDE_CODE), reason="the Agent SDK is not installed (pip install claude-agent-sdk)"
+    not (_FOLDER and AGENT_PYTHON.exists() and CLAUDE_CODE),
+    reason="the Agent SDK is not installed (pip install claude-agent-sdk)",
 )
 needs_typescript_sdk = pytest.mark.skipif(
     not (_FOLDER and (NODE_MODULES / "@anthropic-ai" / "sdk").exists() and shutil.which("node")),

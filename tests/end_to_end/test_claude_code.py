@@ -6,8 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.backend import CUT, BackEnd, Received, Script, chunk, completion, done, json_answer, sse, tool_chunk
-from tests.end_to_end.clients import AGENT_PYTHON, CLAUDE_CODE, environment, needs_agent_sdk, needs_claude_code
+from tests.backend import (
+    CUT,
+    BackEnd,
+    Received,
+    Script,
+    chunk,
+    completion,
+    done,
+    json_answer,
+    sse,
+    tool_chunk,
+)
+from tests.end_to_end.clients import (
+    AGENT_PYTHON,
+    CLAUDE_CODE,
+    environment,
+    needs_agent_sdk,
+    needs_claude_code,
+)
 from tests.running import running
 
 RULES = """
@@ -53,7 +70,11 @@ def calls_bash(*commands: str) -> Any:
     def answer(received: Received) -> Script:
         results = [str(message["content"]) for message in asked(received) if message["role"] == "tool"]
         if not received.json.get("tools"):
-            return sse(chunk("A title"), done()) if received.json.get("stream") else json_answer(completion("A title"))
+            return (
+                sse(chunk("A title"), done())
+                if received.json.get("stream")
+                else json_answer(completion("A title"))
+            )
         if results:
             return sse(chunk("The tools said: "), chunk(" and ".join(results)), done())
         steps = [chunk("Let me look.")]

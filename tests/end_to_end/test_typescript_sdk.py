@@ -60,10 +60,16 @@ def test_a_streamed_turn_with_a_tool(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_breaks_off_is_an_error(tmp_path: Path) -> None:
-    with BackEnd(sse(chunk("Half an ans"), CUT)) as back_end, running(RULES.format(url=back_end.url), tmp_path) as proxy:
+    with (
+        BackEnd(sse(chunk("Half an ans"), CUT)) as back_end,
+        running(RULES.format(url=back_end.url), tmp_path) as proxy,
+    ):
         assert "error" in ask(proxy.url, tmp_path)
 
 
 def test_an_ordinary_answer_ends_well(tmp_path: Path) -> None:
-    with BackEnd(sse(chunk("Fine"), done())) as back_end, running(RULES.format(url=back_end.url), tmp_path) as proxy:
+    with (
+        BackEnd(sse(chunk("Fine"), done())) as back_end,
+        running(RULES.format(url=back_end.url), tmp_path) as proxy,
+    ):
         assert ask(proxy.url, tmp_path)["content"][0]["text"] == "Fine"

@@ -1,7 +1,13 @@
+import copy
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+import tomli
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routeproxy.policy.problems import Problem
 from tests.policy.asking import brief, policy, problems
@@ -130,6 +136,42 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_no_problem() -> None:
 
 def test_a_problem_of_an_unnamed_rule_names_it_by_its_position() -> None:
     assert one('[default]\ndeny = "no"\n[[rules]]\ndeny = 5').rule == "rule 1"
+
+
+WHOLE = tomli.loads((FILES / "good" / "whole.toml").read_text(encoding="utf-8"))
+ODD_VALUES = st.recursive(
+    st.sampled_from(["", "x", "*", "openai/x", "env:", "(", 0, -1, 5, 1.5, True, False, "default", "5s"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ["", "target", "model", "min", "max", "not", "any", "equals", "regex", "x", "on"]
+            ),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+def test_any_file_is_taken_or_refused_with_places(data: st.DataObject) -> None:
+    document = copy.deepcopy(WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        parent: Any = document
+        while True:
+            key = data.draw(st.sampled_from(list(parent) if isinstance(parent, dict) else range(len(parent))))
+            if (
+                not (isinstance(parent[key], dict | list) and parent[key])
+                or data.draw(st.integers(0, 3)) == 0
+            ):
+                break
+            parent = parent[key]
+        parent[key] = data.draw(ODD_VALUES)
+    for problem in problems(tomli_w.dumps(document)):
+        assert problem.location is not None
+        assert str(problem)
 
 
 def test_an_alias_with_a_problem_is_blamed_once() -> None:
