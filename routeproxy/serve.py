@@ -144,7 +144,7 @@ def serve(options: Options) -> int:
     print("\n".join(in_force(policy, host, sock.getsockname()[1], sources)), file=sys.stderr, flush=True)
     if options.workers > 1:
         return Workers(sources, sock, options.workers).run()
-    Server(App(sources, policy)).run([sock])
+    Server(App(sources, policy), owns_process=True).run([sock])
     return 0
 
 
@@ -217,7 +217,7 @@ class Server(uvicorn.Server):
     """uvicorn's, but told to stop it goes on answering while streams finish: with 503 to what is new, so that
     a load balancer sees why."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, owns_process: bool = False) -> None:
         super().__init__(
             uvicorn.Config(
                 app.build,
@@ -236,9 +236,17 @@ class Server(uvicorn.Server):
             )
         )
         self._app = app
+        self._owns_process = owns_process
         self._told: float | None = None
         """When it was told to stop."""
         self._said = False
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets)
+        if self._owns_process:
+            # All is said and closed. Python would now wait for threads, of which one may be importing LiteLLM.
+            logging.shutdown()
+            os._exit(0)
 
     # uvicorn's own would raise the signal once more at the end, and the process would die of it.
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -255,10 +263,10 @@ class Server(uvicorn.Server):
         if self._told is not None and not self.should_exit:
             live = self._app.live
             left = self._told + self._app.rules.policy.server.drain - time.monotonic()
-            if live and left > 0:
+            if live.answers and left > 0:
                 if not self._said:
                     log.info(
-                        "shutting down: %s may take up to %.0f s more", _counted(len(live), "answer"), left
+                        "shutting down: %s may take up to %.0f s more", _counted(len(live.answers), "answer"), left
                     )
                     self._said = True
             else:
@@ -322,7 +330,7 @@ def _work(sources: Sources, sock: socket.socket) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
-    server = Server(App(sources, _first_policy(sources)))
+    server = Server(App(sources, _first_policy(sources)), owns_process=True)
     threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
     server.run([sock])
 

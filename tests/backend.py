@@ -10,6 +10,7 @@ Each request takes the next answer; the last one is repeated. An answer is a lis
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -186,11 +187,13 @@ def _head(status: int, headers: dict[str, str]) -> bytes:
 
 
 class BackEnd:
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.answers: list[Answer] = list(answers)
         self.requests: list[Received] = []
         self.left_at: list[float] = []
         """When a client went away before its answer was complete (`time.monotonic()`)."""
+        self.connections = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -222,7 +225,7 @@ class BackEnd:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls, backlog=256)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._over.wait()
@@ -231,6 +234,7 @@ class BackEnd:
             task.cancel()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while received := await _read_request(reader):
                 self.requests.append(received)

@@ -1,5 +1,7 @@
-"""A real routeproxy on loopback: `running` has it in a thread of this process, `serving` as the command that users run."""
+"""A real routeproxy on loopback: `running` has it in a thread of this process, `serving` as the command that
+users run."""
 
+import importlib
 import json
 import os
 import re
@@ -9,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -57,7 +61,10 @@ def running(
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
     path = folder / "rules.toml"
     path.write_text(rules, encoding="utf-8")
-    app = App(Sources(options or Options(rules=path), dict(environ or {})), patience=patience)
+    sources = Sources(options or Options(rules=path), dict(environ or {}))
+    if any(provider.engine == "litellm" for provider in sources.load().providers.values()):
+        _import_litellm()
+    app = App(sources, patience=patience)
     sock = listen("127.0.0.1", 0)
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
@@ -74,14 +81,27 @@ def running(
         thread.join(15)
 
 
+def _import_litellm() -> None:
+    # Its import warns of this and that. Warnings are errors in tests, also in the thread where the server
+    # imports it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("litellm")
+
+
 class Served:
     """`routeproxy serve`, a process of its own."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
         self._log = log
-        first = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
-        self.url = first[0] if isinstance(first, re.Match) else ""
+
+    @cached_property
+    def url(self) -> str:
+        """Once it says so. From then on connections are taken, if not yet answered."""
+        said = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
+        assert isinstance(said, re.Match), self.said
+        return said[0]
 
     @property
     def said(self) -> str:
@@ -90,10 +110,10 @@ class Served:
     @property
     def workers(self) -> set[int]:
         """The processes below it that answer requests."""
-        found = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True
-        )
-        return {int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line}
+        found = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+        processes = [line.split(None, 2) for line in found.stdout.splitlines()]
+        mine = str(self.process.pid)
+        return {int(pid) for pid, parent, args in processes if parent == mine and "spawn_main" in args}
 
     def tell(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

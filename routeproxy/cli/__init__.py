@@ -63,7 +63,10 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="The port; 0 picks a free one. [default: the rules file's, PORT, 8082]"
+            min=0,
+            max=65535,
+            metavar="NUMBER",
+            help="The port; 0 picks a free one. [default: the rules file's, PORT, 8082]",
         ),
     ] = None,
     workers: Annotated[

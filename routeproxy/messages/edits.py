@@ -56,7 +56,10 @@ def apply(text: bytes, edits: list[Edit]) -> bytes:
 def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Member]:
     """Where the members of the object that begins at or after `start` stand. Raises `InvalidRequest` for a key that comes twice:
     two readers of such an object may see two different requests."""
-    values = _object.decode(memoryview(text)[start:end])
+    try:
+        values = _object.decode(memoryview(text)[start:end])
+    except RecursionError:
+        raise InvalidRequest("invalid JSON: nested too deeply") from None
     found: dict[str, Member] = {}
     at = _skip(text, start) + 1
     for name, raw in values.items():
@@ -93,7 +96,7 @@ def set_members(text: bytes, values: Mapping[str, bytes], drop: Collection[str] 
         if name in present and text[slice(*present[name].value)] != value
     ]
     new = b",".join(
-        b'"%b":%b' % (name.encode(), value) for name, value in values.items() if name not in present
+        b"%b:%b" % (msgspec.json.encode(name), value) for name, value in values.items() if name not in present
     )
     kept = [name for name in present if name not in drop]
     if new:

@@ -30,6 +30,8 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     """Prefixes that are part of this provider's own model names, so never taken off."""
     own_client: bool = False
     """Whether the HTTP client is ours, so that `proxy` and `ca_file` take effect."""
+    in_process: bool = False
+    """Answers by itself: no address, no key, no headers."""
     responses: bool = False
     """Whether `api = "responses"` can be had."""
     speaks_messages: bool = False
@@ -50,7 +52,7 @@ TYPES: Mapping[str, ProviderType] = {
         own_client=True,
         speaks_messages=True,
     ),
-    "echo": ProviderType(zone="local", engine="direct", speaks_messages=True),
+    "echo": ProviderType(zone="local", engine="direct", speaks_messages=True, in_process=True),
     "gemini": ProviderType(
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
@@ -302,6 +304,7 @@ class _TableReader:
     def provider(self) -> Provider:
         table, kind = self.table, self.kind
         self._check_keys_of_type()
+        self._check_engine()
         names = frozenset({self.type, *kind.spellings})
         prefixes = {self.name.lower(), *names} - set(kind.vendor_prefixes)
         return Provider(
@@ -336,16 +339,27 @@ class _TableReader:
         for key in sorted(_OPTIONS - set(kind.options)):
             if getattr(table, key) is not None:
                 message = f"type {self.type} has no `{key}`"
-                hint = (
-                    "what LiteLLM takes besides stands under `litellm_params`"
-                    if kind.engine == "litellm"
-                    else None
-                )
-                report.error(Code.NOT_FOR_TYPE, (*path, key), message, hint=hint, key=True)
-        for key in ("proxy", "ca_file"):
-            if getattr(table, key) is not None and not kind.own_client:
+                report.error(Code.NOT_FOR_TYPE, (*path, key), message, hint=_elsewhere(kind), key=True)
+        for key in ("base_url", "api_key", "headers", "forward", "proxy", "ca_file"):
+            if getattr(table, key) is None:
+                continue
+            if kind.in_process:
+                message = f"type {self.type} contacts nobody, so it has no `{key}`"
+                report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+            elif key in {"proxy", "ca_file"} and not kind.own_client:
                 message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+        if kind.speaks_messages:
+            for key in ("transforms", "supports", "mid_system", "without_vision", "litellm_params"):
+                if getattr(table, key) is not None:
+                    self._warn_of_pass_through(key)
+        for index, header in enumerate(table.forward or ()):
+            if header.lower() in FORBIDDEN_HEADERS:
+                message = f"`{header}` is never passed on"
+                report.error(Code.FORBIDDEN, (*path, "forward", index), message)
+
+    def _check_engine(self) -> None:
+        table, kind, report, path = self.table, self.kind, self.report, self.path
         if table.engine and table.engine != kind.engine:
             if kind.speaks_messages:
                 message = f'type {self.type} is always spoken to directly: leave out `engine = "litellm"`'
@@ -356,14 +370,6 @@ class _TableReader:
         if table.api == "responses" and not kind.responses:
             message = f'this version does not have `api = "responses"` for type {self.type} yet'
             report.error(Code.NOT_YET, (*path, "api"), message)
-        if kind.speaks_messages:
-            for key in ("transforms", "supports", "mid_system", "without_vision", "litellm_params"):
-                if getattr(table, key) is not None:
-                    self._warn_of_pass_through(key)
-        for index, header in enumerate(table.forward or ()):
-            if header.lower() in FORBIDDEN_HEADERS:
-                message = f"`{header}` is never passed on"
-                report.error(Code.FORBIDDEN, (*path, "forward", index), message)
 
     def _warn_of_pass_through(self, key: str) -> None:
         if key == "transforms" and self.table.transforms and only_model_name(self.table.transforms):
@@ -458,6 +464,10 @@ def only_model_name(transforms: Any) -> bool:
     return all(
         getattr(transforms, name) is None for name in transforms.__struct_fields__ if name != "model_name"
     )
+
+
+def _elsewhere(kind: ProviderType) -> str | None:
+    return "what LiteLLM takes besides stands under `litellm_params`" if kind.engine == "litellm" else None
 
 
 def _url_problem(url: str) -> str | None:

@@ -184,7 +184,7 @@ async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> As
     started = now()
     total_at = started + timeouts.total if timeouts.total else math.inf
     limit, which = min(
-        (started + timeouts.connect + timeouts.first_token, "first_token"),
+        (started + timeouts.first_token, "first_token"),
         (deadline or math.inf, "deadline"),
         (total_at, "total"),
     )

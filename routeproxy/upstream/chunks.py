@@ -1,4 +1,5 @@
-"""LiteLLM's answers in our own structs. Total: what has a shape that nobody foresaw is left out, and nothing makes it raise."""
+"""LiteLLM's answers in our own structs. Total: what has a shape that nobody foresaw is left out, and nothing
+makes it raise."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -49,15 +50,22 @@ def _with_hidden_fields(chunk: Chunk, answer: Any) -> Chunk:
     """Of a whole answer LiteLLM keeps what it has no field for in a corner."""
     choice = chunk.choices[0]
     assert choice.message is not None
-    of_choice = _dumped(getattr(answer.choices[0], "provider_specific_fields", None))
+    of_choice = _dumped(getattr(_first(answer), "provider_specific_fields", None))
     of_message = _dumped(choice.message.provider_specific_fields)
-    hidden = {name: of_message.get(name) for name in ("refusal", "reasoning", "reasoning_details", "annotations")}
+    hidden = {
+        name: of_message.get(name) for name in ("refusal", "reasoning", "reasoning_details", "annotations")
+    }
     found = {name: value for name, value in hidden.items() if value and getattr(choice.message, name) is None}
     return _with_first(
         chunk,
         message=msgspec.structs.replace(choice.message, **found),
         stop_reason=choice.stop_reason or of_choice.get("stop_reason"),
     )
+
+
+def _first(answer: Any) -> Any:
+    choices = getattr(answer, "choices", None)
+    return choices[0] if isinstance(choices, list | tuple) and choices else None
 
 
 def _served(answer: Any) -> Any:
@@ -74,7 +82,8 @@ def _calls(chunk: Chunk) -> tuple[ToolCallDelta, ...]:
 
 
 def _without_signatures_in_ids(chunk: Chunk) -> Chunk:
-    # LiteLLM puts Gemini's signature into the id of the call, which no other provider takes later. It is in its own field, too.
+    # LiteLLM puts Gemini's signature into the id of the call, which no other provider takes later. It is in
+    # its own field, too.
     calls = tuple(
         msgspec.structs.replace(call, id=call.id.partition(_SIGNED)[0]) if isinstance(call.id, str) else call
         for call in _calls(chunk)

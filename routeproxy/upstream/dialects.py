@@ -1,4 +1,5 @@
-"""What each kind of back end and each model takes: one table, whose rows name their source. Nothing is withheld but for a known "no"."""
+"""What each kind of back end and each model takes: one table, whose rows name their source. Nothing is
+withheld but for a known "no"."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ class Limits(Struct, frozen=True):
 
 
 class Quirk(Struct, frozen=True):
-    """A row: for providers of these types (none named: of any), and models whose name, prefix and case apart, matches."""
+    """A row: for providers of these types (none named: of any), and models whose name, prefix and case apart,
+    matches."""
 
     types: tuple[str, ...]
     models: str
@@ -39,7 +41,7 @@ QUIRKS: tuple[Quirk, ...] = (
         OPENAI,
         ANY,
         {"max_tokens_field": "max_completion_tokens", "priority_tier": True, "prompt_cache_key": True},
-        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated; service_tier, prompt_cache_key",
+        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated",
     ),
     Quirk(
         GOOGLE,
@@ -56,7 +58,7 @@ QUIRKS: tuple[Quirk, ...] = (
             "top_k": True,
             "user": False,
         },
-        "ai.google.dev/api/generate-content; LiteLLM vertex_ai/gemini: hoists every system message, raises on parallel_tool_calls=false",
+        "ai.google.dev/api/generate-content; LiteLLM vertex_ai/gemini hoists every system message",
     ),
     Quirk(
         GOOGLE,
@@ -99,7 +101,16 @@ QUIRKS: tuple[Quirk, ...] = (
         "docs.ollama.com/api/chat: think, options.stop, options.top_k; LiteLLM ollama_chat drops tool_choice",
     ),
     Quirk(
-        ("together_ai", "hosted_vllm", "vllm", "fireworks_ai", "deepinfra", "huggingface", "lm_studio", "llamafile"),
+        (
+            "together_ai",
+            "hosted_vllm",
+            "vllm",
+            "fireworks_ai",
+            "deepinfra",
+            "huggingface",
+            "lm_studio",
+            "llamafile",
+        ),
         ANY,
         {"top_k": True},
         "their API references name top_k beside OpenAI's parameters",
@@ -126,10 +137,25 @@ QUIRKS: tuple[Quirk, ...] = (
         {"efforts": ("none", "high")},
         "docs.mistral.ai/capabilities/reasoning",
     ),
-    Quirk(("groq", "cerebras"), ANY, {"takes_reasoning": False}, "console.groq.com/docs/openai: unsupported message fields are 400"),
-    Quirk(("deepseek",), ANY, {"efforts": ("none", "high"), "stop_limit": 16}, "api-docs.deepseek.com; LiteLLM deepseek/chat: any effort turns thinking on"),
+    Quirk(
+        ("groq", "cerebras"),
+        ANY,
+        {"takes_reasoning": False},
+        "console.groq.com/docs/openai: unsupported message fields are 400",
+    ),
+    Quirk(
+        ("deepseek",),
+        ANY,
+        {"efforts": ("none", "high"), "stop_limit": 16},
+        "api-docs.deepseek.com; LiteLLM deepseek/chat: any effort turns thinking on",
+    ),
     Quirk(("perplexity",), ANY, {"tools": False}, "docs.perplexity.ai/api-reference: no tools"),
-    Quirk(("xai",), r"^grok-([4-9]|code|build)", {"efforts": (), "stop_limit": 0}, "docs.x.ai/docs/guides/reasoning: stop and reasoning_effort are refused"),
+    Quirk(
+        ("xai",),
+        r"^grok-([4-9]|code|build)",
+        {"efforts": (), "stop_limit": 0},
+        "docs.x.ai/docs/guides/reasoning: stop and reasoning_effort are refused",
+    ),
     # --- by model, wherever it is served
     Quirk((), r"^(gpt-3|gpt-4|chatgpt-)", {"efforts": ()}, "these do not reason: reasoning_effort is 400"),
     Quirk(
@@ -157,16 +183,33 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
     Quirk((), r"^gpt-5(\.1)?-codex", {"efforts": ("low", "medium", "high")}, "the same, for codex models"),
     Quirk((), r"^gpt-5-pro", {"efforts": ("high",)}, "the same: gpt-5-pro knows no other effort"),
-    Quirk((), r"^gpt-5\.1(?!-codex)", {"efforts": ("none", "low", "medium", "high")}, "the same, from 5.1 on: none instead of minimal"),
-    Quirk((), r"^gpt-(5\.[2-9]|[6-9]|\d\d)", {"efforts": ("none", "low", "medium", "high", "xhigh")}, "the same, from 5.2 on: xhigh"),
-    Quirk((), r"^gpt-5\.\d+-pro", {"efforts": ("medium", "high", "xhigh")}, "the same, for 5.2-pro and later"),
-    Quirk((), r"^gpt-5(\.\d+)?-(chat|search)", {"efforts": (), "sampling": True}, "the chat variants do not reason"),
+    Quirk(
+        (),
+        r"^gpt-5\.1(?!-codex)",
+        {"efforts": ("none", "low", "medium", "high")},
+        "the same, from 5.1 on: none instead of minimal",
+    ),
+    Quirk(
+        (),
+        r"^gpt-(5\.[2-9]|[6-9]|\d\d)",
+        {"efforts": ("none", "low", "medium", "high", "xhigh")},
+        "the same, from 5.2 on: xhigh",
+    ),
+    Quirk(
+        (), r"^gpt-5\.\d+-pro", {"efforts": ("medium", "high", "xhigh")}, "the same, for 5.2-pro and later"
+    ),
+    Quirk(
+        (),
+        r"^gpt-5(\.\d+)?-(chat|search)",
+        {"efforts": (), "sampling": True},
+        "the chat variants do not reason",
+    ),
     Quirk((), r"^gpt-oss", {"efforts": ("low", "medium", "high")}, "the model card of gpt-oss"),
     Quirk(
         (),
         r"deepseek|kimi|moonshot",
         {"replays_reasoning": True},
-        "api-docs.deepseek.com/guides/thinking_mode, platform.moonshot.ai: reasoning_content is required beside tool_calls",
+        "api-docs.deepseek.com/guides/thinking_mode, platform.moonshot.ai: required beside tool_calls",
     ),
     Quirk(
         (),
@@ -174,7 +217,7 @@ QUIRKS: tuple[Quirk, ...] = (
         {"tool_call_ids": "mistral"},
         "mistral-common: a tool call id is nine letters and digits",
     ),
-)  # fmt: skip
+)
 
 OVER_RESPONSES: Mapping[str, Any] = {"stop_limit": 0, "top_k": False}
 """Responses knows no stop strings (wire.md §1.2)."""
@@ -197,7 +240,11 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
     if limits is not None:
         changes["max_output_tokens"] = limits.max_output_tokens
     changes |= dict.fromkeys(provider.supports & _SWITCHES, True)
-    changes |= {name: value for name in ("mid_system", "without_vision") if (value := getattr(provider, name)) is not None}
+    changes |= {
+        name: value
+        for name in ("mid_system", "without_vision")
+        if (value := getattr(provider, name)) is not None
+    }
     return Dialect(**changes)
 
 

@@ -1,8 +1,8 @@
 """The provider that needs no key: says back the last thing that the user said, so that a newcomer and a test have somebody to talk to."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -14,19 +14,21 @@ from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.upstream.local import own_message, rough_tokens, tool_use_id
 
 SILENCE = "(the last user message has no text)"
+MOST_EVENTS = 200
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
 class Echo:
     @asynccontextmanager
     async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
-        yield _say(call)
+        async with aclosing(_say(call)) as parts:
+            yield parts
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
 
 
-async def _say(call: Call) -> AsyncIterator[Part]:
+async def _say(call: Call) -> AsyncGenerator[Part]:
     exchange = call.exchange
     body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
     content, stop_reason = _answer(body)
@@ -43,10 +45,18 @@ async def _say(call: Call) -> AsyncIterator[Part]:
     for event in events_of(message):
         started = started or isinstance(event, ContentBlockStart)
         if isinstance(event, ContentBlockDelta) and isinstance(event.delta, TextDelta):
-            for word in _WORDS.findall(event.delta.text):
-                yield Part(frame(ContentBlockDelta(event.index, TextDelta(word))), True)
+            for piece in _pieces(event.delta.text):
+                yield Part(frame(ContentBlockDelta(event.index, TextDelta(piece))), True)
         else:
             yield Part(frame(event), started)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Word by word; of a long text, several words at a time."""
+    words = _WORDS.findall(text)
+    size = 1 + len(words) // MOST_EVENTS
+    for at in range(0, len(words), size):
+        yield "".join(words[at : at + size])
 
 
 def _answer(body: dict[str, Any]) -> tuple[tuple[ReplyBlock, ...], StopReason]:

@@ -1,4 +1,5 @@
-"""What LiteLLM's exceptions mean, and those of the libraries below it, in one table. By name: LiteLLM is imported late, and not here."""
+"""What LiteLLM's exceptions mean, and those of the libraries below it, in one table. By name: LiteLLM is
+imported late, and not here."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,7 +7,8 @@ from typing import Any
 from routeproxy.messages.errors import STATUS_OF_TYPE
 from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error
 
-# A number is a status that the error stands for, and the back end's words are read with it; a word is the kind, whatever was said.
+# A number is a status that the error stands for, and the back end's words are read with it; a word is the
+# kind, whatever was said.
 MEANINGS: Mapping[str, int | Kind] = {
     # LiteLLM's own
     "litellm.AuthenticationError": 401,
@@ -98,8 +100,11 @@ MEANINGS: Mapping[str, int | Kind] = {
     "builtins.Exception": 500,
 }
 
-# An exception's own status counts more than the class for these: they stand for whatever had no class of its own.
-_BY_STATUS = frozenset({"litellm.APIError", "litellm.OpenAIError", "openai.APIError", "openai.APIStatusError"})
+# An exception's own status counts more than the class for these: they stand for whatever had no class of its
+# own.
+_BY_STATUS = frozenset(
+    {"litellm.APIError", "litellm.OpenAIError", "openai.APIError", "openai.APIStatusError"}
+)
 
 
 def failure_of(
@@ -108,6 +113,11 @@ def failure_of(
     """The failure that an exception of LiteLLM stands for."""
     while isinstance(inner := getattr(error, "original_exception", None), BaseException):
         error = inner
+    for one in _chain(error):
+        if isinstance(one, ModuleNotFoundError):
+            package = PACKAGES.get(str(one.name).partition(".")[0], one.name)
+            words = f"provider {provider} needs the Python package {package}, which is not installed"
+            return UpstreamFailure("server_error", words)
     meaning, name = _meaning(error)
     said = _said(error)
     words = str(said.get("message") or getattr(error, "message", None) or error).partition("\nTraceback")[0]
@@ -125,6 +135,9 @@ def failure_of(
         status = 500  # the request was accepted, so what came later is not its fault
     return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
 
+
+PACKAGES: Mapping[str, str] = {"google": "google-auth (and requests)", "azure": "azure-identity"}
+"""What LiteLLM needs for some providers and does not bring, by the module that it misses."""
 
 _HOW: Mapping[Kind, str] = {
     "connection": "could not be spoken to",

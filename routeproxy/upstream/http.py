@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ from routeproxy.upstream.failures import Kind, UpstreamFailure
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
+
+AT_ONCE = 1.0
+"""Seconds within which a connection shows that it was dead already. Who goes later has begun to work."""
 
 LARGE_BODY = 2**20
 """Bytes. Above this a body is written piece by piece, with turns for others in between."""
@@ -79,11 +83,12 @@ class Client:
         journey = SimpleNamespace(reused=False)
         options = self._options(provider, connect)
         options |= {"headers": headers, "trace_request_ctx": journey}
+        began = time.monotonic()
         address = URL(url, encoded=True)  # as it is: a client's query is not ours to tidy up
         try:
             response = await self._session(provider).post(address, data=_payload(body), **options)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not journey.reused:
+            if not journey.reused or time.monotonic() - began > AT_ONCE:
                 raise
             # A connection that idled in our pool was closed by its other end, and our request crossed that on its way. The back end is
             # well, and has not answered a byte: so this is not an attempt that failed. Any idle connection may be stale: take a new one.

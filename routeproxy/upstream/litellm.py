@@ -1,5 +1,6 @@
-"""How we reach the many: chat completions through LiteLLM, used as a transport only. The only file that imports it, and late: the import
-takes seconds and 180 MB, so it runs beside the event loop once a policy names a provider that needs it (older-proxies.md §3)."""
+"""How we reach the many: chat completions through LiteLLM, used as a transport only. The only file that
+imports it, and late: the import takes seconds and 180 MB, so it runs beside the event loop once a policy
+names a provider that needs it (older-proxies.md §3)."""
 
 import asyncio
 import gc
@@ -102,18 +103,20 @@ def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
     manner = manner_of(provider)
     deployment = str(provider.options.get("deployment", target.model))
     fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
-    control: dict[str, Any] = dict(manner.address(provider.base_url)) if provider.base_url else {}
-    control |= {
+    control: dict[str, Any] = {
         argument: provider.options[option]
         for option, argument in manner.arguments.items()
         if option in provider.options
     }
+    control |= manner.address(provider.base_url) if provider.base_url else {}
     control |= provider.litellm_params
     name, prefix, body = manner.name, "", None
     if provider.api == "responses":
-        prefix = "responses/"
+        name, prefix = manner.over_responses or manner.name, "responses/"
         _make_known(litellm, deployment, name)
-    elif manner.over_responses and _needs_responses(litellm, fields, control, target.model, manner.over_responses):
+    elif manner.over_responses and _needs_responses(
+        litellm, fields, control, target.model, manner.over_responses
+    ):
         name = manner.over_responses
         _make_known(litellm, deployment, name)
     else:
@@ -140,13 +143,15 @@ def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
 
 
 _STAND_IN = [{"role": "user", "content": "-"}]
-"""For a request whose body is ours: LiteLLM would read, copy and write every message of a long conversation."""
+"""For a request whose body is ours: LiteLLM would read, copy and write every message of a long
+conversation."""
 
 
 def _needs_responses(
     litellm: Any, fields: Mapping[str, Any], control: Mapping[str, Any], model: str, name: str
 ) -> bool:
-    """Some models do not take tools together with reasoning, or anything at all, but by way of Responses: LiteLLM knows which."""
+    """Some models do not take tools together with reasoning, or anything at all, but by way of Responses:
+    LiteLLM knows which."""
     needed, _ = litellm.main.responses_api_bridge_check(
         model=model,
         custom_llm_provider=name,
@@ -158,7 +163,8 @@ def _needs_responses(
 
 
 def _make_known(litellm: Any, model: str, provider: str) -> None:
-    """A model that LiteLLM's table does not have can do anything: otherwise it refuses to ask it for reasoning, and plays it a stream."""
+    """A model that LiteLLM's table does not have can do anything: otherwise it refuses to ask it for
+    reasoning, and plays it a stream."""
     name = f"{provider}/{model}"
     if name not in litellm.model_cost and model not in litellm.model_cost:
         able = dict.fromkeys(ABLE, True)
@@ -183,8 +189,8 @@ async def _once(chunk: Chunk) -> AsyncIterator[Chunk]:
 
 async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
     below = getattr(answer, "completion_stream", None)
-    # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of them lacks refusals, vLLM's stop
-    # strings and OpenRouter's reasoning, and costs several times as much.
+    # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of
+    # them lacks refusals, vLLM's stop strings and OpenRouter's reasoning, and costs several times as much.
     openai = importlib.import_module("openai")
     stream, plain = (aiter(below), True) if isinstance(below, openai.AsyncStream) else (answer, False)
     while True:
@@ -210,15 +216,20 @@ def _as_received(chunk: Chunk, stream: Any, wire: Wire) -> Chunk:
     if chunk.usage is not None:
         chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
     if chunk.choices and chunk.choices[0].finish_reason is not None:
-        if not (wire.finish_reason or (not wire.tells_its_end and getattr(stream, "received_finish_reason", "?"))):
+        if not (
+            wire.finish_reason or (not wire.tells_its_end and getattr(stream, "received_finish_reason", "?"))
+        ):
             # LiteLLM invents a `stop` for a stream that merely ceased.
-            raise wire.failure or UpstreamFailure("connection", "upstream closed the stream before completing")
+            raise wire.failure or UpstreamFailure(
+                "connection", "upstream closed the stream before completing"
+            )
         chunk = reworded(chunk, wire.finish_reason)
     return chunk
 
 
 def _reported_usage(stream: Any) -> CompletionUsage | None:
-    """The back end's own numbers. What LiteLLM sums up from them, or makes up where there are none, is its tokenizer's."""
+    """The back end's own numbers. What LiteLLM sums up from them, or makes up where there are none, is its
+    tokenizer's."""
     for answer in reversed(getattr(stream, "chunks", ())):
         if (usage := getattr(answer, "usage", None)) is not None:
             return usage_of(usage)
@@ -239,14 +250,18 @@ def _failure(error: BaseException, wire: Wire, call: Call, *, in_stream: bool = 
 
 @contextmanager
 def _beside_the_loop() -> Iterator[None]:
-    """An import holds the interpreter for as long as it is let: more turns for others, and no sweeps through all that it makes."""
-    interval = sys.getswitchinterval()
+    """An import holds the interpreter for as long as it is let: more turns for others, and no sweeps through
+    all that it makes."""
+    interval, collecting = sys.getswitchinterval(), gc.isenabled()
     sys.setswitchinterval(0.0005)
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        # What a module holds is there to stay: the first sweep would take a tenth of a second.
+        gc.freeze()
+        if collecting:
+            gc.enable()
         sys.setswitchinterval(interval)
 
 
@@ -271,8 +286,10 @@ def _set_up(litellm: Any) -> None:
     litellm.disable_aiohttp_transport = True  # its own swallows a dropped stream and invents a `stop`
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # a table's rule or a row of zeros is no failure
-    # Its Responses path imports this module for every call, and that one needs another which LiteLLM does not bring.
+    # A table's rule or a row of zeros is no failure.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
+    # Its Responses path imports this module for every call, and that one needs another which LiteLLM does not
+    # bring.
     no_mcp = ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
     no_mcp.LiteLLM_Proxy_MCP_Handler = _NoMcp  # type: ignore[attr-defined]
     sys.modules[no_mcp.__name__] = no_mcp

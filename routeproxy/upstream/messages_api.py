@@ -87,7 +87,7 @@ class MessagesApi:
         path, body = "/v1/messages/count_tokens", body_for(call, counting=True)
         try:
             async with (
-                asyncio.timeout(min(timeouts.connect + timeouts.first_token, COUNTING)),
+                asyncio.timeout(min(timeouts.first_token, COUNTING)),
                 self._post(call, path, body) as response,
             ):
                 if response.status != 200:

@@ -1,4 +1,5 @@
-"""How LiteLLM wants each provider: its name for it, what it takes for the address, and where our options go. Data, with its reasons."""
+"""How LiteLLM wants each provider: its name for it, what it takes for the address, and where our options go.
+Data, with its reasons."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,16 +34,22 @@ def _azure(base_url: str) -> Mapping[str, str]:
     return {"api_base": resource, "api_version": "v1"} if v1 else {"api_base": base_url}
 
 
-# For a model that is not in its table LiteLLM refuses these, or drops them without a word, unless they are named.
+# For a model that is not in its table LiteLLM refuses these, or drops them without a word, unless they are
+# named.
 ALLOWED = (
+    "max_completion_tokens",
+    "max_tokens",
     "parallel_tool_calls",
     "prompt_cache_key",
     "reasoning_effort",
     "response_format",
     "service_tier",
+    "stop",
     "stream_options",
+    "temperature",
     "tool_choice",
     "tools",
+    "top_p",
     "user",
 )
 
@@ -61,7 +68,8 @@ class Manner(Struct, frozen=True, kw_only=True):
     anonymous: str | None = NO_KEY
     """What LiteLLM gets for a key where there is none."""
     verbatim: bool = False
-    """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of it."""
+    """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of
+    it."""
     allowed: tuple[str, ...] = ALLOWED
     tells_its_end: bool = False
     """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
@@ -70,7 +78,8 @@ class Manner(Struct, frozen=True, kw_only=True):
     limits: tuple[str, ...] = ()
     """Under which prefixes LiteLLM's table has this provider's models."""
     without_fallback: Mapping[str, Any] = {}
-    """Laid over the body when the rule forbids fallback: a provider that falls back by itself must not. `None` takes a field out."""
+    """Laid over the body when the rule forbids fallback: a provider that falls back by itself must not.
+    `None` takes a field out."""
 
     def body_of(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         body: Mapping[str, Any] = {}
@@ -83,8 +92,9 @@ class Manner(Struct, frozen=True, kw_only=True):
         return body
 
 
-# `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's rules into every model: the system
-# prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its sampling, Together's new models lose their tools.
+# `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's
+# rules into every model: the system prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its
+# sampling, Together's new models lose their tools.
 _OPENAI = Manner(name="custom_openai", sends_key=True, verbatim=True)
 
 _MANNERS: Mapping[str, Manner] = {
@@ -140,7 +150,17 @@ _MANNERS: Mapping[str, Manner] = {
     ),
 }
 _SIGN_IN_BY_OTHER_MEANS = frozenset(
-    {"bedrock_mantle", "chatgpt", "gdc", "github_copilot", "oci", "sagemaker", "sagemaker_nova", "sap", "vertex_ai_beta"}
+    {
+        "bedrock_mantle",
+        "chatgpt",
+        "gdc",
+        "github_copilot",
+        "oci",
+        "sagemaker",
+        "sagemaker_nova",
+        "sap",
+        "vertex_ai_beta",
+    }
 )
 
 

@@ -1,5 +1,6 @@
-"""What LiteLLM's requests travel on: httpx transports over our own client. Where the bytes go, with which key and headers, and what came
-back when it went wrong are decided and seen here, whatever LiteLLM makes of them."""
+"""What LiteLLM's requests travel on: httpx transports over our own client. Where the bytes go, with which key
+and headers, and what came back when it went wrong are decided and seen here, whatever LiteLLM makes of
+them."""
 
 import asyncio
 import json
@@ -56,11 +57,14 @@ _OF_A_CONNECTION = frozenset(
 )
 _DECODED_BY_NOW = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
-_FINISH_REASON = re.compile(rb'(?<!\\)"(?:finish_reason|finishReason|done_reason|done)"\s*:\s*(?:"(\w+)"|true)')
+_FINISH_REASON = re.compile(
+    rb'(?<!\\)"(?:finish_reason|finishReason|done_reason|done)"\s*:\s*(?:"(\w+)"|true)'
+)
 _LONGEST_FINISH_REASON = 80
 
 current: ContextVar["Wire | None"] = ContextVar("current", default=None)
-"""The call on whose behalf LiteLLM is at work. A variable of the context, because few of its paths pass a client on to the end."""
+"""The call on whose behalf LiteLLM is at work. A variable of the context, because few of its paths pass a
+client on to the end."""
 
 
 class Wire:
@@ -89,7 +93,7 @@ class Wire:
                     provider,
                     str(request.url),
                     body=self._completed(body, request.url.path),
-                    headers=self._headers(request.headers),
+                    headers=self.headers(request.headers),
                     connect=self._call.target.timeouts.connect,
                 )
             )
@@ -128,7 +132,7 @@ class Wire:
         self.failure = UpstreamFailure("connection", f"the back end {self._call.target.provider.name}: {why}")
         return httpx.UnsupportedProtocol(why)
 
-    def _headers(self, written: httpx.Headers) -> dict[str, str]:
+    def headers(self, written: httpx.Headers) -> dict[str, str]:
         call, provider = self._call, self._call.target.provider
         headers = {
             name: value
@@ -157,7 +161,10 @@ class Wire:
     def _completed(self, body: bytes, path: str) -> bytes:
         """`body` with what the rules add to it, in the back end's own shape."""
         target, decision = self._call.target, self._call.exchange.decision
-        added: list[Mapping[str, Any]] = [self._manner.body_of(target.provider.options), target.params.extra_body]
+        added: list[Mapping[str, Any]] = [
+            self._manner.body_of(target.provider.options),
+            target.params.extra_body,
+        ]
         if decision is not None and not decision.fallback.enabled:
             added.append(self._manner.without_fallback)
         if path.endswith("/responses"):
@@ -220,7 +227,8 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class SyncTransport(httpx.BaseTransport):
-    """For what LiteLLM asks without awaiting: on the event loop that would stop every other request, so it is refused there."""
+    """For what LiteLLM asks without awaiting: on the event loop that would stop every other request, so it is
+    refused there."""
 
     def __init__(self) -> None:
         self._transport = httpx.HTTPTransport(trust_env=False)
@@ -230,7 +238,10 @@ class SyncTransport(httpx.BaseTransport):
         if wire is None or _on_a_loop():
             raise httpx.UnsupportedProtocol("this would stop the event loop")
         wire.at(request.url)
-        return self._transport.handle_request(request)
+        headers = wire.headers(request.headers) | {"host": request.headers["host"]}
+        return self._transport.handle_request(
+            httpx.Request(request.method, request.url, headers=headers, content=request.read())
+        )
 
 
 def _on_a_loop() -> bool:

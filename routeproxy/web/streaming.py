@@ -49,9 +49,6 @@ class Live:
         self.draining = False
         self.answers: set[Answer] = set()
 
-    def __len__(self) -> int:
-        return len(self.answers)
-
     def end_all(self) -> None:
         """Every answer that is still open ends now, with an `error` event or a 503."""
         for answer in tuple(self.answers):

@@ -133,5 +133,10 @@ def test_the_table_of_types_is_consistent(name: str) -> None:
     assert not set(kind.spellings) & set(TYPE_NAMES)
 
 
+def test_echo_has_no_address() -> None:
+    with pytest.raises(RulesRefused, match="type echo contacts nobody, so it has no `base_url`"):
+        provider('echo]\nbase_url = "http://x"')
+
+
 def test_no_type_is_listed_twice() -> None:
     assert len(set(TYPE_NAMES)) == len(TYPE_NAMES)

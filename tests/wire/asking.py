@@ -56,7 +56,9 @@ class Reply:
         """All text of the answer, streamed or not."""
         if self.headers["content-type"] == "application/json":
             return "".join(block.get("text", "") for block in self.json["content"])
-        return "".join(event["delta"].get("text", "") for event in self.events if event["type"] == "content_block_delta")
+        return "".join(
+            event["delta"].get("text", "") for event in self.events if event["type"] == "content_block_delta"
+        )
 
     def said(self, name: str) -> str | None:
         """What routeproxy says of the answer in a header `x-routeproxy-NAME`."""
@@ -81,7 +83,9 @@ def _in_short(event: dict[str, Any]) -> str:
     return ""
 
 
-def ask(proxy: Running, model: str = "m", *, path: str = "/v1/messages", headers: Any = (), **fields: Any) -> Reply:
+def ask(
+    proxy: Running, model: str = "m", *, path: str = "/v1/messages", headers: Any = (), **fields: Any
+) -> Reply:
     """One request, answered whole. `model` chooses the rule that a test means."""
     with httpx.Client(timeout=30, headers=dict(headers)) as client:
         return Reply(client.post(proxy.url + path, json=request(**{"model": model, **fields})))

@@ -87,7 +87,8 @@ ODD_BODIES = [
         id="Anthropic's own thinking",
     ),
     pytest.param(
-        b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"' + b"x" * 3_000_000 + b'"}]}', id="3 MB"
+        b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"' + b"x" * 3_000_000 + b'"}]}',
+        id="3 MB",
     ),
 ]
 
@@ -100,7 +101,9 @@ def test_g01_the_body_goes_through_byte_for_byte(proxy: Running, back_end: BackE
 
 
 def test_g01_only_the_model_is_spliced(proxy: Running, back_end: BackEnd) -> None:
-    body = b'{ "max_tokens":1, "a":"other-name", "model" : "other-name"  ,"messages":[{"model":"other-name"}] }'
+    body = (
+        b'{ "max_tokens":1, "a":"other-name", "model" : "other-name"  ,"messages":[{"model":"other-name"}] }'
+    )
     answers(back_end, json_answer(message()))
     post(proxy, body)
     assert back_end.last.body == body.replace(b'"model" : "other-name"', b'"model" : "served"')
@@ -125,7 +128,9 @@ def test_the_query_is_forwarded(proxy: Running, back_end: BackEnd) -> None:
     assert back_end.last.path == "/v1/messages?beta=true&x=%2Fa+b"
 
 
-def test_g02_headers_of_the_api_are_forwarded_as_they_are_and_no_others(proxy: Running, back_end: BackEnd) -> None:
+def test_g02_headers_of_the_api_are_forwarded_as_they_are_and_no_others(
+    proxy: Running, back_end: BackEnd
+) -> None:
     answers(back_end, json_answer(message()))
     beta = "claude-code-20250219,brand-new-2031-01-01 , x"
     sent = {
@@ -181,7 +186,10 @@ def test_the_clients_own_login_is_forwarded_where_the_rules_say_so(proxy: Runnin
 
 
 def test_a_refused_login_of_the_client_is_the_clients_to_see(proxy: Running, back_end: BackEnd) -> None:
-    refusal = {"type": "error", "error": {"type": "authentication_error", "message": "OAuth token has expired"}}
+    refusal = {
+        "type": "error",
+        "error": {"type": "authentication_error", "message": "OAuth token has expired"},
+    }
     answers(back_end, json_answer(refusal, 401))
     assert ask(proxy, "login").error == (401, "authentication_error", "OAuth token has expired")
 
@@ -191,7 +199,7 @@ def test_g05_our_own_thinking_is_taken_out_and_anthropics_is_not(proxy: Running,
     ours = '{"type":"thinking","thinking":"hm","signature":"rp1.abc"}'
     theirs = '{"type": "thinking", "thinking": "", "signature": "EqoB=="}'
     body = '{"model":"m","messages":[{"role":"assistant","content":[%s]}]}'
-    post(proxy, (body % f'{theirs}, {ours} ,{{"type":"text","text":"rp1."}}').encode())
+    post(proxy, (body % f'{theirs}, {ours},{{"type":"text","text":"rp1."}}').encode())
     assert back_end.last.body.decode() == body % f'{theirs},{{"type":"text","text":"rp1."}}'
 
 
@@ -203,28 +211,41 @@ def test_a_turn_that_was_nothing_but_our_thinking_goes(proxy: Running, back_end:
     assert back_end.last.json["messages"] == [question, question]
 
 
-def test_g06_ids_of_other_back_ends_become_ids_that_anthropic_takes(proxy: Running, back_end: BackEnd) -> None:
+def test_g06_ids_of_other_back_ends_become_ids_that_anthropic_takes(
+    proxy: Running, back_end: BackEnd
+) -> None:
     answers(back_end, json_answer(message()))
     call = {"type": "tool_use", "id": "functions.Bash:0", "name": "Bash", "input": {"id": "a/b"}}
-    other = {"type": "tool_use", "id": "functions.Bash_0", "name": "Bash", "input": {}}
+    other = {"type": "tool_use", "id": "functions_Bash_0-x", "name": "Bash", "input": {}}
     results = [{"type": "tool_result", "tool_use_id": one["id"], "content": "ok"} for one in (call, other)]
-    ask(proxy, messages=[{"role": "assistant", "content": [call, other]}, {"role": "user", "content": results}])
+    ask(
+        proxy,
+        messages=[{"role": "assistant", "content": [call, other]}, {"role": "user", "content": results}],
+    )
     (made, kept), (answered, also_kept) = (turn["content"] for turn in back_end.last.json["messages"])
     assert made["id"] == answered["tool_use_id"] != "functions.Bash:0"
     assert made["id"].replace("_", "").isalnum()
     assert made["input"] == {"id": "a/b"}
-    assert kept["id"] == also_kept["tool_use_id"] == "functions.Bash_0"
+    assert kept["id"] == also_kept["tool_use_id"] == "functions_Bash_0-x"
 
 
 def test_g09_empty_text_blocks_are_taken_out(proxy: Running, back_end: BackEnd) -> None:
     answers(back_end, json_answer(message()))
     empty, full = {"type": "text", "text": ""}, {"type": "text", "text": "hi"}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [empty]}
-    ask(proxy, messages=[{"role": "user", "content": [empty, full, result]}, {"role": "assistant", "content": [empty]}])
+    ask(
+        proxy,
+        messages=[
+            {"role": "user", "content": [empty, full, result]},
+            {"role": "assistant", "content": [empty]},
+        ],
+    )
     assert back_end.last.json["messages"] == [{"role": "user", "content": [full, {**result, "content": []}]}]
 
 
-def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(proxy: Running, back_end: BackEnd) -> None:
+def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(
+    proxy: Running, back_end: BackEnd
+) -> None:
     answers(back_end, json_answer(message()))
     reply = ask(proxy, fallbacks=["claude-haiku-4-5"], metadata={"user_id": '"fallbacks"'})
     assert "fallbacks" not in back_end.last.json
@@ -288,7 +309,9 @@ STREAM = [
     event("brand_new", index=0, anything={"model": "served"}),
     event("content_block_delta", index=0, delta={"type": "hologram_delta", "é": "\u2028😀"}),
     event("content_block_stop", index=0),
-    event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}, context_management={}),
+    event(
+        "message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 3}, context_management={}
+    ),
     event("message_stop"),
 ]
 
@@ -319,7 +342,11 @@ def test_g04_frames_are_relayed_as_they_came_however_they_were_cut(
 
 
 def test_g04_a_stream_that_is_cut_at_any_byte_is_the_same_stream(proxy: Running, back_end: BackEnd) -> None:
-    frames = "".join(one.decode() for one in messages_stream("né😀", model="served")).replace("\\u00e9", "é").encode()
+    frames = (
+        "".join(one.decode() for one in messages_stream("né😀", model="served"))
+        .replace("\\u00e9", "é")
+        .encode()
+    )
     expected = frames.replace(b'"served"', b'"other-name"')
     with httpx.Client() as client:
         for at in range(1, len(frames), 3):
@@ -328,7 +355,9 @@ def test_g04_a_stream_that_is_cut_at_any_byte_is_the_same_stream(proxy: Running,
             assert response.content == expected
 
 
-def test_the_model_is_spliced_into_a_start_that_stands_on_several_lines(proxy: Running, back_end: BackEnd) -> None:
+def test_the_model_is_spliced_into_a_start_that_stands_on_several_lines(
+    proxy: Running, back_end: BackEnd
+) -> None:
     start = b'event: message_start\r\ndata: {"type":"message_start",\r\ndata: "message":{"model":\r\ndata:"served"}}\r\n\r\n'
     answers(back_end, streamed(start, *STREAM[3:]))
     reply = ask(proxy, "other-name", stream=True)
@@ -371,22 +400,43 @@ def test_f14_an_error_of_the_api_is_relayed_byte_for_byte(proxy: Running, back_e
 
 def test_an_error_in_another_shape_is_said_in_the_apis(proxy: Running, back_end: BackEnd) -> None:
     words = "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it"
-    answers(back_end, json_answer({"error": {"code": 400, "message": words, "type": "exceed_context_size_error"}}, 400))
-    assert ask(proxy).error == (400, "invalid_request_error", "prompt is too long: 5000 tokens > 4096 maximum")
+    answers(
+        back_end,
+        json_answer({"error": {"code": 400, "message": words, "type": "exceed_context_size_error"}}, 400),
+    )
+    assert ask(proxy).error == (
+        400,
+        "invalid_request_error",
+        "prompt is too long: 5000 tokens > 4096 maximum",
+    )
 
 
 # --- both forms
 
 
-TOOL = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls", "n": [1, {"é": None}]}}
+TOOL = {
+    "type": "tool_use",
+    "id": "toolu_1",
+    "name": "Bash",
+    "input": {"command": "ls", "n": [1, {"é": None}]},
+}
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "Er=="}
 UNKNOWN = {"type": "hologram", "depth": [3]}
 
 
 def test_d53_a_whole_reply_to_who_wants_a_stream_is_played_as_one(proxy: Running, back_end: BackEnd) -> None:
-    answers(back_end, json_answer(message(content=[THOUGHT, {"type": "text", "text": "é"}, TOOL], stop_reason="tool_use")))
+    answers(
+        back_end,
+        json_answer(message(content=[THOUGHT, {"type": "text", "text": "é"}, TOOL], stop_reason="tool_use")),
+    )
     reply = ask(proxy, "other-name", stream=True)
-    assert reply.script == ["thinking hm", "text é", "tool Bash", 'input {"command":"ls","n":[1,{"\\u00e9":null}]}', "tool_use"]
+    assert reply.script == [
+        "thinking hm",
+        "text é",
+        "tool Bash",
+        'input {"command":"ls","n":[1,{"\\u00e9":null}]}',
+        "tool_use",
+    ]
     assert reply.events[0]["message"]["model"] == "other-name"
 
 
@@ -397,8 +447,15 @@ def test_d53_a_block_that_nobody_knows_is_played_whole(proxy: Running, back_end:
 
 def test_d53_a_stream_for_who_wants_a_whole_reply_is_added_up(proxy: Running, back_end: BackEnd) -> None:
     frames = [
-        event("message_start", message=message(content=[], stop_reason=None, usage={"input_tokens": 12, "output_tokens": 1})),
-        event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""}),
+        event(
+            "message_start",
+            message=message(content=[], stop_reason=None, usage={"input_tokens": 12, "output_tokens": 1}),
+        ),
+        event(
+            "content_block_start",
+            index=0,
+            content_block={"type": "thinking", "thinking": "", "signature": ""},
+        ),
         event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "h"}),
         event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "m"}),
         event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "Er=="}),
@@ -406,10 +463,22 @@ def test_d53_a_stream_for_who_wants_a_whole_reply_is_added_up(proxy: Running, ba
         event("content_block_start", index=1, content_block=UNKNOWN),
         event("content_block_stop", index=1),
         event("content_block_start", index=2, content_block={**TOOL, "input": {}}),
-        event("content_block_delta", index=2, delta={"type": "input_json_delta", "partial_json": '{"command":"ls",'}),
-        event("content_block_delta", index=2, delta={"type": "input_json_delta", "partial_json": '"n":[1,{"é":null}]}'}),
+        event(
+            "content_block_delta",
+            index=2,
+            delta={"type": "input_json_delta", "partial_json": '{"command":"ls",'},
+        ),
+        event(
+            "content_block_delta",
+            index=2,
+            delta={"type": "input_json_delta", "partial_json": '"n":[1,{"é":null}]}'},
+        ),
         event("content_block_stop", index=2),
-        event("message_delta", delta={"stop_reason": "tool_use", "stop_sequence": None}, usage={"output_tokens": 9}),
+        event(
+            "message_delta",
+            delta={"stop_reason": "tool_use", "stop_sequence": None},
+            usage={"output_tokens": 9},
+        ),
         event("message_stop"),
     ]
     answers(back_end, streamed(*frames))
@@ -427,14 +496,18 @@ def test_d53_a_stream_for_who_wants_a_whole_reply_is_added_up(proxy: Running, ba
 def test_g10_tokens_are_counted_by_the_back_end_itself(proxy: Running, back_end: BackEnd) -> None:
     answers(back_end, json_answer({"input_tokens": 4711}, request_id="req_up"))
     body = b'{"model":"other-name", "messages":[{"role":"user","content":[{"type":"hologram"}]}],"tools":[]}'
-    reply = post(proxy, body, "/v1/messages/count_tokens?beta=true", anthropic_beta="token-counting-2024-11-01")
+    reply = post(
+        proxy, body, "/v1/messages/count_tokens?beta=true", anthropic_beta="token-counting-2024-11-01"
+    )
     assert reply.json == {"input_tokens": 4711}
     assert back_end.last.path == "/v1/messages/count_tokens?beta=true"
     assert back_end.last.header("anthropic-beta") == "token-counting-2024-11-01"
     assert back_end.last.body == body.replace(b"other-name", b"served")
 
 
-def test_g10_counting_gets_no_parameters_that_it_would_be_refused_for(proxy: Running, back_end: BackEnd) -> None:
+def test_g10_counting_gets_no_parameters_that_it_would_be_refused_for(
+    proxy: Running, back_end: BackEnd
+) -> None:
     answers(back_end, json_answer({"input_tokens": 1}))
     post(proxy, b'{"model":"tuned","messages":[]}', "/v1/messages/count_tokens")
     assert back_end.last.body == b'{"model":"served","messages":[]}'

@@ -1,0 +1,560 @@
+"""The documentation is held to the code: examples compile, commands run, tables are complete, links lead on.
+
+A comment directly above a fenced block says how it is meant; readers of the rendered page don't see it:
+
+    <!-- with: openai, default -->   a piece: it stands among these tables of the first file in docs/rules.md
+    <!-- file: rules.toml -->        what the commands of that page call `rules.toml`
+    <!-- refused -->                 has errors, on purpose
+
+A `text` block directly below a command is what the command prints; only the version of the rules may differ.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import tomli
+import tomli_w
+import typer
+from typer.testing import CliRunner
+
+from routeproxy import cli
+from routeproxy.messages.errors import TYPE_OF_STATUS
+from routeproxy.policy import environment, file
+from routeproxy.policy.compile import FAILURES, compile_rules
+from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
+from routeproxy.policy.problems import Code, RulesRefused
+from routeproxy.policy.providers import TYPES
+from routeproxy.serve import Options, Sources, in_force
+from routeproxy.telemetry import logs
+from routeproxy.translate.dialect import Dialect
+from routeproxy.upstream.dialects import dialect_of
+from routeproxy.upstream.failures import STATUS_OF_KIND
+
+ROOT = Path(__file__).parents[1]
+README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
+RULES, PROVIDERS, RUNNING, MOVING = (
+    ROOT / "docs" / name for name in ("rules.md", "providers.md", "running.md", "moving.md")
+)
+PAGES = (README, RULES, PROVIDERS, RUNNING, MOVING)
+
+KEYS = dict.fromkeys(("OPENAI_API_KEY", "GEMINI_API_KEY", "ANTHROPIC_API_KEY", "CORP_API_KEY"), "test")
+"""What is set for whoever tries the commands."""
+
+
+# --- reading pages
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    text: str
+    says: Mapping[str, str]
+    """What the comment above it says."""
+    follows: "Block | None"
+    """The block that stands directly above."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+_FENCE = re.compile(
+    r"(?:^<!-- (?P<says>.*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@cache
+def all_blocks(page: Path) -> tuple[Block, ...]:
+    text, found, end = page.read_text(encoding="utf-8"), [], 0
+    for match in _FENCE.finditer(text):
+        says = (part.partition(":") for part in (match["says"] or "").split(";"))
+        above = found[-1] if found and not text[end : match.start()].strip() else None
+        line = text.count("\n", 0, match.start("language")) + 1
+        end = match.end()
+        found.append(
+            Block(
+                page,
+                line,
+                match["language"],
+                match["text"],
+                {name.strip(): value.strip() for name, _, value in says},
+                above,
+            )
+        )
+    return tuple(found)
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    return [block for block in all_blocks(page) if block.language == language]
+
+
+def marked(mark: str) -> str:
+    """The README's block of this mark."""
+    return next(block.text for block in all_blocks(README) if mark in block.says)
+
+
+def every(language: str) -> list[Any]:
+    return [pytest.param(block, id=block.id) for page in PAGES for block in blocks(page, language)]
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of all tables between a heading and the next."""
+    text = page.read_text(encoding="utf-8")
+    section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") + 2 :], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    assert lines, f"{page.name} has no table under {heading}"
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# --- rules
+
+
+class EveryVariable(Mapping[str, str]):
+    """An environment in which everything is set. The value passes for a key and for an address."""
+
+    def __getitem__(self, name: str) -> str:
+        return "https://set.example"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def whole(block: Block) -> str:
+    """A piece of a file among the tables that the comment above it names."""
+    surroundings = tomli.loads(blocks(RULES, "toml")[0].text)
+    added: dict[str, Any] = {}
+    for name in filter(None, re.split(r",\s*", block.says.get("with", ""))):
+        if name in ("default", "aliases"):
+            added[name] = surroundings[name]
+        else:
+            added.setdefault("providers", {})[name] = surroundings["providers"][name]
+    return f"{block.text}\n{tomli_w.dumps(added)}"
+
+
+@pytest.mark.parametrize("block", every("toml"))
+def test_every_example_of_rules_compiles_without_a_problem(block: Block) -> None:
+    if "refused" in block.says:
+        with pytest.raises(RulesRefused):
+            compile_rules(whole(block), path=Path("rules.toml"), environ=EveryVariable())
+    else:
+        policy = compile_rules(whole(block), path=Path("rules.toml"), environ=EveryVariable())
+        assert list(map(str, policy.warnings)) == []
+
+
+@pytest.mark.parametrize("block", every("json"))
+def test_every_example_of_json_is_json(block: Block) -> None:
+    assert json.loads(block.text)
+
+
+# --- commands
+
+
+class Command(NamedTuple):
+    words: list[str]
+    variables: dict[str, str]
+    files: dict[str, str]
+    """What the page calls by these names."""
+    output: str | None
+
+
+def commands() -> list[Any]:
+    found = []
+    for page in PAGES:
+        files = {block.says["file"]: block.text for block in all_blocks(page) if "file" in block.says}
+        printed = {block.follows.line: block.text for block in blocks(page, "text") if block.follows}
+        for block in blocks(page, "sh"):
+            for number, line in enumerate(block.text.splitlines(), block.line + 1):
+                if said := re.match(r"((?:[A-Z_]+=\S* )*)routeproxy (.*)", line):
+                    variables = dict(word.split("=", 1) for word in said[1].split())
+                    command = Command(shlex.split(said[2]), variables, files, printed.get(block.line))
+                    found.append(pytest.param(command, id=f"{page.name}:{number}"))
+    return found
+
+
+def without_version(text: str) -> str:
+    return re.sub(r"version [0-9a-f]{12}", "version …", text).rstrip()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs_and_prints_what_is_shown(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - {"PATH", "HOME"}:
+        monkeypatch.delenv(name)
+    for name, text in command.files.items():
+        Path(name).write_text(text, encoding="utf-8")
+    if command.words[0] == "serve" and "--help" not in command.words:
+        serve = typer.main.get_command(cli.app).commands["serve"]  # type: ignore[attr-defined]
+        serve.make_context("serve", command.words[1:])  # exits if it doesn't know a flag
+        return
+    keys = {} if "PREFERRED_PROVIDER" in command.variables else KEYS
+    result = CliRunner().invoke(cli.app, command.words, env=keys | command.variables)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.exit_code in (0, 1)
+    if command.output is not None:
+        assert without_version(result.output) == without_version(command.output)
+    else:
+        assert result.exit_code == 0, result.output
+
+
+def test_every_flag_of_serve_is_explained() -> None:
+    serve = typer.main.get_command(cli.app).commands["serve"]  # type: ignore[attr-defined]
+    shown = {flag for param in serve.params if not param.hidden for flag in param.opts} - {"--help"}
+    assert {flag for row in rows(RUNNING, "Starting") for flag in code(row[0])} == shown
+
+
+# --- the README's first minutes
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the server that the README's line starts, with no keys, on a free port."""
+    setup, install, serve = marked("run").strip().split(" && ")
+    assert setup.endswith(".venv")
+    assert install == ".venv/bin/pip install ."
+    program, *words = serve.split()
+    assert program == ".venv/bin/routeproxy"
+    said = tmp_path_factory.mktemp("readme") / "said"
+    with said.open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "routeproxy", *words, "--port", "0"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "HOME": str(said.parent)},
+            stderr=log,
+        )
+    try:
+        limit = time.monotonic() + 10
+        while not (address := re.match(r"routeproxy \S+: (http://\S+)\n", said.read_text())):
+            assert server.poll() is None, said.read_text()
+            assert time.monotonic() < limit, "it did not start"
+            time.sleep(0.02)
+        with urllib.request.urlopen(f"{address[1]}/readyz", timeout=10) as ready:
+            assert ready.status == 200
+        yield address[1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_readmes_first_question_is_answered(started: str) -> None:
+    words = shlex.split(marked("ask").replace("http://127.0.0.1:8082", started))
+    assert words[0] == "curl"
+    if shutil.which("curl"):
+        answer = subprocess.run(words, capture_output=True, check=True, timeout=10).stdout
+    else:
+        url = next(word for word in words if word.startswith("http"))
+        headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+        body = words[words.index("-d") + 1].encode()
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as response:
+            answer = response.read()
+    assert json.loads(answer)["content"] == [{"type": "text", "text": "Hello, proxy"}]
+
+
+def test_the_readmes_sdk_example_prints_the_answer(started: str) -> None:
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(marked("sdk").replace("http://127.0.0.1:8082", started), names)
+    names["client"].close()
+    assert printed.getvalue() == "Hello\n"
+
+
+def test_the_lines_that_ci_runs_stand_alone() -> None:
+    for mark in ("run", "test"):
+        assert re.fullmatch(r"python3 -m venv \.venv && .+\n", marked(mark))
+
+
+# --- nothing is left out
+
+
+TABLES = [
+    table
+    for table in vars(file).values()
+    if isinstance(table, type) and issubclass(table, file.Table) and table is not file.Table
+]
+
+
+def words_of_code(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    spans = [block.text for block in blocks(page, "toml")] + re.findall(r"`([^`\n]+)`", text)
+    return {word for span in spans for word in re.findall(r"\w+", span)}
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_every_key_is_explained(table: type[file.Table]) -> None:
+    keys = {entry.encode_name for entry in msgspec.structs.fields(table)} | table.not_yet
+    assert keys - words_of_code(RULES) == set()
+
+
+def test_keys_that_are_not_enforced_are_listed_as_such() -> None:
+    text = RULES.read_text(encoding="utf-8").partition("## Not in this version")[2]
+    for table in TABLES:
+        for key in table.not_yet:
+            assert re.search(rf"`\W*{key}\W*`", text), key
+
+
+def test_every_condition_has_its_row() -> None:
+    shown = [name.removesuffix(".NAME") for row in rows(RULES, "match")[1:] for name in code(row[0])]
+    assert sorted(shown) == sorted(entry.encode_name for entry in msgspec.structs.fields(file.MatchTable))
+
+
+def test_every_failure_is_explained() -> None:
+    shown = {name: row[2] for row in rows(RULES, "fallback")[1:] for name in code(row[0])}
+    assert shown == {kind: "yes" if kind in USUAL_FAILURES else "no" for kind in FAILURES}
+
+
+def test_every_code_is_explained() -> None:
+    shown = {code(row[0])[0]: row[1] for row in rows(RULES, "check, explain and the codes")[1:]}
+    assert shown.keys() == {code.value for code in Code}
+    assert all(meaning.startswith("warning: ") == (name >= "RP100") for name, meaning in shown.items())
+
+
+def test_the_times_are_the_defaults() -> None:
+    shown = {code(row[0])[0]: row[2] for row in rows(RULES, "timeouts and deadline")[1:]}
+    assert shown.pop("deadline") == "no limit"
+    usual = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__}
+    assert shown == {
+        f"timeouts.{name}": f"{limit:g} s" if limit else "no limit" for name, limit in usual.items()
+    }
+
+
+def test_every_type_of_provider_has_a_recipe() -> None:
+    table = {name: row for row in rows(PROVIDERS, "Providers")[1:] for name in code(row[0])}
+    assert table.keys() == TYPES.keys()
+    for name, kind in TYPES.items():
+        assert code(table[name][1]) == list(kind.key_variables)
+        assert code(table[name][2]) == ([kind.base_url] if kind.base_url else [])
+    used = {
+        provider.get("type", name)
+        for block in blocks(PROVIDERS, "toml")
+        for name, provider in tomli.loads(block.text)["providers"].items()
+    }
+    assert set(TYPES) - used == {"sagemaker_chat"}  # as bedrock
+
+
+def test_every_option_of_a_type_is_named_beside_its_recipe() -> None:
+    assert {option for kind in TYPES.values() for option in kind.options} <= words_of_code(PROVIDERS)
+
+
+def test_everything_that_supports_may_name_is_explained() -> None:
+    section = RULES.read_text(encoding="utf-8").partition("\n### supports\n")[2].partition("\n## ")[0]
+    switches = {field.name for field in msgspec.structs.fields(Dialect) if field.type is bool}
+    assert switches - {"strip_attribution"} <= set(code(section))  # that one is a transform
+
+
+def test_the_status_of_every_failure_is_shown() -> None:
+    shown = {
+        code(row[0])[0]: (row[1], code(row[2]))
+        for row in rows(RUNNING, "What a client sees when a back end fails")[1:]
+        if code(row[0]) and code(row[0])[0] in STATUS_OF_KIND
+    }
+    assert shown.pop("content_policy") == ("200", [])  # a message: `stop_reason` says it
+    assert shown == {
+        kind: (str(STATUS_OF_KIND[kind]), [TYPE_OF_STATUS[STATUS_OF_KIND[kind]]])
+        for kind in FAILURES
+        if kind != "content_policy"
+    }
+
+
+# --- moving
+
+
+class Remembers(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def variables_that_are_read() -> set[str]:
+    asked: set[str] = set()
+    for provider in environment.PREFERRED:
+        environ = Remembers(
+            {
+                "PREFERRED_PROVIDER": provider,
+                "BIG_MODEL": "m",
+                "AZURE_OPENAI_ENDPOINT": "https://r.example",
+                "CUSTOM_BASE_URL": "https://c.example/v1",
+                "CUSTOM_API_KEY": "k",
+                "VERTEX_PROJECT": "p",
+                "VERTEX_LOCATION": "l",
+            }
+        )
+        environment.environment_policy(environ)
+        asked |= environ.asked
+    logging = set(re.findall(r'"(LOG_[A-Z_]+)"', Path(logs.__file__).read_text(encoding="utf-8")))
+    return asked | logging | {"ANTHROPIC_AUTH_TOKEN"}
+
+
+def test_the_variables_of_older_proxies_are_all_explained_and_all_read() -> None:
+    shown = {
+        name
+        for row in rows(MOVING, "The variables")
+        for name in code(row[0])
+        if re.fullmatch(r"[A-Z_]+", name)
+    }
+    assert shown == variables_that_are_read()
+
+
+def test_the_default_models_are_shown() -> None:
+    models = {
+        name: [code(cell) for cell in row[1:]]
+        for row in rows(MOVING, "The variables")
+        for name in code(row[0])
+        if name in environment.PREFERRED
+    }
+    assert models.keys() == set(environment.PREFERRED)
+    for provider, (big, small) in environment.BIG_AND_SMALL.items():
+        assert models["google" if provider == "gemini" else provider] == [[big], [small]]
+
+
+def test_every_prefix_is_shown() -> None:
+    text = MOVING.read_text(encoding="utf-8").partition("## Where a name leads")[2].partition("\n## ")[0]
+    assert set(environment.PREFIXES) <= set(code(text))
+
+
+# --- what does not hold yet is said, and no longer than it is true
+
+
+def strips_anyhow() -> bool:
+    text = '[providers.openai]\n[default]\ntargets = "openai/m"\ntransforms.strip_attribution = false'
+    rule = compile_rules(text, path=Path("rules.toml"), environ=KEYS).default
+    return dialect_of(rule.targets[0]).strip_attribution
+
+
+def ignores_newline_flags() -> bool:
+    plain, with_flag = (environment.environment_policy(KEYS, process_newlines=flag) for flag in (False, True))
+    return plain.version == with_flag.version
+
+
+def lacks_google_auth() -> bool:
+    project = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return not any(dependency.startswith("google-auth") for dependency in project["dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "is_so"),
+    [
+        pytest.param(RULES, "This version takes it out whatever you say", strips_anyhow, id="attribution"),
+        pytest.param(
+            MOVING, "They change nothing in this version", ignores_newline_flags, id="newline flags"
+        ),
+        pytest.param(PROVIDERS, "pip install google-auth", lacks_google_auth, id="google-auth"),
+    ],
+)
+def test_a_gap_is_admitted_exactly_while_it_is_there(
+    page: Path, words: str, is_so: Callable[[], bool]
+) -> None:
+    assert (words in page.read_text(encoding="utf-8")) is is_so()
+
+
+# --- what the server says of itself
+
+
+def shown_in(page: Path, start: str) -> str:
+    return next(block.text for block in blocks(page, "text") if block.text.startswith(start))
+
+
+def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+        [providers.openai]
+        [providers.ollama]
+        [[rules]]
+        name = "haiku"
+        match.model = "haiku"
+        targets = "ollama/qwen3:8b"
+        [[rules]]
+        name = "opus"
+        match.model = "opus"
+        targets = "openai/gpt-5"
+        [default]
+        targets = "openai/gpt-4.1"
+    """
+    policy = compile_rules(text, path=Path("rules.toml"), environ=KEYS)
+    said = in_force(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
+    assert without_version("\n".join(said)) == without_version(shown_in(RUNNING, "routeproxy "))
+
+
+def test_a_requests_log_line_looks_as_shown() -> None:
+    record = logs.RequestRecord(
+        request_id="req_0ad9…",
+        method="POST",
+        path="/v1/messages",
+        status=200,
+        duration_ms=812,
+        ttft_ms=301,
+        client_model="claude-haiku-4-5",
+        rule="background work",
+        version="5f1c08a7d3b2",
+        provider="openai",
+        model="gpt-4.1-mini",
+        attempts=1,
+        input_tokens=5120,
+        output_tokens=64,
+        stream=True,
+    )
+    shown = shown_in(RUNNING, "2026-").strip()
+    assert shown.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
+
+
+# --- links and the rest
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's, for headings outside of code."""
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        other = (page.parent / name).resolve() if name else page
+        assert other.exists(), link
+        assert not anchor or anchor in anchors(other), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == {page.name for page in PAGES[1:]}
+    assert all(f"(docs/{page.name})" in text for page in PAGES[1:])
+
+
+def test_the_changelog_has_a_place_for_what_comes() -> None:
+    lines = CHANGELOG.read_text(encoding="utf-8").splitlines()
+    assert "## Unreleased" in lines
+    assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"

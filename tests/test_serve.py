@@ -1,0 +1,186 @@
+"""`routeproxy serve` from its start to its first answer: what it prints, where it listens, what stops it from
+starting."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from routeproxy.serve import Options, Sources, in_force
+from tests.running import ECHO, request, serving, until
+
+RULES = """\
+[providers.echo]
+
+[providers.claude]
+type = "anthropic"
+api_key = "env:CLAUDE_KEY"
+
+[providers.corp]
+type = "openai_compatible"
+base_url = "https://llm.corp.example/v1"
+api_key = "env:CORP_KEY"
+zone = "private"
+
+[default]
+targets = ["echo/*", "claude/*", "corp/m"]
+"""
+
+
+def sources(
+    folder: Path, text: str = ECHO, environ: dict[str, str] | None = None, **options: object
+) -> Sources:
+    path = folder / "rules.toml"
+    path.write_text(text)
+    return Sources(Options(rules=path, **options), environ or {})  # type: ignore[arg-type]
+
+
+def start_up(where: Sources, host: str = "127.0.0.1", port: int = 8082) -> str:
+    return "\n".join(in_force(where.load(), host, port, where))
+
+
+# --- what it says
+
+
+def test_the_address_to_open_comes_first(tmp_path: Path) -> None:
+    where = sources(tmp_path)
+    assert start_up(where).splitlines()[0].endswith(": http://127.0.0.1:8082")
+    assert start_up(where, "::1", 80).splitlines()[0].endswith(": http://[::1]:80")
+    everywhere = start_up(where, "0.0.0.0", 80).splitlines()[0]
+    assert everywhere.endswith(": http://127.0.0.1:80 (listening on all addresses, 0.0.0.0)")
+
+
+def test_it_names_the_rules_and_their_version(tmp_path: Path) -> None:
+    where = sources(tmp_path)
+    assert f"rules      {tmp_path}/rules.toml, version {where.load().version}, 0 rules" in start_up(where)
+
+
+def test_it_names_providers_and_whether_their_key_is_set_but_never_the_key(tmp_path: Path) -> None:
+    shown = start_up(sources(tmp_path, RULES, {"CORP_KEY": "sk-secret"}))
+    assert "echo  echo  -  zone local  needs no key" in shown
+    assert "claude  anthropic  https://api.anthropic.com  zone public  key env:CLAUDE_KEY is NOT SET" in shown
+    assert (
+        "corp  openai_compatible  https://llm.corp.example/v1  zone private  key env:CORP_KEY is set" in shown
+    )
+    assert "sk-secret" not in shown
+
+
+def test_it_shows_the_warnings_of_the_rules(tmp_path: Path) -> None:
+    assert "warning    " in (shown := start_up(sources(tmp_path, RULES)))
+    assert "CLAUDE_KEY" in shown.partition("warning    ")[2]
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "warned"),
+    [
+        ("127.0.0.1", {}, False),
+        ("127.0.0.2", {}, False),
+        ("::1", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {}, True),
+        ("192.168.1.7", {}, True),
+        ("::", {}, True),
+        ("0.0.0.0", {"ANTHROPIC_AUTH_TOKEN": "sesame"}, False),
+    ],
+)
+def test_an_open_door_to_the_network_is_a_warning(
+    tmp_path: Path, host: str, environ: dict[str, str], warned: bool
+) -> None:
+    assert ("anybody who can reach" in start_up(sources(tmp_path, ECHO, environ), host)) is warned
+
+
+def test_the_clients_key_is_never_shown(tmp_path: Path) -> None:
+    shown = start_up(sources(tmp_path, ECHO, {"ANTHROPIC_AUTH_TOKEN": "sesame"}))
+    assert "clients    must show ANTHROPIC_AUTH_TOKEN" in shown
+    assert "sesame" not in shown
+
+
+# --- where it listens
+
+
+@pytest.mark.parametrize(
+    ("server", "environ", "flags", "address"),
+    [
+        pytest.param("", {}, {}, ("127.0.0.1", 8082), id="nobody says"),
+        pytest.param("", {"HOST": "0.0.0.0", "PORT": "9000"}, {}, ("0.0.0.0", 9000), id="variables"),
+        pytest.param(
+            'host = "::1"\nport = 8000',
+            {"HOST": "0.0.0.0", "PORT": "9"},
+            {},
+            ("::1", 8000),
+            id="the file wins",
+        ),
+        pytest.param(
+            "port = 8082", {"PORT": "9000"}, {}, ("127.0.0.1", 8082), id="the file states the default"
+        ),
+        pytest.param('host = "::1"', {"PORT": "9000"}, {}, ("::1", 9000), id="one from each"),
+        pytest.param("port = 8000", {}, {"host": "::", "port": 0}, ("::", 0), id="flags win"),
+    ],
+)
+def test_flags_win_then_the_file_then_variables(
+    tmp_path: Path, server: str, environ: dict[str, str], flags: dict[str, object], address: tuple[str, int]
+) -> None:
+    where = sources(tmp_path, f"[server]\n{server}\n{ECHO}" if server else ECHO, environ, **flags)
+    assert where.address(where.load()) == address
+
+
+def test_without_rules_variables_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"PREFERRED_PROVIDER": "openai", "OPENAI_API_KEY": "k", "HOST": "0.0.0.0", "PORT": "9000"}
+    where = Sources(Options(), environ)
+    assert where.address(where.load()) == ("0.0.0.0", 9000)
+
+
+def test_it_is_ready_soon(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(ECHO)
+    started = time.monotonic()
+    with serving(tmp_path, "--port", "0") as server:
+        assert server.post(request()).status_code == 200
+        print(f"ready after {time.monotonic() - started:.2f} s")
+
+
+def test_rules_in_the_working_folder_are_found(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(ECHO)
+    with serving(tmp_path, "--port", "0", "--log-level", "debug", "--reload") as server:
+        assert server.get("/").json()["rules"] == "rules.toml"
+        assert "POST /v1/messages 200" in until(lambda: server.post(request()) and server.said)
+
+
+# --- what stops it
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(ECHO)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with serving(tmp_path, "--port", str(port)) as server:
+            assert server.exit_code() == 2
+            assert f"cannot listen on 127.0.0.1:{port}: another program has it" in server.said
+            assert "Traceback" not in server.said
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "environ", "code", "words"),
+    [
+        pytest.param("[default]\ntargets = ['nobody/x']", [], {}, 1, "rules.toml:2:12: error", id="rules"),
+        pytest.param(None, ["--rules", "nowhere.toml"], {}, 2, "nowhere.toml: No such file", id="no file"),
+        pytest.param(None, ["--rules", "."], {}, 2, ".: Is a directory", id="a folder"),
+        pytest.param("\xff", [], {}, 2, "utf-8", id="no text"),
+        pytest.param(ECHO, ["--host", "no.such.host.invalid"], {}, 2, "cannot listen on no.such", id="host"),
+        pytest.param(ECHO, [], {"LOG_LEVEL": "loud"}, 2, "LOG_LEVEL is `LOUD`", id="a bad level"),
+        pytest.param(ECHO, [], {"PORT": "http"}, 2, "PORT is `http`", id="a bad port"),
+        pytest.param(None, [], {"PREFERRED_PROVIDER": "nobody"}, 1, "PREFERRED_PROVIDER", id="environment"),
+    ],
+)
+def test_what_it_cannot_serve_is_said_in_a_line(
+    tmp_path: Path, text: str | None, flags: list[str], environ: dict[str, str], code: int, words: str
+) -> None:
+    if text is not None:
+        (tmp_path / "rules.toml").write_text(text, encoding="latin-1")
+    with serving(tmp_path, *flags, environ=environ) as server:
+        assert server.exit_code() == code
+    assert words in server.said
+    assert "Traceback" not in server.said
