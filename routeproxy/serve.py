@@ -12,12 +12,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import tomli
 import uvicorn
@@ -39,6 +40,7 @@ from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Door
+from routeproxy.web.protocol import Http
 from routeproxy.web.streaming import Live, Patience
 
 log = logging.getLogger(__name__)
@@ -112,9 +114,9 @@ class Sources(Struct, frozen=True):
         `ValueError`."""
         variables, stated = self.variables(), {}
         if self.rules is not None:
-            stated = tomli.loads(self.rules.read_text(encoding="utf-8").removeprefix("\ufeff")).get(
-                "server", {}
-            )
+            # The policy has every default filled in, so only the text tells what was said.
+            text = self.rules.read_text(encoding="utf-8").removeprefix("\ufeff")
+            stated = tomli.loads(text).get("server", {})
         host = self.options.host or (policy.server.host if "host" in stated else variables.get("HOST"))
         if self.options.port is not None:
             port = self.options.port
@@ -174,23 +176,28 @@ class App:
         @asynccontextmanager
         async def lifespan(app: Litestar) -> AsyncIterator[None]:
             async with asyncio.TaskGroup() as tasks:
-                background = {tasks.create_task(rules.follow())}
+                background: set[asyncio.Task[object]] = set()
+
+                def start(work: Coroutine[Any, Any, object]) -> None:
+                    task = tasks.create_task(work)
+                    background.add(task)
+                    task.add_done_callback(background.discard)
 
                 def prepare(policy: Policy) -> None:
                     door.expect(sources.token())
-                    background.add(tasks.create_task(_prepare(upstreams, policy)))
+                    start(_prepare(upstreams, policy))
 
                 rules.on_change.append(prepare)
                 prepare(rules.policy)
-                threading.Thread(
-                    target=tokens.warm, daemon=True
-                ).start()  # nobody waits for it, a shutdown least of all
+                start(rules.follow())
+                # Nobody waits for it, a shutdown least of all.
+                threading.Thread(target=tokens.warm, daemon=True).start()
                 with suppress(ValueError, RuntimeError):  # not in the main thread: a test's server
                     loop = asyncio.get_running_loop()
-                    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(rules.reload()))
+                    loop.add_signal_handler(signal.SIGHUP, lambda: start(rules.reload()))
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
                 yield
-                for task in background:
+                for task in tuple(background):
                     task.cancel()
             await upstreams.aclose()
 
@@ -223,7 +230,7 @@ class Server(uvicorn.Server):
                 app.build,
                 factory=True,
                 loop="uvloop",
-                http="httptools",
+                http=Http,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -244,7 +251,8 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await super().serve(sockets)
         if self._owns_process:
-            # All is said and closed. Python would now wait for threads, of which one may be importing LiteLLM.
+            # All is said and closed. Python would now wait for threads, of which one may be importing
+            # LiteLLM.
             logging.shutdown()
             os._exit(0)
 
@@ -266,7 +274,9 @@ class Server(uvicorn.Server):
             if live.answers and left > 0:
                 if not self._said:
                     log.info(
-                        "shutting down: %s may take up to %.0f s more", _counted(len(live.answers), "answer"), left
+                        "shutting down: %s may take up to %.0f s more",
+                        _counted(len(live.answers), "answer"),
+                        left,
                     )
                     self._said = True
             else:

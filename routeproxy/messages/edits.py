@@ -136,7 +136,8 @@ class _Block(Struct, frozen=True):
 _block: msgspec.json.Decoder[_Block] = msgspec.json.Decoder(_Block)
 
 _EMPTY_TEXT = re.compile(rb'"text"\s*:\s*""')
-_ODD_ID = re.compile(rb'"(?:tool_use_)?id"\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]')
+_ODD = rb'\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]'
+_ODD_ID = re.compile(rb'"id"%b|"tool_use_id"%b' % (_ODD, _ODD))
 _BAD_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 
 OUR_SIGNATURE = b'"rp1.'

@@ -386,7 +386,7 @@ class _Description:
             yield from self._route("vendors at OpenRouter", {"model": {"prefix": vendors}}, "openrouter")
         if self._models:
             yield {"name": "small", "match": {"model": "haiku"}, "targets": "small"}
-            claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": ["claude", "anthropic/"]}}]
+            claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": "claude"}}]
             yield {"name": "big", "match": {"any": claude}, "targets": "big"}
         yield from self._route("any other", {}, self._main)
 
@@ -397,8 +397,7 @@ class _Description:
             yield _denial("nothing leaves for a public provider", prefixes, deny)
         elif self._main != "openrouter":
             for name, prefixes in missing.items():
-                # Without a key for Anthropic, `anthropic/claude-…` is one of Claude's names like any other.
-                if prefixes and name != "anthropic":
+                if prefixes:
                     deny = f"`{name}` is not set up here: {SET_UP_BY[name]} is not set"
                     yield _denial(f"no {name}", prefixes, deny)
 

@@ -150,6 +150,27 @@ class RuleTable(ActionTable):
 # --- the rest of the file
 
 
+Ability = Literal[
+    "files",
+    "images_in_tool_messages",
+    "parallel_tool_calls",
+    "prefill",
+    "priority_tier",
+    "prompt_cache_key",
+    "replays_reasoning",
+    "sampling",
+    "structured_outputs",
+    "structured_outputs_with_tools",
+    "takes_reasoning",
+    "tool_choice_required",
+    "tools",
+    "top_k",
+    "user",
+    "vision",
+]
+"""What a provider may be said to support: the switches of `translate.dialect.Dialect`, which a test holds equal."""
+
+
 class ProviderTable(Table):
     not_yet = frozenset({"region", "labels", "models"})
 
@@ -166,7 +187,7 @@ class ProviderTable(Table):
     timeouts: TimeoutsTable | None = None
     proxy: str | None = None
     ca_file: str | None = None
-    supports: list[str] | None = None
+    supports: list[Ability] | None = None
     mid_system: Literal["keep", "user"] | None = None
     without_vision: Literal["placeholder", "refuse"] | None = None
     litellm_params: dict[str, Any] | None = None

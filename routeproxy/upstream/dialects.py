@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from routeproxy.policy.decide import Target
@@ -40,8 +39,13 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         OPENAI,
         ANY,
-        {"max_tokens_field": "max_completion_tokens", "priority_tier": True, "prompt_cache_key": True},
-        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated",
+        {
+            "max_tokens_field": "max_completion_tokens",
+            "priority_tier": True,
+            "prompt_cache_key": True,
+            "takes_reasoning": False,
+        },
+        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated, reasoning_content unknown",
     ),
     Quirk(
         GOOGLE,
@@ -239,7 +243,8 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         changes |= OVER_RESPONSES
     if limits is not None:
         changes["max_output_tokens"] = limits.max_output_tokens
-    changes |= dict.fromkeys(provider.supports & _SWITCHES, True)
+    changes |= dict.fromkeys(provider.supports, True)
+    changes["strip_attribution"] = target.transforms.strip_attribution
     changes |= {
         name: value
         for name in ("mid_system", "without_vision")
@@ -247,6 +252,3 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
     }
     return Dialect(**changes)
 
-
-_SWITCHES = frozenset(field.name for field in msgspec.structs.fields(Dialect) if field.type is bool)
-"""What `supports` may name."""

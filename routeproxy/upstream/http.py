@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,18 +80,20 @@ class Client:
         self, provider: Provider, url: str, *, body: bytes, headers: Mapping[str, str], connect: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, whatever its status. Leaving the context lets the connection go, back to its pool if it can carry more."""
-        journey = SimpleNamespace(reused=False)
-        options = self._options(provider, connect)
-        options |= {"headers": headers, "trace_request_ctx": journey}
+        options = self._options(provider, connect) | {"headers": headers}
+        sockets: list[int] = []
+        _sockets.set(sockets)
         began = time.monotonic()
         address = URL(url, encoded=True)  # as it is: a client's query is not ours to tidy up
         try:
             response = await self._session(provider).post(address, data=_payload(body), **options)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not journey.reused or time.monotonic() - began > AT_ONCE:
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            reused = not sockets and not isinstance(error, aiohttp.ClientConnectorError)
+            if not reused or time.monotonic() - began > AT_ONCE:
                 raise
-            # A connection that idled in our pool was closed by its other end, and our request crossed that on its way. The back end is
-            # well, and has not answered a byte: so this is not an attempt that failed. Any idle connection may be stale: take a new one.
+            # A connection that idled in our pool was closed by its other end, and our request crossed that on its
+            # way. The back end is well, and has not answered a byte: so this is not an attempt that failed. Any
+            # idle connection may be stale: take a new one.
             response = await self._session(provider, fresh=True).post(address, data=_payload(body), **options)
         async with response:
             yield response
@@ -102,12 +104,11 @@ class Client:
             pool: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": KEEP_ALIVE}
             self._sessions[local, fresh] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0, socket_factory=_local_socket if local else None, **pool
+                    limit=0, socket_factory=_local_socket if local else _socket, **pool
                 ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"user-agent": f"routeproxy/{routeproxy.__version__}"},
-                trace_configs=[_notices_reuse()],
                 read_bufsize=2**18,
             )
         return self._sessions[local, fresh]
@@ -153,15 +154,6 @@ def _payload(body: bytes) -> bytes | io.BytesIO:
     return body if len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
-def _notices_reuse() -> aiohttp.TraceConfig:
-    async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
-        context.trace_request_ctx.reused = True
-
-    traces = aiohttp.TraceConfig()
-    traces.on_connection_reuseconn.append(reused)
-    return traces
-
-
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """`HTTP_PROXY` and its like, by scheme; in lower case they win. Under CGI `HTTP_PROXY` is a client's header, not a setting."""
     found = {}
@@ -205,12 +197,23 @@ _LOCAL = tuple(
 )
 
 
+_sockets: ContextVar[list[int]] = ContextVar("sockets")
+"""Those that were made for the request at hand. None: it travels on a connection that was there."""
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    _sockets.get().append(made.fileno())
+    return made
+
+
 def _local_socket(address: tuple[Any, ...]) -> socket.socket:
     # zone = "local" is a promise about where the bytes go, so it is checked on the address that is connected to, not on a name.
-    family, kind, protocol, _, where = address
-    if not is_local(where[0]):
-        raise NotLocal(f"{where[0]} is neither loopback nor private")
-    return socket.socket(family, kind, protocol)
+    where = address[4][0]
+    if not is_local(where):
+        raise NotLocal(f"{where} is neither loopback nor private")
+    return _socket(address)
 
 
 def is_local(address: str) -> bool:

@@ -77,7 +77,7 @@ class MessagesApi:
                 if not 200 <= response.status < 300:
                     raise await _failure(response, call)
                 exchange.relayed = _relayed_headers(response, call)
-                async with aclosing(_relayed(response, call)) as parts:
+                async with aclosing(_parts(response, call)) as parts:
                     yield parts
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error, provider.name) from error
@@ -182,23 +182,15 @@ def _line(values: tuple[str, ...]) -> str:
 # --- the answer
 
 
-async def _relayed(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
-    streams = response.headers.get("content-type", "").lower().startswith("text/event-stream")
-    if not streams:
-        yield _whole(await _read(response, LONGEST_REPLY), call)
-    elif call.exchange.stream:
-        async with aclosing(_frames(response, call)) as parts:
-            async for part in parts:
-                yield part
-    else:
-        async with aclosing(_frames(response, call)) as parts:
-            frames = b"".join([part.data async for part in parts])
-        yield _folded(frames, call)
+def _parts(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return _whole(response, call)
+    return _frames(response, call) if call.exchange.stream else _folded(response, call)
 
 
-def _whole(body: bytes, call: Call) -> Part:
+async def _whole(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
     """A whole reply, for a client that asked for one or for a stream."""
-    exchange = call.exchange
+    body = await _read(response, LONGEST_REPLY)
     try:
         head = _head.decode(body)
     except (DecodeError, UnicodeDecodeError):
@@ -211,15 +203,17 @@ def _whole(body: bytes, call: Call) -> Part:
     try:
         if model := _shown_model(call):
             body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
-        if exchange.stream:
+        if call.exchange.stream:
             body = forms.frames_of(forms.read(body))
-    except (InvalidRequest, ValueError, KeyError, TypeError):
+    except (InvalidRequest, ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
-    return Part(body, True)
+    yield Part(body, True)
 
 
-def _folded(frames: bytes, call: Call) -> Part:
+async def _folded(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
     """A stream that came although a whole reply was asked for."""
+    async with aclosing(_frames(response, call)) as parts:
+        frames = b"".join([part.data async for part in parts])
     try:
         message = forms.message_of(frames)
     except (ValueError, LookupError, TypeError):
@@ -227,7 +221,7 @@ def _folded(frames: bytes, call: Call) -> Part:
     if message.get("type") == "error":
         error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
         raise from_error_type(error.type, error.message)
-    return Part(forms.write(message), True)
+    yield Part(forms.write(message), True)
 
 
 def _not_a_message(call: Call) -> UpstreamFailure:

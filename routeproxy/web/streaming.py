@@ -114,13 +114,13 @@ class Answer:
                 async for part in parts:
                     if part.data:
                         await self._write(part.data)
-        except ApiError as error:
-            await self._fail(error)
-        except Exception:
+        except Exception as error:
             if self._stopped_by is not None:
                 return  # it fell over its own cancellation, for which nobody waits
-            log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
-            await self._fail(ApiError(500, "routeproxy failed on this request; its log says why"))
+            if not isinstance(error, ApiError):
+                log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
+                error = ApiError(500, "routeproxy failed on this request; its log says why")
+            await self._fail(error)
         else:
             await self._end()
 
@@ -134,10 +134,9 @@ class Answer:
                     while (await receive())["type"] != "http.disconnect":
                         pass
             except TimeoutError:
-                silent = self._now() - self._last_write >= patience
-                if silent and self._exchange.stream and not self._turn.locked():
-                    await self._write(PING)
-                elif silent:
+                if self._now() - self._last_write >= patience:
+                    if self._exchange.stream and self._state != "complete" and not self._turn.locked():
+                        await self._write(PING)
                     self._last_write = self._now()
                 patience = self._patience.ping
             else:

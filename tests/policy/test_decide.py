@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from textwrap import dedent
@@ -324,6 +327,26 @@ def test_the_order_of_rules_is_part_of_the_meaning() -> None:
     b, tail = rest.split("[default]")
     swapped = f"{head}[[rules]]{b}[[rules]]{a}[default]{tail}"
     assert policy(swapped).version != policy(SMALL).version
+
+
+def test_the_version_is_the_same_in_every_process() -> None:
+    # Workers must agree on it, and Python orders sets of text anew in each process.
+    versions = {
+        subprocess.run(
+            [sys.executable, "-c", _PRINT_VERSION],
+            env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }  # fmt: skip
+    assert len(versions) == 1
+
+
+_PRINT_VERSION = """
+from pathlib import Path
+from routeproxy.policy.compile import compile_rules
+text = '[providers.vertex]\\ntype = "vertex_ai"\\nproject = "p"\\nlocation = "l"\\n[default]\\ntargets = "vertex/*"'
+print(compile_rules(text, path=Path("rules.toml"), environ={}).version)
+"""
 
 
 def test_no_secret_is_part_of_the_version_or_shown() -> None:

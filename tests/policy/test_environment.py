@@ -287,15 +287,15 @@ def test_haiku_is_small_and_any_other_claude_is_big(model: str, expected: str) -
         ),
         pytest.param(
             {},
-            "gemini-3",
-            "400 `gemini` is not set up here: GEMINI_API_KEY is not set",
-            id="no key for a known name",
+            "anthropic/claude-opus-4-8",
+            "400 `anthropic` is not set up here: ANTHROPIC_API_KEY is not set",
+            id="a prefix is never answered by somebody else",
         ),
         pytest.param(
             {},
-            "anthropic/claude-opus-4-8",
-            "openai/gpt-4.1",
-            id="no Anthropic key: Claude's name like any other",
+            "gemini-3",
+            "400 `gemini` is not set up here: GEMINI_API_KEY is not set",
+            id="no key for a known name",
         ),
         pytest.param(
             EVERYTHING | {"USE_VERTEX_AUTH": "1"},

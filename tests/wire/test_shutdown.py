@@ -167,6 +167,12 @@ def test_sighup_reloads_whatever_the_moment(tmp_path: Path) -> None:
 # --- several workers
 
 
+def both_serve(server: Served) -> None:
+    """Waits until they do: a worker that is told to reload says so once it serves."""
+    server.tell(signal.SIGHUP)
+    until(lambda: server.said.count("the rules were read again") == 2, 10)
+
+
 def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end: BackEnd) -> None:
     back_end.answers = [streamed(*FRAMES[:4], pause(1), *FRAMES[4:])]
     with serve(tmp_path, rules(back_end), "--workers", "2") as server:
@@ -175,8 +181,7 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
         assert len(before) == 2
 
         # A SIGHUP, then an edit: all of them reload, none is restarted.
-        server.tell(signal.SIGHUP)
-        until(lambda: server.said.count("the rules were read again") == 2, 5)
+        both_serve(server)
         (tmp_path / "rules.toml").write_text(rules(back_end) + "# read me again\n")
         until(lambda: server.said.count("the rules were read again") == 4)
         assert server.workers == before
@@ -184,7 +189,7 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
         # One dies: another takes its place, and nobody is refused meanwhile.
         dead = min(before)
         os.kill(dead, signal.SIGKILL)
-        until(lambda: len(server.workers - {dead}) == 2, 5)
+        until(lambda: len(server.workers - {dead}) == 2, 10)
         assert f"worker {dead} died" in server.said
         assert {server.post(request(model="echo")).status_code for _ in range(10)} == {200}
 
@@ -200,16 +205,16 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
 def test_a_worker_that_takes_anothers_place_waits_for_rules_that_load(tmp_path: Path) -> None:
     with serve(tmp_path, ECHO, "--workers", "2") as server:
         assert server.get("/readyz").status_code == 200
+        both_serve(server)
         before = server.workers
-        until(lambda: server.post(request()).status_code == 200)
         (tmp_path / "rules.toml").write_text("broken")
         until(lambda: "were not reloaded" in server.said)
         os.kill(min(before), signal.SIGKILL)
-        until(lambda: "a worker waits for rules that it can load" in server.said, 4)
+        until(lambda: "a worker waits for rules that it can load" in server.said, 10)
         assert {server.post(request()).status_code for _ in range(5)} == {200}
         (tmp_path / "rules.toml").write_text(ECHO.replace("*", "two"))
         models = set[str]()
-        until(lambda: models.add(server.post(request()).headers["x-routeproxy-model"]) or "two" in models, 3)
+        until(lambda: models.add(server.post(request()).headers["x-routeproxy-model"]) or "two" in models, 5)
         server.tell(signal.SIGTERM)
         assert server.exit_code() == 0
 

@@ -270,6 +270,17 @@ def test_a_client_that_asks_before_it_sends_may_go_on(proxy: Running) -> None:
         assert hear(wire, b"end_turn").startswith(b"HTTP/1.1 200")
 
 
+def test_a_client_that_offers_http_2_is_answered_all_the_same(proxy: Running) -> None:
+    offer = {
+        "connection": "Upgrade, HTTP2-Settings",
+        "upgrade": "h2c",
+        "http2_settings": "AAMAAABkAAQCAAAAAAIAAAAA",
+    }
+    with dial(proxy.url) as wire:
+        wire.sendall(in_bytes(request("in Java"), **offer))
+        assert b"in Java" in hear(wire, b"end_turn")
+
+
 def test_a_body_without_a_length_is_read_in_chunks(proxy: Running) -> None:
     body = json.dumps(request("in chunks")).encode()
     head = in_bytes(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
