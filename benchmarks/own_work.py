@@ -1,11 +1,13 @@
-"""What routeproxy itself costs: CPU for a request and for a streamed event, and the time until `serve` answers.
+"""What routeproxy itself costs: CPU for a request and for a streamed event, and the time until `serve`
+answers.
 
     python benchmarks/own_work.py [--rounds 5]
 
-The back end is a list of chunks in the same process (no HTTP, no LiteLLM), so what is measured is ours: ASGI in, envelope, rules,
-translation, events, ASGI out. Figures are CPU time, minimum - median - maximum of the rounds; these depend on the machine, so compare
-only what one run printed. Start-up is wall time of a real `serve`, until `/readyz` answers and, with a provider behind LiteLLM, the
-longest that `/healthz` took to answer while LiteLLM was being imported.
+The back end is a list of chunks in the same process (no HTTP, no LiteLLM), so what is measured is ours: ASGI
+in, envelope, rules, translation, events, ASGI out. Figures are CPU time, minimum - median - maximum of the
+rounds; these depend on the machine, so compare only what one run printed. Start-up is wall time of a real
+`serve`, until `/readyz` answers and, with a provider behind LiteLLM, the longest that `/healthz` took to
+answer while LiteLLM was being imported.
 """
 
 import argparse
@@ -112,9 +114,10 @@ async def cpu_of(app: Any, body: bytes, headers: list[tuple[bytes, bytes]], time
             assert message.get("status", 200) == 200
 
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": "/v1/messages", "raw_path": b"/v1/messages", "query_string": b"beta=true", "root_path": "",
-            "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2), "state": {},
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http",
+            "method": "POST", "path": "/v1/messages", "raw_path": b"/v1/messages", "root_path": "",
+            "query_string": b"beta=true", "headers": headers, "state": {},
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
         }  # fmt: skip
         await app(scope, receive, send)
 
@@ -226,9 +229,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--skip-start-up", action="store_true")
     arguments = parser.parse_args()
-    print(
-        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; minimum - median - maximum"
-    )
+    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{'':<58} {'minimum':>9} - {'median':>9} - {'maximum':>9}")
     own_work(arguments.rounds)
     if not arguments.skip_start_up:
         start_up(min(arguments.rounds, 3))

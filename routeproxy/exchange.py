@@ -1,4 +1,5 @@
-"""One request and what became of it: filled in as it passes through the proxy, read by the answer's headers and by the log."""
+"""One request and what became of it: filled in as it passes through the proxy, read by the answer's headers
+and by the log."""
 
 import time
 import uuid
@@ -15,7 +16,8 @@ from routeproxy.telemetry.logs import RequestRecord
 
 
 class Inbound(Struct, frozen=True, kw_only=True):
-    """What came over the wire. Header names are in lower case; a header that came on several lines has several values."""
+    """What came over the wire. Header names are in lower case; a header that came on several lines has
+    several values."""
 
     body: bytes
     query: str = ""

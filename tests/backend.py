@@ -3,8 +3,9 @@
     with BackEnd(sse(chunk("Hel"), chunk("lo"), done())) as back_end:
         ...  # back_end.url is where it listens, back_end.requests what it was asked
 
-Each request takes the next answer; the last one is repeated. An answer is a list of steps: bytes to write, `pause(seconds)`, `RESET`
-(the connection is torn down), `CUT` (closed in mid-answer) or `HANG` (silence until the client leaves).
+Each request takes the next answer; the last one is repeated. An answer is a list of steps: bytes to write,
+`pause(seconds)`, `RESET` (the connection is torn down), `CUT` (closed in mid-answer) or `HANG` (silence until
+the client leaves).
 """
 
 import asyncio
@@ -68,7 +69,8 @@ def error(
 
 
 def streamed(*steps: Step, status: int = 200, **headers: str) -> list[Step]:
-    """An event stream in HTTP chunks, one for each bytes step, ended properly unless a step ends it otherwise."""
+    """An event stream in HTTP chunks, one for each bytes step, ended properly unless a step ends it
+    otherwise."""
     headers = {"content_type": "text/event-stream", **headers}
     script: list[Step] = [_head(status, {"transfer-encoding": "chunked", **headers})]
     for step in steps:

@@ -1,4 +1,5 @@
-"""Edits by span: what is named changes as if the JSON had been decoded, and everything else stays byte for byte."""
+"""Edits by span: what is named changes as if the JSON had been decoded, and everything else stays byte for
+byte."""
 
 import json
 from typing import Any
@@ -106,7 +107,7 @@ def test_a_value_that_is_right_already_is_left_alone(text: bytes, data: st.DataO
 
 @given(st.lists(st.tuples(names, texts(values)), min_size=2, max_size=5), spaces)
 def test_a_key_that_stands_twice_is_always_refused(pairs: list[tuple[str, bytes]], blank: str) -> None:
-    name, value = pairs[0]
+    name = pairs[0][0]
     last = pairs[-1][1]
     text = b",".join(encoded(name) + b":" + value for name, value in [*pairs, (name, last)])
     with pytest.raises(InvalidRequest, match="twice"):
@@ -169,14 +170,30 @@ CLEANED = [
     pytest.param([turn(OURS, THEIRS, OURS, TEXT, OURS)], [turn(THEIRS, TEXT)], id="both"),
     pytest.param([turn(TEXT), turn(OURS), turn(EMPTY)], [turn(TEXT)], id="turns that nothing is left of"),
     pytest.param([turn(EMPTY, TEXT, EMPTY)], [turn(TEXT)], id="empty texts"),
-    pytest.param([turn({**RESULT, "content": [EMPTY, TEXT]})], [turn({**RESULT, "content": [TEXT]})], id="in a result"),
-    pytest.param([turn({**RESULT, "content": [EMPTY]})], [turn({**RESULT, "content": []})], id="alone in a result"),
-    pytest.param([turn({**RESULT, "content": ""})], [turn({**RESULT, "content": ""})], id="a result without blocks"),
-    pytest.param([turn({**EMPTY, "type": "other"})], [turn({**EMPTY, "type": "other"})], id="an empty text elsewhere"),
-    pytest.param([turn(), {"role": "user", "content": "hi"}], [turn(), {"role": "user", "content": "hi"}], id="no blocks"),
-    pytest.param([turn({"type": "document", "id": "a/b"})], [turn({"type": "document", "id": "a/b"})], id="other ids"),
-    pytest.param([turn({"type": ["odd"], "id": "a/b"}, EMPTY)], [turn({"type": ["odd"], "id": "a/b"})], id="odd types"),
-]  # fmt: skip
+    pytest.param(
+        [turn({**RESULT, "content": [EMPTY, TEXT]})], [turn({**RESULT, "content": [TEXT]})], id="in a result"
+    ),
+    pytest.param(
+        [turn({**RESULT, "content": [EMPTY]})], [turn({**RESULT, "content": []})], id="alone in a result"
+    ),
+    pytest.param(
+        [turn({**RESULT, "content": ""})], [turn({**RESULT, "content": ""})], id="a result without blocks"
+    ),
+    pytest.param(
+        [turn({**EMPTY, "type": "other"})], [turn({**EMPTY, "type": "other"})], id="an empty text elsewhere"
+    ),
+    pytest.param(
+        [turn(), {"role": "user", "content": "hi"}],
+        [turn(), {"role": "user", "content": "hi"}],
+        id="no blocks",
+    ),
+    pytest.param(
+        [turn({"type": "document", "id": "a/b"})], [turn({"type": "document", "id": "a/b"})], id="other ids"
+    ),
+    pytest.param(
+        [turn({"type": ["odd"], "id": "a/b"}, EMPTY)], [turn({"type": ["odd"], "id": "a/b"})], id="odd types"
+    ),
+]
 
 
 @pytest.mark.parametrize(("messages", "expected"), CLEANED)

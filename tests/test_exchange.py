@@ -1,4 +1,5 @@
-"""What an answer says of itself: true of the attempt that answered, and safe in a header whatever a rule is called."""
+"""What an answer says of itself: true of the attempt that answered, and safe in a header whatever a rule is
+called."""
 
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.facts import Facts
 
 
-def exchange(name: str = "default") -> Exchange:
+def exchange(name: str = "a rule") -> Exchange:
     rule = f'[[rules]]\nname = "{name}"\nmatch.stream = false\ntargets = ["echo/größe"]\n'
     rules = f'[providers.echo]\n{rule}[default]\ndeny = "no"\n'
     policy = compile_rules(rules, path=Path("rules.toml"), environ={})

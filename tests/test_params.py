@@ -20,22 +20,40 @@ def after(params: Params, **fields: Any) -> dict[str, Any]:
 
 CASES = [
     pytest.param(Params(default={"top_k": 5}), {}, {"top_k": 5}, id="a default where there is nothing"),
-    pytest.param(Params(default={"top_k": 5}), {"top_k": 1}, {"top_k": 1}, id="no default where there is something"),
+    pytest.param(
+        Params(default={"top_k": 5}), {"top_k": 1}, {"top_k": 1}, id="no default where there is something"
+    ),
     pytest.param(Params(default={"top_k": 5}), {"top_k": None}, {"top_k": 5}, id="null is nothing"),
     pytest.param(Params(set={"top_k": 5}), {"top_k": 1}, {"top_k": 5}, id="set wins"),
     pytest.param(Params(default={"top_k": 1}, set={"top_k": 5}), {}, {"top_k": 5}, id="over a default too"),
     pytest.param(Params(cap={"max_tokens": 9}), {"max_tokens": 10}, {"max_tokens": 9}, id="a cap"),
-    pytest.param(Params(cap={"max_tokens": 9}), {"max_tokens": 8}, {"max_tokens": 8}, id="a cap that is not reached"),
+    pytest.param(
+        Params(cap={"max_tokens": 9}), {"max_tokens": 8}, {"max_tokens": 8}, id="a cap that is not reached"
+    ),
     pytest.param(Params(cap={"temperature": 0.5}), {}, {}, id="a cap makes nothing up"),
-    pytest.param(Params(cap={"top_k": 5}), {"top_k": "many"}, {"top_k": "many"}, id="nor does it mend a mistake"),
+    pytest.param(
+        Params(cap={"top_k": 5}), {"top_k": "many"}, {"top_k": "many"}, id="nor does it mend a mistake"
+    ),
     pytest.param(Params(set={"top_k": 9}, cap={"top_k": 5}), {}, {"top_k": 5}, id="set is capped"),
     pytest.param(Params(drop=frozenset({"top_k"})), {"top_k": 1, "a": 1}, {"a": 1}, id="drop"),
     pytest.param(Params(set={"top_k": 1}, drop=frozenset({"top_k"})), {}, {}, id="drop comes last"),
-    pytest.param(Params(extra_body={"a": {"b": 1}}), {"a": {"c": [2]}}, {"a": {"b": 1, "c": [2]}}, id="a merge"),
+    pytest.param(
+        Params(extra_body={"a": {"b": 1}}), {"a": {"c": [2]}}, {"a": {"b": 1, "c": [2]}}, id="a merge"
+    ),
     pytest.param(Params(extra_body={"a": [1]}), {"a": [2, 3]}, {"a": [1]}, id="lists replace"),
-    pytest.param(Params(set={"a": {"b": 1}}, extra_body={"a": {"c": 2}}), {"a": 0}, {"a": {"b": 1, "c": 2}}, id="a merge into what was set"),
-    pytest.param(Params(drop=frozenset({"a"}), extra_body={"a": {"c": 2}}), {"a": {"b": 1}}, {"a": {"c": 2}}, id="into what was dropped"),
-]  # fmt: skip
+    pytest.param(
+        Params(set={"a": {"b": 1}}, extra_body={"a": {"c": 2}}),
+        {"a": 0},
+        {"a": {"b": 1, "c": 2}},
+        id="a merge into what was set",
+    ),
+    pytest.param(
+        Params(drop=frozenset({"a"}), extra_body={"a": {"c": 2}}),
+        {"a": {"b": 1}},
+        {"a": {"c": 2}},
+        id="into what was dropped",
+    ),
+]
 
 
 @pytest.mark.parametrize(("params", "asked", "sent"), CASES)

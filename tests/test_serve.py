@@ -144,7 +144,8 @@ def test_rules_in_the_working_folder_are_found(tmp_path: Path) -> None:
     (tmp_path / "rules.toml").write_text(ECHO)
     with serving(tmp_path, "--port", "0", "--log-level", "debug", "--reload") as server:
         assert server.get("/").json()["rules"] == "rules.toml"
-        assert "POST /v1/messages 200" in until(lambda: server.post(request()) and server.said)
+        assert server.post(request()).status_code == 200
+        until(lambda: "POST /v1/messages 200" in server.said)
 
 
 # --- what stops it

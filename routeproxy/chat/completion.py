@@ -1,8 +1,9 @@
 """What chat back ends answer: a completion, whole or in chunks.
 
-One struct serves both: a whole completion is a chunk whose choices carry `message` where a chunk carries `delta`. Fields that back ends
-are known to fill with the wrong type (`arguments` as an object, `name` as null, `content` as a list of parts) are `Any`: the reader of
-these structs must cope, never raise (wire.md §2.5).
+One struct serves both: a whole completion is a chunk whose choices carry `message` where a chunk carries
+`delta`. Fields that back ends are known to fill with the wrong type (`arguments` as an object, `name` as
+null, `content` as a list of parts) are `Any`: the reader of these structs must cope, never raise (wire.md
+§2.5).
 """
 
 from typing import Any

@@ -1,4 +1,5 @@
-"""A request for chat completions, field by field as OpenAI's reference has it. What is `UNSET` is not sent."""
+"""A request for chat completions, field by field as OpenAI's reference has it. What is `UNSET` is not
+sent."""
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 

@@ -1,8 +1,9 @@
 """Edits of a JSON text by span: what is not named stays byte for byte as it came (design.md, decision 1).
 
-Re-encoding would lose what a pass-through must keep: signatures, prompt caches' prefixes, fields that nobody here has heard of. So an
-edit is a span of bytes and what stands there instead. Where members and elements begin is found with msgspec, which gives each value's
-text: walking along them costs one comparison a value and no parsing of our own.
+Re-encoding would lose what a pass-through must keep: signatures, prompt caches' prefixes, fields that nobody
+here has heard of. So an edit is a span of bytes and what stands there instead. Where members and elements
+begin is found with msgspec, which gives each value's text: walking along them costs one comparison a value
+and no parsing of our own.
 """
 
 import hashlib
@@ -54,8 +55,8 @@ def apply(text: bytes, edits: list[Edit]) -> bytes:
 
 
 def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Member]:
-    """Where the members of the object that begins at or after `start` stand. Raises `InvalidRequest` for a key that comes twice:
-    two readers of such an object may see two different requests."""
+    """Where the members of the object that begins at or after `start` stand. Raises `InvalidRequest` for a
+    key that comes twice: two readers of such an object may see two different requests."""
     try:
         values = _object.decode(memoryview(text)[start:end])
     except RecursionError:
@@ -144,8 +145,9 @@ OUR_SIGNATURE = b'"rp1.'
 
 
 def foreign_traces(text: bytes) -> list[Edit]:
-    """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text blocks (one of them
-    poisons a session for good), tool ids in other alphabets. Messages left empty go too. Nothing, for almost every request."""
+    """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text
+    blocks (one of them poisons a session for good), tool ids in other alphabets. Messages left empty go too.
+    Nothing, for almost every request."""
     if OUR_SIGNATURE not in text and not _EMPTY_TEXT.search(text) and not _ODD_ID.search(text):
         return []
     try:

@@ -1,4 +1,5 @@
-"""Errors as the Messages API says them: the type for a status, the body, and the paths in a client's own terms (wire.md §2.8)."""
+"""Errors as the Messages API says them: the type for a status, the body, and the paths in a client's own
+terms (wire.md §2.8)."""
 
 import re
 from collections.abc import Mapping
@@ -40,9 +41,11 @@ STATUS_OF_TYPE: Mapping[str, int] = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. `message` is shown to the client as it stands, so it holds no secret and no traceback.
+    """An answer that is an error. `message` is shown to the client as it stands, so it holds no secret and no
+    traceback.
 
-    `code` becomes `error.details.error_code`; `headers` go out with the answer (`retry-after`, `x-should-retry`).
+    `code` becomes `error.details.error_code`; `headers` go out with the answer (`retry-after`,
+    `x-should-retry`).
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.type = type or TYPE_OF_STATUS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        self.type = type or TYPE_OF_STATUS.get(
+            status, "api_error" if status >= 500 else "invalid_request_error"
+        )
         self.code = code
         self.headers: Mapping[str, str] = headers or {}
 
@@ -65,7 +70,9 @@ class ApiError(Exception):
 class InvalidRequest(ApiError):
     """The client's own mistake: 400 with the path of what is wrong."""
 
-    def __init__(self, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(400, message, code=code, headers=headers)
 
 
@@ -108,11 +115,20 @@ def explain_decode_error(error: DecodeError | UnicodeDecodeError, body: bytes) -
     """msgspec's error in the API's words: `$.messages[0].role` reads `messages.0.role`."""
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(f"invalid JSON: {text}" if body.strip() else "invalid JSON: the request body is empty")
+        return InvalidRequest(
+            f"invalid JSON: {text}" if body.strip() else "invalid JSON: the request body is empty"
+        )
     what, _, path = text.rpartition(" - at `")
     if not path or not what:
         what, path = text, "$"
-    path = path.removesuffix("`").removeprefix("$").removeprefix(".").replace("[", ".").replace("]", "").removeprefix(".")
+    path = (
+        path.removesuffix("`")
+        .removeprefix("$")
+        .removeprefix(".")
+        .replace("[", ".")
+        .replace("]", "")
+        .removeprefix(".")
+    )
     if missing := _MISSING.match(what):
         return InvalidRequest(f"{path + '.' if path else ''}{missing[1]}: Field required")
     if not path:
@@ -121,7 +137,8 @@ def explain_decode_error(error: DecodeError | UnicodeDecodeError, body: bytes) -
         block, _, last = path.rpartition(".")
         if last == "type":
             return InvalidRequest(
-                f"{block}: Input tag '{tag[1][:64]}' found using 'type' does not match any of the expected tags"
+                f"{block}: Input tag '{tag[1][:64]}' found using 'type' "
+                "does not match any of the expected tags"
             )
     if expected := _EXPECTED.match(what):
         if expected[2] is None:  # a bound: "Expected `int` >= 0"
@@ -132,4 +149,8 @@ def explain_decode_error(error: DecodeError | UnicodeDecodeError, body: bytes) -
 
 
 def _bound(what: str) -> str:
-    return re.sub(r"^Expected `\w+` >= ", "greater than or equal to ", what).replace("Expected ", "").replace("`", "")
+    return (
+        re.sub(r"^Expected `\w+` >= ", "greater than or equal to ", what)
+        .replace("Expected ", "")
+        .replace("`", "")
+    )

@@ -1,4 +1,5 @@
-"""The events of a streamed answer, their frames on the wire, and the message they add up to (wire.md §2.2)."""
+"""The events of a streamed answer, their frames on the wire, and the message they add up to (wire.md
+§2.2)."""
 
 from collections.abc import Iterable
 
@@ -80,7 +81,14 @@ class Error(Struct, frozen=True, tag="error"):
 
 
 Event = (
-    MessageStart | ContentBlockStart | ContentBlockDelta | ContentBlockStop | MessageDelta | MessageStop | Ping | Error
+    MessageStart
+    | ContentBlockStart
+    | ContentBlockDelta
+    | ContentBlockStop
+    | MessageDelta
+    | MessageStop
+    | Ping
+    | Error
 )
 
 _PREFIX = {
@@ -113,13 +121,21 @@ def error_event(type: str, message: str, request_id: str | UnsetType = UNSET) ->
 def events_of(message: Message) -> list[Event]:
     """The stream that `message` would have been: each block in one piece."""
     bare = msgspec.structs.replace(
-        message, content=(), stop_reason=None, stop_sequence=None, stop_details=None, usage=_at_start(message.usage)
+        message,
+        content=(),
+        stop_reason=None,
+        stop_sequence=None,
+        stop_details=None,
+        usage=_at_start(message.usage),
     )
     events: list[Event] = [MessageStart(bare)]
     for index, block in enumerate(message.content):
         match block:
             case TextBlock():
-                events += [ContentBlockStart(index, TextBlock("")), ContentBlockDelta(index, TextDelta(block.text))]
+                events += [
+                    ContentBlockStart(index, TextBlock("")),
+                    ContentBlockDelta(index, TextDelta(block.text)),
+                ]
             case ThinkingBlock():
                 events.append(ContentBlockStart(index, ThinkingBlock("", "")))
                 if block.thinking:
@@ -134,7 +150,9 @@ def events_of(message: Message) -> list[Event]:
 
 
 def _at_start(usage: Usage) -> Usage:
-    return msgspec.structs.replace(usage, output_tokens=min(1, usage.output_tokens), output_tokens_details=UNSET)
+    return msgspec.structs.replace(
+        usage, output_tokens=min(1, usage.output_tokens), output_tokens_details=UNSET
+    )
 
 
 def accumulate(events: Iterable[Event]) -> Message | Error:
@@ -189,11 +207,14 @@ def _filled(block: ReplyBlock, text: str, signature: str) -> ReplyBlock:
         case ThinkingBlock():
             return ThinkingBlock(block.thinking + text, signature or block.signature)
         case ToolUseBlock():
-            return ToolUseBlock(block.id, block.name, _object_or_what_is_there(text) if text else EMPTY_OBJECT)
+            return ToolUseBlock(
+                block.id, block.name, _object_or_what_is_there(text) if text else EMPTY_OBJECT
+            )
 
 
 def _object_or_what_is_there(text: str) -> Raw:
-    # A reply cut by max_tokens may end inside a tool's input. Whole replies must be JSON, so what cannot be read becomes {}.
+    # A reply cut by max_tokens may end inside a tool's input. Whole replies must be JSON, so what cannot be
+    # read becomes {}.
     raw = text.encode("utf-8", "surrogatepass")
     try:
         msgspec.json.decode(raw, type=dict[str, Raw])

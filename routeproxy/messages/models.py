@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-# Models carry no creation date here. The API's field is required and the SDKs read RFC 3339, so every entry says the same honest nothing.
+# Models carry no creation date here. The API's field is required and the SDKs read RFC 3339, so every entry
+# says the same honest nothing.
 UNKNOWN_DATE = "1970-01-01T00:00:00Z"
 
 

@@ -1,4 +1,5 @@
-"""What an answer is made of: the message, its content blocks, its usage. The same structs stand in whole replies and in stream events."""
+"""What an answer is made of: the message, its content blocks, its usage. The same structs stand in whole
+replies and in stream events."""
 
 from typing import Literal
 
@@ -42,7 +43,8 @@ class OutputTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens. What is not known is left out: a 0 would overwrite what the client already has (wire.md §2.4)."""
+    """Tokens. What is not known is left out: a 0 would overwrite what the client already has (wire.md
+    §2.4)."""
 
     input_tokens: int | UnsetType = UNSET
     cache_creation_input_tokens: int | UnsetType = UNSET
@@ -73,7 +75,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(value: Struct) -> bytes:
-    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes, so such a value is escaped."""
+    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes, so such a value is
+    escaped."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:

@@ -1,8 +1,9 @@
 """What a client may send to `/v1/messages` and `/v1/messages/count_tokens`.
 
-Two readings of the same bytes. `Envelope` holds the few fields that a rule looks at and leaves the rest as bytes: it is all that a
-pass-through needs, so a block type that was invented yesterday goes through. `MessagesRequest` is the whole request, read only when a
-target does not speak Messages; unknown *fields* are ignored in both, unknown *block types* are an error of the second.
+Two readings of the same bytes. `Envelope` holds the few fields that a rule looks at and leaves the rest as
+bytes: it is all that a pass-through needs, so a block type that was invented yesterday goes through.
+`MessagesRequest` is the whole request, read only when a target does not speak Messages; unknown *fields* are
+ignored in both, unknown *block types* are an error of the second.
 
 `null` means absent everywhere (wire.md §1.1), so optional fields default to `None`.
 """
@@ -151,7 +152,8 @@ class McpToolUse(Struct, frozen=True, tag="mcp_tool_use"):
 
 
 class ServerToolResult(Struct, frozen=True):
-    """Results of tools that ran on Anthropic's side. History only: a client never answers a `srvtoolu_…` id."""
+    """Results of tools that ran on Anthropic's side. History only: a client never answers a `srvtoolu_…`
+    id."""
 
     tool_use_id: str
     content: Raw = NULL
@@ -169,7 +171,9 @@ class CodeExecutionResult(ServerToolResult, frozen=True, tag="code_execution_too
 class BashCodeExecutionResult(ServerToolResult, frozen=True, tag="bash_code_execution_tool_result"): ...
 
 
-class TextEditorCodeExecutionResult(ServerToolResult, frozen=True, tag="text_editor_code_execution_tool_result"): ...
+class TextEditorCodeExecutionResult(
+    ServerToolResult, frozen=True, tag="text_editor_code_execution_tool_result"
+): ...
 
 
 class ToolSearchResult(ServerToolResult, frozen=True, tag="tool_search_tool_result"): ...
@@ -262,7 +266,8 @@ class Turn(Struct, frozen=True):
 class Tool(Struct, frozen=True):
     name: str
     type: str | None = None
-    """`None` and `custom`: the client's own. Anything else names a tool that Anthropic defines, `bash_20250124` for one."""
+    """`None` and `custom`: the client's own. Anything else names a tool that Anthropic defines,
+    `bash_20250124` for one."""
     description: str | None = None
     input_schema: Raw = NULL
     input_examples: tuple[Raw, ...] | None = None
@@ -312,7 +317,11 @@ class MessagesRequest(Struct, frozen=True):
     fallbacks: Raw = NULL
 
 
-KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {"cache_control", "inference_geo", "diagnostics"}
+KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {
+    "cache_control",
+    "inference_geo",
+    "diagnostics",
+}
 
 T = TypeVar("T")
 
@@ -320,7 +329,8 @@ _envelope: Decoder[Envelope] = Decoder(Envelope)
 _request: Decoder[MessagesRequest] = Decoder(MessagesRequest)
 _fields: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 
-# JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone `\ud83d`.
+# JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone
+# `\ud83d`.
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
@@ -357,5 +367,5 @@ def _decode(decoder: Decoder[T], body: bytes) -> T:
 
 
 def without_lone_surrogates(body: bytes) -> bytes:
-    r"""`body` with each unpaired `\udXXX` escape replaced by `\ufffd`, the text that a lone half stands for."""
+    r"""`body` with each unpaired `\udXXX` escape replaced by `\ufffd`, which stands for what was cut."""
     return _LONE_SURROGATE.sub(lambda m: m[1] + (m[2] or rb"\ufffd"), body)

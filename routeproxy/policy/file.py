@@ -168,7 +168,8 @@ Ability = Literal[
     "user",
     "vision",
 ]
-"""What a provider may be said to support: the switches of `translate.dialect.Dialect`, which a test holds equal."""
+"""What a provider may be said to support: the switches of `translate.dialect.Dialect`, which a test holds
+equal."""
 
 
 class ProviderTable(Table):

@@ -328,7 +328,9 @@ class _TableReader:
             },
             litellm_params=table.litellm_params or {},
             spellings=names,
-            prefixes=tuple(sorted((f"{prefix}/" for prefix in prefixes), key=lambda prefix: (-len(prefix), prefix))),
+            prefixes=tuple(
+                sorted((f"{prefix}/" for prefix in prefixes), key=lambda prefix: (-len(prefix), prefix))
+            ),
         )
 
     def _check_keys_of_type(self) -> None:

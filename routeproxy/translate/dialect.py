@@ -1,7 +1,9 @@
-"""What one chat back end takes and what it refuses: quirks as data, so that the translator holds no provider's name.
+"""What one chat back end takes and what it refuses: quirks as data, so that the translator holds no
+provider's name.
 
-`upstream/` fills a `Dialect` from its table of providers and models; `translate/` only reads it. The defaults are those of an
-OpenAI-compatible server about which nothing is known: assumed able, and unlimited (wire.md, "Decided").
+`upstream/` fills a `Dialect` from its table of providers and models; `translate/` only reads it. The defaults
+are those of an OpenAI-compatible server about which nothing is known: assumed able, and unlimited (wire.md,
+"Decided").
 """
 
 from typing import Literal
@@ -13,7 +15,8 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 class Dialect(Struct, frozen=True, kw_only=True):
     family: str = "openai"
-    """Whose reasoning carriers fit: a signature minted for one family is dropped by another (wire.md §1.6)."""
+    """Whose reasoning carriers fit: a signature minted for one family is dropped by another (wire.md
+    §1.6)."""
 
     # messages
     mid_system: Literal["keep", "user"] = "keep"
@@ -25,11 +28,13 @@ class Dialect(Struct, frozen=True, kw_only=True):
     files: bool = True
     """Takes `{type: file}` parts. Otherwise a PDF is refused with `capability_rejected: document_block`."""
     replays_reasoning: bool = False
-    """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an empty string."""
+    """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an
+    empty string."""
     takes_reasoning: bool = True
     """Takes `reasoning_content` back that it gave; others refuse the unknown field."""
     thought_signatures: Literal["provider_specific_fields", "extra_content"] = "provider_specific_fields"
-    """Where a tool call's thought signature goes back: LiteLLM's place, or that of Google's OpenAI-compatible API."""
+    """Where a tool call's thought signature goes back: LiteLLM's place, or that of Google's OpenAI-compatible
+    API."""
     prefill: bool = False
     """Continues an assistant message that ends the conversation."""
     empty_tool_result: str = ""
@@ -56,9 +61,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """Takes `temperature` and `top_p`. OpenAI's reasoning models don't."""
     top_k: bool = False
     stop_limit: int | None = 4
-    """How many stop strings it takes; the rest is found by scanning the answer. 0: all of them. `None`: any number."""
+    """How many stop strings it takes; the rest is found by scanning the answer. 0: all of them. `None`: any
+    number."""
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high")
-    """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is sent."""
+    """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is
+    sent."""
     structured_outputs: bool = True
     structured_outputs_with_tools: bool = True
     """Otherwise the schema goes into the prompt when there are tools (Gemini)."""

@@ -1,5 +1,6 @@
-"""A decision's targets, tried in order: keys, retries, fallback, time. The first content that goes out commits: after it a failure is an
-`error` event, never a silent switch and never a fake end (design.md, "One request")."""
+"""A decision's targets, tried in order: keys, retries, fallback, time. The first content that goes out
+commits: after it a failure is an `error` event, never a silent switch and never a fake end (design.md, "One
+request")."""
 
 import asyncio
 import math
@@ -22,7 +23,8 @@ OF_THE_KEY: frozenset[Kind] = frozenset({"auth", "rate_limit"})
 
 
 class Upstream(Protocol):
-    """One way of speaking to back ends. Leaving `send`'s context lets the back end go, at once and whatever state it is in."""
+    """One way of speaking to back ends. Leaving `send`'s context lets the back end go, at once and whatever
+    state it is in."""
 
     def send(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Part]]:
         """The answer in parts. Raises `UpstreamFailure`, here or between parts."""
@@ -36,7 +38,8 @@ class Upstreams(Protocol):
 
 
 async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncGenerator[Part]:
-    """The parts of the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
+    """The parts of the first answer that a target gives. Raises the `UpstreamFailure` to show when none
+    does."""
     decision = exchange.decision
     assert decision is not None
     tries = Tries(decision, keys, asyncio.get_running_loop().time)
@@ -60,7 +63,8 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
                 return
             attempt = tries.after(failure, tuple(exchange.warnings))
         except InvalidRequest:
-            # The client's own mistake, which nobody else would be asked to forgive; unless it only shows here, and waiting helps.
+            # The client's own mistake, which nobody else would be asked to forgive; unless it only shows
+            # here, and waiting helps.
             if not tries.may_pass:
                 raise
             break
@@ -124,7 +128,8 @@ class Tries:
                 self._retries += 1
                 self._now = Try(target, self._key_of(target), wait)
                 return self._now
-        # `timeout_total` is in no list: the time for the whole answer is used up, and another target would not make it shorter.
+        # `timeout_total` is in no list: the time for the whole answer is used up, and another target would
+        # not make it shorter.
         if self._decision.fallback.enabled and failure.kind in self._decision.fallback.on:
             for target in self._targets:
                 return self._begin(target)
@@ -136,7 +141,8 @@ class Tries:
         return any(one.failure.retryable for one in self._tried)
 
     def verdict(self) -> Tried:
-        """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else the last one."""
+        """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else
+        the last one."""
         passing = [one for one in self._tried if one.failure.retryable]
         if not passing:
             return self._tried[-1]
@@ -178,7 +184,8 @@ LATE: Mapping[str, tuple[Kind, str]] = {
 
 
 async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> AsyncGenerator[Part]:
-    """One target, once, within its times. What comes before the content is held back, since another target may still answer."""
+    """One target, once, within its times. What comes before the content is held back, since another target
+    may still answer."""
     exchange, timeouts = call.exchange, call.target.timeouts
     now = asyncio.get_running_loop().time
     started = now()

@@ -1,5 +1,5 @@
-"""Back ends that speak chat completions: the request translated on the way out, the chunks on the way back. How the bytes travel is the
-`ChatBackEnd`'s affair; what they mean is `translate/`'s."""
+"""Back ends that speak chat completions: the request translated on the way out, the chunks on the way back.
+How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -25,7 +25,6 @@ from routeproxy.upstream.failures import UpstreamFailure, from_error_type
 from routeproxy.upstream.local import message_id, message_part, own_message, rough_tokens, tool_use_id
 from routeproxy.upstream.params import edits
 
-
 INCAPABLE = "capability_rejected:"
 """How a refusal begins that is this back end's, and not the client's mistake (wire.md §2.8)."""
 
@@ -36,7 +35,8 @@ class ChatBackEnd(Protocol):
     def dialect(self, target: Target) -> Dialect: ...
 
     def open(self, chat: ChatRequest, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
-        """The chunks of the answer; a single one with `message` in it where `chat.stream` was not set. Raises `UpstreamFailure`."""
+        """The chunks of the answer; a single one with `message` in it where `chat.stream` was not set. Raises
+        `UpstreamFailure`."""
 
 
 class ThroughChat:

@@ -7,7 +7,8 @@ from types import TracebackType
 class Clock:
     """Like `asyncio.timeout_at`, but moving the limit makes no timer: one that rings too early looks again.
 
-    A generator may yield inside this context, if the clock is paused meanwhile: it must never cancel who reads the generator.
+    A generator may yield inside this context, if the clock is paused meanwhile: it must never cancel who
+    reads the generator.
     """
 
     def __init__(self, limit: float) -> None:

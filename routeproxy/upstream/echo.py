@@ -1,4 +1,5 @@
-"""The provider that needs no key: says back the last thing that the user said, so that a newcomer and a test have somebody to talk to."""
+"""The provider that needs no key: says back the last thing that the user said, so that a newcomer and a test
+have somebody to talk to."""
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator

@@ -1,7 +1,8 @@
-"""What can go wrong at a back end, in our own words: the class that rules name, and the answer that a client gets (wire.md §2.8).
+"""What can go wrong at a back end, in our own words: the class that rules name, and the answer that a client
+gets (wire.md §2.8).
 
-Every foreign error ends here: an HTTP answer through `from_response`, a transport's exception through the table of the file that
-imports that transport. Messages are for clients: no key, no traceback, at most 2 kB.
+Every foreign error ends here: an HTTP answer through `from_response`, a transport's exception through the
+table of the file that imports that transport. Messages are for clients: no key, no traceback, at most 2 kB.
 """
 
 import email.utils
@@ -117,7 +118,8 @@ class Relay(Struct, frozen=True):
 
 
 class UpstreamFailure(ApiError):
-    """A back end did not answer as asked. `kind` is what rules name; the rest is what the client gets if nobody else answers."""
+    """A back end did not answer as asked. `kind` is what rules name; the rest is what the client gets if
+    nobody else answers."""
 
     def __init__(
         self,
@@ -323,7 +325,8 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(numbers, re.IGNORECASE | re.DOTALL)
 
 
-# How each back end says it, as of 2026, from their own sources. The groups: `limit`, and `prompt` and `output` or their sum, `total`.
+# How each back end says it, as of 2026, from their own sources. The groups: `limit`, and `prompt` and
+# `output` or their sum, `total`.
 _INPUT_AND_OUTPUT: tuple[re.Pattern[str], ...] = (
     # Anthropic, and whoever copies it
     _pattern(r"input length and `max_tokens` exceed context limit: <prompt> \+ <output> > <limit>"),
@@ -334,17 +337,18 @@ _INPUT_AND_OUTPUT: tuple[re.Pattern[str], ...] = (
     ),
     # vLLM, between 0.8 and 0.10
     _pattern(
-        r"is too large: <output>\. This model's maximum context length is <limit> tokens and your request has <prompt> input tokens"
+        r"is too large: <output>\. This model's maximum context length is <limit> tokens "
+        r"and your request has <prompt> input tokens"
     ),
     # vLLM since
     _pattern(
-        r"maximum context length is <limit> tokens.*?requested <output> output tokens and your prompt contains "
-        r"(?:at least )?<prompt> input tokens"
+        r"maximum context length is <limit> tokens.*?requested <output> output tokens "
+        r"and your prompt contains (?:at least )?<prompt> input tokens"
     ),
     # SGLang
     _pattern(
-        r"maximum context length of <limit> tokens.*?total of <total> tokens: <prompt> tokens from the input messages "
-        r"and <output> tokens for the completion"
+        r"maximum context length of <limit> tokens.*?total of <total> tokens: "
+        r"<prompt> tokens from the input messages and <output> tokens for the completion"
     ),
     # Together, Text Generation Inference
     _pattern(r"must be <= <limit>\. Given: <prompt> `inputs` tokens and <output> `max_new_tokens`"),
@@ -395,13 +399,15 @@ _INPUT_ONLY: tuple[re.Pattern[str], ...] = (
 )
 _OUTPUT_ONLY: tuple[re.Pattern[str], ...] = (
     _pattern(
-        r"max(?:_completion|_output)?_tokens\D{0,20} is too large: <output>\.? This model supports at most <limit>"
+        r"max(?:_completion|_output)?_tokens\D{0,20} is too large: <output>\.? "
+        r"This model supports at most <limit>"
     ),  # OpenAI
     _pattern(
         r"max_tokens: <output> > <limit>, which is the maximum allowed number of output tokens"
     ),  # Anthropic
     _pattern(
-        r"maxOutputTokens value of <output> but the supported range is from \d+ \(inclusive\) to <above> \(exclusive\)"
+        r"maxOutputTokens value of <output> but the supported range is "
+        r"from \d+ \(inclusive\) to <above> \(exclusive\)"
     ),  # Vertex
 )
 _OVERFLOW_WORDS = (
@@ -432,7 +438,8 @@ _OUTPUT_WORDS = (
 
 
 def context_overflow(message: str, code: str) -> str | None:
-    """The API's words for a prompt that does not fit, which Claude Code parses and acts on; None when that is not what is wrong."""
+    """The API's words for a prompt that does not fit, which Claude Code parses and acts on; None when that is
+    not what is wrong."""
     if found := _first(_INPUT_AND_OUTPUT, message):
         output, limit = found["output"], found["limit"]
         prompt = found["prompt"] if "prompt" in found else found["total"] - output
@@ -482,7 +489,8 @@ def _number(text: str) -> float | None:
 
 
 def error_object(body: str) -> Mapping[str, Any]:
-    """`error` of an error body in any of the shapes that back ends use, as a mapping with at least `message` where there is one."""
+    """`error` of an error body in any of the shapes that back ends use, as a mapping with at least `message`
+    where there is one."""
     try:
         decoded = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,5 +1,5 @@
-"""The two forms of a Messages answer, stream and whole message, each made from the other. What it is made of stays as it came, block
-types and fields unknown to us included, so everything here is plain JSON."""
+"""The two forms of a Messages answer, stream and whole message, each made from the other. What it is made of
+stays as it came, block types and fields unknown to us included, so everything here is plain JSON."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_FRAME_END = re.compile(rb"\n\r?\n")
-_DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+FRAME_END = re.compile(rb"\n\r?\n")
+DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
 
 def read(text: bytes) -> Json:
@@ -27,15 +27,16 @@ def write(value: Json) -> bytes:
 
 def data_of(frame: bytes) -> bytes:
     """The data of one server-sent event, which may stand on several lines."""
-    return b"\n".join(_DATA.findall(frame))
+    return b"\n".join(DATA.findall(frame))
 
 
 def message_of(frames: bytes) -> Json:
-    """The message that a whole stream adds up to, as an SDK builds it; an error event as it is. Raises `ValueError`."""
+    """The message that a whole stream adds up to, as an SDK builds it; an error event as it is. Raises
+    `ValueError`."""
     message: Json = {}
     content: list[Json] = []
     partial: dict[int, str] = {}
-    for one in _FRAME_END.split(frames):
+    for one in FRAME_END.split(frames):
         if not (data := data_of(one)):
             continue
         event = read(data)
@@ -72,7 +73,8 @@ def _add(block: Json, delta: Json, partial: dict[int, str], index: int) -> None:
 
 
 def _object(text: str) -> Json:
-    # An answer that was cut by max_tokens may end inside a tool's input. A whole message must be JSON all the same.
+    # An answer that was cut by max_tokens may end inside a tool's input. A whole message must be JSON all the
+    # same.
     try:
         return read(text.encode("utf-8", "surrogatepass")) if text else {}
     except ValueError:

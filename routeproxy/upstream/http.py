@@ -59,7 +59,8 @@ KINDS: tuple[tuple[type[BaseException], Kind, str], ...] = (
 
 
 def failure_of(error: BaseException, provider: str) -> UpstreamFailure:
-    """What an exception of this client means. Its own words stay out: they may hold a URL, and a URL may hold a key."""
+    """What an exception of this client means. Its own words stay out: they may hold a URL, and a URL may hold
+    a key."""
     meant = getattr(error, "os_error", error)  # what stopped a connector
     for kind_of_error, kind, words in KINDS:
         if isinstance(error, kind_of_error) or isinstance(meant, kind_of_error):
@@ -68,7 +69,8 @@ def failure_of(error: BaseException, provider: str) -> UpstreamFailure:
 
 
 class Client:
-    """Sessions are made on first use, on the loop that uses them. Those for `zone = "local"` connect to nothing else."""
+    """Sessions are made on first use, on the loop that uses them. Those for `zone = "local"` connect to
+    nothing else."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._proxies = _proxies(os.environ if environ is None else environ)
@@ -79,7 +81,8 @@ class Client:
     async def post(
         self, provider: Provider, url: str, *, body: bytes, headers: Mapping[str, str], connect: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, whatever its status. Leaving the context lets the connection go, back to its pool if it can carry more."""
+        """The answer, whatever its status. Leaving the context lets the connection go, back to its pool if it
+        can carry more."""
         options = self._options(provider, connect) | {"headers": headers}
         sockets: list[int] = []
         _sockets.set(sockets)
@@ -91,9 +94,9 @@ class Client:
             reused = not sockets and not isinstance(error, aiohttp.ClientConnectorError)
             if not reused or time.monotonic() - began > AT_ONCE:
                 raise
-            # A connection that idled in our pool was closed by its other end, and our request crossed that on its
-            # way. The back end is well, and has not answered a byte: so this is not an attempt that failed. Any
-            # idle connection may be stale: take a new one.
+            # A connection that idled in our pool was closed by its other end, and our request crossed that on
+            # its way. The back end is well, and has not answered a byte: so this is not an attempt that
+            # failed. Any idle connection may be stale: take a new one.
             response = await self._session(provider, fresh=True).post(address, data=_payload(body), **options)
         async with response:
             yield response
@@ -114,7 +117,8 @@ class Client:
         return self._sessions[local, fresh]
 
     def _options(self, provider: Provider, connect: float) -> dict[str, Any]:
-        """How a request to this provider travels: proxy, certificates, time to connect. Never along a redirect."""
+        """How a request to this provider travels: proxy, certificates, time to connect. Never along a
+        redirect."""
         options: dict[str, Any] = {
             "allow_redirects": False,
             "timeout": aiohttp.ClientTimeout(total=None, connect=connect),
@@ -126,7 +130,8 @@ class Client:
         return options
 
     def proxy_for(self, provider: Provider) -> str | None:
-        """The provider's own `proxy`; the environment's only for public providers, since the others are inside."""
+        """The provider's own `proxy`; the environment's only for public providers, since the others are
+        inside."""
         if provider.proxy:
             return provider.proxy
         if provider.zone != "public" or not provider.base_url or not self._proxies:
@@ -155,7 +160,8 @@ def _payload(body: bytes) -> bytes | io.BytesIO:
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """`HTTP_PROXY` and its like, by scheme; in lower case they win. Under CGI `HTTP_PROXY` is a client's header, not a setting."""
+    """`HTTP_PROXY` and its like, by scheme; in lower case they win. Under CGI `HTTP_PROXY` is a client's
+    header, not a setting."""
     found = {}
     for scheme in ("http", "https", "all", "no"):
         upper = (
@@ -209,7 +215,8 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def _local_socket(address: tuple[Any, ...]) -> socket.socket:
-    # zone = "local" is a promise about where the bytes go, so it is checked on the address that is connected to, not on a name.
+    # zone = "local" is a promise about where the bytes go, so it is checked on the address that is connected
+    # to, not on a name.
     where = address[4][0]
     if not is_local(where):
         raise NotLocal(f"{where} is neither loopback nor private")
@@ -217,7 +224,8 @@ def _local_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def is_local(address: str) -> bool:
-    """Loopback or private. Spelled out, since `is_private` means more than that, and not the same in every Python."""
+    """Loopback or private. Spelled out, since `is_private` means more than that, and not the same in every
+    Python."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped

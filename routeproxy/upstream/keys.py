@@ -1,4 +1,5 @@
-"""Provider keys: read at use, so that a changed `file:` takes effect without a reload; tried one after the other."""
+"""Provider keys: read at use, so that a changed `file:` takes effect without a reload; tried one after the
+other."""
 
 import logging
 from pathlib import Path
@@ -9,7 +10,8 @@ log = logging.getLogger(__name__)
 
 
 class Keys:
-    """The keys of all providers. Remembers which one of a list answered last, and what a file held before it vanished."""
+    """The keys of all providers. Remembers which one of a list answered last, and what a file held before it
+    vanished."""
 
     def __init__(self) -> None:
         self._front: dict[str, str] = {}
@@ -29,7 +31,8 @@ class Keys:
     def refused(self, provider: Provider, key: str) -> None:
         """This key was refused or limited: the next request begins with the one after it."""
         values = self.of(provider)
-        # Of many requests that are refused at once with the key in front, the first moves on; the others must not move back.
+        # Of many requests that are refused at once with the key in front, the first moves on; the others must
+        # not move back.
         if len(values) > 1 and values[0] == key:
             self._front[provider.name] = values[1]
 

@@ -1,4 +1,5 @@
-"""Answers that no back end gives: built here as a message, sent as a stream or whole, whichever was asked for."""
+"""Answers that no back end gives: built here as a message, sent as a stream or whole, whichever was asked
+for."""
 
 import uuid
 
@@ -50,5 +51,6 @@ def refusal(exchange: Exchange, explanation: str) -> Part:
 
 
 def rough_tokens(body: bytes) -> int:
-    """A guess that costs nothing, for `message_start`, which nobody computes with (wire.md §2.7): four bytes a token."""
+    """A guess that costs nothing, for `message_start`, which nobody computes with (wire.md §2.7): four bytes
+    a token."""
     return max(1, len(body) // 4)

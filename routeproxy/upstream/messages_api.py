@@ -1,5 +1,6 @@
-"""Back ends that speak Messages: a byte pipe. The body goes out as it came but for the spans that must change, and the answer is relayed
-frame for frame; a scanner watches for content, usage, errors and the end (wire.md, "Decided" and §3)."""
+"""Back ends that speak Messages: a byte pipe. The body goes out as it came but for the spans that must
+change, and the answer is relayed frame for frame; a scanner watches for content, usage, errors and the end
+(wire.md, "Decided" and §3)."""
 
 import asyncio
 import re
@@ -35,7 +36,8 @@ PUBLIC = "https://api.anthropic.com"
 LONGEST_ERROR = 2**20
 LONGEST_REPLY = 2**26
 LONGEST_FRAME = 2**24
-"""Bytes. What is longer is no answer to a person's question, and must not fill the memory that all requests share."""
+"""Bytes. What is longer is no answer to a person's question, and must not fill the memory that all requests
+share."""
 
 COUNTING = 15.0
 """Seconds that a back end's own count of tokens is worth waiting for: there is an estimate."""
@@ -172,7 +174,8 @@ def headers_for(call: Call) -> dict[str, str]:
 
 
 def _line(values: tuple[str, ...]) -> str:
-    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes as UTF-8."""
+    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes
+    as UTF-8."""
     joined = ",".join(values)
     if joined.isascii():
         return joined
@@ -270,12 +273,11 @@ _head = msgspec.json.Decoder(_ReplyHead)
 _event_head = msgspec.json.Decoder(_EventHead)
 _count = msgspec.json.Decoder(_Count)
 
-_FRAME_END = re.compile(rb"\n\r?\n")
 _NOTABLE = re.compile(
-    rb'^(?:event: ?|data: ?\{\s*"type"\s*:\s*")(message_start|message_delta|message_stop|content_block_start|error)\b',
+    rb'^(?:event: ?|data: ?\{\s*"type"\s*:\s*")'
+    rb"(message_start|message_delta|message_stop|content_block_start|error)\b",
     re.MULTILINE,
 )
-_DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
 
 async def _frames(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
@@ -312,7 +314,8 @@ def _is_complete(frame: bytes) -> bool:
 
 
 async def _drained(response: aiohttp.ClientResponse) -> None:
-    """The stream is over, the connection's part in it may need another moment: then it can carry the next request."""
+    """The stream is over, the connection's part in it may need another moment: then it can carry the next
+    request."""
     with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(0.05):
             while not response.content.at_eof():
@@ -333,7 +336,7 @@ class _Scanner:
             return Part(frames, self._content)
         kept, at = [], 0
         while at < len(frames):
-            end = found.end() if (found := _FRAME_END.search(frames, at)) else len(frames)
+            end = found.end() if (found := forms.FRAME_END.search(frames, at)) else len(frames)
             kept.append(self._look_into(frames[at:end]))
             at = end
             if self.over:
@@ -360,7 +363,7 @@ class _Scanner:
         head = _event(one)
         self.note(head.message.usage if head.message else None)
         model = _shown_model(self._call)
-        lines = list(_DATA.finditer(one))
+        lines = list(forms.DATA.finditer(one))
         if model is None or not lines:
             return one
         data = forms.data_of(one)
@@ -407,7 +410,8 @@ def _event(frame: bytes) -> _EventHead:
 
 
 def _model_in(data: bytes) -> Span | None:
-    """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it is."""
+    """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it
+    is."""
     with suppress(DecodeError, UnicodeDecodeError, InvalidRequest):
         if message := members(data).get("message"):
             model = members(data, *message.value).get("model")

@@ -1,4 +1,5 @@
-"""A rule's `params` put into a request, in Messages names and by span, so that a pass-through and a translated target see the same."""
+"""A rule's `params` put into a request, in Messages names and by span, so that a pass-through and a
+translated target see the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,8 @@ def edits(
     drop: frozenset[str] = frozenset(),
     extra_body: Mapping[str, Any] | None = None,
 ) -> list[Edit]:
-    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body` merged into what is there."""
+    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body`
+    merged into what is there."""
     present = members(body)
     values: dict[str, Any] = {
         name: value for name, value in params.default.items() if _value(body, present, name) is None

@@ -1,4 +1,5 @@
-"""Where the clients are that the end-to-end tests drive. They are no dependencies of ours: `.ci/run` installs them, and tests skip without."""
+"""Where the clients are that the end-to-end tests drive. They are no dependencies of ours: `.ci/run` installs
+them, and tests skip without."""
 
 import os
 import shutil
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 _FOLDER = os.environ.get("ROUTEPROXY_TEST_CLIENTS", "")
-"""A folder with `node_modules` (Claude Code, the TypeScript SDK, aimock) and `agent` (a virtual environment with the Agent SDK)."""
+"""A folder with `node_modules` (Claude Code, the TypeScript SDK, aimock) and `agent` (a virtual environment
+with the Agent SDK)."""
 
 BIN = Path(_FOLDER, "node_modules", ".bin")
 NODE_MODULES = Path(_FOLDER, "node_modules")

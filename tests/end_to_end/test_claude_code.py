@@ -1,4 +1,5 @@
-"""A real Claude Code runs its whole loop through routeproxy in front of a back end that speaks OpenAI's format."""
+"""A real Claude Code runs its whole loop through routeproxy in front of a back end that speaks OpenAI's
+format."""
 
 import json
 import subprocess
@@ -46,8 +47,8 @@ def claude(prompt: str, url: str, folder: Path, *arguments: str) -> dict[str, An
     home.mkdir()
     ran = subprocess.run(
         [CLAUDE_CODE, "-p", prompt, "--output-format", "json", *arguments],
-        cwd=home, env=environment(url, home), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-        check=False,
+        cwd=home, env=environment(url, home), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.stdout, ran.stderr
     result: dict[str, Any] = json.loads(ran.stdout)
@@ -143,6 +144,7 @@ def test_the_agent_sdk_runs_its_loop(tmp_path: Path) -> None:
         with running(RULES.format(url=back_end.url), tmp_path) as proxy:
             ran = subprocess.run(
                 [str(AGENT_PYTHON), "-c", AGENT.format(client=CLAUDE_CODE)],
-                cwd=tmp_path, env=environment(proxy.url, tmp_path), capture_output=True, text=True, timeout=60, check=False,
+                cwd=tmp_path, env=environment(proxy.url, tmp_path),
+                capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
     assert "result: False The tools said: hello-from-the-tool" in ran.stdout, ran.stderr

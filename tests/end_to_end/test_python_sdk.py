@@ -1,4 +1,5 @@
-"""The official Python SDK, with strict validation, as the judge of our replies: sync and async, streamed and not, tools and thinking."""
+"""The official Python SDK, with strict validation, as the judge of our replies: sync and async, streamed and
+not, tools and thinking."""
 
 import asyncio
 import json

@@ -1,4 +1,5 @@
-"""The official TypeScript SDK, which is stricter about streams than Python's: it throws where a `message_stop` is missing."""
+"""The official TypeScript SDK, which is stricter about streams than Python's: it throws where a
+`message_stop` is missing."""
 
 import json
 import subprocess
@@ -25,9 +26,11 @@ targets = "corp/some-model"
 SCRIPT = """
 const Anthropic = require("@anthropic-ai/sdk").default;
 const client = new Anthropic({ maxRetries: 0 });
-const tools = [{ name: "get_weather", input_schema: { type: "object", properties: { city: { type: "string" } } } }];
+const schema = { type: "object", properties: { city: { type: "string" } } };
+const tools = [{ name: "get_weather", input_schema: schema }];
+const messages = [{ role: "user", content: "Weather?" }];
 client.messages
-  .stream({ model: "claude-sonnet-5", max_tokens: 100, tools, messages: [{ role: "user", content: "Weather?" }] })
+  .stream({ model: "claude-sonnet-5", max_tokens: 100, tools, messages })
   .finalMessage()
   .then((message) => console.log(JSON.stringify(message)))
   .catch((error) => console.log(JSON.stringify({ error: String(error.message) })));
@@ -37,7 +40,8 @@ client.messages
 def ask(url: str, folder: Path) -> Any:
     ran = subprocess.run(
         ["node", "-e", SCRIPT],
-        env={**environment(url, folder), "NODE_PATH": str(NODE_MODULES)}, capture_output=True, text=True, timeout=30, check=False,
+        env={**environment(url, folder), "NODE_PATH": str(NODE_MODULES)},
+        capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert ran.stdout, ran.stderr
     return json.loads(ran.stdout)

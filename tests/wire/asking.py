@@ -1,6 +1,8 @@
-"""What the wire tests share: a real routeproxy in front of scripted back ends, all of them made once for a file.
+"""What the wire tests share: a real routeproxy in front of scripted back ends, all of them made once for a
+file.
 
-The client's side of a conversation is `ask`, the back ends' are `one`, `two` and `three`, which a test gives their answers.
+The client's side of a conversation is `ask`, the back ends' are `one`, `two` and `three`, which a test gives
+their answers.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""How our own client reaches a back end: through which proxy, trusting whom, to which addresses, and on which connections."""
+"""How our own client reaches a back end: through which proxy, trusting whom, to which addresses, and on which
+connections."""
 
 import asyncio
 import shutil
@@ -32,7 +33,7 @@ def proxy_for(tmp_path: Path) -> Proxied:
     """A routeproxy whose only provider has these keys (TOML)."""
 
     @contextmanager
-    def proxied(url: str, more: str = "", environ: Mapping[str, str] = {}) -> Iterator[Running]:  # noqa: B006
+    def proxied(url: str, more: str = "", environ: Mapping[str, str] = {}) -> Iterator[Running]:
         provider = f'[providers.claude]\ntype = "anthropic"\napi_key = "none"\nbase_url = "{url}"\n{more}\n'
         with running(provider + '[default]\ntargets = ["claude/m"]', tmp_path, environ) as proxy:
             yield proxy
@@ -103,11 +104,26 @@ def test_more_requests_than_a_pool_usually_holds_wait_for_no_free_connection(
 
 
 ADDRESSES = [
-    ("127.0.0.1", True), ("127.9.9.9", True), ("10.1.2.3", True), ("172.16.0.1", True), ("192.168.1.1", True),
-    ("::1", True), ("fd00::1", True), ("fe80::1%eth0", True), ("::ffff:10.0.0.1", True),
-    ("8.8.8.8", False), ("172.32.0.1", False), ("100.64.0.1", False), ("0.0.0.0", False), ("203.0.113.7", False),
-    ("::", False), ("2606:4700::1111", False), ("::ffff:8.8.8.8", False), ("64:ff9b::8.8.8.8", False), ("198.18.0.1", False),
-]  # fmt: skip
+    ("127.0.0.1", True),
+    ("127.9.9.9", True),
+    ("10.1.2.3", True),
+    ("172.16.0.1", True),
+    ("192.168.1.1", True),
+    ("::1", True),
+    ("fd00::1", True),
+    ("fe80::1%eth0", True),
+    ("::ffff:10.0.0.1", True),
+    ("8.8.8.8", False),
+    ("172.32.0.1", False),
+    ("100.64.0.1", False),
+    ("0.0.0.0", False),
+    ("203.0.113.7", False),
+    ("::", False),
+    ("2606:4700::1111", False),
+    ("::ffff:8.8.8.8", False),
+    ("64:ff9b::8.8.8.8", False),
+    ("198.18.0.1", False),
+]
 
 
 @pytest.mark.parametrize(("address", "local"), ADDRESSES)
@@ -164,14 +180,23 @@ PROXIES = [
     pytest.param(provider(proxy="http://own"), IN_FRONT, "http://own", id="its own before the environment's"),
     pytest.param(provider("https://llm.corp.example"), IN_FRONT, None, id="a name under NO_PROXY"),
     pytest.param(provider("https://corp.example"), IN_FRONT, None, id="the very name"),
-    pytest.param(provider("https://notcorp.example"), IN_FRONT, "http://out:3128", id="a name that only ends like it"),
+    pytest.param(
+        provider("https://notcorp.example"), IN_FRONT, "http://out:3128", id="a name that only ends like it"
+    ),
     pytest.param(provider("https://10.2.3.4:8443"), IN_FRONT, None, id="a network"),
     pytest.param(provider(), {**IN_FRONT, "NO_PROXY": "*"}, None, id="no proxy at all"),
-    pytest.param(provider(), {**IN_FRONT, "https_proxy": "http://lower"}, "http://lower", id="lower case wins"),
+    pytest.param(
+        provider(), {**IN_FRONT, "https_proxy": "http://lower"}, "http://lower", id="lower case wins"
+    ),
     pytest.param(provider(), {"ALL_PROXY": "http://all"}, "http://all", id="for all"),
-    pytest.param(provider("http://api.example"), {**IN_FRONT, "REQUEST_METHOD": "GET"}, None, id="a client's header under CGI"),
+    pytest.param(
+        provider("http://api.example"),
+        {**IN_FRONT, "REQUEST_METHOD": "GET"},
+        None,
+        id="a client's header under CGI",
+    ),
     pytest.param(provider(), {}, None, id="none"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("asked", "environ", "expected"), PROXIES)

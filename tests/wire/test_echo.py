@@ -28,15 +28,29 @@ def user(*content: Any) -> dict[str, Any]:
 
 HEARD = [
     pytest.param([{"role": "user", "content": "Hi there"}], "Hi there", id="a string"),
-    pytest.param([user(text("<system-reminder>"), text("Hi"))], "Hi", id="the last block: clients put reminders first"),
-    pytest.param([user(text("one")), {"role": "assistant", "content": "two"}, user(text("three"))], "three", id="the last turn"),
-    pytest.param([user(text("one")), {"role": "assistant", "content": "two"}], "one", id="the user's, not its own"),
+    pytest.param(
+        [user(text("<system-reminder>"), text("Hi"))], "Hi", id="the last block: clients put reminders first"
+    ),
+    pytest.param(
+        [user(text("one")), {"role": "assistant", "content": "two"}, user(text("three"))],
+        "three",
+        id="the last turn",
+    ),
+    pytest.param(
+        [user(text("one")), {"role": "assistant", "content": "two"}], "one", id="the user's, not its own"
+    ),
     pytest.param([user(text("one")), {"role": "system", "content": "two"}], "one", id="nor the system's"),
-    pytest.param([user({"type": "tool_result", "tool_use_id": "t", "content": [text("done")]})], "done", id="a tool's result"),
+    pytest.param(
+        [user({"type": "tool_result", "tool_use_id": "t", "content": [text("done")]})],
+        "done",
+        id="a tool's result",
+    ),
     pytest.param([user({"type": "hologram"}, text("seen"))], "seen", id="beside what nobody knows"),
-    pytest.param([user({"type": "image", "source": {}})], "(the last user message has no text)", id="no text at all"),
+    pytest.param(
+        [user({"type": "image", "source": {}})], "(the last user message has no text)", id="no text at all"
+    ),
     pytest.param([user(text("é😀\u2028\\n"))], "é😀\u2028\\n", id="odd characters"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -52,8 +66,11 @@ def test_it_says_the_last_text_of_the_user(
 
 def test_it_streams_word_by_word(proxy: Running) -> None:
     assert ask(proxy, "echo", messages=[user(text("Hi  there\nyou"))], stream=True).script == [
-        "text Hi  ", "text there\n", "text you", "end_turn",
-    ]  # fmt: skip
+        "text Hi  ",
+        "text there\n",
+        "text you",
+        "end_turn",
+    ]
 
 
 def test_a_long_text_comes_in_a_bearable_number_of_events(proxy: Running) -> None:

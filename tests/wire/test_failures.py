@@ -1,4 +1,7 @@
-"""What a client sees when a back end fails: the status, the type and the words of wire.md §2.8 (F01 to F17)."""
+"""What a client sees when a back end fails: the status, the type and the words of wire.md §2.8 (F01 to
+F17)."""
+
+# ruff: noqa: E501 - the words of back ends stand on one line each
 
 import json
 import logging

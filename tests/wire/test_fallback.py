@@ -1,4 +1,5 @@
-"""Which back end is asked, in which order, how often and for how long (rules-language.md, "Fallback" and "Time"; F15)."""
+"""Which back end is asked, in which order, how often and for how long (rules-language.md, "Fallback" and
+"Time"; F15)."""
 
 import socket
 import time
@@ -226,11 +227,17 @@ USUAL = [
     pytest.param(answer(200, b"<html>", content_type="text/html"), id="garbage"),
     pytest.param(json_answer({"choices": []}), id="another language"),
     pytest.param([b"garbage\r\n\r\n"], id="not HTTP"),
-    pytest.param(json_answer({"type": "error", "error": {"type": "api_error", "message": "no"}}), id="an error inside 200"),
-    pytest.param(streamed(messages_stream()[0], event("error", error={"type": "overloaded_error", "message": "no"})), id="an error event"),
+    pytest.param(
+        json_answer({"type": "error", "error": {"type": "api_error", "message": "no"}}),
+        id="an error inside 200",
+    ),
+    pytest.param(
+        streamed(messages_stream()[0], event("error", error={"type": "overloaded_error", "message": "no"})),
+        id="an error event",
+    ),
     pytest.param(streamed(messages_stream()[0]), id="a stream that ends before it began"),
     pytest.param(streamed(messages_stream()[0], RESET), id="a stream that breaks before it began"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -327,10 +334,20 @@ def refused(status: int, words: str, **headers: str) -> Script:
 
 
 ALL_FAIL = [
-    pytest.param(refused(529, "first"), refused(429, "second"), (529, "overloaded_error", "first"), id="the first that passes"),
-    pytest.param(error(529, "first"), error(400, "second"), (529, "overloaded_error", "first"), id="what passes before what does not"),
+    pytest.param(
+        refused(529, "first"),
+        refused(429, "second"),
+        (529, "overloaded_error", "first"),
+        id="the first that passes",
+    ),
+    pytest.param(
+        error(529, "first"),
+        error(400, "second"),
+        (529, "overloaded_error", "first"),
+        id="what passes before what does not",
+    ),
     pytest.param(error(500, "first"), error(503, "second"), (500, "api_error", "first"), id="the first"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("first", "second", "shown"), ALL_FAIL)

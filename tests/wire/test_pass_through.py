@@ -1,4 +1,5 @@
-"""A back end that speaks Messages gets the client's bytes and gives its own (wire.md G01 to G10, A11, B45, F14)."""
+"""A back end that speaks Messages gets the client's bytes and gives its own (wire.md G01 to G10, A11, B45,
+F14)."""
 
 import gzip
 import hashlib
@@ -42,7 +43,11 @@ targets = ["claude/served"]
 [[rules]]
 match.model.equals = "tuned"
 targets = ["claude/served"]
-params = {{ default = {{ temperature = 0.5 }}, set = {{ top_k = 5 }}, cap = {{ max_tokens = 2000 }}, drop = ["metadata"], extra_body = {{ x_corp = {{ a = 1 }} }} }}
+params.default.temperature = 0.5
+params.set.top_k = 5
+params.cap.max_tokens = 2000
+params.drop = ["metadata"]
+params.extra_body.x_corp.a = 1
 
 [default]
 targets = ["claude/*"]
@@ -72,7 +77,8 @@ def post(proxy: Running, body: bytes, path: str = "/v1/messages", **headers: str
 ODD_BODIES = [
     pytest.param(b'{"model":"m","max_tokens":1,"messages":[]}', id="small"),
     pytest.param(
-        b' {\n  "messages" : [ {"role":"user","content":"caf\\u00e9 \\ud83d\\ude00 \xc3\xa9"} ] ,\t"temperature": 1.0e0, "model": "m" }\n',
+        b' {\n  "messages" : [ {"role":"user","content":"caf\\u00e9 \\ud83d\\ude00 \xc3\xa9"} ] ,'
+        b'\t"temperature": 1.0e0, "model": "m" }\n',
         id="escapes, white space, numbers",
     ),
     pytest.param(
@@ -255,12 +261,14 @@ def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(
 def test_params_are_spliced_and_the_rest_stays(proxy: Running, back_end: BackEnd) -> None:
     answers(back_end, json_answer(message()))
     body = (
-        b'{"model":"tuned", "max_tokens":64000,"metadata":{"user_id":"u"},"messages":[ {"role":"user","content":"hi"} ],'
+        b'{"model":"tuned", "max_tokens":64000,"metadata":{"user_id":"u"},'
+        b'"messages":[ {"role":"user","content":"hi"} ],'
         b'"thinking":{"type":"enabled","budget_tokens":31999}}'
     )
     post(proxy, body)
     assert back_end.last.body == (
-        b'{"temperature":0.5,"top_k":5,"x_corp":{"a":1},"model":"served", "max_tokens":2000,"messages":[ {"role":"user","content":"hi"} ],'
+        b'{"temperature":0.5,"top_k":5,"x_corp":{"a":1},"model":"served", "max_tokens":2000,'
+        b'"messages":[ {"role":"user","content":"hi"} ],'
         b'"thinking":{"type":"enabled","budget_tokens":1999}}'
     )
 
@@ -289,7 +297,10 @@ def test_a_body_that_two_readers_would_read_differently_is_refused(
 def test_a_whole_reply_comes_back_with_the_name_that_was_asked_for_and_nothing_else_changed(
     proxy: Running, back_end: BackEnd
 ) -> None:
-    body = b'{"id":"msg_1", "model":"served","type":"message","new":{"model":"x"},"content":[{"type":"hologram"}],"usage":{"odd":null}}'
+    body = (
+        b'{"id":"msg_1", "model":"served","type":"message","new":{"model":"x"},"content":[{"type":"hologram"}],'
+        b'"usage":{"odd":null}}'
+    )
     answers(back_end, answer(200, body, content_type="application/json"))
     reply = ask(proxy, "other-name")
     assert reply.body == body.replace(b'"served"', b'"other-name"')
@@ -358,7 +369,8 @@ def test_g04_a_stream_that_is_cut_at_any_byte_is_the_same_stream(proxy: Running,
 def test_the_model_is_spliced_into_a_start_that_stands_on_several_lines(
     proxy: Running, back_end: BackEnd
 ) -> None:
-    start = b'event: message_start\r\ndata: {"type":"message_start",\r\ndata: "message":{"model":\r\ndata:"served"}}\r\n\r\n'
+    start = b'event: message_start\r\ndata: {"type":"message_start",\r\ndata: "message":{"model":\r\n'
+    start += b'data:"served"}}\r\n\r\n'
     answers(back_end, streamed(start, *STREAM[3:]))
     reply = ask(proxy, "other-name", stream=True)
     data = b"".join(line.removeprefix(b"data:") for line in reply.body.split(b"\r\n\r\n")[0].splitlines()[1:])
@@ -390,7 +402,8 @@ def test_g08_what_the_back_end_says_to_its_client_is_relayed_and_what_it_says_to
 
 
 def test_f14_an_error_of_the_api_is_relayed_byte_for_byte(proxy: Running, back_end: BackEnd) -> None:
-    body = '{"type":"error", "error":{"type":"invalid_request_error","message":"é: Extra inputs"},"request_id":"req_up"} '
+    error = '{"type":"invalid_request_error","message":"é: Extra inputs"}'
+    body = f'{{"type":"error", "error":{error},"request_id":"req_up"}} '
     answers(back_end, answer(400, body.encode(), content_type="application/json", request_id="req_up"))
     reply = ask(proxy, stream=True)
     assert (reply.status, reply.body) == (400, body.encode())
