@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from watchfiles import awatch
+
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import RulesRefused
 
 log = logging.getLogger(__name__)
 
-# Looking is cheaper than being told: it costs 0.1 ms a second, and it also sees what a watch by the system
-# does not: network and Docker mounts, folders that come and go, symlinks that are swapped anywhere along the
-# way (Kubernetes), a `.env` that appears later.
-LOOK_EVERY = 0.25
-"""Seconds."""
+LOOK_EVERY = 0.5
+"""Seconds. The system tells of most changes at once, but not of those on network and Docker mounts, in folders
+that come and go, or at the far end of a symlink."""
 SETTLE = 0.1
 """Seconds that a file must stay as it is before it is read: an editor may still be writing."""
 
@@ -45,12 +45,29 @@ class LiveRules:
     async def follow(self) -> None:
         """Reloads upon every change, for ever."""
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            if self._look() == self._stamps:
-                continue
-            self._stamps = await self._settled()
-            if self._read() != self._contents:  # else it was saved as it was
-                await self.reload()
+            # Editors save by renaming over the file, which ends a watch on the file itself: watch its folder.
+            folders = {folder for file in self._files for folder in (file.parent, file.resolve().parent)}
+            changes = awatch(
+                *(folder for folder in folders if folder.is_dir()),
+                watch_filter=None,
+                recursive=False,
+                debounce=200,
+                rust_timeout=int(LOOK_EVERY * 1000),
+                yield_on_timeout=True,
+            )
+            try:
+                async for _ in changes:
+                    await self._look_closer()
+            except OSError as error:  # a folder went away, and may come back
+                log.debug("watching anew: %s", error)
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def _look_closer(self) -> None:
+        if self._look() == self._stamps:
+            return
+        self._stamps = await self._settled()
+        if self._read() != self._contents:  # else it was saved as it was
+            await self.reload()
 
     async def reload(self) -> bool:
         """Whether what is on disk is now in force."""

@@ -298,8 +298,8 @@ def test_a_whole_reply_comes_back_with_the_name_that_was_asked_for_and_nothing_e
     proxy: Running, back_end: BackEnd
 ) -> None:
     body = (
-        b'{"id":"msg_1", "model":"served","type":"message","new":{"model":"x"},"content":[{"type":"hologram"}],'
-        b'"usage":{"odd":null}}'
+        b'{"id":"msg_1", "model":"served","type":"message","new":{"model":"x"},"content":'
+        b'[{"type":"hologram"}],"usage":{"odd":null}}'
     )
     answers(back_end, answer(200, body, content_type="application/json"))
     reply = ask(proxy, "other-name")
