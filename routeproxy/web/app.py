@@ -67,7 +67,7 @@ def build_app(
         try:
             if (verb := scope["method"]) != "POST":
                 raise ApiError(405, f"{verb} is not allowed here, POST is", headers={"allow": "POST"})
-            door.check(headers, require_key=settings.require_key)
+            inbound = replace(inbound, headers=door.enter(headers, require_key=settings.require_key))
             if live.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=GO_ELSEWHERE)
             target = _url_target(named, exchange.policy) if named is not None else None
@@ -115,7 +115,7 @@ def build_app(
         return _identified(_greeting(proxy.rules.policy, problem())).to_asgi_response(None, request)
 
     def needs_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
-        door.check(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
+        door.enter(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
 
     @get("/v1/models", guards=[needs_key], sync_to_thread=False)
     def list_models(request: AnyRequest) -> Response[bytes]:

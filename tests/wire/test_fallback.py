@@ -52,11 +52,6 @@ type = "openai_compatible"
 base_url = "{three}/v1"
 api_key = "none"
 
-[providers.plain]
-type = "deepseek"
-base_url = "{one}/v1"
-api_key = "none"
-
 [providers.keyless]
 type = "anthropic"
 base_url = "{one}"
@@ -139,12 +134,8 @@ targets = ["two/m", "three/m"]
 timeouts = {{ total = "200ms" }}
 
 [[rules]]
-match.model.equals = "no-papers"
-targets = ["plain/m", "three/m"]
-
-[[rules]]
-match.model.equals = "no-papers-then-papers"
-targets = ["plain/m", "three/m"]
+match.model.equals = "translated-first"
+targets = ["chat/m", "two/m"]
 fallback = {{ also = ["capability"] }}
 
 [[rules]]
@@ -338,31 +329,12 @@ def test_a_mistake_that_only_the_second_target_minds_does_not_hide_that_waiting_
     assert three.requests == []
 
 
-PAPER = {
-    "type": "document",
-    "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
-}
-
-
-def test_what_a_back_end_cannot_take_falls_back_where_the_rule_says_so(
-    proxy: Running, one: BackEnd, three: BackEnd
-) -> None:
-    papers = [{"role": "user", "content": [PAPER]}]
-    assert ask(proxy, "no-papers", messages=papers).error == (
-        400,
-        "invalid_request_error",
-        "capability_rejected: document_block",
-    )
-    assert ask(proxy, "no-papers-then-papers", messages=papers).text == "three"
-    assert one.requests == []
-
-
 def test_what_nobody_could_take_is_the_clients_mistake_at_once(
-    proxy: Running, one: BackEnd, three: BackEnd
+    proxy: Running, two: BackEnd, three: BackEnd
 ) -> None:
     orphan = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]}]
-    assert ask(proxy, "no-papers-then-papers", messages=orphan).error[0] == 400
-    assert (one.requests, three.requests) == ([], [])
+    assert ask(proxy, "translated-first", messages=orphan).error[0] == 400
+    assert (two.requests, three.requests) == ([], [])
 
 
 # --- when all fail

@@ -1,0 +1,106 @@
+"""What a translated target cannot take is a failure of that target, so that a rule may name another one for
+it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from routeproxy.chat.completion import Chunk
+from routeproxy.chat.request import ChatRequest
+from routeproxy.exchange import Call, Exchange, Inbound
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import decode_envelope
+from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.decide import Provider, Target
+from routeproxy.policy.facts import Facts
+from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.thinking import Signer
+from routeproxy.upstream import chain
+from routeproxy.upstream.chain import Upstream
+from routeproxy.upstream.chat import ThroughChat
+from routeproxy.upstream.echo import Echo
+from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.keys import Keys
+
+RULES = """
+[providers.blind]
+type = "openai_compatible"
+base_url = "http://localhost/v1"
+api_key = "none"
+[providers.echo]
+[default]
+targets = ["blind/m", "echo/m"]
+{fallback}
+"""
+
+
+class Blind:
+    """Sees no pictures and reads no files; nothing is ever sent to it."""
+
+    def dialect(self, target: Target) -> Dialect:
+        return Dialect(vision=False, without_vision="refuse", files=False)
+
+    @asynccontextmanager
+    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
+        raise AssertionError("this was sent")
+        yield
+
+
+class BlindAndEcho:
+    def of(self, provider: Provider) -> Upstream:
+        return Echo() if provider.type == "echo" else ThroughChat(Blind(), Signer(None))
+
+
+def answered(fallback: str, *content: Any) -> str:
+    """Which provider answers a request with this content."""
+    policy = compile_rules(RULES.format(fallback=fallback), path=Path("rules.toml"), environ={})
+    body = msgspec.json.encode(
+        {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+    )
+    exchange = Exchange(Inbound(body=body), policy)
+    exchange.envelope = decode_envelope(body)
+    exchange.decision = policy.decide(Facts(exchange.envelope, {}, count=lambda: 1))
+
+    async def read() -> None:
+        async for _ in chain.answer(exchange, BlindAndEcho(), Keys()):
+            pass
+
+    asyncio.run(read())
+    assert exchange.target is not None
+    return exchange.target.provider.name
+
+
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+PAPER = {
+    "type": "document",
+    "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+}
+ORPHAN = {"type": "tool_result", "tool_use_id": "t", "content": "x"}
+CAPABILITY = 'fallback = { also = ["capability"] }'
+
+INCAPABLE = [
+    pytest.param(PICTURE, "image_block", id="a picture"),
+    pytest.param(PAPER, "document_block", id="a file"),
+]
+
+
+@pytest.mark.parametrize(("block", "token"), INCAPABLE)
+def test_it_is_refused_in_words_that_claude_code_knows(block: Any, token: str) -> None:
+    with pytest.raises(UpstreamFailure, match=f"^capability_rejected: {token}") as refused:
+        answered("", block)
+    assert (refused.value.kind, refused.value.status) == ("capability", 400)
+
+
+@pytest.mark.parametrize(("block", "token"), INCAPABLE)
+def test_the_next_target_gets_it_where_the_rule_says_so(block: Any, token: str) -> None:
+    assert answered(CAPABILITY, block) == "echo"
+
+
+def test_a_mistake_is_nobodys_to_take() -> None:
+    with pytest.raises(InvalidRequest):
+        answered(CAPABILITY, ORPHAN)
