@@ -14,10 +14,10 @@ import msgspec
 from routeproxy.exchange import Call, Exchange, Inbound, Part
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import Envelope, decode_envelope
-from routeproxy.policy.decide import Decision, Policy
+from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.upstream import chain
-from routeproxy.upstream.chain import Upstreams
+from routeproxy.upstream.chain import OF_THE_KEY, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
 
@@ -64,21 +64,33 @@ class Proxy:
         return exchange.decision
 
     async def count_tokens(self, exchange: Exchange) -> bytes:
-        """The body of the answer: the back end's own count where the first target speaks Messages, else our estimate."""
+        """The body of the answer: the back end's own count where the first target speaks Messages, else our
+        estimate."""
         decision = await self.decide(exchange)
-        if decision.deny is None:
-            target = decision.targets[0]
-            keys = self._keys.of(target.provider)
+        counted = None if decision.deny is not None else await self._counted_by(decision.targets[0], exchange)
+        if counted is not None:
+            return counted
+        return b'{"input_tokens":%d}' % max(1, await asyncio.to_thread(self._count, exchange.inbound.body))
+
+    async def _counted_by(self, target: Target, exchange: Exchange) -> bytes | None:
+        """A count is never refused: whatever goes wrong, there is an estimate."""
+        upstream = self._upstreams.of(target.provider)
+        keys: list[str | None] = [*self._keys.of(target.provider)]
+        for key in keys or [None]:
             try:
-                call = Call(target, keys[0] if keys else None, exchange)
-                if (counted := await self._upstreams.of(target.provider).count_tokens(call)) is not None:
-                    exchange.target = target
-                    return counted
+                counted = await upstream.count_tokens(Call(target, key, exchange))
             except UpstreamFailure as failure:
-                exchange.relayed = []
+                exchange.attempts += 1
                 exchange.warn(f"input_tokens is an estimate: {failure.message}")
-        estimate = await asyncio.to_thread(self._count, exchange.inbound.body)
-        return b'{"input_tokens":%d}' % max(1, estimate)
+                if key is None or failure.kind not in OF_THE_KEY:
+                    return None
+                self._keys.refused(target.provider, key)
+            else:
+                if counted is not None:
+                    exchange.attempts += 1
+                    exchange.target = target
+                return counted
+        return None
 
 
 def _read(inbound: Inbound) -> Envelope:

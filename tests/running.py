@@ -1,7 +1,6 @@
 """A real routeproxy on loopback: `running` has it in a thread of this process, `serving` as the command that
 users run."""
 
-import importlib
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,7 +19,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from routeproxy.serve import App, Options, Server, Sources, listen
+from routeproxy.processes import Server, listen
+from routeproxy.serve import App
+from routeproxy.sources import Options, Sources
+from routeproxy.upstream.litellm import import_litellm
 from routeproxy.web.streaming import Patience
 
 ECHO = """\
@@ -63,7 +64,7 @@ def running(
     path.write_text(rules, encoding="utf-8")
     sources = Sources(options or Options(rules=path), dict(environ or {}))
     if any(provider.engine == "litellm" for provider in sources.load().providers.values()):
-        _import_litellm()
+        import_litellm()  # before a test that is in a hurry
     app = App(sources, patience=patience)
     sock = listen("127.0.0.1", 0)
     server = Server(app)
@@ -79,14 +80,6 @@ def running(
     finally:
         server.stop(at_once=True)
         thread.join(15)
-
-
-def _import_litellm() -> None:
-    # Its import warns of this and that. Warnings are errors in tests, also in the thread where the server
-    # imports it.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("litellm")
 
 
 class Served:

@@ -40,7 +40,8 @@ from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
 from routeproxy.policy.file import Ability
 from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.providers import TYPES
-from routeproxy.serve import Options, Sources, in_force
+from routeproxy.serve import in_force
+from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
 from routeproxy.translate.dialect import Dialect
 from routeproxy.upstream.failures import STATUS_OF_KIND

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from routeproxy.serve import Options, Sources, in_force
+from routeproxy.serve import in_force
+from routeproxy.sources import Options, Sources
 from tests.running import ECHO, request, serving, until
 
 RULES = """\

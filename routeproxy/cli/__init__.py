@@ -98,8 +98,8 @@ def serve(
     # is starting.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from routeproxy.policy.problems import RulesRefused
-    from routeproxy.serve import Options
     from routeproxy.serve import serve as run
+    from routeproxy.sources import Options
 
     options = Options(
         rules=rules,
@@ -134,7 +134,7 @@ def check(
     Exit code 0: it would; 1: it has problems; 2: it cannot be read. Nothing is started, nobody contacted.
     """
     from routeproxy.cli.check import run_check
-    from routeproxy.serve import Options, Sources
+    from routeproxy.sources import Options, Sources
 
     environ = Sources(Options(rules=file), dict(os.environ)).variables()
     code = run_check(
@@ -196,7 +196,7 @@ def explain(
     """Say which rule takes a request like this one, where it goes, and why no rule above took it."""
     from routeproxy.cli.explain import run_explain
     from routeproxy.policy.explain import Question
-    from routeproxy.serve import Options, Sources, find_rules
+    from routeproxy.sources import Options, Sources, find_rules
 
     options = Options(rules=find_rules(rules), allow_literal_keys=allow_literal_keys)
     question = Question(

@@ -348,7 +348,8 @@ def decode_request(body: bytes) -> MessagesRequest:
 
 def field_names(body: bytes) -> tuple[str, ...]:
     """The names of the top-level fields, in the client's order."""
-    return tuple(_decode(_fields, body))
+    fields: dict[str, Raw] = _decode(_fields, body)
+    return tuple(fields)
 
 
 def _decode(decoder: Decoder[T], body: bytes) -> T:

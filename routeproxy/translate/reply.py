@@ -1,6 +1,6 @@
 """A whole completion becomes a whole message by way of the stream it would have been: they cannot differ."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.messages.events import Error, accumulate
@@ -11,7 +11,7 @@ from routeproxy.translate.transforms import UNTOUCHED, Transforms
 
 
 def translate_reply(
-    completion: Chunk,
+    completion: Iterable[Chunk],
     context: ReplyContext,
     *,
     message_id: str,
@@ -20,7 +20,7 @@ def translate_reply(
     transforms: Transforms = UNTOUCHED,
     count: Callable[[str], int] = rough_count,
 ) -> Message | Error:
-    """`completion` is a chunk whose choices carry `message`."""
+    """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but stream."""
     translator = StreamTranslator(
         context,
         message_id=message_id,
@@ -29,4 +29,5 @@ def translate_reply(
         transforms=transforms,
         count=count,
     )
-    return accumulate([*translator.feed(completion), *translator.finish()])
+    events = [event for chunk in completion for event in translator.feed(chunk)]
+    return accumulate(events + translator.finish())

@@ -98,14 +98,12 @@ async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Cal
 
 
 async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
-    async for chunk in chunks:
-        message = translate_reply(chunk, context, **_of_this_call(call))
-        if isinstance(message, Error):
-            raise from_error_type(message.error.type, message.error.message)
-        call.exchange.note_usage(message.usage)
-        yield Part(encode(message), True)
-        return
-    raise UpstreamFailure("connection", f"the back end {call.target.provider.name} answered with nothing")
+    completion = [chunk async for chunk in chunks]
+    message = translate_reply(completion, context, **_of_this_call(call))
+    if isinstance(message, Error):
+        raise from_error_type(message.error.type, message.error.message)
+    call.exchange.note_usage(message.usage)
+    yield Part(encode(message), True)
 
 
 def _part(events: list[Event], exchange: Exchange) -> Part:

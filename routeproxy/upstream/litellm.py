@@ -8,8 +8,10 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import threading
+import warnings
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -59,7 +61,7 @@ class LiteLLM:
     async def load(self) -> Any:
         """The module; imported once, in a thread. An import that failed is tried again by the next call."""
         if self._loading is None:
-            self._loading = asyncio.get_running_loop().run_in_executor(None, _import)
+            self._loading = _imported_beside(asyncio.get_running_loop())
         loading = self._loading
         try:
             return await asyncio.shield(loading)
@@ -81,10 +83,12 @@ class LiteLLM:
                 answer = await litellm.acompletion(**asked.arguments)
             except Exception as error:
                 raise _failure(error, wire, call) from error
-            if hasattr(answer, "__aiter__"):
+            if wire.chunks:
+                yield _several(wire.chunks)
+            elif hasattr(answer, "__aiter__"):
                 yield _chunks(answer, wire, call)
             else:
-                yield _once(reworded(chunk_of(answer), wire.finish_reason))
+                yield _several([reworded(chunk_of(answer), wire.finish_reason)])
         finally:
             await wire.let_go()
 
@@ -183,8 +187,9 @@ def _limits(target: Target) -> Limits | None:
 # --- the answer
 
 
-async def _once(chunk: Chunk) -> AsyncIterator[Chunk]:
-    yield chunk
+async def _several(chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
 
 
 async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
@@ -248,6 +253,31 @@ def _failure(error: BaseException, wire: Wire, call: Call, *, in_stream: bool = 
 # --- the import
 
 
+def _imported_beside(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+    """The module, once a thread of its own has imported it: one that no shutdown waits for."""
+    imported: asyncio.Future[Any] = loop.create_future()
+
+    def tell(module: Any, error: BaseException | None) -> None:
+        if imported.cancelled():
+            return
+        if error is not None:
+            imported.set_exception(error)
+        else:
+            imported.set_result(module)
+
+    def work() -> None:
+        module, error = None, None
+        try:
+            module = import_litellm()
+        except BaseException as caught:
+            error = caught
+        with suppress(RuntimeError):  # the loop is closed by now
+            loop.call_soon_threadsafe(tell, module, error)
+
+    threading.Thread(target=work, name="import litellm", daemon=True).start()
+    return imported
+
+
 @contextmanager
 def _beside_the_loop() -> Iterator[None]:
     """An import holds the interpreter for as long as it is let: more turns for others, and no sweeps through
@@ -256,7 +286,8 @@ def _beside_the_loop() -> Iterator[None]:
     sys.setswitchinterval(0.0005)
     gc.disable()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # what it makes Pydantic say is not ours to mend
+            yield
     finally:
         # What a module holds is there to stay: the first sweep would take a tenth of a second.
         gc.freeze()
@@ -265,7 +296,8 @@ def _beside_the_loop() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def _import() -> Any:
+def import_litellm() -> Any:
+    """The module, set up. Takes seconds, the first time."""
     # Without this the import asks the network for a price list.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     with _beside_the_loop():

@@ -93,7 +93,9 @@ class MessagesApi:
                 self._post(call, path, body) as response,
             ):
                 if response.status != 200:
-                    raise await _failure(response, call)
+                    failure = await _failure(response, call)
+                    failure.hide([call.key] if call.key else [])  # its words become a warning
+                    raise failure
                 counted = await _read(response, LONGEST_ERROR)
                 if not _counts(counted):
                     raise _not_a_message(call)

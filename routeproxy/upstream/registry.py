@@ -1,5 +1,7 @@
 """Which way of speaking serves which provider."""
 
+from collections.abc import Mapping
+
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chain import Upstream
@@ -14,8 +16,9 @@ MESSAGES = frozenset({"anthropic", "echo"})
 
 
 class Registry:
-    def __init__(self, signing_key: bytes | None = None) -> None:
-        self._client = Client()
+    def __init__(self, signing_key: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
+        """`environ` says which proxies there are."""
+        self._client = Client(environ)
         self._litellm = LiteLLM(self._client)
         self._messages = MessagesApi(self._client)
         self._echo = Echo()

@@ -15,6 +15,7 @@ import aiohttp
 import httpx
 import msgspec
 
+from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response
@@ -80,6 +81,8 @@ class Wire:
         """What went wrong with the last request, if anything did."""
         self.finish_reason: str | None = None
         """As the back end wrote it: LiteLLM rewrites those that it does not know."""
+        self.chunks: tuple[Chunk, ...] = ()
+        """The answer, where the back end streamed it unasked."""
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         provider = self.at(request.url)
@@ -103,9 +106,35 @@ class Wire:
         except (aiohttp.ClientError, OSError) as error:
             # Not a ConnectError: LiteLLM would try that one again by itself.
             raise self.broken(error, httpx.TransportError) from error
+        if request.url.path.endswith("/chat/completions"):
+            streams = answer.content_type == "text/event-stream"
+            if streams and not self._call.exchange.stream:
+                return await self._added_up(answer, request)
+            if self._call.exchange.stream and answer.content_type == "application/json":
+                return await self._played(answer, request)
         return httpx.Response(
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request
         )
+
+    async def _added_up(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+        """A stream where none was asked for. LiteLLM can't read it, and gets something else to read."""
+        lines = (await self._whole(answer)).splitlines()
+        data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        self.chunks = tuple(chunk for one in data if (chunk := _chunk_in(one)) is not None)
+        return httpx.Response(200, json=_STAND_IN, request=request)
+
+    async def _played(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+        """A whole completion where a stream was asked for: a stream of one chunk."""
+        body = b" ".join((await self._whole(answer)).splitlines())
+        return httpx.Response(
+            200,
+            headers={"content-type": "text/event-stream"},
+            content=b"data: %b\n\ndata: [DONE]\n\n" % body,
+            request=request,
+        )
+
+    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
+        return b"".join([data async for data in _Body(self, answer)])
 
     @property
     def tells_its_end(self) -> bool:
@@ -194,6 +223,18 @@ class Wire:
                 model=target.model,
             )
         return httpx.Response(answer.status, headers=_headers_of(answer), content=body, request=request)
+
+
+_STAND_IN = {"id": "-", "object": "chat.completion", "created": 0, "model": "-", "choices": []}
+
+_chunk = msgspec.json.Decoder(Chunk)
+
+
+def _chunk_in(data: bytes) -> Chunk | None:
+    try:
+        return _chunk.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # `[DONE]`, for one
 
 
 class _Body(httpx.AsyncByteStream):

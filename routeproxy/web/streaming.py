@@ -174,7 +174,7 @@ class Answer:
         exchange = self._exchange
         exchange.error = error.type
         if self._state == "streaming":
-            await self._write(frame(error_event(error.type, error.message, exchange.request_id)))
+            await self._write(frame(error_event(error.type, error.message, exchange.shown_id)))
             await self._end()
         elif self._state == "waiting":
             await self._whole(*error_answer(error, exchange))

@@ -28,6 +28,12 @@ needs_typescript_sdk = pytest.mark.skipif(
     reason="the TypeScript SDK is not installed (npm install @anthropic-ai/sdk)",
 )
 
+AIMOCK = NODE_MODULES / "@copilotkit" / "aimock" / "dist" / "cli.js"
+needs_aimock = pytest.mark.skipif(
+    not (_FOLDER and AIMOCK.exists() and shutil.which("node")),
+    reason="aimock is not installed (npm install @copilotkit/aimock)",
+)
+
 
 def environment(url: str, home: Path) -> dict[str, str]:
     """All the variables that a client sees: an empty home and the address of the proxy."""

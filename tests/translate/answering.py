@@ -142,7 +142,7 @@ def script(*chunks: Chunk, **settings: Any) -> list[str]:
 def reply(completion: Chunk, *, transforms: Transforms | None = None, **changes: Any) -> Message | Error:
     ids = itertools.count(1)
     return translate_reply(
-        completion,
+        [completion],
         context(**changes),
         message_id="msg_1",
         input_tokens=7,

@@ -489,6 +489,13 @@ def test_f17_a_key_that_the_back_end_repeats_is_seen_by_nobody(
     assert KEY not in caplog.text
 
 
+def test_f17_nor_is_it_in_the_warning_that_tokens_were_estimated(proxy: Running, back_end: BackEnd) -> None:
+    answers(back_end, error(400, f"not with {KEY}"))
+    reply = ask(proxy, path="/v1/messages/count_tokens")
+    assert reply.status == 200
+    assert "not with ***" in (reply.said("warning") or "")
+
+
 def test_f17_nor_is_it_in_anything_that_prints_a_policy(proxy: Running, tmp_path: Path) -> None:
     policy = proxy.app.rules.policy
     assert KEY not in repr(policy)

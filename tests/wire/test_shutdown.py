@@ -88,7 +88,7 @@ def test_told_to_stop_it_lets_streams_finish_and_sends_others_away(
         assert server.get("/readyz").status_code == 503
         assert events(stream.answer.text)[-1] == "message_stop"
         assert server.exit_code() == 0
-        assert "shutting down: 1 answer may take up to 20 s more" in server.said
+        assert "shutting down: 1 open, 20 s more at most" in server.said
 
 
 def test_streams_that_take_too_long_are_ended_with_an_error(tmp_path: Path, back_end: BackEnd) -> None:

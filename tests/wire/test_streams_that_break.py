@@ -341,12 +341,6 @@ def test_d43_done_is_never_forwarded(proxy: Running, back_end: BackEnd, model: s
     assert b"[DONE]" not in ask(proxy, model, stream=True).body
 
 
-not_through_litellm_yet = pytest.mark.xfail(
-    reason="LiteLLM reads only the form that it asked for", strict=True
-)
-
-
-@not_through_litellm_yet
 def test_d53_a_chat_back_end_that_does_not_stream_is_played_as_a_stream(
     proxy: Running, back_end: BackEnd
 ) -> None:
@@ -355,7 +349,6 @@ def test_d53_a_chat_back_end_that_does_not_stream_is_played_as_a_stream(
     assert (reply.status, reply.script) == (200, ["text Hello", "end_turn"])
 
 
-@not_through_litellm_yet
 def test_d53_one_that_always_streams_is_added_up(proxy: Running, back_end: BackEnd) -> None:
     answers(back_end, sse(chunk("Hel"), chunk("lo"), done()))
     assert ask(proxy, "chat").text == "Hello"
