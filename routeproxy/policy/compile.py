@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from routeproxy.messages.request import KNOWN_FIELDS, Envelope
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import KNOWN_FIELDS, Envelope, decode_request
 from routeproxy.policy.conditions import (
     Check,
     Equals,
@@ -75,6 +76,13 @@ _RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"}
 _NEVER_PARAMS = frozenset({"model", "messages", "system", "tools", "stream"})
 _PARAMS = KNOWN_FIELDS - _NEVER_PARAMS
 _CAPPED = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
+_LIMITS: Mapping[str, tuple[int, int | None]] = {
+    "max_tokens": (1, None),
+    "temperature": (0, 1),
+    "top_p": (0, 1),
+    "top_k": (0, None),
+}
+"""Of the Messages API, for every back end."""
 
 
 def compile_rules(
@@ -181,6 +189,7 @@ class _Compiler:
     def _provider(self, name: str, table: ProviderTable) -> None:
         path: Path = ("providers", name)
         self._check_params(table.params, (*path, "params"))
+        self._check_times(table.timeouts, (*path, "timeouts"))
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
         if provider := compile_provider(name, table, self.report, self.environ, self.allow_literal_keys):
             self.providers[name] = provider
@@ -251,6 +260,8 @@ class _Compiler:
     def _action(self, table: ActionTable, path: Path, name: str, checks: tuple[Check, ...]) -> Rule:
         where = f"{self.path.name}:{self.report.map.value(path).line}"
         self._check_params(table.params, (*path, "params"))
+        self._check_times(table.timeouts, (*path, "timeouts"))
+        self._limit(table.deadline, (*path, "deadline"))
         if table.deny is not None:
             self._check_denial(table, path)
             return Rule(name=name, where=where, checks=checks, deny=self._denial(table.deny, path))
@@ -416,6 +427,8 @@ class _Compiler:
             for index, name in enumerate(names):
                 here = (*path, section, index if section == "drop" else name)
                 self._check_param(section, name, here, key=section != "drop")
+                if isinstance(names, dict) and section != "extra_body" and not self.report.faulty(here):
+                    self._check_value(section, name, names[name], here)
 
     def _check_param(self, section: str, name: str, path: Path, *, key: bool) -> None:
         if name in _NEVER_PARAMS:
@@ -426,6 +439,29 @@ class _Compiler:
             hint = "what only the back end knows stands under `extra_body`"
             what = f"Messages have no parameter `{name}`"
             self.report.unknown(Code.UNKNOWN_KEY, path, what, name, _PARAMS, key=key, hint=hint)
+
+    def _check_value(self, section: str, name: str, value: Any, path: Path) -> None:
+        """What the API would refuse, every request would be refused for."""
+        body = msgspec.json.encode({"model": "m", "messages": [], name: value})
+        try:
+            decode_request(body)
+        except InvalidRequest as refused:
+            self.report.error(Code.WRONG_VALUE, path, refused.message)
+            return
+        least, most = _LIMITS.get(name, (None, None))
+        if least is not None and value < least:
+            self.report.error(Code.WRONG_VALUE, path, f"`{name}` is at least {least}")
+        elif most is not None and value > most and section != "cap":
+            self.report.error(Code.WRONG_VALUE, path, f"`{name}` is at most {most}")
+
+    def _check_times(self, table: TimeoutsTable | None, path: Path) -> None:
+        for name, duration in asdict(table).items() if table else ():
+            self._limit(duration, (*path, name))
+
+    def _limit(self, written: str | None, path: Path) -> None:
+        if written is not None and not seconds(written):
+            message = f"`{path[-1]}`: no time at all lets nothing through; leave it out for the usual"
+            self.report.error(Code.WRONG_VALUE, path, message)
 
     # --- the version
 

@@ -112,7 +112,10 @@ class BlockWriter:
                     raise InvalidRequest("capability_rejected: document_block")
                 if block.context:
                     yield TextPart(_document_text(block, ""))
-                yield FilePart(FileData(block.title or "document.pdf", f"data:{media_type};base64,{data}"))
+                name = block.title or "document"
+                if media_type == "application/pdf" and not name.lower().endswith(".pdf"):
+                    name += ".pdf"  # OpenAI goes by the name's ending
+                yield FilePart(FileData(name, f"data:{media_type};base64,{data}"))
             case Base64Source(data=data):
                 yield TextPart(_document_text(block, _decoded(data, at)))
             case TextSource(data=data):

@@ -34,13 +34,15 @@ _WITHOUT_EFFECT = frozenset({"inference_geo", "diagnostics"})
 _REFUSED_FIELDS = ("mcp_servers", "container", "thread")
 
 
-def check(request: MessagesRequest, version: str, betas: frozenset[str]) -> None:
+def check(
+    request: MessagesRequest, version: str, betas: frozenset[str], by_rule: frozenset[str] = frozenset()
+) -> None:
     """Refuses what the Messages API itself would refuse, in its words."""
     if not request.messages:
         raise InvalidRequest("messages: at least one message is required")
     if request.max_tokens is None:
         raise InvalidRequest("max_tokens: Field required")
-    _check_sampling(request, version)
+    _check_sampling(request, version, by_rule)
     for sequence in request.stop_sequences or ():
         if not sequence.strip():
             raise InvalidRequest("stop_sequences: each stop sequence must contain non-whitespace")
@@ -53,12 +55,12 @@ def check(request: MessagesRequest, version: str, betas: frozenset[str]) -> None
         raise InvalidRequest("output_config.format.type: Input should be 'json_schema'")
 
 
-def _check_sampling(request: MessagesRequest, version: str) -> None:
+def _check_sampling(request: MessagesRequest, version: str, by_rule: frozenset[str]) -> None:
     for name, most in (("temperature", 1), ("top_p", 1), ("top_k", None)):
         value = getattr(request, name)
         if value is None:
             continue
-        if version not in FIRST_VERSIONS:
+        if version not in FIRST_VERSIONS and name not in by_rule:
             raise InvalidRequest(f"{name}: Extra inputs are not permitted")
         if value < 0:
             raise InvalidRequest(f"{name}: Input should be greater than or equal to 0")

@@ -25,6 +25,8 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     fields: tuple[str, ...] = ()
     """The names of the body's top-level fields (`field_names`), to warn of unknown ones."""
+    by_rule: frozenset[str] = frozenset()
+    """The fields that a rule has put there: the client's version of the API has no say in them."""
 
 
 class Translated(Struct, frozen=True, kw_only=True):
@@ -54,7 +56,7 @@ def translate(request: MessagesRequest, dialect: Dialect, context: RequestContex
 
 
 def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
-    params.check(request, context.version, context.betas)
+    params.check(request, context.version, context.betas, context.by_rule)
     is_cache_warmup(request)
     warnings: dict[str, None] = {}  # each once, in order
 
@@ -145,5 +147,6 @@ def _with_instruction(
 ) -> str | tuple[Text, ...] | None:
     if not instruction:
         return system
-    before = (Text(system),) if isinstance(system, str) else system or ()
-    return (*before, Text(instruction))
+    if isinstance(system, str):  # as a block it would go whole, if it begins with the attribution
+        return f"{system}\n\n{instruction}"
+    return (*(system or ()), Text(instruction))

@@ -34,6 +34,10 @@ _SCHEMA_IN = frozenset(
 _SCHEMAS_IN_LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _COMBINED = ("allOf", "anyOf", "oneOf")
+_NEVER_AT_ROOT = ("enum", "not")
+"""OpenAI refuses them there, beside those that are combined; without them more is allowed."""
+_NEVER_NULL = _SCHEMA_IN | _SCHEMAS_IN_LIST | _SCHEMAS_BY_NAME | {"type", "description"}
+"""Some generators write `null` for what is not there. (`required` becomes empty, see below.)"""
 
 _DROPPED: Mapping[SchemaRules, frozenset[str]] = {
     "openai": frozenset({"$schema"}),
@@ -126,6 +130,8 @@ class _Cleaner:
 
     def root(self) -> Schema:
         root = self._node(self._flattened())
+        for keyword in _NEVER_AT_ROOT:
+            root.pop(keyword, None)
         if root.get("type") != "object":
             root["type"] = "object"
         if not isinstance(root.get("properties"), dict):
@@ -184,7 +190,7 @@ class _Cleaner:
             return self._inlined(schema)
         cleaned: Schema = {}
         for key, value in schema.items():
-            if key in self._dropped:
+            if key in self._dropped or (value is None and key in _NEVER_NULL):
                 continue
             if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
                 cleaned[key] = {name: self._any(child) for name, child in value.items()}

@@ -63,7 +63,6 @@ class ToolNames:
             self._folded = _unambiguous(self._declared)
         return self._folded.get(bare.casefold(), bare if bare else name)
 
-
     def declares(self, name: str) -> bool:
         """Whether `name`, as a model wrote it, means a tool that the client can run."""
         return self.restore(name) in self._declared.values()

@@ -45,10 +45,15 @@ def text_pipeline(
         filters.append(ThinkTags())
     if transforms.text_tool_calls:
         filters.append(TextToolCalls(is_tool))
-    if newlines := _NEWLINES[transforms.newlines]:
-        filters.append(newlines())
-    if stop_strings := tuple(filter(None, stop_strings)):
-        filters.append(StopStrings(stop_strings))
+    stops = [StopStrings(wanted)] if (wanted := tuple(filter(None, stop_strings))) else []
+    # A client's stop string has real line breaks in it: it is looked for where the text has them.
+    match transforms.newlines:
+        case "unescape":
+            filters += [UnescapeNewlines(), *stops]
+        case "escape":
+            filters += [*stops, EscapeNewlines()]
+        case _:
+            filters += stops
     return Pipeline(filters) if filters else None
 
 

@@ -3,6 +3,7 @@ commits: after it a failure is an `error` event, never a silent switch and never
 request")."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -17,6 +18,8 @@ from routeproxy.upstream.clock import Clock
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.local import refusal
+
+log = logging.getLogger(__name__)
 
 OF_THE_KEY: frozenset[Kind] = frozenset({"auth", "rate_limit"})
 """Failures that another key may not have."""
@@ -57,6 +60,8 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
             return
         except UpstreamFailure as failure:
             failure.hide(keys.of(target.provider))
+            words = "" if failure.quotes else f": {failure.message}"
+            log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
                 yield Part(frame(error_event(failure.type, failure.message, exchange.shown_id)), True)

@@ -1,6 +1,7 @@
 """Back ends that speak chat completions: the request translated on the way out, the chunks on the way back.
 How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from routeproxy.translate.transforms import Transforms
 from routeproxy.upstream.failures import UpstreamFailure, from_error_type
 from routeproxy.upstream.local import message_id, message_part, own_message, rough_tokens, tool_use_id
 from routeproxy.upstream.params import edits
+
+log = logging.getLogger(__name__)
 
 INCAPABLE = "capability_rejected:"
 """How a refusal begins that is this back end's, and not the client's mistake (wire.md §2.8)."""
@@ -95,6 +98,8 @@ async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Cal
         if events and isinstance(events[-1], Error | MessageStop):
             return
     yield _part(translator.finish(), call.exchange)
+    for warning in translator.warnings:
+        log.info("%s: %s", call.exchange.request_id, warning)
 
 
 async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:

@@ -94,7 +94,7 @@ QUIRKS: tuple[Quirk, ...] = (
         ("ollama",),
         ANY,
         {
-            "efforts": ("none", "low", "medium", "high"),
+            "efforts": (),
             "files": False,
             "parallel_tool_calls": False,
             "stop_limit": None,
@@ -102,7 +102,14 @@ QUIRKS: tuple[Quirk, ...] = (
             "top_k": True,
             "user": False,
         },
-        "docs.ollama.com/api/chat: think, options.stop, options.top_k; LiteLLM ollama_chat drops tool_choice",
+        "docs.ollama.com/api/chat: options.stop, options.top_k; `think` is a 400 for a model that cannot, "
+        "and the others think unasked; LiteLLM ollama_chat drops tool_choice",
+    ),
+    Quirk(
+        ("ollama",),
+        r"^(deepseek-(r1|v3\.\d)|gpt-oss|magistral|qwen3(?!\.)(?!.*(coder|embed|instruct|next|vl)))",
+        {"efforts": ("none", "low", "medium", "high")},
+        "docs.ollama.com/capabilities/thinking: those that take `think`",
     ),
     Quirk(
         (
@@ -144,8 +151,8 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         ("groq", "cerebras"),
         ANY,
-        {"takes_reasoning": False},
-        "console.groq.com/docs/openai: unsupported message fields are 400",
+        {"efforts": (), "takes_reasoning": False},
+        "console.groq.com/docs/openai: unsupported message fields are 400, as is reasoning_effort for most",
     ),
     Quirk(
         ("deepseek",),
@@ -160,7 +167,25 @@ QUIRKS: tuple[Quirk, ...] = (
         {"efforts": (), "stop_limit": 0},
         "docs.x.ai/docs/guides/reasoning: stop and reasoning_effort are refused",
     ),
+    Quirk(("xai",), r"^grok-[23]", {"efforts": ()}, "the same: these do not reason"),
+    Quirk(("xai",), r"^grok-3-mini", {"efforts": ("low", "high"), "stop_limit": 0}, "the same, but for mini"),
+    Quirk(GOOGLE, r"^(gemma|learnlm)", {"efforts": ()}, "ai.google.dev: asking them to think is a 400"),
     # --- by model, wherever it is served
+    Quirk(
+        (),
+        r"^(gpt-3|gpt-4-(0|1106-preview|32k|turbo-preview)|o1-(mini|preview)|o3-mini|gpt-oss)",
+        {"vision": False},
+        "platform.openai.com/docs/models: text in, text out",
+    ),
+    Quirk(("openai",), r"^gpt-4$", {"vision": False}, "the same; elsewhere it names any deployment"),
+    Quirk(
+        (),
+        r"^(deepseek-(chat|reasoner|coder|r1|v2|v3)|kimi-k2(?![.\d])|glm-4\.[567](?!v)"
+        r"|codestral|codellama|mixtral|qwq|qwen\d?(\.\d)?-?coder"
+        r"|(meta-)?llama-?v?[23](?!\d)(?![.p-][24])(?!.*(vision|-vl)))",
+        {"vision": False},
+        "their model cards: text in, text out",
+    ),
     Quirk((), r"^(gpt-3|gpt-4|chatgpt-)", {"efforts": ()}, "these do not reason: reasoning_effort is 400"),
     Quirk(
         (),
@@ -211,6 +236,13 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk((), r"^gpt-oss", {"efforts": ("low", "medium", "high")}, "the model card of gpt-oss"),
     Quirk(
         (),
+        r"^(gpt-3\.5|o1-(mini|preview)|o3-mini|gpt-oss|deepseek-(chat|reasoner|coder|r1|v[23])|codestral|mixtral"
+        r"|qwen3-coder|(meta-)?llama-?3\.?[13][-.:])",
+        {"vision": False},
+        'their model cards: text only; `supports = ["vision"]` where a card is out of date',
+    ),
+    Quirk(
+        (),
         r"deepseek|kimi|moonshot",
         {"replays_reasoning": True},
         "api-docs.deepseek.com/guides/thinking_mode, platform.moonshot.ai: required beside tool_calls",
@@ -251,4 +283,3 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         if (value := getattr(provider, name)) is not None
     }
     return Dialect(**changes)
-

@@ -6,12 +6,13 @@ table of the file that imports that transport. Messages are for clients: no key,
 """
 
 import email.utils
+import functools
 import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, ParamSpec
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -117,6 +118,9 @@ class Relay(Struct, frozen=True):
         return replace(self, headers=(*others, ("retry-after", _whole_seconds(seconds))))
 
 
+Asked = ParamSpec("Asked")
+
+
 class UpstreamFailure(ApiError):
     """A back end did not answer as asked. `kind` is what rules name; the rest is what the client gets if
     nobody else answers."""
@@ -145,6 +149,8 @@ class UpstreamFailure(ApiError):
         """What the back end asked for, in seconds."""
         self.retryable = kind in TRANSIENT and should_retry is not False
         self.relay = relay
+        self.quotes = False
+        """The words are the back end's: for the client, not for a log, since they may quote the prompt."""
 
     def tell_to_wait(self, seconds: float) -> None:
         """The client hears of this wait instead of the one that the back end named."""
@@ -197,6 +203,17 @@ def from_response(
     return from_error(status, message, provider=provider, model=model, headers=headers, code=_code(error))
 
 
+def _quoting(meaning: Callable[Asked, UpstreamFailure]) -> Callable[Asked, UpstreamFailure]:
+    @functools.wraps(meaning)
+    def quoted(*args: Asked.args, **named: Asked.kwargs) -> UpstreamFailure:
+        failure = meaning(*args, **named)
+        failure.quotes = failure.kind != "auth"  # those words are ours
+        return failure
+
+    return quoted
+
+
+@_quoting
 def from_error(
     status: int,
     message: str,
@@ -236,6 +253,7 @@ def from_error(
     return UpstreamFailure(kind, message, status=answer, retry_after=wait, should_retry=again)
 
 
+@_quoting
 def from_error_type(type: str, message: str) -> UpstreamFailure:
     """The failure that an error event stands for, while nothing of its stream has been relayed."""
     message = clean(message)

@@ -232,11 +232,11 @@ def test_settings_of_a_target_go_over_the_rules_and_those_over_the_providers() -
         """
         targets = {
             target = "small",
-            params.set.top_p = 3,
+            params.set.top_p = 0.3,
             params.cap.max_tokens = 900,
             transforms.thinking = "drop",
         }
-        params.set = { top_p = 2, top_k = 2 }
+        params.set = { top_p = 0.2, top_k = 2 }
         params.cap.max_tokens = 1000
         params.extra_body.a = { y = 2, z = 2 }
         transforms = { thinking = "text", newlines = "escape" }
@@ -252,12 +252,12 @@ def test_settings_of_a_target_go_over_the_rules_and_those_over_the_providers() -
         transforms = { think_tags = true, newlines = "unescape" }
         timeouts = { idle = "5s", connect = "5s" }
         [aliases]
-        small = { target = "openai/x", params = { drop = ["top_k"], set = { top_p = 9 } } }
+        small = { target = "openai/x", params = { drop = ["top_k"], set = { top_p = 0.9 } } }
         """,
     ).targets
     assert target.params == Params(
         default={"speed": "fast"},
-        set={"top_p": 3, "top_k": 2, "temperature": 1},
+        set={"top_p": 0.3, "top_k": 2, "temperature": 1},
         cap={"max_tokens": 500},
         drop=frozenset({"thinking", "top_k"}),
         extra_body={"a": {"x": 1, "y": 2, "z": 2}},

@@ -111,6 +111,49 @@ def test_what_is_known(type: str, model: str, known: dict[str, Any]) -> None:
     assert {name: getattr(found, name) for name in known} == known
 
 
+BLIND = (
+    "gpt-3.5-turbo gpt-4-0613 gpt-4-1106-preview o1-mini o3-mini gpt-oss-20b deepseek-chat DeepSeek-V3.2 deepseek-r1:14b "
+    "moonshotai/Kimi-K2-Instruct kimi-k2-thinking glm-4.6 glm-4.5-air codellama mixtral-8x7b qwen2.5-coder:32b "
+    "qwen3-coder llama2:13b llama3:8b llama3.1:70b llama3.3:70b meta-llama/Meta-Llama-3.1-8B-Instruct "
+    "llama-3.3-70b-versatile accounts/fireworks/models/llama-v3p1-405b-instruct"
+).split()
+SEEING = (
+    "gpt-4 gpt-4-turbo gpt-4-vision-preview gpt-4o gpt-4.1 gpt-5 o1 o3 o4-mini gemini-2.5-pro kimi-k2.5 glm-4.5v glm-4.6v-flash "
+    "llama3.2-vision:11b meta-llama/Llama-3.2-90B-Vision-Instruct llama-v3p2-11b llama-4-maverick llama4:scout "
+    "qwen2.5vl:7b qwen3-vl pixtral-12b mistral-small gemma3:27b llama-3.1-nemotron-nano-vl-8b-v1 corp/large-3"
+).split()
+
+
+@pytest.mark.parametrize(("models", "vision"), [(BLIND, False), (SEEING, True)], ids=["blind", "seeing"])
+def test_b23_only_a_model_that_is_known_to_be_blind_gets_no_images(models: list[str], vision: bool) -> None:
+    assert [model for model in models if dialect("openai_compatible", model).vision is not vision] == []
+    assert dialect("openai_compatible", "gpt-3.5-turbo", supports=frozenset({"vision"})).vision
+
+
+EFFORTLESS = [
+    ("ollama", "llama3.3:70b"),
+    ("ollama", "qwen2.5-coder:32b"),
+    ("ollama", "qwen3-coder:30b"),
+    ("ollama", "qwen3:30b-a3b-instruct"),
+    ("groq", "llama-3.3-70b-versatile"),
+    ("xai", "grok-3"),
+    ("xai", "grok-4"),
+    ("gemini", "gemma-3-27b-it"),
+]
+THINKING = {
+    ("ollama", "qwen3:1.7b"): ("none", "low", "medium", "high"),
+    ("ollama", "deepseek-r1:14b"): ("none", "low", "medium", "high"),
+    ("ollama", "gpt-oss:20b"): ("low", "medium", "high"),
+    ("groq", "openai/gpt-oss-120b"): ("low", "medium", "high"),
+    ("xai", "grok-3-mini"): ("low", "high"),
+}
+
+
+def test_c22_where_an_effort_is_an_error_none_is_sent() -> None:
+    assert [one for one in EFFORTLESS if dialect(*one).efforts] == []
+    assert {one: dialect(*one).efforts for one in THINKING} == THINKING
+
+
 def test_what_the_provider_says_counts_most() -> None:
     found = dialect(
         "openai", "gpt-4.1", supports=frozenset({"top_k"}), mid_system="user", without_vision="refuse"
