@@ -184,7 +184,7 @@ QUIRKS: tuple[Quirk, ...] = (
         r"|codestral|codellama|mixtral|qwq|qwen\d?(\.\d)?-?coder"
         r"|(meta-)?llama-?v?[23](?!\d)(?![.p-][24])(?!.*(vision|-vl)))",
         {"vision": False},
-        "their model cards: text in, text out",
+        'their model cards: text in, text out; `supports = ["vision"]` where a card is out of date',
     ),
     Quirk((), r"^(gpt-3|gpt-4|chatgpt-)", {"efforts": ()}, "these do not reason: reasoning_effort is 400"),
     Quirk(
@@ -234,13 +234,6 @@ QUIRKS: tuple[Quirk, ...] = (
         "the chat variants do not reason",
     ),
     Quirk((), r"^gpt-oss", {"efforts": ("low", "medium", "high")}, "the model card of gpt-oss"),
-    Quirk(
-        (),
-        r"^(gpt-3\.5|o1-(mini|preview)|o3-mini|gpt-oss|deepseek-(chat|reasoner|coder|r1|v[23])|codestral|mixtral"
-        r"|qwen3-coder|(meta-)?llama-?3\.?[13][-.:])",
-        {"vision": False},
-        'their model cards: text only; `supports = ["vision"]` where a card is out of date',
-    ),
     Quirk(
         (),
         r"deepseek|kimi|moonshot",

@@ -76,7 +76,7 @@ class LiteLLM:
     async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
         litellm = await self.load()
         asked = _arguments(litellm, chat, call)
-        wire = Wire(self._client, call, manner_of(call.target.provider), asked.body)
+        wire = Wire(self._client, call, manner_of(call.target.provider), asked.body, stream=bool(chat.stream))
         current.set(wire)
         try:
             try:

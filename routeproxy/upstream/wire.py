@@ -71,11 +71,15 @@ client on to the end."""
 class Wire:
     """The requests of one call. `let_go` closes whatever is still open of them."""
 
-    def __init__(self, client: Client, call: Call, manner: Manner, body: bytes | None) -> None:
+    def __init__(
+        self, client: Client, call: Call, manner: Manner, body: bytes | None, *, stream: bool
+    ) -> None:
+        """`stream`: whether the answer was asked for as one."""
         self._client = client
         self._call = call
         self._manner = manner
         self._body = body
+        self._stream = stream
         self._answers = AsyncExitStack()
         self.failure: UpstreamFailure | None = None
         """What went wrong with the last request, if anything did."""
@@ -108,9 +112,9 @@ class Wire:
             raise self.broken(error, httpx.TransportError) from error
         if request.url.path.endswith("/chat/completions"):
             streams = answer.content_type == "text/event-stream"
-            if streams and not self._call.exchange.stream:
+            if streams and not self._stream:
                 return await self._added_up(answer, request)
-            if self._call.exchange.stream and answer.content_type == "application/json":
+            if self._stream and answer.content_type == "application/json":
                 return await self._played(answer, request)
         return httpx.Response(
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request

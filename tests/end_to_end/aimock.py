@@ -1,5 +1,5 @@
-"""aimock, somebody else's idea of how the providers answer, as a process on loopback. What it says is its own;
-a test gives it the words."""
+"""aimock, somebody else's idea of how the providers answer, as a process on loopback. The formats are its
+own, the words a test's."""
 
 import json
 import os
@@ -22,16 +22,22 @@ class Aimock:
         self.url = url
 
     def forget(self) -> None:
-        httpx.post(f"{self.url}/__aimock/reset/journal", timeout=5).raise_for_status()
+        httpx.post(f"{self.url}/__aimock/reset/journal", timeout=5, verify=False).raise_for_status()
 
     @property
     def asked(self) -> list[dict[str, Any]]:
         """The requests since `forget`, whatever format they came in, as chat completions."""
-        return [entry["body"] for entry in httpx.get(f"{self.url}/__aimock/journal", timeout=5).json()]
+        return [entry["body"] for entry in self._journal()]
 
     @property
     def paths(self) -> list[str]:
-        return [entry["path"] for entry in httpx.get(f"{self.url}/__aimock/journal", timeout=5).json()]
+        return [entry["path"] for entry in self._journal()]
+
+    def _journal(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = httpx.get(
+            f"{self.url}/__aimock/journal", timeout=5, verify=False
+        ).json()
+        return entries
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 from tests.backend import BackEnd, json_answer
 
@@ -89,7 +87,3 @@ def signed_in(folder: Path) -> Iterator[Path]:
         }
         path.write_text(json.dumps(account))
         yield path
-
-
-def each(names: Iterable[str]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("kind", list(names))

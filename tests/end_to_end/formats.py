@@ -1,5 +1,5 @@
-"""The formats in which back ends are asked and answer: each says the same turn in its own words, and reads what
-it was asked into the same few things."""
+"""The formats of the back ends: each says the same turn in its own words, and reads what it was asked into
+the same few things."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -458,7 +458,7 @@ def answering(kind: str) -> Callable[[Received], Script]:
     def answer(received: Received) -> Script:
         body = received.json
         stream = bool(body.get("stream")) or "streamGenerateContent" in received.path
-        if any(INPUT == input for _, input in format.read(body).calls):
+        if any(input == INPUT for _, input in format.read(body).calls):
             return format.last(stream)
         return format.streamed if stream else format.whole
 

@@ -111,17 +111,59 @@ def test_what_is_known(type: str, model: str, known: dict[str, Any]) -> None:
     assert {name: getattr(found, name) for name in known} == known
 
 
-BLIND = (
-    "gpt-3.5-turbo gpt-4-0613 gpt-4-1106-preview o1-mini o3-mini gpt-oss-20b deepseek-chat DeepSeek-V3.2 deepseek-r1:14b "
-    "moonshotai/Kimi-K2-Instruct kimi-k2-thinking glm-4.6 glm-4.5-air codellama mixtral-8x7b qwen2.5-coder:32b "
-    "qwen3-coder llama2:13b llama3:8b llama3.1:70b llama3.3:70b meta-llama/Meta-Llama-3.1-8B-Instruct "
-    "llama-3.3-70b-versatile accounts/fireworks/models/llama-v3p1-405b-instruct"
-).split()
-SEEING = (
-    "gpt-4 gpt-4-turbo gpt-4-vision-preview gpt-4o gpt-4.1 gpt-5 o1 o3 o4-mini gemini-2.5-pro kimi-k2.5 glm-4.5v glm-4.6v-flash "
-    "llama3.2-vision:11b meta-llama/Llama-3.2-90B-Vision-Instruct llama-v3p2-11b llama-4-maverick llama4:scout "
-    "qwen2.5vl:7b qwen3-vl pixtral-12b mistral-small gemma3:27b llama-3.1-nemotron-nano-vl-8b-v1 corp/large-3"
-).split()
+BLIND = [
+    "gpt-3.5-turbo",
+    "gpt-4-0613",
+    "gpt-4-1106-preview",
+    "o1-mini",
+    "o3-mini",
+    "gpt-oss-20b",
+    "deepseek-chat",
+    "DeepSeek-V3.2",
+    "deepseek-r1:14b",
+    "moonshotai/Kimi-K2-Instruct",
+    "kimi-k2-thinking",
+    "glm-4.6",
+    "glm-4.5-air",
+    "codellama",
+    "mixtral-8x7b",
+    "qwen2.5-coder:32b",
+    "qwen3-coder",
+    "llama2:13b",
+    "llama3:8b",
+    "llama3.1:70b",
+    "llama3.3:70b",
+    "meta-llama/Meta-Llama-3.1-8B-Instruct",
+    "llama-3.3-70b-versatile",
+    "accounts/fireworks/models/llama-v3p1-405b-instruct",
+]
+SEEING = [
+    "gpt-4",
+    "gpt-4-turbo",
+    "gpt-4-vision-preview",
+    "gpt-4o",
+    "gpt-4.1",
+    "gpt-5",
+    "o1",
+    "o3",
+    "o4-mini",
+    "gemini-2.5-pro",
+    "kimi-k2.5",
+    "glm-4.5v",
+    "glm-4.6v-flash",
+    "llama3.2-vision:11b",
+    "meta-llama/Llama-3.2-90B-Vision-Instruct",
+    "llama-v3p2-11b",
+    "llama-4-maverick",
+    "llama4:scout",
+    "qwen2.5vl:7b",
+    "qwen3-vl",
+    "pixtral-12b",
+    "mistral-small",
+    "gemma3:27b",
+    "llama-3.1-nemotron-nano-vl-8b-v1",
+    "corp/large-3",
+]
 
 
 @pytest.mark.parametrize(("models", "vision"), [(BLIND, False), (SEEING, True)], ids=["blind", "seeing"])
