@@ -1,4 +1,5 @@
-"""One process or several: uvicorn's server, told to stop without cutting anybody off, and the parent of workers."""
+"""One process or several: uvicorn's server, told to stop without cutting anybody off, and the parent of
+workers."""
 
 import errno
 import logging

@@ -1,7 +1,8 @@
 """What happens to one request, from its bytes to its last event. Read this first.
 
-Forward only: read, decide, then try the decision's targets until one answers. Translation happens inside an attempt, and only for a
-target that does not speak Messages; see `upstream/chat.py` and `upstream/messages_api.py` for the two ways to get an answer.
+Forward only: read, decide, then try the decision's targets until one answers. Translation happens inside an
+attempt, and only for a target that does not speak Messages; see `upstream/chat.py` and
+`upstream/messages_api.py` for the two ways to get an answer.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
 
 LARGE_BODY = 16_384
-"""Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for milliseconds."""
+"""Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
+milliseconds."""
 
 
 class Rules(Protocol):

@@ -14,8 +14,8 @@ from routeproxy.policy.problems import RulesRefused
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
-"""Seconds. The system tells of most changes at once, but not of those on network and Docker mounts, in folders
-that come and go, or at the far end of a symlink."""
+"""Seconds. The system tells of most changes at once, but not of those on network and Docker mounts, in
+folders that come and go, or at the far end of a symlink."""
 SETTLE = 0.1
 """Seconds that a file must stay as it is before it is read: an editor may still be writing."""
 

@@ -20,7 +20,8 @@ def translate_reply(
     transforms: Transforms = UNTOUCHED,
     count: Callable[[str], int] = rough_count,
 ) -> Message | Error:
-    """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but stream."""
+    """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but
+    stream."""
     translator = StreamTranslator(
         context,
         message_id=message_id,

@@ -182,6 +182,12 @@ def credentials_refused(provider: str) -> UpstreamFailure:
     )
 
 
+def not_a_completion(provider: str) -> UpstreamFailure:
+    return UpstreamFailure(
+        "connection", f"the back end {provider} answered with something that is not a completion"
+    )
+
+
 def key_missing(provider: str, where: str) -> UpstreamFailure:
     return UpstreamFailure(
         "auth", f"the key of provider {provider} is not set: {where} is empty", should_retry=False
@@ -323,7 +329,7 @@ _SECRETS = re.compile(
     r"(?i)\b((?:sk|xai|pplx|hf|r8|fw|csk|tgp_v\d|nvapi|gsk)[-_][\w-]{10,}|AIza[\w-]{20,}|AKIA\w{12,})"
     r"|((?:bearer|api[-_ ]?key[\"']?\s*[=:]|[?&]key=)\s*[\"']?)([\w.~+/=-]{6,})"
 )
-_PREFIX = re.compile(r"^(?:litellm\.)?(?:[\w.]*(?:Error|Exception)\s*[:-]\s*)+")
+_PREFIX = re.compile(r"^(?:litellm\.)?(?:(?:\w+Exception\s+)?[\w.]*(?:Error|Exception)\s*[:-]\s*)+")
 
 
 def clean(message: str) -> str:

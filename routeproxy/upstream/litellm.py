@@ -29,7 +29,7 @@ from routeproxy.upstream.chain import needed_key
 from routeproxy.upstream.chunks import chunk_of, reworded, usage_of
 from routeproxy.upstream.dialects import Limits, dialect_of
 from routeproxy.upstream.exceptions import failure_of
-from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http import Client
 from routeproxy.upstream.providers import manner_of
 from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
@@ -245,6 +245,10 @@ def _failure(error: BaseException, wire: Wire, call: Call, *, in_stream: bool = 
     # What the wire saw is what happened; LiteLLM's exception is what it made of that.
     if isinstance(error, UpstreamFailure):
         return error
+    if wire.failure is None and wire.answered and not in_stream and not getattr(error, "body", None):
+        # Neither the client's mistake nor LiteLLM's, whatever it says: the answer was there and could not be
+        # read.
+        return not_a_completion(call.target.provider.name)
     return wire.failure or failure_of(
         error, provider=call.target.provider.name, model=call.target.model, in_stream=in_stream
     )

@@ -18,7 +18,7 @@ import msgspec
 from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
-from routeproxy.upstream.failures import UpstreamFailure, from_response
+from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion
 from routeproxy.upstream.http import Client, failure_of
 from routeproxy.upstream.params import merged
 from routeproxy.upstream.providers import NO_KEY, Manner
@@ -85,6 +85,8 @@ class Wire:
         """What went wrong with the last request, if anything did."""
         self.finish_reason: str | None = None
         """As the back end wrote it: LiteLLM rewrites those that it does not know."""
+        self.answered = False
+        """The last request got an answer that was no error."""
         self.chunks: tuple[Chunk, ...] = ()
         """The answer, where the back end streamed it unasked."""
 
@@ -93,6 +95,7 @@ class Wire:
         if request.method != "POST":
             raise self._refused(f"{request.method} {request.url.path} is not sent for a chat")
         self.failure = self.finish_reason = None
+        self.answered = False
         body = await request.aread()
         try:
             answer = await self._answers.enter_async_context(
@@ -107,6 +110,7 @@ class Wire:
             self._answers.callback(answer.close)
             if not 200 <= answer.status < 300:
                 return await self._failed(answer, request)
+            self.answered = True
         except (aiohttp.ClientError, OSError) as error:
             # Not a ConnectError: LiteLLM would try that one again by itself.
             raise self.broken(error, httpx.TransportError) from error
@@ -130,6 +134,11 @@ class Wire:
     async def _played(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
         """A whole completion where a stream was asked for: a stream of one chunk."""
         body = b" ".join((await self._whole(answer)).splitlines())
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except msgspec.DecodeError:
+            self.failure = not_a_completion(self._call.target.provider.name)
+            raise httpx.RemoteProtocolError(self.failure.message) from None
         return httpx.Response(
             200,
             headers={"content-type": "text/event-stream"},
@@ -241,19 +250,36 @@ def _chunk_in(data: bytes) -> Chunk | None:
         return None  # `[DONE]`, for one
 
 
+# JSON allows these as they are, and LiteLLM takes them for ends of lines: it drops them, or the whole chunk.
+_LINE_ENDS = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
+_BEGUN = (b"\xe2\x80", b"\xe2", b"\xc2")
+_BINARY = "application/vnd.amazon.eventstream"
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
+
+
 class _Body(httpx.AsyncByteStream):
     def __init__(self, wire: Wire, answer: aiohttp.ClientResponse) -> None:
         self._wire = wire
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        before = b""
+        before = held = b""
+        text = self._answer.content_type != _BINARY
         try:
             async for data in self._answer.content.iter_any():
                 for reason in _FINISH_REASON.findall(before + data):
                     self._wire.finish_reason = reason.decode() or self._wire.finish_reason or "stop"
                 before = data[-_LONGEST_FINISH_REASON:]
+                if text:
+                    data = held + data
+                    held = next((begun for begun in _BEGUN if data.endswith(begun)), b"")
+                    data = _LINE_ENDS.sub(_escaped, data[: len(data) - len(held)])
                 yield data
+            if held:
+                yield held
         except (aiohttp.ClientError, OSError) as error:
             raise self._wire.broken(error, httpx.ReadError) from error
 

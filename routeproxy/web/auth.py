@@ -20,7 +20,8 @@ class Door:
         self._wanted = _digest(token) if token else None
 
     def enter(self, headers: Headers, *, require_key: bool) -> Headers:
-        """The headers without our own key, which is nobody else's business: a provider may be handed the other.
+        """The headers without our own key, which is nobody else's business: a provider may be handed the
+        other.
 
         Raises 401 (never 403: Claude Code then shows its login screen) unless one of the keys shown is right.
         """

@@ -97,12 +97,8 @@ def but(*names: str) -> list[str]:
     return [name for name in ALL if name not in names]
 
 
-def each(names: Sequence[str], *, failing: Sequence[str] = (), why: str = "") -> Any:
-    """Every kind of `names`; those of `failing` are known not to pass."""
-    mark = pytest.mark.xfail(reason=why)
-    return pytest.mark.parametrize(
-        "kind", [pytest.param(name, marks=mark) if name in failing else name for name in names]
-    )
+def each(names: Sequence[str]) -> Any:
+    return pytest.mark.parametrize("kind", names)
 
 
 both_ways = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -156,11 +152,7 @@ def test_a_text_comes_through(proxy: Running, kind: str, stream: bool) -> None:
         assert (message.usage.input_tokens, message.usage.output_tokens) == (12, 7)
 
 
-@each(
-    ALL,
-    failing=(*GOOGLE, "ollama"),
-    why="LiteLLM reads these streams by httpx's `aiter_lines`, for which U+2028 ends a line too",
-)
+@each(ALL)
 def test_what_looks_like_the_end_of_a_line_is_text(proxy: Running, kind: str) -> None:
     expected = ["text one\u2028two\u2029three\u0085four", "end_turn"]
     assert conversation(proxy, kind, "Lines", stream=True) == expected
@@ -319,15 +311,12 @@ def test_a_back_end_that_vanishes_is_a_502(proxy: Running, kind: str, stream: bo
     assert message == f"the back end {kind} closed the connection without an answer"
 
 
-UNREADABLE = "a 2xx that nobody can read becomes 500 in LiteLLM, or 400 for Gemini, Vertex and Bedrock"
-
-
-@each(ALL, failing=CHAT, why=UNREADABLE)
+@each(ALL)
 def test_garbage_instead_of_a_stream_is_a_502(proxy: Running, kind: str) -> None:
     assert failure(proxy, kind, "Garble", True)[:2] == (502, "api_error")
 
 
-@each(ALL, failing=but("ollama", "anthropic"), why=UNREADABLE)
+@each(ALL)
 def test_garbage_instead_of_an_answer_is_a_502(proxy: Running, kind: str) -> None:
     assert failure(proxy, kind, "Garble", False)[:2] == (502, "api_error")
 

@@ -1,4 +1,5 @@
-"""Two credentials in one request: the key that opens the proxy, and the client's own login for the back end."""
+"""Two credentials in one request: the key that opens the proxy, and the client's own login for the back
+end."""
 
 from collections.abc import Iterator
 
