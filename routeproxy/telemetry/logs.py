@@ -32,7 +32,7 @@ QUIET = (
     "asyncio",
     "boto3",
     "botocore",
-    "google.auth",
+    "google",
     "hpack",
     "httpcore",
     "httpx",
@@ -66,6 +66,7 @@ def quiet() -> None:
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)
         logger.handlers.clear()
+        logger.propagate = True  # Google's keeps its troubles to itself
 
 
 def _install(handlers: Iterable[logging.Handler]) -> None:

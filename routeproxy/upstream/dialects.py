@@ -45,7 +45,7 @@ QUIRKS: tuple[Quirk, ...] = (
             "prompt_cache_key": True,
             "takes_reasoning": False,
         },
-        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated, reasoning_content unknown",
+        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated, reasoning unknown",
     ),
     Quirk(
         GOOGLE,

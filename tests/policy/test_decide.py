@@ -344,7 +344,8 @@ def test_the_version_is_the_same_in_every_process() -> None:
 _PRINT_VERSION = """
 from pathlib import Path
 from routeproxy.policy.compile import compile_rules
-text = '[providers.vertex]\\ntype = "vertex_ai"\\nproject = "p"\\nlocation = "l"\\n[default]\\ntargets = "vertex/*"'
+text = '[providers.vertex]\\ntype = "vertex_ai"\\nproject = "p"\\nlocation = "l"\\n'
+text += '[default]\\ntargets = "vertex/*"'
 print(compile_rules(text, path=Path("rules.toml"), environ={}).version)
 """
 

@@ -266,7 +266,7 @@ def test_the_environment_wins_over_the_env_file(tmp_path: Path) -> None:
 
 def test_a_request_keeps_the_version_that_it_arrived_under(tmp_path: Path) -> None:
     frames = messages_stream("Hello")
-    with BackEnd(streamed(*frames[:4], pause(1.2), *frames[4:])) as slow:  # noqa: SIM117
+    with BackEnd(streamed(*frames[:4], pause(1.2), *frames[4:])) as slow:
         with running(through(slow.url), tmp_path) as proxy:
             answers = []
             asking = threading.Thread(target=lambda: answers.append(proxy.post(request(stream=True))))
