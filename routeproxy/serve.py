@@ -166,7 +166,8 @@ def in_force(policy: Policy, host: str, port: int, sources: Sources) -> list[str
     lines += [f"  provider   {_provider_line(provider, keys)}" for provider in policy.providers.values()]
     if not policy.providers:
         lines.append("  provider   none")
-    warnings = [str(problem) for problem in policy.warnings]
+    # A line each: `check` shows them whole.
+    warnings = [str(problem).partition("\n")[0] for problem in policy.warnings]
     if sources.token():
         lines.append("  clients    must show ANTHROPIC_AUTH_TOKEN")
     elif policy.server.require_key:
@@ -175,7 +176,7 @@ def in_force(policy: Policy, host: str, port: int, sources: Sources) -> list[str
         lines.append("  clients    need no key")
         if not _is_loopback(host):
             warnings.insert(0, f"anybody who can reach {host}:{port} may use it: set ANTHROPIC_AUTH_TOKEN")
-    return lines + ["  warning    " + warning.replace("\n", "\n             ") for warning in warnings]
+    return lines + [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]
 
 
 def _counted(number: int, thing: str) -> str:

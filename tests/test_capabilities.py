@@ -83,10 +83,13 @@ PAPER = {
 ORPHAN = {"type": "tool_result", "tool_use_id": "t", "content": "x"}
 CAPABILITY = 'fallback = { also = ["capability"] }'
 
+UPLOADED = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+
 INCAPABLE = [
     pytest.param(PICTURE, "image_block", id="a picture"),
     pytest.param(PAPER, "document_block", id="a file"),
 ]
+ALSO_INCAPABLE = [*INCAPABLE, pytest.param(UPLOADED, "", id="a file of the Files API")]
 
 
 @pytest.mark.parametrize(("block", "token"), INCAPABLE)
@@ -96,7 +99,7 @@ def test_it_is_refused_in_words_that_claude_code_knows(block: Any, token: str) -
     assert (refused.value.kind, refused.value.status) == ("capability", 400)
 
 
-@pytest.mark.parametrize(("block", "token"), INCAPABLE)
+@pytest.mark.parametrize(("block", "token"), ALSO_INCAPABLE)
 def test_the_next_target_gets_it_where_the_rule_says_so(block: Any, token: str) -> None:
     assert answered(CAPABILITY, block) == "echo"
 

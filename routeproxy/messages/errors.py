@@ -76,6 +76,10 @@ class InvalidRequest(ApiError):
         super().__init__(400, message, code=code, headers=headers)
 
 
+class Incapable(InvalidRequest):
+    """A sound request that this target cannot serve; another one may."""
+
+
 class Details(Struct, frozen=True):
     error_code: str
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from routeproxy.chat.request import FileData, FilePart, ImagePart, ImageUrl, Part, TextPart
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
     Base64Source,
     Block,
@@ -92,7 +92,7 @@ class BlockWriter:
     def _image(self, block: Image, at: str) -> Part:
         if not self._dialect.vision:
             if self._dialect.without_vision == "refuse":
-                raise InvalidRequest("capability_rejected: image_block")
+                raise Incapable("capability_rejected: image_block")
             self._warn("images were replaced by a placeholder: the model has no vision")
             return TextPart(NO_VISION)
         match block.source:
@@ -109,7 +109,7 @@ class BlockWriter:
         match block.source:
             case Base64Source(media_type=media_type, data=data) if not media_type.startswith("text/"):
                 if not self._dialect.files:
-                    raise InvalidRequest("capability_rejected: document_block")
+                    raise Incapable("capability_rejected: document_block")
                 if block.context:
                     yield TextPart(_document_text(block, ""))
                 name = block.title or "document"
@@ -149,7 +149,7 @@ class BlockWriter:
 
 
 def _no_files(at: str) -> InvalidRequest:
-    return InvalidRequest(f"{at}.source: files of the Files API are not supported by this model")
+    return Incapable(f"{at}.source: files of the Files API are not supported by this model")
 
 
 def _decoded(data: str, at: str) -> str:

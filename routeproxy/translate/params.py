@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from routeproxy.chat.request import JsonSchema, ResponseFormat
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import KNOWN_FIELDS, NULL, MessagesRequest, OutputFormat
 from routeproxy.translate.dialect import Dialect, Effort
 from routeproxy.translate.schemas import is_strict
@@ -49,7 +49,7 @@ def check(
     _check_thinking(request, betas)
     for name in _REFUSED_FIELDS:
         if bytes(getattr(request, name)) not in (b"null", b"[]", b"{}"):
-            raise InvalidRequest(f"{name} is not supported by this model")
+            raise Incapable(f"{name} is not supported by this model")
     wanted = output_format(request)
     if wanted is not None and wanted.type != "json_schema":
         raise InvalidRequest("output_config.format.type: Input should be 'json_schema'")

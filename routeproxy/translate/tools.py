@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import Tool, ToolChoice
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.dialect import Dialect
@@ -95,7 +95,7 @@ class Toolbox:
                 "At least one tool must have defer_loading=false. All tools cannot be deferred."
             )
         if tools and not dialect.tools:
-            raise InvalidRequest("tools are not supported by this model")
+            raise Incapable("tools are not supported by this model")
         self._withhold_server_tools()
 
     def _withhold_server_tools(self) -> None:
@@ -110,7 +110,7 @@ class Toolbox:
                 tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
                 raise InvalidRequest(f"tools.{self._tools.index(tool)}: {tag}")
             elif kind.startswith(_REFUSED) or nothing_else:
-                raise InvalidRequest(f"{kind} is not supported by this model")
+                raise Incapable(f"{kind} is not supported by this model")
             else:
                 self._warn(f"{kind} is not supported by this model and was left out")
         self._withheld = {tool.name: _kind(tool) for tool in server}
@@ -168,7 +168,7 @@ class Toolbox:
         if name is None:
             raise InvalidRequest("tool_choice.tool.name: Field required")
         if kind := self._withheld.get(name):
-            raise InvalidRequest(f"{kind} is not supported by this model")
+            raise Incapable(f"{kind} is not supported by this model")
         if name not in self._shown:
             raise InvalidRequest(f"Tool '{name}' not found in provided tools")
         self.expose(name)

@@ -22,7 +22,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
     Block,
     Compaction,
@@ -154,7 +154,7 @@ class Conversation:
         if not self._messages or self._messages[-1] is self._opening:
             raise InvalidRequest("messages: text content blocks must be non-empty")
         if isinstance(self._messages[-1], Assistant) and not self._dialect.prefill:
-            raise InvalidRequest(PREFILL)
+            raise Incapable(PREFILL)
         return tuple(self._messages)
 
     # --- user turns

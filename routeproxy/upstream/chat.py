@@ -10,7 +10,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
 from routeproxy.messages.edits import apply
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
 from routeproxy.messages.reply import Usage, encode
 from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
@@ -27,9 +27,6 @@ from routeproxy.upstream.local import message_id, message_part, own_message, rou
 from routeproxy.upstream.params import edits
 
 log = logging.getLogger(__name__)
-
-INCAPABLE = "capability_rejected:"
-"""How a refusal begins that is this back end's, and not the client's mistake (wire.md §2.8)."""
 
 
 class ChatBackEnd(Protocol):
@@ -55,10 +52,8 @@ class ThroughChat:
         request = decode_request(body)
         try:
             translated = translate(request, dialect, self._context(call, body))
-        except InvalidRequest as refused:
-            if refused.message.startswith(INCAPABLE):  # the request is sound: another target may be able to
-                raise UpstreamFailure("capability", refused.message) from refused
-            raise
+        except Incapable as refused:
+            raise UpstreamFailure("capability", refused.message) from refused
         exchange.warn(*translated.warnings)
         if is_cache_warmup(request):
             usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
@@ -83,6 +78,7 @@ class ThroughChat:
             signer=self._signer,
             session_id=inbound.header("x-claude-code-session-id"),
             fields=field_names(body),
+            by_rule=frozenset(call.target.params.set) | frozenset(call.target.params.default),
         )
 
 

@@ -12,7 +12,10 @@ from routeproxy.translate.dialect import Dialect
 
 
 class Limits(Struct, frozen=True):
+    """What a table of models says of one. What it does not say is unknown, and so no limit."""
+
     max_output_tokens: int | None = None
+    vision: bool = True
 
 
 class Quirk(Struct, frozen=True):
@@ -268,6 +271,8 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         changes |= OVER_RESPONSES
     if limits is not None:
         changes["max_output_tokens"] = limits.max_output_tokens
+        if not limits.vision:
+            changes["vision"] = False
     changes |= dict.fromkeys(provider.supports, True)
     changes["strip_attribution"] = target.transforms.strip_attribution
     changes |= {

@@ -180,7 +180,7 @@ def _limits(target: Target) -> Limits | None:
     table = getattr(sys.modules.get("litellm"), "model_cost", None) or {}
     for prefix in manner_of(target.provider).limits:
         if row := table.get(prefix + target.model):
-            return Limits(row.get("max_output_tokens"))
+            return Limits(row.get("max_output_tokens"), row.get("supports_vision") is not False)
     return None
 
 
