@@ -18,35 +18,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from routeproxy.messages.errors import STATUS_OF_TYPE, ApiError
+from routeproxy.policy.decide import USUAL_FAILURES, FailureKind
 
-Kind = Literal[
-    "rate_limit",
-    "overloaded",
-    "server_error",
-    "timeout_connect",
-    "timeout_first_token",
-    "timeout_idle",
-    "timeout_total",
-    "connection",
-    "context_overflow",
-    "auth",
-    "not_found",
-    "invalid_request",
-    "content_policy",
-    "capability",
-]
+Kind = FailureKind | Literal["timeout_total"]
+"""`timeout_total` is in no rule's list: the time for the whole answer is used up for all."""
 
-TRANSIENT: frozenset[Kind] = frozenset(
-    {
-        "rate_limit",
-        "overloaded",
-        "server_error",
-        "timeout_connect",
-        "timeout_first_token",
-        "timeout_idle",
-        "connection",
-    }
-)
+TRANSIENT: frozenset[Kind] = frozenset(USUAL_FAILURES)
 """Worth trying again: by us where a rule says `retry`, else by the client."""
 
 STATUS_OF_KIND: Mapping[Kind, int] = {

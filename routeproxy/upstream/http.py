@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 import routeproxy
+from routeproxy.exchange import Inbound
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 
@@ -66,6 +67,47 @@ def failure_of(error: BaseException, provider: str) -> UpstreamFailure:
         if isinstance(error, kind_of_error) or isinstance(meant, kind_of_error):
             return UpstreamFailure(kind, f"the back end {provider} {words}")
     return UpstreamFailure("server_error", f"the back end {provider} could not be asked")
+
+
+_NOT_FORWARDED = frozenset(
+    {
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "host",
+        "content-length",
+        "connection",
+        "accept-encoding",
+        "transfer-encoding",
+        "content-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "keep-alive",
+        "expect",
+    }
+)
+_NOT_FORWARDED_PREFIXES = ("x-routeproxy-", "x-forwarded-", "proxy-")
+
+
+def forwarded(provider: Provider, inbound: Inbound) -> dict[str, str]:
+    """The client's headers that the provider's `forward` names; never one of this hop's or ours."""
+    return {
+        name: line_of(inbound.headers[name])
+        for name in provider.forward
+        if name in inbound.headers
+        and name not in _NOT_FORWARDED
+        and not name.startswith(_NOT_FORWARDED_PREFIXES)
+    }
+
+
+def line_of(values: tuple[str, ...]) -> str:
+    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes
+    as UTF-8."""
+    joined = ",".join(values)
+    if joined.isascii():
+        return joined
+    return joined.encode("latin-1").decode("utf-8", "replace")
 
 
 class Client:

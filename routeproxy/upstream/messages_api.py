@@ -28,7 +28,7 @@ from routeproxy.upstream.failures import (
     from_error_type,
     from_response,
 )
-from routeproxy.upstream.http import Client, failure_of
+from routeproxy.upstream.http import Client, failure_of, forwarded
 from routeproxy.upstream.params import edits
 
 PUBLIC = "https://api.anthropic.com"
@@ -43,26 +43,6 @@ COUNTING = 15.0
 """Seconds that a back end's own count of tokens is worth waiting for: there is an estimate."""
 
 _RELAYED = frozenset({"request-id", "retry-after", "retry-after-ms", "x-should-retry"})
-_NOT_FORWARDED = frozenset(
-    {
-        "authorization",
-        "x-api-key",
-        "cookie",
-        "host",
-        "content-length",
-        "connection",
-        "accept-encoding",
-        "transfer-encoding",
-        "content-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "keep-alive",
-        "expect",
-    }
-)
-_NOT_FORWARDED_PREFIXES = ("x-routeproxy-", "x-forwarded-", "proxy-")
-
 _COUNTED = frozenset({"thinking", "tool_choice", "output_config", "context_management", "mcp_servers"})
 """Parameters that a request to count tokens may have: it is refused for others."""
 
@@ -146,17 +126,11 @@ def _only_counted(params: Params) -> Params:
 def headers_for(call: Call) -> dict[str, str]:
     inbound, provider = call.exchange.inbound, call.target.provider
     headers = {
-        name: _line(values)
+        name: line_of(values)
         for name, values in inbound.headers.items()
         if name.startswith("anthropic-") and name != "anthropic-dangerous-direct-browser-access"
     }
-    headers |= {
-        name: _line(inbound.headers[name])
-        for name in provider.forward
-        if name in inbound.headers
-        and name not in _NOT_FORWARDED
-        and not name.startswith(_NOT_FORWARDED_PREFIXES)
-    }
+    headers |= forwarded(provider, inbound)
     headers.setdefault("anthropic-version", OLDEST_VERSION)
     headers |= {
         "content-type": "application/json",
@@ -173,15 +147,6 @@ def headers_for(call: Call) -> dict[str, str]:
             # vLLM and some gateways look at Authorization only.
             headers["authorization"] = f"Bearer {key}"
     return headers | {name.lower(): value for name, value in provider.headers.items()}
-
-
-def _line(values: tuple[str, ...]) -> str:
-    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes
-    as UTF-8."""
-    joined = ",".join(values)
-    if joined.isascii():
-        return joined
-    return joined.encode("latin-1").decode("utf-8", "replace")
 
 
 # --- the answer

@@ -19,7 +19,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion
-from routeproxy.upstream.http import Client, failure_of
+from routeproxy.upstream.http import Client, failure_of, forwarded
 from routeproxy.upstream.params import merged
 from routeproxy.upstream.providers import NO_KEY, Manner
 
@@ -42,20 +42,6 @@ _OF_THE_LIBRARIES = frozenset(
     }
 )
 # Headers of a connection, not of a request: a rule that forwards them would break the one that we make.
-_OF_A_CONNECTION = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 _DECODED_BY_NOW = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 _FINISH_REASON = re.compile(
@@ -187,12 +173,7 @@ class Wire:
         headers["accept-encoding"] = "identity"
         if organization := provider.options.get("organization"):
             headers["openai-organization"] = organization
-        inbound = call.exchange.inbound.headers
-        headers |= {
-            name: ",".join(inbound[name])
-            for name in provider.forward
-            if name in inbound and name not in _OF_A_CONNECTION
-        }
+        headers |= forwarded(provider, call.exchange.inbound)
         return headers | {name.lower(): value for name, value in provider.headers.items()}
 
     def _may_send(self, credential: str) -> bool:
