@@ -28,7 +28,7 @@ from routeproxy.upstream.failures import (
     from_error_type,
     from_response,
 )
-from routeproxy.upstream.http import Client, failure_of, forwarded
+from routeproxy.upstream.http import Client, failure_of, forwarded, line_of
 from routeproxy.upstream.params import edits
 
 PUBLIC = "https://api.anthropic.com"
