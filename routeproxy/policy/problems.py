@@ -83,10 +83,12 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class RulesRefused(Exception):
-    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides."""
+    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides. As
+    text it is what must be mended; warnings would only hide that."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("\n\n".join(map(str, problems)))
+        errors = [problem for problem in problems if problem.severity == "error"]
+        super().__init__("\n\n".join(map(str, errors or problems)))
         self.problems = problems
 
 
