@@ -20,6 +20,7 @@ from tests.backend import (
     BackEnd,
     Script,
     answer,
+    completion,
     data,
     error,
     event,
@@ -407,27 +408,41 @@ def test_f12_an_error_inside_a_whole_200_is_one_too(proxy: Running, back_end: Ba
 
 SDK = [
     (400, anthropic.BadRequestError, "invalid_request_error"),
+    (401, anthropic.InternalServerError, "api_error"),  # our key, so not the client's authentication
+    (402, anthropic.PaymentRequiredError, "billing_error"),
     (404, anthropic.NotFoundError, "not_found_error"),
-    (413, None, "request_too_large"),
+    (408, anthropic.GatewayTimeoutError, "timeout_error"),
+    (409, anthropic.ConflictError, "conflict_error"),
+    (413, anthropic.ContentTooLargeError, "request_too_large"),
+    (422, anthropic.BadRequestError, "invalid_request_error"),
     (429, anthropic.RateLimitError, "rate_limit_error"),
     (500, anthropic.InternalServerError, "api_error"),
-    (529, None, "overloaded_error"),
+    (503, anthropic.OverloadedError, "overloaded_error"),
+    (504, anthropic.GatewayTimeoutError, "timeout_error"),
+    (529, anthropic.OverloadedError, "overloaded_error"),
 ]
 
 
 @pytest.mark.parametrize(("status", "kind", "type"), SDK)
 def test_f13_the_sdk_raises_what_it_would_for_anthropic(
-    proxy: Running, back_end: BackEnd, status: int, kind: type[Exception] | None, type: str
+    proxy: Running, back_end: BackEnd, status: int, kind: type[anthropic.APIStatusError], type: str
 ) -> None:
     answers(back_end, error(status, "no"))
     with (
         anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=0) as client,
-        pytest.raises(kind or anthropic.APIStatusError) as caught,
+        pytest.raises(kind) as caught,
     ):
         client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
-    assert isinstance(caught.value, anthropic.APIStatusError)
     assert caught.value.type == type
     assert (caught.value.request_id or "").startswith("req_")
+
+
+def test_f05_the_sdk_waits_as_long_as_the_back_end_asked(proxy: Running, back_end: BackEnd) -> None:
+    answers(back_end, error(429, "slow down", retry_after="1"), json_answer(completion("Hello")))
+    began = time.monotonic()
+    with anthropic.Anthropic(base_url=proxy.url, api_key="x", max_retries=1) as client:
+        client.messages.create(model="chat", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+    assert 1 <= time.monotonic() - began < 3
 
 
 # --- keys
