@@ -48,7 +48,7 @@ class Exchange:
         self.policy = policy
         """The version that this request arrived under, and keeps."""
         self.method = method
-        self.request_id = f"req_{uuid.uuid4().hex}"
+        self.request_id = new_request_id()
         self.started = time.perf_counter()
         self.envelope: Envelope | None = None
         self.decision: Decision | None = None
@@ -128,7 +128,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request_id,
             method="POST",
-            path=f"/v1/{self.method}",
+            path="/v1/messages/count_tokens" if self.method == "count_tokens" else "/v1/messages",
             status=self.status,
             duration_ms=(time.perf_counter() - self.started) * 1000,
             ttft_ms=None if first is None else (first - self.started) * 1000,
@@ -152,6 +152,10 @@ class Call(Struct, frozen=True):
     target: Target
     key: str | None
     exchange: Exchange
+
+
+def new_request_id() -> str:
+    return f"req_{uuid.uuid4().hex}"
 
 
 def _ascii(text: str) -> str:

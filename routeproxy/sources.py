@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tomli
-from dotenv import dotenv_values
 from msgspec import Struct
 
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.environment import environment_policy
+from routeproxy.policy.environment import environment_policy, read_environment
 
 DEFAULT_RULES = Path("rules.toml")
 
@@ -48,9 +47,7 @@ class Sources(Struct, frozen=True):
         """The `.env` file's variables under those of the environment, which win."""
         for file in self.files:
             if file.name == ".env" and file.exists():
-                return {name: value for name, value in dotenv_values(file).items() if value} | dict(
-                    self.environ
-                )
+                return read_environment(self.environ, file)
         return dict(self.environ)
 
     def token(self) -> str | None:

@@ -88,9 +88,15 @@ def elements(text: bytes, span: Span) -> list[Span]:
     return found
 
 
-def set_members(text: bytes, values: Mapping[str, bytes], drop: Collection[str] = ()) -> list[Edit]:
-    """Edits that give the top-level object these values (as JSON) and take away `drop`."""
-    present = members(text)
+def set_members(
+    text: bytes,
+    values: Mapping[str, bytes],
+    drop: Collection[str] = (),
+    present: Mapping[str, Member] | None = None,
+) -> list[Edit]:
+    """Edits that give the top-level object these values (as JSON) and take away `drop`. `present` is what
+    `members` has found, if it was asked before."""
+    present = members(text) if present is None else present
     edits = [
         Edit(*present[name].value, value)
         for name, value in values.items()

@@ -87,9 +87,9 @@ TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})
 
 
-def read_environment(environ: Mapping[str, str], dotenv: Path) -> Mapping[str, str]:
-    """The variables of a `.env` file, there or not, under those of the environment."""
-    return {name: value for name, value in dotenv_values(dotenv).items() if value is not None} | dict(environ)
+def read_environment(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
+    """The variables of a `.env` file, there or not, under those of the environment, which win."""
+    return {name: value for name, value in dotenv_values(dotenv).items() if value} | dict(environ)
 
 
 def environment_policy(

@@ -43,7 +43,8 @@ def edits(
         there = None if name in gone else values.get(name, _value(body, present, name))
         values[name] = merged(there, extra)
     gone -= values.keys()
-    return set_members(body, {name: msgspec.json.encode(value) for name, value in values.items()}, gone)
+    written = {name: msgspec.json.encode(value) for name, value in values.items()}
+    return set_members(body, written, gone, present)
 
 
 def merged(one: Any, other: Any) -> Any:

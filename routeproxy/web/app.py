@@ -2,7 +2,6 @@
 method check and body limit."""
 
 import logging
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -19,7 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec.structs import replace
 
 import routeproxy
-from routeproxy.exchange import Exchange, Inbound, Part
+from routeproxy.exchange import Exchange, Inbound, Part, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
@@ -228,10 +227,6 @@ def _greeting(policy: Policy, problem: str | None) -> Response[bytes]:
 
 
 # --- answers that are no exchange
-
-
-def new_request_id() -> str:
-    return f"req_{uuid.uuid4().hex}"
 
 
 def _identified(response: AnyResponse) -> AnyResponse:
