@@ -14,7 +14,7 @@ import msgspec
 
 from routeproxy.exchange import Call, Exchange, Inbound, Part
 from routeproxy.messages.errors import ApiError
-from routeproxy.messages.request import Envelope, decode_envelope
+from routeproxy.messages.request import OLDEST_VERSION, Envelope, decode_envelope
 from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.upstream import chain
@@ -59,6 +59,8 @@ class Proxy:
             envelope, inbound.headers, url_target=inbound.url_target, count=lambda: self._count(inbound.body)
         )
         policy.check_headers(inbound.headers)
+        if inbound.header("anthropic-version") is None:
+            exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
         if policy.counts_tokens and len(inbound.body) > LARGE_BODY:
             exchange.decision = await asyncio.to_thread(policy.decide, facts)
         else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from routeproxy.messages.request import OLDEST_VERSION
 from tests.backend import BackEnd, Script, streamed
 from tests.invariants import check
 from tests.running import Running, request
@@ -89,7 +90,8 @@ def ask(
     proxy: Running, model: str = "m", *, path: str = "/v1/messages", headers: Any = (), **fields: Any
 ) -> Reply:
     """One request, answered whole. `model` chooses the rule that a test means."""
-    with httpx.Client(timeout=30, headers=dict(headers)) as client:
+    named = {"anthropic-version": OLDEST_VERSION} | dict(headers)  # every real client sends one
+    with httpx.Client(timeout=30, headers=named) as client:
         return Reply(client.post(proxy.url + path, json=request(**{"model": model, **fields})))
 
 

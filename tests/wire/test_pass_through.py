@@ -538,7 +538,8 @@ def test_g10_a_back_end_that_cannot_count_is_replaced_by_an_estimate(
     proxy: Running, back_end: BackEnd, no_count: Any
 ) -> None:
     answers(back_end, no_count)
-    reply = post(proxy, json.dumps(request()).encode(), "/v1/messages/count_tokens")
+    body, version = json.dumps(request()).encode(), "2023-06-01"
+    reply = post(proxy, body, "/v1/messages/count_tokens", anthropic_version=version)
     assert reply.status == 200
     assert 1 <= reply.json["input_tokens"] < 50
     assert (reply.said("warning") or "").startswith("input_tokens is an estimate")

@@ -775,3 +775,9 @@ def test_an_error_within_a_stream_ends_it(proxy: Running, claude: BackEnd) -> No
     claude.answers = [streamed(*messages_stream()[:4], error)]
     answer = proxy.post(request(model="through", stream=True))
     assert events(answer.text)[-2:] == ["content_block_delta", "error"]
+
+
+def test_a_missing_version_is_taken_for_the_oldest_and_said_so(proxy: Running) -> None:
+    warning = "x-routeproxy-warning"
+    assert proxy.post(request()).headers[warning] == "anthropic-version: missing, taken for 2023-06-01"
+    assert warning not in proxy.post(request(), anthropic_version="2023-06-01").headers
