@@ -12,6 +12,9 @@ from msgspec import UNSET, Struct
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.explain import explain
+from routeproxy.policy.facts import Facts
+from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, now
 from routeproxy.telemetry.logs import RequestRecord
 
 
@@ -24,6 +27,12 @@ class Inbound(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, tuple[str, ...]] = {}
     url_target: str | None = None
     """`provider/model`, where the client named a target in the URL."""
+    team: str | None = None
+    """Whose key was shown."""
+    no_fallback: bool = False
+    """The client wants no other target than the first."""
+    explain: bool = False
+    """The client wants to hear why, and may."""
 
     def header(self, name: str) -> str | None:
         values = self.headers.get(name)
@@ -42,6 +51,21 @@ NOTHING_YET = Part(b"", False)
 """A sign of life from a back end that has nothing to relay: it resets the idle clock."""
 
 
+PATHS = {
+    "messages": "/v1/messages",
+    "count_tokens": "/v1/messages/count_tokens",
+    "route": "/v1/route",
+}
+
+
+class Tried(NamedTuple):
+    """One attempt."""
+
+    target: str
+    failure: str | None
+    """Its class; `None` if it did not fail."""
+
+
 class Exchange:
     def __init__(self, inbound: Inbound, policy: Policy, *, method: str = "messages") -> None:
         self.inbound = inbound
@@ -51,9 +75,11 @@ class Exchange:
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self.envelope: Envelope | None = None
+        self.facts: Facts | None = None
         self.decision: Decision | None = None
         self.target: Target | None = None
         self.attempts = 0
+        self.tried: list[Tried] = []
         self.warnings: list[str] = []
         self._warnings_of_request = 0
         self.relayed: list[tuple[str, str]] = []
@@ -77,10 +103,14 @@ class Exchange:
         """What an earlier attempt said of itself is no longer true of the answer."""
         self.target = target
         self.attempts += 1
+        self.tried.append(Tried(target.name, None))
         self.warnings[self._warnings_of_request :] = []
         self.relayed = []
         self.usage = None
         self.error = None
+
+    def attempt_failed(self, kind: str) -> None:
+        self.tried[-1] = Tried(self.tried[-1].target, kind)
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""
@@ -117,6 +147,8 @@ class Exchange:
             headers.append(("x-routeproxy-provider", _ascii(self.target.provider.name)))
             headers.append(("x-routeproxy-model", _ascii(self.target.model)))
         headers.append(("x-routeproxy-attempts", str(self.attempts)))
+        if self.inbound.explain and self.decision is not None:
+            headers.append(("x-routeproxy-explain", explain(self.decision, self.policy).in_a_header()))
         if self.warnings:
             headers.append(("x-routeproxy-warning", _ascii("; ".join(self.warnings))[:2000]))
         return headers
@@ -128,7 +160,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request_id,
             method="POST",
-            path="/v1/messages/count_tokens" if self.method == "count_tokens" else "/v1/messages",
+            path=PATHS[self.method],
             status=self.status,
             duration_ms=(time.perf_counter() - self.started) * 1000,
             ttft_ms=None if first is None else (first - self.started) * 1000,
@@ -144,6 +176,43 @@ class Exchange:
             stream=self.stream,
             client_left=self.client_left,
         )
+
+    def logged_decision(self) -> LoggedDecision:
+        """What the decision log says of it."""
+        decision = self.decision
+        return LoggedDecision(
+            time=now(),
+            id=self.request_id,
+            path=PATHS[self.method],
+            version=self.policy.version,
+            rule=decision.rule if decision else None,
+            facts=_logged(self.facts, self.policy) if self.facts else None,
+            targets=tuple(target.name for target in decision.targets) if decision else (),
+            attempts=tuple(self.tried),
+            status=self.status,
+            error=self.error,
+            client_left=self.client_left,
+        )
+
+
+def _logged(facts: Facts, policy: Policy) -> LoggedFacts:
+    read = {name: value for name in policy.reads_headers if (value := facts.header(name)) is not None}
+    return LoggedFacts(
+        model=facts.requested,
+        team=facts.team,
+        headers=dict(sorted(read.items())),
+        input_tokens=facts.counted,
+        max_tokens=facts.max_tokens,
+        stream=facts.stream,
+        images=facts.images,
+        documents=facts.documents,
+        tools=tuple(tool.name or tool.type or "" for tool in facts.envelope.tools or ()),
+        thinking=facts.thinking,
+        effort=facts.effort,
+        user=facts.user if policy.reads_user else None,
+        url_target=facts.url_target,
+        no_fallback=facts.no_fallback,
+    )
 
 
 class Call(Struct, frozen=True):

@@ -47,7 +47,9 @@ class Server(uvicorn.Server):
     """uvicorn's, but told to stop it goes on answering while streams finish: with 503 to what is new, so that
     a load balancer sees why."""
 
-    def __init__(self, app: Serves, *, owns_process: bool = False) -> None:
+    def __init__(
+        self, app: Serves, *, owns_process: bool = False, at_exit: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app.build,
@@ -67,6 +69,7 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._owns_process = owns_process
+        self._at_exit = at_exit
         self._told: float | None = None
         """When it was told to stop."""
         self._said = False
@@ -76,6 +79,7 @@ class Server(uvicorn.Server):
         if self._owns_process:
             # All is said and closed. Python would now wait for threads, of which one may be importing
             # LiteLLM.
+            self._at_exit()
             logging.shutdown()
             os._exit(0)
 

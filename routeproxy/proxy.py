@@ -8,6 +8,7 @@ attempt, and only for a target that does not speak Messages; see `upstream/chat.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -16,11 +17,14 @@ from routeproxy.exchange import Call, Exchange, Inbound, Part
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope, decode_envelope
 from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.upstream import chain
 from routeproxy.upstream.chain import OF_THE_KEY, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.lock import Locked
+from routeproxy.upstream.rehearsal import losses
 
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
@@ -35,7 +39,7 @@ class Rules(Protocol):
 class Proxy:
     def __init__(self, rules: Rules, upstreams: Upstreams, count: Callable[[bytes], int]) -> None:
         self.rules = rules
-        self._upstreams = upstreams
+        self.upstreams = Locked(upstreams, rules)
         self._count = count
         self._keys = Keys()
 
@@ -48,15 +52,20 @@ class Proxy:
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
-        async with aclosing(chain.answer(exchange, self._upstreams, self._keys)) as parts:
+        async with aclosing(chain.answer(exchange, self.upstreams, self._keys)) as parts:
             async for part in parts:
                 yield part
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound
         envelope = exchange.envelope = _read(inbound)
-        facts = Facts(
-            envelope, inbound.headers, url_target=inbound.url_target, count=lambda: self._count(inbound.body)
+        facts = exchange.facts = Facts(
+            envelope,
+            inbound.headers,
+            url_target=inbound.url_target,
+            team=inbound.team,
+            no_fallback=inbound.no_fallback,
+            count=lambda: self._count(inbound.body),
         )
         policy.check_headers(inbound.headers)
         if inbound.header("anthropic-version") is None:
@@ -66,6 +75,11 @@ class Proxy:
         else:
             exchange.decision = policy.decide(facts)
         return exchange.decision
+
+    async def explain(self, exchange: Exchange) -> Explanation:
+        """What would become of this request. Nobody is asked."""
+        decision = await self.decide(exchange)
+        return explain(decision, exchange.policy, losses=partial(losses, exchange.inbound.body))
 
     async def count_tokens(self, exchange: Exchange) -> bytes:
         """The body of the answer: the back end's own count where the first target speaks Messages, else our
@@ -78,7 +92,7 @@ class Proxy:
 
     async def _counted_by(self, target: Target, exchange: Exchange) -> bytes | None:
         """A count is never refused: whatever goes wrong, there is an estimate."""
-        upstream = self._upstreams.of(target.provider)
+        upstream = self.upstreams.of(target.provider)
         keys: list[str | None] = [*self._keys.of(target.provider)]
         for key in keys or [None]:
             try:

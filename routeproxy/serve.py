@@ -4,14 +4,17 @@ import asyncio
 import ipaddress
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from litestar import Litestar
@@ -19,13 +22,16 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy import tokens
+from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.live import LiveRules
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.versions import Versions
 from routeproxy.processes import Server, Workers, listen, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
+from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
@@ -39,15 +45,52 @@ def serve(options: Options) -> int:
     """Runs until told to stop. Raises `RulesRefused`, `OSError` or `ValueError` when there is nothing to
     run."""
     sources = Sources(replace(options, rules=find_rules(options.rules)), dict(os.environ))
-    policy = sources.load()
-    host, port = sources.address(policy)
     configure_logs(sources)
-    sock = listen(host, port)
-    print("\n".join(in_force(policy, host, sock.getsockname()[1], sources)), file=sys.stderr, flush=True)
-    if options.workers > 1:
-        return Workers(partial(_work, sources), sock, options.workers).run()
-    Server(App(sources, policy), owns_process=True).run([sock])
+    with _folder_for_versions(options) as folder:
+        rules = live_rules(sources, folder)
+        policy = rules.policy
+        host, port = sources.address(policy)
+        _refuse_strangers(policy, host, sources)
+        sock = listen(host, port)
+        said = in_force(policy, host, sock.getsockname()[1], sources, rules.problem)
+        print("\n".join(said), file=sys.stderr, flush=True)
+        if options.workers > 1:
+            return Workers(partial(_work, sources, folder), sock, options.workers).run()
+        Server(App(sources, rules), owns_process=True, at_exit=partial(_delete, options, folder)).run([sock])
     return 0
+
+
+def live_rules(sources: Sources, folder: Path) -> LiveRules:
+    return LiveRules(sources.read, sources.restore, sources.files, Versions(folder))
+
+
+@contextmanager
+def _folder_for_versions(options: Options) -> Iterator[Path]:
+    """Where the versions are kept that were in force: a folder that was named, or one that goes with us."""
+    if options.last_good is not None:
+        yield options.last_good
+        return
+    folder = Path(tempfile.mkdtemp(prefix="routeproxy-"))
+    try:
+        yield folder
+    finally:
+        _delete(options, folder)
+
+
+def _delete(options: Options, folder: Path) -> None:
+    if options.last_good is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_strangers(policy: Policy, host: str, sources: Sources) -> None:
+    """Raises `ValueError` where everybody on the network would be a client."""
+    if _is_loopback(host) or sources.options.insecure or Door(policy, sources.token()).needs_key:
+        return
+    raise ValueError(
+        f"anybody who can reach {host} could use this server and its provider keys. Write keys for teams "
+        "(`routeproxy keys new TEAM` makes one), set ANTHROPIC_AUTH_TOKEN, listen on 127.0.0.1, or say "
+        "--insecure if that is what you want"
+    )
 
 
 def configure_logs(sources: Sources) -> None:
@@ -58,24 +101,25 @@ def configure_logs(sources: Sources) -> None:
 class App:
     """What one process serves."""
 
-    def __init__(
-        self, sources: Sources, policy: Policy | None = None, *, patience: Patience | None = None
-    ) -> None:
+    def __init__(self, sources: Sources, rules: LiveRules, *, patience: Patience | None = None) -> None:
         self._sources = sources
-        self._policy = policy
+        self.rules = rules
         self._patience = patience
         self.live = Live()
-        self.rules: LiveRules
 
     @property
     def drain(self) -> float:
         return self.rules.policy.server.drain
 
     def build(self) -> Litestar:
-        sources = self._sources
-        rules = self.rules = LiveRules(sources.load, sources.files, self._policy)
+        sources, rules = self._sources, self.rules
         upstreams = Registry(_signing_key(rules.policy), sources.variables())
-        door = Door(sources.token())
+        door = Door(rules.policy, sources.token())
+        decisions = Decisions(rules.policy)
+
+        def done(exchange: Exchange) -> None:
+            logs.log_request(exchange.record())
+            decisions.write(exchange)
 
         @asynccontextmanager
         async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -88,7 +132,8 @@ class App:
                     task.add_done_callback(background.discard)
 
                 def prepare(policy: Policy) -> None:
-                    door.expect(sources.token())
+                    door.expect(policy, sources.token())
+                    decisions.expect(policy)
                     start(_prepare(upstreams, policy))
 
                 rules.on_change.append(prepare)
@@ -110,10 +155,57 @@ class App:
             door=door,
             live=self.live,
             patience=self._patience,
-            done=lambda exchange: logs.log_request(exchange.record()),
+            done=done,
             lifespan=lifespan,
-            problem=lambda: rules.problem,
+            control=_Control(rules),
         )
+
+
+class Decisions:
+    """The decision log that the policy in force names, if it does."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._log: DecisionLog | None = None
+        self._path: str | None = None
+        self._failed = False
+        self.expect(policy)
+
+    def expect(self, policy: Policy) -> None:
+        if policy.server.decision_log != self._path:
+            if self._log is not None:
+                self._log.close()
+            self._path = policy.server.decision_log
+            self._log = DecisionLog(Path(self._path)) if self._path is not None else None
+
+    def write(self, exchange: Exchange) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.write(exchange.logged_decision())
+            self._failed = False
+        except OSError as error:
+            # Nobody's answer depends on it, and a full disk must not fill the other log too.
+            if not self._failed:
+                log.error("the decision log can't be written: %s", error)
+            self._failed = True
+
+
+class _Control:
+    def __init__(self, rules: LiveRules) -> None:
+        self._rules = rules
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        return self._rules.history
+
+    def problem(self) -> str | None:
+        return self._rules.problem
+
+    async def reload(self) -> bool:
+        return await self._rules.reload()
+
+    async def rollback(self, version: str | None) -> None:
+        await self._rules.rollback(version)
 
 
 async def _prepare(upstreams: Registry, policy: Policy) -> None:
@@ -124,23 +216,23 @@ async def _prepare(upstreams: Registry, policy: Policy) -> None:
         log.exception("a provider could not be prepared")
 
 
-def _work(sources: Sources, sock: socket.socket) -> None:
+def _work(sources: Sources, folder: Path, sock: socket.socket) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
-    server = Server(App(sources, _first_policy(sources)), owns_process=True)
+    server = Server(App(sources, _first_rules(sources, folder)), owns_process=True)
     stop_with_parent(server)
     server.run([sock])
 
 
-def _first_policy(sources: Sources) -> Policy:
-    """For a worker that takes another's place the file may be broken by now: it joins the others once it is
-    not."""
+def _first_rules(sources: Sources, folder: Path) -> LiveRules:
+    """For a worker that takes another's place the file may be broken by now: it takes the version that is in
+    force, or, if that can't be had any more, joins the others once the file is mended."""
     said = ""
     while True:
         try:
-            return sources.load()
-        except (RulesRefused, OSError, ValueError) as refused:
+            return live_rules(sources, folder)
+        except (RulesRefused, LookupError, OSError, ValueError) as refused:
             if said != str(refused):
                 said = str(refused)
                 log.error("a worker waits for rules that it can load:\n%s", refused)
@@ -152,8 +244,8 @@ def _signing_key(policy: Policy) -> bytes | None:
     return secret.value.encode() if secret is not None and secret.value else None
 
 
-def in_force(policy: Policy, host: str, port: int, sources: Sources) -> list[str]:
-    """What start-up says: first the address to open."""
+def in_force(policy: Policy, host: str, port: int, sources: Sources, problem: str | None = None) -> list[str]:
+    """What start-up says: first the address to open. `problem` is why something older is in force."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     open_at = everywhere.get(host, host)
     rules = f"{_counted(len(policy.rules), 'rule')} and a default"
@@ -167,15 +259,24 @@ def in_force(policy: Policy, host: str, port: int, sources: Sources) -> list[str
     if not policy.providers:
         lines.append("  provider   none")
     # A line each: `check` shows them whole.
-    warnings = [str(problem).partition("\n")[0] for problem in policy.warnings]
-    if sources.token():
+    warnings = [str(warning).partition("\n")[0] for warning in policy.warnings]
+    if problem is not None:
+        warnings.insert(0, "this is the last good version, since: " + problem.partition("\n")[0])
+    team_keys = [key for team in policy.teams.values() for key in team.keys]
+    if team_keys:
+        words = "must show" if policy.server.require_key else "may show"
+        with_keys = sum(bool(team.keys) for team in policy.teams.values())
+        lines.append(f"  clients    {words} the key of a team, of {_counted(with_keys, 'team')}")
+    elif sources.token():
         lines.append("  clients    must show ANTHROPIC_AUTH_TOKEN")
     elif policy.server.require_key:
         lines.append("  clients    all refused: a key is required and none is set")
     else:
         lines.append("  clients    need no key")
         if not _is_loopback(host):
-            warnings.insert(0, f"anybody who can reach {host}:{port} may use it: set ANTHROPIC_AUTH_TOKEN")
+            warnings.insert(0, f"--insecure: anybody who can reach {host}:{port} may use it")
+    if policy.tests and sources.options.skip_tests:
+        warnings.insert(0, f"--skip-tests: {_counted(len(policy.tests), 'test')} of the rules not run")
     return lines + [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]
 
 

@@ -1,14 +1,19 @@
 """Where the policy and the address come from: the command line, a rules file, the environment, a `.env`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tomli
 from msgspec import Struct
 
-from routeproxy.policy.compile import compile_rules
+from routeproxy import tokens
+from routeproxy.policy.compile import Compilation, Lint, compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.environment import environment_policy, read_environment
+from routeproxy.policy.environment import environment_policy, environment_rules, read_environment
+from routeproxy.policy.layers import Copies, Disk, Kept
+from routeproxy.policy.live import Loaded
+from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.versions import Bundle
 
 DEFAULT_RULES = Path("rules.toml")
 
@@ -25,6 +30,9 @@ class Options(Struct, frozen=True, kw_only=True):
     process_newlines: bool = False
     preserve_openai_newlines: bool = False
     allow_literal_keys: bool = False
+    insecure: bool = False
+    skip_tests: bool = False
+    last_good: Path | None = None
 
 
 class Sources(Struct, frozen=True):
@@ -39,7 +47,7 @@ class Sources(Struct, frozen=True):
 
     @property
     def files(self) -> list[Path]:
-        """All that is read, there or not: what appears later counts too."""
+        """All that is always read, there or not: what appears later counts too."""
         beside = [self.rules, self.rules.parent / ".env"] if self.rules else []
         return [*beside, Path(".env")]
 
@@ -54,27 +62,68 @@ class Sources(Struct, frozen=True):
         """What clients must show."""
         return self.variables().get("ANTHROPIC_AUTH_TOKEN") or None
 
-    def load(self) -> Policy:
+    def load(self, *, also: Lint | None = None) -> Policy:
+        return self.read(also=also).policy
+
+    def unproved(self) -> Policy:
+        """The policy as it stands, whether or not it keeps its own promises: to ask why it does not."""
+        return self.read(promises=False).policy
+
+    def read(self, *, promises: bool = True, also: Lint | None = None) -> Loaded:
+        """The policy, what it was compiled from, and what else was looked at. Raises `RulesRefused` (whose
+        `files` are that), `OSError` or `ValueError`."""
         variables = self.variables()
         if self.rules is None:
-            return environment_policy(
+            policy = environment_policy(
                 variables,
                 process_newlines=self.options.process_newlines,
                 preserve_openai_newlines=self.options.preserve_openai_newlines,
             )
+            text = environment_rules(variables)
+            return Loaded(policy, Bundle(version=policy.version, source=policy.source, text=text))
+        disk = Disk(self.rules.parent)
+        copies = Copies(disk)
         text = self.rules.read_text(encoding="utf-8")
+        compilation = Compilation(text, self.rules, variables, self.options.allow_literal_keys, copies)
+        try:
+            policy = compilation.policy(
+                tokens.count,
+                prove=promises,
+                test=promises and not self.options.skip_tests,
+                also=also,
+            )
+        except RulesRefused as refused:
+            refused.files = tuple(disk.looked_at)
+            raise
+        bundle = Bundle(
+            version=policy.version,
+            source=policy.source,
+            text=text,
+            found=copies.found,
+            contents=copies.contents,
+        )
+        return Loaded(policy, bundle, tuple(disk.looked_at))
+
+    def restore(self, bundle: Bundle) -> Policy:
+        """The policy once more, proved anew; its tests were passed then. Raises `RulesRefused`."""
         return compile_rules(
-            text, path=self.rules, environ=variables, allow_literal_keys=self.options.allow_literal_keys
+            bundle.text,
+            path=Path(bundle.source),
+            environ=self.variables(),
+            allow_literal_keys=self.options.allow_literal_keys,
+            folder=Kept(bundle.found, bundle.contents),
+            skip_tests=True,
         )
 
     def address(self, policy: Policy) -> tuple[str, int]:
         """Flags, then what the rules file states, then `HOST` and `PORT`, then the default. Raises
         `ValueError`."""
-        variables, stated = self.variables(), {}
+        variables = self.variables()
+        stated: Iterable[str] = ()
         if self.rules is not None:
             # The policy has every default filled in, so only the text tells what was said.
             text = self.rules.read_text(encoding="utf-8").removeprefix("\ufeff")
-            stated = tomli.loads(text).get("server", {})
+            stated = _stated(text)
         host = self.options.host or (policy.server.host if "host" in stated else variables.get("HOST"))
         if self.options.port is not None:
             port = self.options.port
@@ -85,6 +134,15 @@ class Sources(Struct, frozen=True):
         else:
             raise ValueError(f"PORT is `{text}`; expected a number from 0 to 65535")
         return host or policy.server.host, port
+
+
+def _stated(text: str) -> Iterable[str]:
+    """The keys of `[server]`. The file may be broken by now, if an older version was taken in its place."""
+    try:
+        server = tomli.loads(text).get("server", {})
+    except tomli.TOMLDecodeError:
+        return ()
+    return server if isinstance(server, dict) else ()
 
 
 def find_rules(named: Path | None) -> Path | None:

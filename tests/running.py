@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from routeproxy.processes import Server, listen
-from routeproxy.serve import App
+from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm import import_litellm
 from routeproxy.web.streaming import Patience
@@ -63,9 +63,11 @@ def running(
     path = folder / "rules.toml"
     path.write_text(rules, encoding="utf-8")
     sources = Sources(options or Options(rules=path), dict(environ or {}))
-    if any(provider.engine == "litellm" for provider in sources.load().providers.values()):
+    versions = options.last_good if options is not None else None
+    live = live_rules(sources, versions or folder / ".versions")
+    if any(provider.engine == "litellm" for provider in live.policy.providers.values()):
         import_litellm()  # before a test that is in a hurry
-    app = App(sources, patience=patience)
+    app = App(sources, live, patience=patience)
     sock = listen("127.0.0.1", 0)
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)

@@ -35,7 +35,8 @@ from typer.testing import CliRunner
 from routeproxy import cli
 from routeproxy.messages.errors import TYPE_OF_STATUS
 from routeproxy.policy import environment, file
-from routeproxy.policy.compile import FAILURES, compile_rules
+from routeproxy.policy.actions import FAILURES
+from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
 from routeproxy.policy.file import Ability
 from routeproxy.policy.problems import Code, RulesRefused

@@ -7,9 +7,9 @@ from unittest.mock import Mock
 import pytest
 
 from routeproxy.messages.request import decode_envelope
+from routeproxy.policy.cases import Question
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Decision, Policy
-from routeproxy.policy.explain import Question
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.problems import Code
 
@@ -42,7 +42,7 @@ def decided(
 ) -> Decision:
     lines = {name: (value,) for name, value in (headers or {}).items()}
     question = Question(model=model, headers=lines, **facts)  # type: ignore[arg-type]
-    return policy.decide(question.facts())
+    return policy.decide(policy.facts_of(question))
 
 
 def test_it_loads_without_a_key() -> None:

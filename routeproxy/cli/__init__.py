@@ -3,12 +3,16 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 import routeproxy
+
+if TYPE_CHECKING:  # each command imports what it needs, so that none waits for the others
+    from routeproxy.sources import Sources
 
 Level = Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
 
@@ -30,6 +34,7 @@ RulesOption = Annotated[
         show_default=False,
     ),
 ]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The rules file.", show_default=False)]
 LiteralKeysOption = Annotated[
     bool,
     typer.Option("--allow-literal-keys", help="Accept keys that are written into the rules file itself."),
@@ -89,6 +94,21 @@ def serve(
         ),
     ] = False,
     allow_literal_keys: LiteralKeysOption = False,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen to the network although nobody needs a key."),
+    ] = False,
+    skip_tests: Annotated[
+        bool, typer.Option("--skip-tests", help="Take rules whose own tests fail.")
+    ] = False,
+    last_good: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the versions that were in force here: the last outlives a restart with a broken file.",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[
         bool, typer.Option("--reload", hidden=True, help="Older proxies had it; rules always reload.")
     ] = False,
@@ -97,7 +117,6 @@ def serve(
     # SIGHUP means reload, and waits until that is possible; by default it would be the end of a server that
     # is starting.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    from routeproxy.policy.problems import RulesRefused
     from routeproxy.serve import serve as run
     from routeproxy.sources import Options
 
@@ -110,51 +129,104 @@ def serve(
         process_newlines=process_newlines,
         preserve_openai_newlines=preserve_openai_newlines,
         allow_literal_keys=allow_literal_keys,
+        insecure=insecure,
+        skip_tests=skip_tests,
+        last_good=last_good,
     )
-    try:
-        code = run(options)
-    except RulesRefused as refused:
-        typer.echo(str(refused), err=True)
-        code = 1
-    except (OSError, ValueError) as error:
-        typer.echo(f"routeproxy: {_words(error)}", err=True)
-        code = 2
-    raise typer.Exit(code)
+    _end(lambda: run(options))
 
 
 @app.command(short_help="Say whether a rules file is fit to be served.")
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rules file.", show_default=False)],
+    file: FileArgument,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or for programs.")] = "text",
+    format: Annotated[
+        Literal["text", "json", "sarif", "github"],
+        typer.Option(help="For people, for programs, for code scanning, for annotations in GitHub Actions."),
+    ] = "text",
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Say whether the server would take this rules file, and what is wrong with it.
 
-    Exit code 0: it would; 1: it has problems; 2: it cannot be read. Nothing is started, nobody contacted.
+    Its invariants are proved and its tests run. Exit code 0: it would; 1: it has problems; 2: it cannot be
+    read. Nothing is started, nobody contacted.
     """
     from routeproxy.cli.check import run_check
-    from routeproxy.sources import Options, Sources
 
-    environ = Sources(Options(rules=file), dict(os.environ)).variables()
-    code = run_check(
-        file,
-        environ=environ,
-        strict=strict,
-        format=format,
-        allow_literal_keys=allow_literal_keys,
-        out=sys.stdout,
-        err=sys.stderr,
+    sources = _sources(file, allow_literal_keys=allow_literal_keys)
+    _end(lambda: run_check(sources, strict=strict, format=format, out=sys.stdout))
+
+
+@app.command("test", short_help="Run the tests that stand in a rules file.")
+def run_tests(
+    file: FileArgument,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Say which rules no test reaches.")] = False,
+    min_coverage: Annotated[
+        int,
+        typer.Option(min=0, max=100, metavar="PERCENT", help="Fail if fewer of the rules are reached."),
+    ] = 0,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the results as JUnit XML too.", show_default=False),
+    ] = None,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Run the tests that stand in a rules file, and say why one fails.
+
+    Exit code 0: all pass; 1: some don't, or the rules have errors; 2: the file cannot be read.
+    """
+    from routeproxy.cli.test import run_test
+
+    load = _sources(file, allow_literal_keys=allow_literal_keys).unproved
+    _end(
+        lambda: run_test(
+            load, coverage=coverage, min_coverage=min_coverage, junit=junit, out=sys.stdout, err=sys.stderr
+        )
     )
-    raise typer.Exit(code)
+
+
+@app.command(short_help="Prove the invariants of a rules file.")
+def prove(
+    file: FileArgument,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Prove the invariants of a rules file over all requests, or say which request breaks one.
+
+    Exit code 0: all are proved; 1: some are not; 2: the file cannot be read.
+    """
+    from routeproxy.cli.prove import run_prove
+
+    load = _sources(file, allow_literal_keys=allow_literal_keys).unproved
+    _end(lambda: run_prove(load, json=json, out=sys.stdout))
 
 
 @app.command(short_help="Say where a request would go, and why.")
 def explain(
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False)
-    ],
+        str | None,
+        typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False),
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A real request, as JSON; instead of --model.", show_default=False),
+    ] = None,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="A request from the decision log; instead of --model.", show_default=False
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The decision log. [default: the rules file's]", show_default=False
+        ),
+    ] = None,
     rules: RulesOption = None,
+    team: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The team whose key it shows.", show_default=False)
+    ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,8 +236,9 @@ def explain(
         ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(min=0, metavar="NUMBER", help="How many input tokens the request has.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, metavar="NUMBER", help="How many input tokens it has.", show_default=False),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=0, metavar="NUMBER", help="Its max_tokens.", show_default=False)
     ] = None,
@@ -190,41 +263,213 @@ def explain(
     images: Annotated[bool, typer.Option("--images", help="It has images.")] = False,
     documents: Annotated[bool, typer.Option("--documents", help="It has documents.")] = False,
     thinking: Annotated[bool, typer.Option("--thinking", help="It asks for thinking.")] = False,
+    no_fallback: Annotated[
+        bool, typer.Option("--no-fallback", help="Its client allows no other target than the first.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
-    """Say which rule takes a request like this one, where it goes, and why no rule above took it."""
-    from routeproxy.cli.explain import run_explain
-    from routeproxy.policy.explain import Question
-    from routeproxy.sources import Options, Sources, find_rules
+    """Say which rule takes a request, where it goes, and why no rule above took it.
 
-    options = Options(rules=find_rules(rules), allow_literal_keys=allow_literal_keys)
-    question = Question(
-        model=model,
-        input_tokens=tokens,
-        max_tokens=max_tokens,
-        tools=tuple(tool or ()),
-        system=system,
-        user=user,
-        effort=effort,
-        url_target=url_target,
-        stream=stream,
-        images=images,
-        documents=documents,
-        thinking=thinking,
-    )
-    code = run_explain(
-        Sources(options, dict(os.environ)).load,
-        question,
-        headers=header or (),
-        json=json,
+    The request is given by flags, by a file (--request), or by the id of a logged decision (--decision).
+    """
+    from routeproxy.cli.explain import parse_headers, run_explain
+    from routeproxy.cli.logged import logged_question
+    from routeproxy.policy.cases import Question
+    from routeproxy.policy.decide import Policy
+    from routeproxy.sources import find_rules
+
+    def question(policy: Policy) -> Question:
+        if sum(given is not None for given in (model, request, decision)) != 1:
+            raise ValueError("say which request: one of --model, --request and --decision")
+        if decision is not None:
+            return logged_question(policy, decision, log)
+        return Question(
+            model=model or "",
+            body=request.read_bytes() if request is not None else None,
+            team=team,
+            headers=parse_headers(header or ()),
+            input_tokens=tokens,
+            max_tokens=max_tokens,
+            tools=tuple(tool or ()),
+            system=system,
+            user=user,
+            effort=effort,
+            url_target=url_target,
+            stream=stream,
+            images=images,
+            documents=documents,
+            thinking=thinking,
+            no_fallback=no_fallback,
+        )
+
+    load = _sources(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved
+    _end(lambda: run_explain(load, question, json=json, out=sys.stdout))
+
+
+@app.command(short_help="Say what changes from one rules file to another.")
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The rules as they are.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The rules to be.", show_default=False)],
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A decision log: its requests are decided by both, and shown where they differ.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Say what changes for whom from one rules file to another, and which tests and logged requests come out
+    otherwise.
+
+    Exit code 0: nothing; 1: something, or one has errors; 2: a file cannot be read.
+    """
+    from routeproxy.cli.diff import run_diff
+
+    before, after = (_sources(file, allow_literal_keys=allow_literal_keys).unproved for file in (old, new))
+    _end(lambda: run_diff(before, after, log=log, json=json, out=sys.stdout))
+
+
+keys = typer.Typer(help="Keys of clients.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.callback()
+def _keys() -> None:
+    """Keys of clients."""
+
+
+@keys.command(short_help="Make a key for a team, and the line that lets it in.")
+def new(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team's name.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to call the key, if there are several.", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="The last day on which it works, in UTC.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a key for a team: print it once, and the hashed line for the rules file. Nothing is stored."""
+    from routeproxy.cli.keys import run_new
+
+    raise typer.Exit(run_new(team, name=name, expires=expires, out=sys.stdout, err=sys.stderr))
+
+
+@app.command(short_help="Print the JSON Schema of rules files, for editors.")
+def schema(
+    layer: Annotated[bool, typer.Option("--layer", help="That of included files instead.")] = False,
+) -> None:
+    """Print the JSON Schema of a rules file: editors complete and check by it."""
+    from routeproxy.cli.schema import run_schema
+
+    raise typer.Exit(run_schema(layer=layer, out=sys.stdout))
+
+
+@app.command(short_help="Estimate the input tokens of requests.")
+def count(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Requests as JSON; none, or `-`: the standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate the input tokens of requests, as rules see them.
+
+    Exit code 0, or 2 if a file holds no request.
+    """
+    from routeproxy.cli.count import run_count
+
+    code = run_count(files or (), json=json, out=sys.stdout, err=sys.stderr, stdin=sys.stdin.buffer)
+    raise typer.Exit(code)
+
+
+@app.command(short_help="Write a rules file to start from, or from what you have.")
+def init(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="What to move from. [default: .env, ~/.claude-code-router/config.json, ./config.yaml]",
+            show_default=False,
+        ),
+    ] = None,
+    from_env: Annotated[
+        bool, typer.Option("--from-env", help="From the variables of older proxies and a `.env`.")
+    ] = False,
+    source: Annotated[
+        Literal["claude-code-router", "litellm"] | None,
+        typer.Option("--from", help="From the configuration of another gateway.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write; `-`: here. [default: rules.toml]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a rules file: a commented one to start from, or the same policy as you have elsewhere, and a list
+    of what had no equivalent.
+
+    Exit code 0: written; 1: the source has errors; 2: it cannot be read, or a file is in the way.
+    """
+    from routeproxy.cli.init import run_init
+
+    if from_env and source is not None:
+        raise typer.BadParameter("--from-env and --from exclude each other")
+    if file is not None and not from_env and source is None:
+        raise typer.BadParameter(
+            f"say what {file} is: --from-env, --from claude-code-router or --from litellm"
+        )
+    code = run_init(
+        source=source or ("env" if from_env else "starter"),
+        file=file,
+        output=output,
+        force=force,
+        environ=dict(os.environ),
         out=sys.stdout,
         err=sys.stderr,
     )
     raise typer.Exit(code)
 
 
+def _sources(rules: Path | None, *, allow_literal_keys: bool) -> "Sources":
+    from routeproxy.sources import Options, Sources
+
+    return Sources(Options(rules=rules, allow_literal_keys=allow_literal_keys), dict(os.environ))
+
+
+def _end(run: Callable[[], int]) -> NoReturn:
+    """Leaves with the exit code that `run` gives; 1 for rules with errors, 2 for what can't be read."""
+    from routeproxy.policy.problems import RulesRefused
+
+    try:
+        code = run()
+    except RulesRefused as refused:
+        typer.echo(str(refused), err=True)
+        code = 1
+    except (OSError, ValueError, LookupError) as error:
+        typer.echo(f"routeproxy: {_words(error)}", err=True)
+        code = 2
+    raise typer.Exit(code)
+
+
 def _words(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"the file is not UTF-8 at byte {error.start + 1}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

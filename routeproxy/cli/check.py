@@ -1,56 +1,39 @@
 """`routeproxy check`: is this rules file one that the server would take?
 
-Like `nginx -t`, it starts nothing and contacts nobody.
+Like `nginx -t`, it starts nothing and contacts nobody. Beyond what `serve` warns of it looks for what can't
+be meant: rules that are never reached, names that nothing uses, chains that get worse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
 import msgspec
 
-from routeproxy.policy.compile import compile_rules
+from routeproxy.cli.annotations import github, sarif
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.lints import Lints
 from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.sources import Sources
+from routeproxy.upstream.model_table import known_facts
 
-Format = Literal["text", "json"]
+Format = Literal["text", "json", "sarif", "github"]
 
 
-def run_check(
-    path: Path,
-    *,
-    environ: Mapping[str, str],
-    strict: bool = False,
-    format: Format = "text",
-    allow_literal_keys: bool = False,
-    out: TextIO,
-    err: TextIO,
-) -> int:
-    """0: it would be taken. 1: it has errors, or with `strict` warnings. 2: there is nothing to read."""
+def run_check(sources: Sources, *, strict: bool = False, format: Format = "text", out: TextIO) -> int:
+    """0: it would be taken. 1: it has errors, or with `strict` warnings. Raises `OSError` or `ValueError` if
+    there is nothing to read."""
+    path = sources.rules
+    assert path is not None
+    policy: Policy | None = None
     try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        print(f"routeproxy: {path}: {error.strerror}", file=err)
-        return 2
-    except UnicodeDecodeError as error:
-        print(f"routeproxy: {path}: not UTF-8 at byte {error.start + 1}", file=err)
-        return 2
-    policy, problems = _compiled(text, path, environ, allow_literal_keys)
-    if format == "json":
-        print(_json(path, policy, problems), file=out)
-    else:
-        print(_text(path, policy, problems), file=out)
-    return 1 if policy is None or (strict and problems) else 0
-
-
-def _compiled(
-    text: str, path: Path, environ: Mapping[str, str], allow_literal_keys: bool
-) -> tuple[Policy | None, tuple[Problem, ...]]:
-    try:
-        policy = compile_rules(text, path=path, environ=environ, allow_literal_keys=allow_literal_keys)
+        policy = sources.load(also=Lints(known_facts))
+        problems = policy.warnings
     except RulesRefused as refused:
-        return None, refused.problems
-    return policy, policy.warnings
+        problems = refused.problems
+    if report := _FORMATS[format](path, policy, problems):
+        print(report, file=out)
+    return 1 if policy is None or (strict and problems) else 0
 
 
 def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:
@@ -59,7 +42,10 @@ def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str
     found = ", ".join(part for part in counted if part)
     if policy is not None:
         rules = _counted(len(policy.rules), "rule") or "no rules"
-        found = f"{rules} and a default, version {policy.version}" + (f"; {found}" if found else "")
+        kept = [_counted(len(policy.invariants), "invariant"), _counted(len(policy.tests), "test")]
+        held = " and ".join(part for part in kept if part)
+        held = f", {held} held" if held else ""
+        found = f"{rules} and a default, version {policy.version}{held}" + (f"; {found}" if found else "")
     return "\n\n".join([*map(str, problems), f"{path}: {found}"])
 
 
@@ -75,3 +61,11 @@ def _json(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str
         "problems": problems,
     }
     return msgspec.json.format(msgspec.json.encode(report)).decode()
+
+
+_FORMATS: Mapping[Format, Callable[[Path, Policy | None, Sequence[Problem]], str]] = {
+    "text": _text,
+    "json": _json,
+    "sarif": lambda path, policy, problems: sarif(problems),
+    "github": lambda path, policy, problems: github(problems),
+}

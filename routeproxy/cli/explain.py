@@ -1,50 +1,46 @@
 """`routeproxy explain`: which rule would take such a request, and what it lacked for each rule above."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TextIO
 
 import msgspec
 
+from routeproxy import tokens
 from routeproxy.messages.errors import ApiError
+from routeproxy.policy.cases import Question
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.explain import Explanation, Question, explain
+from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.problems import RulesRefused
+from routeproxy.upstream.rehearsal import losses
 
 
 def run_explain(
     load: Callable[[], Policy],
-    question: Question,
+    question: Callable[[Policy], Question],
     *,
-    headers: Sequence[str] = (),
     json: bool = False,
     out: TextIO,
-    err: TextIO,
 ) -> int:
-    """0: explained, a refusal included. 1: the rules have errors. 2: the question or the rules can't be read.
+    """0: explained, a refusal included. Raises what makes a question or a log unreadable.
 
-    `headers` are in curl's form, `name: value`.
+    `question` may need the policy to find what was asked.
     """
+    policy = load()
+    asked = question(policy)
+    assumed = asked.assumed(teams=bool(policy.teams))
     try:
-        policy = load()
-        question = msgspec.structs.replace(question, headers=parse_headers(headers))
-        explanation = _answer(question, policy)
-    except RulesRefused as refused:
-        print(refused, file=err)
-        return 1
-    except (OSError, ValueError) as error:
-        print(f"routeproxy: {error}", file=err)
-        return 2
+        explanation = _answer(asked, policy)
     except ApiError as refusal:
         print(f"refused with {refusal.status} before any rule: {refusal.message}", file=out)
         return 0
     if json:
-        answer = {"explanation": explanation, "assumed": question.assumed}
+        answer = {"explanation": explanation, "assumed": assumed}
         print(msgspec.json.format(msgspec.json.encode(answer)).decode(), file=out)
     else:
         print(explanation, file=out)
-        if question.assumed:
-            print(f"\nassumed: {', '.join(question.assumed)}", file=out)
+        if assumed:
+            print(f"\nassumed: {', '.join(assumed)}", file=out)
     return 0
 
 
@@ -61,8 +57,11 @@ def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _answer(question: Question, policy: Policy) -> Explanation:
-    facts = question.facts()
+    if question.team is not None and question.team not in policy.teams:
+        known = ", ".join(policy.teams) or "none"
+        raise ValueError(f"there is no team `{question.team}`; the rules know {known}")
+    facts = policy.facts_of(question, tokens.count)
     if problem := requested_model_problem(facts.requested):
         raise ApiError(404, f"model: {facts.requested[:256]} ({problem})")
-    policy.check_headers(question.headers)
-    return explain(policy.decide(facts), policy)
+    dropped = partial(losses, question.body) if question.body is not None else None
+    return explain(policy.decide(facts), policy, losses=dropped)

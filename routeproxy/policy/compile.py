@@ -1,21 +1,22 @@
 """Rules text to `Policy`, or every reason why not.
 
-All that can be wrong with a rules file is found here, before anything of it takes effect.
+All that can be wrong with a rules file is found here, before anything of it takes effect: what it says, what
+it includes, what its invariants forbid, what its tests expect.
 """
 
+import datetime
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import KNOWN_FIELDS, Envelope, decode_request
+from routeproxy.policy.actions import Actions, Book
+from routeproxy.policy.cases import Case
 from routeproxy.policy.conditions import (
+    TEAM,
     Check,
     Equals,
     Flag,
@@ -23,134 +24,159 @@ from routeproxy.policy.conditions import (
     check_header_names,
     compile_match,
 )
-from routeproxy.policy.decide import (
-    USUAL_FAILURES,
-    Denial,
-    FailureKind,
-    Fallback,
-    Params,
-    Policy,
-    Retry,
-    Rule,
-    ServerSettings,
-    Target,
-    Timeouts,
-    TransformSettings,
-)
-from routeproxy.policy.facts import Facts, requested_model_problem
+from routeproxy.policy.decide import ClientKey, Policy, Rule, ServerSettings, Team
+from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file import (
     ActionTable,
-    DenyTable,
-    FallbackTable,
     MatchTable,
-    ParamsTable,
     ProviderTable,
-    RetryTable,
     RulesFile,
     RuleTable,
     ServerTable,
     Targets,
-    TargetTable,
+    TeamTable,
     TextTable,
-    TimeoutsTable,
-    TransformsTable,
+    listed,
     read,
     seconds,
 )
+from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.layers import Disk, Folder, Layer, read_layers
 from routeproxy.policy.locate import Path
-from routeproxy.policy.problems import Code, Report, closest, unnamed_rule
-from routeproxy.policy.providers import (
-    TYPE_NAMES,
-    Provider,
-    Secret,
-    compile_provider,
-    only_model_name,
-    read_secret,
-    speaks_messages,
-)
-
-FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
-_TIMEOUTS: tuple[FailureKind, ...] = ("timeout_connect", "timeout_first_token", "timeout_idle")
-_RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"})
-
-_NEVER_PARAMS = frozenset({"model", "messages", "system", "tools", "stream"})
-_PARAMS = KNOWN_FIELDS - _NEVER_PARAMS
-_CAPPED = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
-_LIMITS: Mapping[str, tuple[int, int | None]] = {
-    "max_tokens": (1, None),
-    "temperature": (0, 1),
-    "top_p": (0, 1),
-    "top_k": (0, None),
-}
-"""Of the Messages API, for every back end."""
+from routeproxy.policy.problems import Code, Problem, Report, RulesRefused, unnamed_rule
+from routeproxy.policy.promises import Promises, nested
+from routeproxy.policy.prove import prove
+from routeproxy.policy.providers import Provider, Secret, compile_provider, read_secret
+from routeproxy.policy.teams import Teams
+from routeproxy.policy.trial import try_case
 
 
 def compile_rules(
-    text: str, *, path: FilePath, environ: Mapping[str, str], allow_literal_keys: bool = False
+    text: str,
+    *,
+    path: FilePath,
+    environ: Mapping[str, str],
+    allow_literal_keys: bool = False,
+    folder: Folder | None = None,
+    count: Callable[[bytes], int] = lambda body: len(body) // 4,
+    skip_tests: bool = False,
 ) -> Policy:
-    """The policy that `text` describes. Raises `RulesRefused` with all its problems; warnings stay with it.
+    """The policy that `text` describes, proved and tested. Raises `RulesRefused` with all its problems;
+    warnings stay with it.
 
-    `environ` answers `env:NAME`. Nothing else is read: a `file:` key is opened when it is used.
+    `environ` answers `env:NAME`. Of `folder`, that of the file, only what the text includes is read; a
+    `file:` key is opened when it is used. `count` gives the tokens of a test's body.
     """
-    report = Report(text.removeprefix("\ufeff"), str(path))
-    file = read(report.parse(), report)
-    policy = _Compiler(file, report, path, environ, allow_literal_keys).policy()
-    if report.failed:
-        raise report.refused()
-    return replace(policy, warnings=report.problems, models=policy.server.models or _models(file, policy))
+    compilation = Compilation(text, path, environ, allow_literal_keys, folder)
+    return compilation.policy(count, test=not skip_tests)
 
 
-class _Entry(Struct, frozen=True):
-    """One target as written, aliases replaced; its tables come from the outermost in."""
+class Compilation:
+    """One rules file on its way, with a report for it and each file that it includes."""
 
-    provider: Provider
-    model: str
-    params: tuple[ParamsTable, ...] = ()
-    transforms: tuple[TransformsTable, ...] = ()
-
-
-class _Compiler:
     def __init__(
         self,
-        file: RulesFile,
-        report: Report,
+        text: str,
         path: FilePath,
         environ: Mapping[str, str],
-        allow_literal_keys: bool,
+        allow_literal_keys: bool = False,
+        folder: Folder | None = None,
     ) -> None:
-        self.file = file
-        self.report = report
         self.path = path
         self.environ = environ
         self.allow_literal_keys = allow_literal_keys
-        self.providers: dict[str, Provider] = {}
-        self.aliases: dict[str, tuple[_Entry, ...]] = {}
+        self.folder = folder or Disk(path.parent)
+        self.report = Report(text.removeprefix("\ufeff"), str(path))
+        self.layers: list[Layer] = []
+        self.matches: dict[tuple[int, Path], tuple[str | None, MatchTable | None]] = {}
+        """By the place of a rule, the team that its file belongs to, and what it takes."""
 
-    def policy(self) -> Policy:
-        file = self.file
-        server = self._server(file.server)
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for report in self.reports for problem in report.problems)
+
+    @property
+    def reports(self) -> list[Report]:
+        """By the number of the file."""
+        return [self.report, *(layer.report for layer in self.layers)]
+
+    def policy(
+        self,
+        count: Callable[[bytes], int],
+        *,
+        prove: bool = True,
+        test: bool = True,
+        also: "Lint | None" = None,
+    ) -> Policy:
+        """Raises `RulesRefused`. `also` finds more to warn of."""
+        policy = self._compiled()
+        if policy is not None:
+            if prove:
+                self._prove(policy)
+            if test:
+                self._test(policy, count)
+            if also is not None:
+                also(self, policy)
+        if policy is None or any(report.failed for report in self.reports):
+            raise RulesRefused(self.problems)
+        return replace(policy, warnings=self.problems)
+
+    def _compiled(self) -> Policy | None:
+        report = self.report
+        file = self.file = read(report.parse(), report, RulesFile)
+        book = self.book = Book(report.document, file.providers)
+        self.actions = Actions(report, self.path.name, book)
+        teams = Teams(report, self.actions, self.environ, self.allow_literal_keys)
+        server = self._server(file.server, teams)
         for name, provider_table in file.providers.items():
             self._provider(name, provider_table)
         for name, written in file.aliases.items():
             self._alias(name, written)
+        compiled_teams = {name: teams.team(name, table) for name, table in file.teams.items()}
         rules = self._rules(file.rules)
         default = self._default(file.default)
-        tables = [rule.match for rule in file.rules if rule.match]
-        every_match = [match for table in tables for match in _with_nested(table)]
+        named = [rule.name for rule in rules]
+        promises = Promises(report, self.path.name, book, file.teams, named)
+        implied = [teams.invariant(name, table) for name, table in file.teams.items()]
+        invariants = (
+            *(invariant for invariant in implied if invariant),
+            *promises.invariants(file.invariants),
+        )
+        tests = (*promises.cases(file.tests, self.folder), *self._tests_of_layers(named))
+        if any(one.failed for one in self.reports):
+            return None
         return Policy(
-            version=self._version(server, rules, default),
+            version=self._version(server, compiled_teams, rules, default, invariants),
             source=str(self.path),
             server=server,
-            providers=self.providers,
+            providers=book.providers,
+            teams=compiled_teams,
             rules=rules,
             default=default,
-            counts_tokens=any(match.input_tokens for match in every_match),
-            reads_headers=frozenset(name.lower() for match in every_match for name in match.headers or ()),
+            invariants=invariants,
+            tests=tests,
+            counts_tokens=any(match.input_tokens for match in self._matches()),
+            reads_headers=frozenset(
+                name.lower() for match in self._matches() for name in match.headers or ()
+            ),
+            reads_user=any(match.user is not None for match in self._matches()),
+            stated_models=tuple(dict.fromkeys(_stated(self._tables()))),
         )
+
+    def _tables(self) -> Iterator[RuleTable]:
+        yield from self.file.rules
+        for layer in self.layers:
+            yield from layer.file.rules
+
+    def _matches(self) -> Iterator[MatchTable]:
+        tops = [table.match for table in self._tables()] + [one.when for one in self.file.invariants]
+        for top in tops:
+            for match, _ in nested(top, ()) if top else ():
+                yield match
 
     # --- server, providers, aliases
 
-    def _server(self, table: ServerTable) -> ServerSettings:
+    def _server(self, table: ServerTable, teams: Teams) -> ServerSettings:
         for index, model in enumerate(table.models or ()):
             if problem := requested_model_problem(model):
                 self.report.error(Code.WRONG_VALUE, ("server", "models", index), problem)
@@ -164,7 +190,8 @@ class _Compiler:
                     f"`{origin}` is not an origin",
                     expected='`"https://host"` or `"*"`',
                 )
-        if table.require_key and not self.environ.get("ANTHROPIC_AUTH_TOKEN"):
+        team_keys = any(team.keys is not None for team in self.file.teams.values())
+        if table.require_key and not team_keys and not self.environ.get("ANTHROPIC_AUTH_TOKEN"):
             message = "a key is required, but `ANTHROPIC_AUTH_TOKEN` is not set: nobody gets in"
             self.report.warn(Code.UNSET_VARIABLE, ("server", "require_key"), message)
         return ServerSettings(
@@ -172,9 +199,14 @@ class _Compiler:
             port=table.port,
             max_body_mb=table.max_body_mb,
             url_targets=table.url_targets,
-            require_key=table.require_key,
+            no_fallback_header=table.no_fallback_header,
+            require_key=team_keys if table.require_key is None else table.require_key,
+            admin_keys=tuple(teams.keys(table.admin_keys, ("server", "admin_keys")))
+            if table.admin_keys is not None
+            else (),
             models=tuple(table.models or ()),
             signing_key=self._signing_key(table.signing_key),
+            decision_log=table.decision_log,
             cors_origins=tuple(table.cors_origins or ()),
             drain=seconds(table.drain),
         )
@@ -188,62 +220,121 @@ class _Compiler:
 
     def _provider(self, name: str, table: ProviderTable) -> None:
         path: Path = ("providers", name)
-        self._check_params(table.params, (*path, "params"))
-        self._check_times(table.timeouts, (*path, "timeouts"))
+        self.actions.check_params(table.params, (*path, "params"))
+        self.actions.check_times(table.timeouts, (*path, "timeouts"))
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
         if provider := compile_provider(name, table, self.report, self.environ, self.allow_literal_keys):
-            self.providers[name] = provider
+            self.book.providers[name] = provider
 
     def _alias(self, name: str, written: Targets) -> None:
         path: Path = ("aliases", name)
         if "/" in name:
             message = f"`{name}` can't be an alias: with a `/` it reads as a provider and its model"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
-        self.aliases[name] = tuple(self._entries(written, path, in_alias=True))
+        self.book.aliases[name] = tuple(self.actions.entries(written, path, in_alias=True))
 
     # --- rules
 
     def _rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
-        self._check_names(tables)
-        rules = tuple(self._rule(table, index) for index, table in enumerate(tables))
-        if not self.report.faulty(("rules",)):
-            self._check_order(rules)
-        return rules
-
-    def _check_names(self, tables: list[RuleTable]) -> None:
-        seen: dict[str, int] = {}
+        rules: list[Rule] = []
+        seen: dict[str, Rule] = {}
         for index, table in enumerate(tables):
-            name = table.name or unnamed_rule(index)
-            path: Path = ("rules", index, "name")
-            if name == "default":
-                self.report.error(Code.DUPLICATE, path, "the name `default` belongs to `[default]`")
-            elif name in seen:
-                line = self.report.map.value(("rules", seen[name])).line
-                message = f"two rules are called `{name}`"
-                self.report.error(Code.DUPLICATE, path, message, hint=f"the other stands in line {line}")
-            elif not name.isprintable():
-                self.report.error(Code.WRONG_VALUE, path, "a rule's name is one line of printable characters")
-            seen.setdefault(name, index)
-
-    def _check_order(self, rules: tuple[Rule, ...]) -> None:
-        for index, rule in enumerate(rules):
             path: Path = ("rules", index)
-            above = rules[:index]
-            if takes_all := next((other for other in above if not other.checks), None):
-                message = f"no request gets here: `{takes_all.name}` above has no `match` and takes them all"
-                self.report.warn(Code.UNREACHABLE, path, message)
-            elif rule.deny:
-                taken = [
-                    other for other in above if not other.deny and not _disjoint(other.checks, rule.checks)
-                ]
-                if taken:
-                    message = f"this rule can't deny what `{taken[0].name}` above it has taken"
-                    self.report.warn(Code.UNREACHABLE, path, message, hint="denials go first")
+            if table.include is not None:
+                for rule in self._included(table, path):
+                    self._check_name(rule, seen)
+                    rules.append(rule)
+                continue
+            rule = self._rule(table, path, self.actions, None)
+            self._check_name(rule, seen)
+            rules.append(rule)
+        if not any(report.faulty(("rules",)) for report in self.reports):
+            self._check_order(rules)
+        return tuple(rules)
 
-    def _rule(self, table: RuleTable, index: int) -> Rule:
-        path: Path = ("rules", index)
-        checks = compile_match(table.match, (*path, "match"), self.report) if table.match else ()
-        return self._action(table, path, table.name or unnamed_rule(index), checks)
+    def _rule(self, table: RuleTable, path: Path, actions: Actions, team: str | None) -> Rule:
+        """`team` is the one that the file belongs to."""
+        index = int(path[-1])
+        self.matches[actions.file, path] = team, table.match
+        checks: tuple[Check, ...] = ()
+        if table.match is not None:
+            promises = Promises(actions.report, "", self.book, self.file.teams, ())
+            for match, at in nested(table.match, (*path, "match")):
+                promises.check_teams(match, at)
+            checks = compile_match(table.match, (*path, "match"), actions.report)
+        if team is not None:
+            checks = (Equals(TEAM, (team,)), *checks)
+        return actions.rule(table, path, table.name or unnamed_rule(index), checks)
+
+    def _included(self, table: RuleTable, path: Path) -> Iterator[Rule]:
+        for key in RuleTable.__struct_fields__:
+            if key != "include" and getattr(table, key) is not None:
+                message = f"`{key}` means nothing beside `include`: the included rules say what they do"
+                self.report.error(Code.CONTRADICTION, (*path, key), message, key=True)
+        at = (*path, "include")
+        for layer in read_layers(table.include or "", at, self.report, self.folder, self.path.parent):
+            self.layers.append(layer)
+            self._check_team_of(layer)
+            actions = Actions(layer.report, layer.label, self.book, len(self.layers))
+            for index, rule in enumerate(layer.file.rules):
+                here: Path = ("rules", index)
+                if rule.include is not None:
+                    message = "an included file can't include others"
+                    layer.report.error(Code.FORBIDDEN, (*here, "include"), message, key=True)
+                    continue
+                yield self._rule(rule, here, actions, layer.team)
+                if rule.deny is not None:
+                    message = "rules above the `include` may have taken what this one is to deny"
+                    hint = f"a denial that binds stands above {self._place(at)}"
+                    layer.report.warn(Code.UNREACHABLE, (*here, "deny"), message, hint=hint, key=True)
+
+    def _check_team_of(self, layer: Layer) -> None:
+        if not layer.team:
+            return
+        table = self.file.teams.get(layer.team)
+        if table is None:
+            known = self.file.teams
+            what = f"there is no team `{layer.team}`"
+            layer.report.unknown(Code.UNDEFINED, ("team",), what, layer.team, known)
+        elif table.targets is None:
+            message = f"`[teams.{layer.team}]` has no `targets`, so nothing bounds what this file may reach"
+            hint = f"the team stands in {self._place(('teams', layer.team))}"
+            layer.report.error(Code.MISSING, ("team",), message, hint=hint)
+
+    def _place(self, path: Path) -> str:
+        return f"{self.path.name}:{self.report.map.value(path).line}"
+
+    def _check_name(self, rule: Rule, seen: dict[str, Rule]) -> None:
+        report, path = self.reports[rule.file], (*rule.path, "name")
+        if rule.name == "default":
+            report.error(Code.DUPLICATE, path, "the name `default` belongs to `[default]`")
+        elif rule.name in seen:
+            other = seen[rule.name]
+            line = other.where.rpartition(":")[2]
+            where = f"in line {line}" if other.file == rule.file else f"in {other.where}"
+            message = f"two rules are called `{rule.name}`"
+            report.error(Code.DUPLICATE, path, message, hint=f"the other stands {where}")
+        elif not rule.name.isprintable():
+            report.error(Code.WRONG_VALUE, path, "a rule's name is one line of printable characters")
+        seen.setdefault(rule.name, rule)
+
+    def _check_order(self, rules: list[Rule]) -> None:
+        takes_all: Rule | None = None
+        accepting: list[Rule] = []
+        for rule in rules:
+            report, path = self.reports[rule.file], rule.path
+            if takes_all is not None:
+                message = f"no request gets here: `{takes_all.name}` above has no `match` and takes them all"
+                report.warn(Code.UNREACHABLE, path, message)
+            elif rule.deny and rule.file == 0:
+                taken = next((one for one in accepting if not _disjoint(one.checks, rule.checks)), None)
+                if taken is not None:
+                    message = f"this rule can't deny what `{taken.name}` above it has taken"
+                    report.warn(Code.UNREACHABLE, path, message, hint="denials go first")
+            if not rule.checks:
+                takes_all = takes_all or rule
+            if not rule.deny:
+                accepting.append(rule)
 
     def _default(self, table: ActionTable | None) -> Rule:
         if table is None:
@@ -254,228 +345,58 @@ class _Compiler:
                     "`[default]` is missing",
                     hint="it says what becomes of a request that no rule takes: `targets = …` or `deny = …`",
                 )
-            return Rule(name="default", where="")
-        return self._action(table, ("default",), "default", ())
+            return Rule(name="default", where="", path=("default",))
+        return self.actions.rule(table, ("default",), "default", ())
 
-    def _action(self, table: ActionTable, path: Path, name: str, checks: tuple[Check, ...]) -> Rule:
-        where = f"{self.path.name}:{self.report.map.value(path).line}"
-        self._check_params(table.params, (*path, "params"))
-        self._check_times(table.timeouts, (*path, "timeouts"))
-        self._limit(table.deadline, (*path, "deadline"))
-        if table.deny is not None:
-            self._check_denial(table, path)
-            return Rule(name=name, where=where, checks=checks, deny=self._denial(table.deny, path))
-        entries: tuple[_Entry, ...] = ()
-        if table.targets is not None:
-            entries = tuple(self._entries(table.targets, (*path, "targets")))
-            self._check_pass_through(table, entries, path)
-        elif not any(self.report.faulty((*path, key)) for key in ("targets", "deny")):
-            self._miss_targets(path)
-        targets = tuple(self._target(entry, table) for entry in entries)
-        return Rule(
-            name=name,
-            where=where,
-            checks=checks,
-            targets=targets,
-            fallback=self._fallback(table.fallback, len(targets), (*path, "fallback")),
-            retry=_retry(table.retry),
-            deadline=seconds(table.deadline) if table.deadline else None,
-            echoes=any(target.model == "*" for target in targets),
-        )
+    def _tests_of_layers(self, rules: list[str]) -> Iterator[Case]:
+        for number, layer in enumerate(self.layers, 1):
+            promises = Promises(layer.report, layer.label, self.book, self.file.teams, rules, number)
+            yield from promises.cases(layer.file.tests, self.folder, layer.team)
 
-    def _miss_targets(self, path: Path) -> None:
-        # A key that was refused may well be the one that is missing.
-        if not self.report.faulty(path, Code.UNKNOWN_KEY, Code.NOT_YET):
-            message = "a rule needs `targets` or `deny`"
-            self.report.error(Code.MISSING, path, message, hint='write `targets = "provider/model"`')
+    # --- proof and tests
 
-    def _check_denial(self, table: ActionTable, path: Path) -> None:
-        for key in ActionTable.__struct_fields__:
-            if key != "deny" and getattr(table, key) is not None:
-                message = f"`{key}` means nothing beside `deny`"
-                self.report.error(Code.CONTRADICTION, (*path, key), message, key=True)
+    def _prove(self, policy: Policy) -> None:
+        for finding in prove(policy).open:
+            rule, invariant = finding.rule, finding.invariant
+            code = Code.BROKEN_INVARIANT if finding.counter_example else Code.NOT_PROVED
+            hint = f"the invariant stands in {invariant.where}"
+            at = (*rule.path, "targets")
+            self.reports[rule.file].error(code, at, finding.message, expected=finding.way_out, hint=hint)
 
-    def _denial(self, written: str | DenyTable, path: Path) -> Denial:
-        if isinstance(written, str):
-            return Denial(written)
-        if written.message is None and not self.report.faulty((*path, "deny", "message")):
-            self.report.error(Code.MISSING, (*path, "deny"), "a denial needs a `message`", key=True)
-        return Denial(written.message or "", written.status or 400)
-
-    def _fallback(self, written: bool | FallbackTable | None, targets: int, path: Path) -> Fallback:
-        if written is None:
-            return Fallback(targets > 1)
-        if written is False and targets > 1:
-            message = f"without fallback only the first of {targets} targets is ever used"
-            self.report.warn(Code.REST_UNUSED, path, message)
-        if isinstance(written, bool):
-            return Fallback(written)
-        if written.on and written.also:
-            message = "`on` replaces the usual failures and `also` adds to them: only one can be meant"
-            self.report.error(Code.CONTRADICTION, (*path, "also"), message, key=True)
-        usual = USUAL_FAILURES if written.on is None else frozenset[FailureKind]()
-        named = self._failures(written.on or (), (*path, "on")) | self._failures(
-            written.also or (), (*path, "also")
-        )
-        return Fallback(True, usual | named)
-
-    def _failures(self, names: Iterable[str], path: Path) -> frozenset[FailureKind]:
-        found: set[FailureKind] = set()
-        for index, name in enumerate(names):
-            kinds = _TIMEOUTS if name == "timeout" else tuple(kind for kind in FAILURES if kind == name)
-            if not kinds:
-                known = (*FAILURES, "timeout")
-                self.report.unknown(Code.UNDEFINED, (*path, index), f"`{name}` is not a failure", name, known)
-            if _RISKY.intersection(kinds):
-                message = f"`{name}`: the next target gets a request that this one has found fault with"
-                self.report.warn(Code.RISKY_FALLBACK, (*path, index), message)
-            found.update(kinds)
-        return frozenset(found)
-
-    # --- targets
-
-    def _entries(self, written: Targets, path: Path, *, in_alias: bool = False) -> Iterator[_Entry]:
-        items = enumerate(written) if isinstance(written, list) else [(None, written)]
-        for index, item in items:
-            here = path if index is None else (*path, index)
-            if isinstance(item, str):
-                yield from self._named(item, here, in_alias)
-                continue
-            self._check_params(item.params, (*here, "params"))
-            if item.target is None:
-                if not self.report.faulty(here):
-                    self.report.error(Code.MISSING, here, '`target = "provider/model"` is missing here')
-                continue
-            for entry in self._named(item.target, (*here, "target"), in_alias):
-                yield _with_tables(entry, item)
-
-    def _named(self, name: str, path: Path, in_alias: bool) -> Iterable[_Entry]:
-        if "/" in name:
-            provider, _, model = name.partition("/")
-            return self._at_provider(provider, model, path)
-        if in_alias:
-            message = f"an alias stands for a provider's model, never for another alias: `{name}`"
-            self.report.error(Code.WRONG_VALUE, path, message, expected='`"provider/model"`')
-            return ()
-        if name in self.aliases:
-            return self.aliases[name]
-        known = self._written("aliases")
-        if name not in known:
-            hint = "a target is `provider/model`, or an alias"
-            if name in self._written("providers"):
-                hint = f"`{name}` is a provider: write `{name}/MODEL`, or `{name}/*` for the model asked for"
-            self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
-        return ()
-
-    def _at_provider(self, name: str, model: str, path: Path) -> Iterable[_Entry]:
-        known = self._written("providers")
-        if name not in known:
-            here = f"[providers.{name}]"
-            hint = (
-                f"the line `{here}` is a whole provider"
-                if name in TYPE_NAMES and not closest(name, known)
-                else ""
-            )
-            self.report.unknown(
-                Code.UNDEFINED, path, f"there is no provider `{name}`", name, known, hint=hint
-            )
-        if not model:
-            self.report.error(Code.EMPTY, path, f"a model is missing after `{name}/`")
-        elif "*" in model and model != "*":
-            message = (
-                f"`{model}` is not a model: a star stands only alone, `{name}/*`, for the model asked for"
-            )
-            self.report.error(Code.WRONG_VALUE, path, message)
-        elif not model.isprintable() or " " in model:
-            self.report.error(
-                Code.WRONG_VALUE, path, "a model's name has no spaces and no control characters"
-            )
-        provider = self.providers.get(name)
-        return (_Entry(provider, model),) if provider else ()
-
-    def _written(self, section: str) -> Iterable[str]:
-        """The names in a section as the file has them, those with problems included."""
-        table = self.report.document.get(section)
-        return table.keys() if isinstance(table, dict) else ()
-
-    def _check_pass_through(self, table: ActionTable, entries: tuple[_Entry, ...], path: Path) -> None:
-        for entry in entries:
-            asked = [transforms for transforms in (table.transforms, *entry.transforms) if transforms]
-            if speaks_messages(entry.provider.type) and not all(map(only_model_name, asked)):
-                name = f"{entry.provider.name}/{entry.model}"
-                message = f"transforms don't apply to `{name}`: it gets and gives Messages as they are"
-                self.report.warn(
-                    Code.NO_EFFECT, (*path, "transforms" if table.transforms else "targets"), message
-                )
-                return
-
-    def _target(self, entry: _Entry, rule: ActionTable) -> Target:
-        provider = self.file.providers[entry.provider.name]
-        return Target(
-            provider=entry.provider,
-            model=entry.model,
-            params=_params((provider.params, rule.params, *entry.params)),
-            transforms=_transforms((provider.transforms, rule.transforms, *entry.transforms)),
-            timeouts=_timeouts((provider.timeouts, rule.timeouts)),
-        )
-
-    def _check_params(self, params: ParamsTable | None, path: Path) -> None:
-        if params is None:
-            return
-        for section in ("default", "set", "cap", "drop", "extra_body"):
-            names = getattr(params, section) or ()
-            for index, name in enumerate(names):
-                here = (*path, section, index if section == "drop" else name)
-                self._check_param(section, name, here, key=section != "drop")
-                if isinstance(names, dict) and section != "extra_body" and not self.report.faulty(here):
-                    self._check_value(section, name, names[name], here)
-
-    def _check_param(self, section: str, name: str, path: Path, *, key: bool) -> None:
-        if name in _NEVER_PARAMS:
-            self.report.error(Code.FORBIDDEN, path, f"`{name}` is not a rule's to change", key=key)
-        elif section == "cap" and name not in _CAPPED:
-            self.report.unknown(Code.UNKNOWN_KEY, path, f"`{name}` can't be capped", name, _CAPPED, key=key)
-        elif section != "extra_body" and name not in _PARAMS:
-            hint = "what only the back end knows stands under `extra_body`"
-            what = f"Messages have no parameter `{name}`"
-            self.report.unknown(Code.UNKNOWN_KEY, path, what, name, _PARAMS, key=key, hint=hint)
-
-    def _check_value(self, section: str, name: str, value: Any, path: Path) -> None:
-        """What the API would refuse, every request would be refused for."""
-        body = msgspec.json.encode({"model": "m", "messages": [], name: value})
-        try:
-            decode_request(body)
-        except InvalidRequest as refused:
-            self.report.error(Code.WRONG_VALUE, path, refused.message)
-            return
-        least, most = _LIMITS.get(name, (None, None))
-        if least is not None and value < least:
-            self.report.error(Code.WRONG_VALUE, path, f"`{name}` is at least {least}")
-        elif most is not None and value > most and section != "cap":
-            self.report.error(Code.WRONG_VALUE, path, f"`{name}` is at most {most}")
-
-    def _check_times(self, table: TimeoutsTable | None, path: Path) -> None:
-        for name, duration in asdict(table).items() if table else ():
-            self._limit(duration, (*path, name))
-
-    def _limit(self, written: str | None, path: Path) -> None:
-        if written is not None and not seconds(written):
-            message = f"`{path[-1]}`: no time at all lets nothing through; leave it out for the usual"
-            self.report.error(Code.WRONG_VALUE, path, message)
+    def _test(self, policy: Policy, count: Callable[[bytes], int]) -> None:
+        for case in policy.tests:
+            outcome = try_case(policy, case, count)
+            if outcome.differences:
+                words = "; ".join(map(str, outcome.differences))
+                message = f"the test `{case.name}` fails: {words}"
+                hint = "`routeproxy test` shows why"
+                self.reports[case.file].error(Code.TEST_FAILED, case.path, message, hint=hint)
 
     # --- the version
 
-    def _version(self, server: ServerSettings, rules: tuple[Rule, ...], default: Rule) -> str:
-        if self.report.failed:
-            return ""
-        matches = [rule.match for rule in self.file.rules]
+    def _version(
+        self,
+        server: ServerSettings,
+        teams: Mapping[str, Team],
+        rules: tuple[Rule, ...],
+        default: Rule,
+        invariants: tuple[Invariant, ...],
+    ) -> str:
+        file = self.file
         meaning = {
-            "server": {**asdict(server), "signing_key": server.signing_key and server.signing_key.reference},
-            "providers": {
-                name: self._provider_meaning(provider) for name, provider in self.providers.items()
+            "server": {
+                **asdict(server),
+                "signing_key": server.signing_key and server.signing_key.reference,
+                "admin_keys": [_key_meaning(key) for key in server.admin_keys],
             },
-            "rules": [_rule_meaning(rule, match) for rule, match in zip(rules, matches, strict=True)],
-            "default": _rule_meaning(default, None),
+            "providers": {
+                name: self._provider_meaning(provider) for name, provider in self.book.providers.items()
+            },
+            "teams": {name: _team_meaning(team, file.teams[name]) for name, team in teams.items()},
+            "rules": [_rule_meaning(rule, *self.matches[rule.file, rule.path]) for rule in rules],
+            "default": _rule_meaning(default, None, None),
+            "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in invariants],
+            "when": [table.when for table in file.invariants],
         }
         return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:12]
 
@@ -489,9 +410,30 @@ class _Compiler:
         }
 
 
-def _rule_meaning(rule: Rule, match: MatchTable | None) -> dict[str, Any]:
+Lint = Callable[[Compilation, Policy], None]
+
+
+def _team_meaning(team: Team, table: TeamTable) -> dict[str, Any]:
+    return {
+        "keys": [_key_meaning(key) for key in team.keys],
+        "models": table.models,
+        "targets": table.targets,
+        "request_headers": team.request_headers,
+        "provider_keys": {
+            name: [key.reference for key in provider.keys] for name, provider in team.providers.items()
+        },
+        "explain": team.explain,
+    }
+
+
+def _key_meaning(key: ClientKey) -> tuple[str, str, datetime.date | None]:
+    return key.name, key.secret.reference, key.expires
+
+
+def _rule_meaning(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, Any]:
     return {
         "name": rule.name,
+        "team": team,
         "match": match,
         "deny": rule.deny,
         "targets": [{**asdict(target), "provider": target.provider.name} for target in rule.targets],
@@ -499,73 +441,6 @@ def _rule_meaning(rule: Rule, match: MatchTable | None) -> dict[str, Any]:
         "retry": rule.retry,
         "deadline": rule.deadline,
     }
-
-
-def _with_tables(entry: _Entry, table: TargetTable) -> _Entry:
-    return _Entry(
-        entry.provider,
-        entry.model,
-        (*entry.params, *([table.params] if table.params else [])),
-        (*entry.transforms, *([table.transforms] if table.transforms else [])),
-    )
-
-
-def _retry(table: RetryTable | None) -> Retry:
-    usual = Retry()
-    if table is None:
-        return usual
-    return Retry(table.attempts or usual.attempts, seconds(table.backoff) if table.backoff else usual.backoff)
-
-
-def _params(tables: Iterable[ParamsTable | None]) -> Params:
-    """Later tables win key by key; of several caps the lowest counts."""
-    merged = Params(default={}, set={}, cap={}, extra_body={})
-    for table in tables:
-        if table is None:
-            continue
-        cap = dict(merged.cap)
-        for name, value in (table.cap or {}).items():
-            cap[name] = min(value, cap.get(name, value))
-        merged = Params(
-            default={**merged.default, **(table.default or {})},
-            set={**merged.set, **(table.set or {})},
-            cap=cap,
-            drop=merged.drop.union(table.drop or ()),
-            extra_body=_deep_merged(merged.extra_body, table.extra_body or {}),
-        )
-    return merged
-
-
-def _deep_merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        merged[key] = (
-            _deep_merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-        )
-    return merged
-
-
-def _transforms(tables: Iterable[TransformsTable | None]) -> TransformSettings:
-    return TransformSettings(**_said(tables))
-
-
-def _timeouts(tables: Iterable[TimeoutsTable | None]) -> Timeouts:
-    return Timeouts(**{name: seconds(duration) for name, duration in _said(tables).items()})
-
-
-def _said(tables: Iterable[TransformsTable | TimeoutsTable | None]) -> dict[str, Any]:
-    """What the tables say, later ones over earlier ones."""
-    return {
-        name: value for table in tables if table for name, value in asdict(table).items() if value is not None
-    }
-
-
-def _with_nested(match: MatchTable) -> Iterator[MatchTable]:
-    yield match
-    negated = [match.not_] if isinstance(match.not_, MatchTable) else match.not_ or []
-    for inner in (*(match.any or ()), *negated):
-        yield from _with_nested(inner)
 
 
 def _disjoint(some: tuple[Check, ...], others: tuple[Check, ...]) -> bool:
@@ -588,37 +463,15 @@ def _below(top: int | None, bottom: int | None) -> bool:
     return top is not None and bottom is not None and top < bottom
 
 
-# --- /v1/models
-
-
-def _models(file: RulesFile, policy: Policy) -> tuple[str, ...]:
-    """The names that rules state whole: what a `match` equals, and a target's model if asking leads to it.
-
-    Claude Code shows only names with `claude` or `anthropic` in them, so a name without gets a twin
-    `anthropic/NAME`, where asking for the twin comes to the same.
-    """
-    reached = cache(partial(_reached, policy))
-    found = dict.fromkeys(name for rule in file.rules if rule.match for name in _equal_names(rule.match))
-    for rule in (*policy.rules, policy.default):
-        for target in rule.targets:
-            if target.model != "*" and reached(target.model)[:1] == (target.name,):
-                found.setdefault(target.model)
-    listed = [name for name in found if requested_model_problem(name) is None]
-    unseen = [name for name in listed if "claude" not in name.lower() and "anthropic" not in name.lower()]
-    return (
-        *listed,
-        *(f"anthropic/{name}" for name in unseen if reached(f"anthropic/{name}") == reached(name)),
-    )
+def _stated(tables: Iterable[RuleTable]) -> Iterator[str]:
+    """The model names that rules state whole."""
+    for table in tables:
+        if table.match is not None:
+            yield from (name for name in _equal_names(table.match) if requested_model_problem(name) is None)
 
 
 def _equal_names(match: MatchTable) -> Iterator[str]:
     if isinstance(match.model, TextTable) and match.model.equals:
-        yield from [match.model.equals] if isinstance(match.model.equals, str) else match.model.equals
+        yield from listed(match.model.equals)
     for inner in match.any or ():
         yield from _equal_names(inner)
-
-
-def _reached(policy: Policy, model: str) -> tuple[str, ...]:
-    """Where the smallest request for `model` goes."""
-    decision = policy.decide(Facts(Envelope(model=model, messages=msgspec.Raw(b"[]")), {}))
-    return tuple(target.name for target in decision.targets)

@@ -6,15 +6,15 @@ Nothing is put into words while deciding: a check that missed is kept, and asked
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
-from re import escape, findall, sub
-from typing import Any, ClassVar
+from re import findall, sub
+from typing import Any, ClassVar, Literal
 
-import re2  # without stubs: nothing else imports it
 from msgspec import Struct
 
 from routeproxy.policy.facts import Facts, ascii_lower
-from routeproxy.policy.file import HeaderTable, MatchTable, RangeTable, TextTable
+from routeproxy.policy.file import HeaderTable, MatchTable, RangeTable, TextTable, listed
 from routeproxy.policy.locate import Path
+from routeproxy.policy.patterns import Search, glob, hint_for, regex
 from routeproxy.policy.problems import Code, Report, closest
 from routeproxy.policy.providers import FORBIDDEN_HEADERS
 
@@ -38,9 +38,18 @@ class Check(Struct, frozen=True):
         """Why a `not` around it does not hold."""
         raise NotImplementedError
 
+    @property
+    def words(self) -> str:
+        """What it asks of a request, for people who compare policies: "model to contain `haiku`"."""
+        raise NotImplementedError
+
 
 class Single(Check, frozen=True):
     """A check of one fact."""
+
+    @property
+    def fact(self) -> str:
+        raise NotImplementedError
 
     def observed(self, facts: Facts) -> str:
         """What was found: "model is `claude-opus-4-8`"."""
@@ -57,6 +66,10 @@ class Single(Check, frozen=True):
     def hit(self, facts: Facts) -> str:
         return f"{self.observed(facts)}, must not {self.demand}"
 
+    @property
+    def words(self) -> str:
+        return f"{self.fact} to {self.demand}"
+
 
 # --- text
 
@@ -69,9 +82,11 @@ class Subject(Struct, frozen=True):
     cost: int = 0
     shown: bool = True
     """Long texts are not repeated in explanations."""
+    absent: str = "missing"
 
 
 MODEL = Subject("model", attrgetter("model"))
+TEAM = Subject("team", attrgetter("team"), absent="nobody's")
 SYSTEM = Subject("system", attrgetter("system"), cost=1, shown=False)
 USER = Subject("user", attrgetter("user"))
 EFFORT = Subject("effort", attrgetter("effort"))
@@ -90,10 +105,14 @@ class TextCheck(Single, frozen=True):
     values: tuple[str, ...]
     verb: ClassVar[str]
 
+    @property
+    def fact(self) -> str:
+        return self.subject.name
+
     def observed(self, facts: Facts) -> str:
         value = self.subject.read(facts)
         if value is None:
-            return f"{self.subject.name} is missing"
+            return f"{self.subject.name} is {self.subject.absent}"
         if not self.subject.shown:
             return f"{self.subject.name} is {len(value):,} characters of text"
         return f"{self.subject.name} is {_quoted(value)}"
@@ -133,7 +152,8 @@ class Contains(TextCheck, frozen=True):
 class Matches(TextCheck, frozen=True):
     """Globs and regexes, both in linear time."""
 
-    patterns: tuple[Callable[[bytes], object], ...]
+    patterns: tuple[Search, ...]
+    syntax: Literal["glob", "regex"]
     verb = "match"
 
     def __call__(self, facts: Facts) -> bool:
@@ -148,6 +168,10 @@ class Matches(TextCheck, frozen=True):
 class Present(Single, frozen=True):
     subject: Subject
     wanted: bool
+
+    @property
+    def fact(self) -> str:
+        return self.subject.name
 
     def __call__(self, facts: Facts) -> bool:
         return (self.subject.read(facts) is not None) is self.wanted
@@ -225,8 +249,12 @@ class HasTool(Single, frozen=True):
     """At least one tool whose name or type one of the globs matches."""
 
     globs: tuple[str, ...]
-    patterns: tuple[Callable[[bytes], object], ...]
+    patterns: tuple[Search, ...]
     cost = 1
+
+    @property
+    def fact(self) -> str:
+        return "tools"
 
     def __call__(self, facts: Facts) -> bool:
         words = [word.encode("utf-8", "replace") for word in facts.tools]
@@ -257,6 +285,10 @@ class AnyOf(Check, frozen=True):
     def hit(self, facts: Facts) -> str:
         return _hits(self.choices, facts)
 
+    @property
+    def words(self) -> str:
+        return f"any of ({_tables(self.choices)})"
+
 
 class NoneOf(Check, frozen=True):
     tables: tuple[tuple[Check, ...], ...]
@@ -270,6 +302,18 @@ class NoneOf(Check, frozen=True):
 
     def hit(self, facts: Facts) -> str:
         return _misses(self.tables, facts)
+
+    @property
+    def words(self) -> str:
+        return f"none of ({_tables(self.tables)})"
+
+
+def in_words(checks: Sequence[Check]) -> str:
+    return " and ".join(check.words for check in checks) or "every request"
+
+
+def _tables(tables: Sequence[tuple[Check, ...]]) -> str:
+    return "; ".join(map(in_words, tables))
 
 
 def _misses(tables: tuple[tuple[Check, ...], ...], facts: Facts) -> str:
@@ -318,6 +362,8 @@ def compile_match(table: MatchTable, path: Path, report: Report) -> tuple[Check,
 
 
 def _checks(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
+    if table.team is not None:
+        yield Equals(TEAM, listed(table.team))
     if table.model is not None:
         yield from _text(MODEL, table.model, Contains, (*path, "model"), report, lower=True)
     yield from _headers(table, (*path, "headers"), report)
@@ -331,10 +377,10 @@ def _checks(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
     if isinstance(table.tools, bool):
         yield Flag("tools", attrgetter("has_tools"), table.tools)
     elif table.tools is not None:
-        globs = _listed(table.tools)
-        yield HasTool(globs, tuple(_glob(glob) for glob in globs))
+        globs = listed(table.tools)
+        yield HasTool(globs, tuple(map(glob, globs)))
     if table.effort is not None:
-        yield _effort(_listed(table.effort), (*path, "effort"), report)
+        yield _effort(listed(table.effort), (*path, "effort"), report)
     if table.system is not None:
         yield from _text(SYSTEM, table.system, Contains, (*path, "system"), report, lower=True)
     if table.user is not None:
@@ -422,14 +468,14 @@ def _text(
 ) -> Iterator[Check]:
     fold = ascii_lower if lower else str
     if not isinstance(wanted, TextTable):
-        yield plain(subject, tuple(map(fold, _listed(wanted))))
+        yield plain(subject, tuple(map(fold, listed(wanted))))
         return
     for key, check in (("equals", Equals), ("prefix", Begins), ("contains", Contains)):
         if values := getattr(wanted, key):
-            yield check(subject, tuple(map(fold, _listed(values))))
+            yield check(subject, tuple(map(fold, listed(values))))
     if wanted.glob:
-        globs = tuple(map(fold, _listed(wanted.glob)))
-        yield Matches(subject, globs, tuple(_glob(glob) for glob in globs))
+        globs = tuple(map(fold, listed(wanted.glob)))
+        yield globbed(subject, globs)
     if wanted.regex:
         yield _regexes(subject, wanted.regex, (*path, "regex"), report, lower)
     if isinstance(wanted, HeaderTable) and wanted.present is not None:
@@ -442,45 +488,21 @@ def _text(
 
 def _regexes(subject: Subject, wanted: str | list[str], path: Path, report: Report, lower: bool) -> Check:
     patterns = []
-    for index, pattern in enumerate(_listed(wanted)):
+    for index, pattern in enumerate(listed(wanted)):
         here = path if isinstance(wanted, str) else (*path, index)
         try:
-            patterns.append(_regex(pattern))
-        except re2.error as error:
-            report.error(Code.BAD_PATTERN, here, f"not a regex: {_words(error)}", hint=_regex_hint(pattern))
+            patterns.append(regex(pattern))
+        except ValueError as error:
+            report.error(Code.BAD_PATTERN, here, f"not a regex: {error}", hint=hint_for(pattern))
             continue
         if lower and (capital := _capital(pattern)):
             message = f"`{capital}` never matches: {subject.name} is compared in lower case"
             report.warn(Code.NEVER_TRUE, here, message)
-    return Matches(subject, _listed(wanted), tuple(patterns))
+    return Matches(subject, listed(wanted), tuple(patterns), "regex")
 
 
-def _regex(pattern: str, *, whole: bool = False) -> Callable[[bytes], object]:
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    options.dot_nl = whole
-    compiled = re2.compile(pattern, options)
-    search: Callable[[bytes], object] = compiled.fullmatch if whole else compiled.search
-    return search
-
-
-def _glob(glob: str) -> Callable[[bytes], object]:
-    wild = {"*": ".*", "?": "."}
-    return _regex("".join(wild.get(char) or escape(char) for char in glob), whole=True)
-
-
-def _words(error: Exception) -> str:
-    said = error.args[0] if error.args else error
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-
-
-def _regex_hint(pattern: str) -> str | None:
-    if any(look in pattern for look in ("(?=", "(?!", "(?<=", "(?<!")):
-        return "looking ahead or behind can't be had in linear time; add a `not` condition"
-    if findall(r"\\[1-9]", pattern):
-        return "a back-reference can't be had in linear time"
-    return None
+def globbed(subject: Subject, globs: tuple[str, ...]) -> Matches:
+    return Matches(subject, globs, tuple(map(glob, globs)), "glob")
 
 
 def _capital(pattern: str) -> str | None:
@@ -493,10 +515,6 @@ def _capital(pattern: str) -> str | None:
         pattern,
     )
     return next((char for char in plain if char.isascii() and char.isupper()), None)
-
-
-def _listed(value: str | list[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _quoted(value: str) -> str:

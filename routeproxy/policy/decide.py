@@ -1,13 +1,20 @@
 """The compiled policy and what it decides. `Policy.decide(facts)` is a pure function; its steps explain."""
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.cases import Case, Headers, Question
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.index import Index
+from routeproxy.policy.invariants import Invariant, Reached, reached
 from routeproxy.policy.problems import Problem
 from routeproxy.policy.providers import Provider as Provider
 from routeproxy.policy.providers import Secret as Secret
@@ -81,6 +88,11 @@ class Target(Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
 
+    @property
+    def reached(self) -> tuple[Reached, ...]:
+        """What it is, or may come to, for those who judge targets."""
+        return reached(self.provider, self.model)
+
 
 class Denial(Struct, frozen=True):
     message: str
@@ -117,17 +129,32 @@ class Decision(Struct, frozen=True, kw_only=True):
     deny: Denial | None
     targets: tuple[Target, ...]
     """In the order in which they are tried. Nothing else is ever contacted. Empty only beside a denial."""
+    unused: int = 0
+    """How many targets of the rule can't be reached, since there is no fallback."""
     fallback: Fallback
     retry: Retry
     deadline: float | None
-    steps: tuple[Step, ...]
     version: str
+    facts: Facts
+    asked: "tuple[Rule, ...]"
+    """The rules that were asked, in order. The last one took the request."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What each rule lacked. Facts don't change, so asking a rule once more gives what it gave."""
+        *missed, _ = self.asked
+        steps = [Step(rule, rule.first_miss(self.facts), self.facts) for rule in missed]
+        return (*steps, Step(self.asked[-1], None, self.facts))
 
 
 class Rule(Struct, frozen=True, kw_only=True):
     name: str
     where: str
     """`rules.toml:41`"""
+    file: int = 0
+    """Which of the files it stands in: 0 is the rules file, the included ones follow."""
+    path: tuple[str | int, ...] = ()
+    """Its place in that file."""
     checks: tuple[Check, ...] = ()
     deny: Denial | None = None
     targets: tuple[Target, ...] = ()
@@ -137,17 +164,22 @@ class Rule(Struct, frozen=True, kw_only=True):
     echoes: bool = False
     """Some target is `P/*`: it asks for the model that the client asked for."""
 
+    @property
+    def reachable(self) -> tuple[Target, ...]:
+        """The targets that are ever contacted: without fallback only the first."""
+        return self.targets if self.fallback.enabled else self.targets[:1]
+
     def first_miss(self, facts: Facts) -> Check | None:
         return first_miss(self.checks, facts)
 
-    def decision(self, facts: Facts, steps: tuple[Step, ...], version: str) -> Decision:
-        deny, targets, fallback = self.deny, self.targets, self.fallback
-        if deny is None and facts.url_target is not None:
+    def decision(self, facts: Facts, asked: "tuple[Rule, ...]", version: str) -> Decision:
+        deny, fallback, targets = self.deny, self.fallback, self.reachable
+        if facts.url_target is not None:
             targets, fallback = self._only(facts.url_target), Fallback(False)
+        elif facts.no_fallback:
+            targets, fallback = targets[:1], Fallback(False)
         if self.echoes:
-            targets = tuple(
-                target for target in (_resolved(t, facts.requested) for t in targets) if target.model
-            )
+            targets = tuple(found for target in targets if (found := _resolved(target, facts.requested)))
         if deny is None and not targets:
             deny = Denial(f"model: {facts.url_target or facts.requested}", 404)
         return Decision(
@@ -155,32 +187,63 @@ class Rule(Struct, frozen=True, kw_only=True):
             where=self.where,
             deny=deny,
             targets=targets,
+            unused=len(self.targets) - len(targets),
             fallback=fallback,
             retry=self.retry,
             deadline=self.deadline,
-            steps=steps,
             version=version,
+            facts=facts,
+            asked=asked,
         )
 
     def _only(self, url_target: str) -> tuple[Target, ...]:
         """The one target that the URL means. A provider's own name goes before that of its type."""
         provider, _, model = url_target.partition("/")
-        named = [target for target in self.targets if target.model in {"*", model}]
+        named = [target for target in self.reachable if target.model in {"*", model}]
         exact = [target for target in named if target.provider.name == provider]
         by_type = [target for target in named if provider.lower() in target.provider.spellings]
         return tuple((exact or by_type)[:1])
 
 
-def _resolved(target: Target, requested: str) -> Target:
+def _resolved(target: Target, requested: str) -> Target | None:
     if target.model != "*":
         return target
+    model = target.provider.own_name_of(requested)
+    if model is None:
+        return None
     return Target(
         provider=target.provider,
-        model=target.provider.own_name_of(requested),
+        model=model,
         params=target.params,
         transforms=target.transforms,
         timeouts=target.timeouts,
     )
+
+
+class ClientKey(Struct, frozen=True):
+    """A key that clients show. An unset one matches nobody."""
+
+    name: str
+    secret: Secret
+    expires: datetime.date | None = None
+    """The last day on which it works, in UTC."""
+
+
+class Team(Struct, frozen=True, kw_only=True):
+    name: str
+    where: str
+    keys: tuple[ClientKey, ...] = ()
+    gate: Rule | None = None
+    """Takes, and refuses, requests for models that the team may not ask for. It is asked before all rules."""
+    request_headers: Mapping[str, str] = {}
+    """In lower case. They replace what the client sent: the team's word."""
+    providers: Mapping[str, Provider] = {}
+    """Those for which the team has keys of its own, with these keys."""
+    explain: bool = False
+    """May ask why."""
+
+    def may_ask_for(self, facts: Facts) -> bool:
+        return self.gate is None or self.gate.first_miss(facts) is not None
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -188,42 +251,87 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     port: int = 8082
     max_body_mb: int = 32
     url_targets: bool = False
+    no_fallback_header: bool = True
     require_key: bool = False
     """Whether nobody gets in without a key, even while none is set."""
+    admin_keys: tuple[ClientKey, ...] = ()
     models: tuple[str, ...] = ()
     signing_key: Secret | None = None
+    decision_log: str | None = None
     cors_origins: tuple[str, ...] = ()
     drain: float = 30.0
     """How many seconds running answers may take to finish when the server stops."""
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class Policy(Struct, frozen=True, kw_only=True, dict=True):
     version: str
     """A hash of what the policy means; comments and spelling don't count."""
     source: str
     server: ServerSettings
     providers: Mapping[str, Provider]
+    teams: Mapping[str, Team] = {}
     rules: tuple[Rule, ...]
     default: Rule
+    invariants: tuple[Invariant, ...] = ()
+    """Those that teams' `targets` imply among them."""
+    tests: tuple[Case, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    files: tuple[Path, ...] = ()
+    """What was read besides the rules file."""
     counts_tokens: bool = False
     """Some rule asks for `input_tokens`."""
     reads_headers: frozenset[str] = frozenset()
     """In lower case."""
-    models: tuple[str, ...] = ()
-    """What `/v1/models` lists."""
+    reads_user: bool = False
+    """Some rule asks for `metadata.user_id`."""
+    stated_models: tuple[str, ...] = ()
+    """The models that rules state whole."""
 
     def decide(self, facts: Facts) -> Decision:
-        steps = []
-        for rule in self.rules:
-            missed = rule.first_miss(facts)
-            steps.append(Step(rule, missed, facts))
-            if missed is None:
-                return rule.decision(facts, tuple(steps), self.version)
-        steps.append(Step(self.default, None, facts))
-        return self.default.decision(facts, tuple(steps), self.version)
+        team = self.teams.get(facts.team) if facts.team is not None else None
+        decision = self._decide(facts, team)
+        if team is None or not team.providers:
+            return decision
+        own = [
+            replace(target, provider=team.providers.get(target.provider.name, target.provider))
+            for target in decision.targets
+        ]
+        return replace(decision, targets=tuple(own))
 
-    def check_headers(self, headers: Mapping[str, tuple[str, ...]]) -> None:
+    def _decide(self, facts: Facts, team: Team | None) -> Decision:
+        before: tuple[Rule, ...] = ()
+        if team is not None and team.gate is not None:
+            before = (team.gate,)
+            if team.gate.first_miss(facts) is None:
+                return team.gate.decision(facts, before, self.version)
+        rules = self.rules
+        for number in self._index.candidates(facts):
+            rule = rules[number]
+            if rule.first_miss(facts) is None:
+                return rule.decision(facts, before + rules[: number + 1], self.version)
+        return self.default.decision(facts, (*before, *rules, self.default), self.version)
+
+    @cached_property
+    def listed(self) -> dict[str | None, tuple[str, ...]]:
+        """What `/v1/models` lists, by team, as far as it was asked for."""
+        return {}
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index([rule.checks for rule in self.rules])
+
+    def facts_of(self, question: Question, count: Callable[[bytes], int] = lambda body: 0) -> Facts:
+        """The facts of a request that was not sent. Raises `InvalidRequest` if no rule is asked about it."""
+        headers = self.headers_of(question.team, question.headers)
+        self.check_headers(headers)
+        return question.facts(headers, count)
+
+    def headers_of(self, team: str | None, headers: Headers) -> Headers:
+        """`headers` as rules see them: with what the team says in place of what its client said."""
+        stated = self.teams[team].request_headers if team is not None and team in self.teams else {}
+        return {**headers, **{name: (value,) for name, value in stated.items()}} if stated else headers
+
+    def check_headers(self, headers: Headers) -> None:
         """Raises `InvalidRequest` when a header that rules read has several values: picking is guessing."""
         for name in self.reads_headers:
             lines = headers.get(name)

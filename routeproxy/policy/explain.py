@@ -1,72 +1,14 @@
 """A decision in words. It repeats what `decide` recorded and judges nothing anew."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from routeproxy.messages.request import Envelope, Metadata, OutputHead, ThinkingHead, ToolHead
-from routeproxy.policy.decide import Decision, Denial, Policy, Target
-from routeproxy.policy.facts import Facts
+from routeproxy.policy.decide import Decision, Denial, Params, Policy, Target, TransformSettings
 from routeproxy.policy.providers import Provider
-
-
-class Question(Struct, frozen=True, kw_only=True):
-    """A request by its facts. What is left out is the smallest request's."""
-
-    model: str
-    headers: Mapping[str, tuple[str, ...]] = {}
-    """Lower-case names; values as HTTP servers hand them over."""
-    input_tokens: int = 0
-    max_tokens: int | None = None
-    stream: bool = False
-    images: bool = False
-    documents: bool = False
-    tools: tuple[str, ...] = ()
-    thinking: bool = False
-    effort: str | None = None
-    system: str | None = None
-    user: str | None = None
-    url_target: str | None = None
-    """`provider/model`"""
-
-    def facts(self) -> Facts:
-        blocks = [
-            {"type": kind} for kind, there in (("image", self.images), ("document", self.documents)) if there
-        ]
-        envelope = Envelope(
-            model=self.model,
-            messages=Raw(msgspec.json.encode([{"role": "user", "content": blocks}])),
-            max_tokens=self.max_tokens,
-            stream=self.stream,
-            system=Raw(msgspec.json.encode(self.system)),
-            tools=tuple(ToolHead(name) for name in self.tools) or None,
-            thinking=ThinkingHead("enabled") if self.thinking else None,
-            output_config=OutputHead(self.effort) if self.effort else None,
-            metadata=Metadata(self.user) if self.user else None,
-        )
-        return Facts(envelope, self.headers, url_target=self.url_target, count=lambda: self.input_tokens)
-
-    @property
-    def assumed(self) -> tuple[str, ...]:
-        """What the question left out, and what that is taken for."""
-        return tuple(words for fact, words in _ASSUMED.items() if not getattr(self, fact))
-
-
-_ASSUMED = {
-    "headers": "no headers",
-    "input_tokens": "0 input tokens",
-    "max_tokens": "no max_tokens",
-    "stream": "not streamed",
-    "images": "no images",
-    "documents": "no documents",
-    "tools": "no tools",
-    "thinking": "no thinking",
-    "effort": "no effort",
-    "system": "no system text",
-    "user": "no user",
-    "url_target": "no target in the URL",
-}
 
 
 class ExplainedStep(Struct, frozen=True):
@@ -82,9 +24,23 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     zone: str
+    region: str | None = None
     engine: str
     base_url: str | None
     key: str
+    transforms: dict[str, Any] = {}
+    """Those that are not as usual."""
+    params: dict[str, Any] = {}
+    loses: tuple[str, ...] | UnsetType = UNSET
+    """What of the request can't be carried over to it; `UNSET` where no whole request was given."""
+
+    def __str__(self) -> str:
+        place = f"zone {self.zone}" + (f" ({self.region})" if self.region else "")
+        lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}"]
+        lines += [f"   transforms {name} = {_toml(value)}" for name, value in self.transforms.items()]
+        lines += [f"   params {name} = {_toml(value)}" for name, value in self.params.items()]
+        lines += [f"   loses {words}" for words in self.loses or ()]
+        return "\n".join(lines)
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -95,6 +51,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     steps: tuple[ExplainedStep, ...]
     deny: Denial | None
     targets: tuple[ExplainedTarget, ...]
+    unused: int
+    """How many targets of the rule can't be reached, since there is no fallback."""
     fallback: tuple[str, ...]
     """The failures after which the next target is tried; empty: none is."""
     attempts: int
@@ -109,25 +67,34 @@ class Explanation(Struct, frozen=True, kw_only=True):
         lines.append("")
         if self.deny:
             lines.append(f"denied with {self.deny.status}: {self.deny.message}")
-        for number, target in enumerate(self.targets, 1):
-            lines.append(
-                f"{number}. {target.target}  zone {target.zone}, engine {target.engine}, {target.key}"
-            )
-        if len(self.targets) > 1:
-            after = (
-                f"after {', '.join(self.fallback)}"
-                if self.fallback
-                else "never: only the first target is used"
-            )
-            lines.append(f"   falls back {after}")
+        lines += [f"{number}. {target}" for number, target in enumerate(self.targets, 1)]
+        if self.unused:
+            others = "1 more target" if self.unused == 1 else f"{self.unused} more targets"
+            lines.append(f"   falls back never: {others} of this rule can't be reached by this request")
+        elif len(self.targets) > 1:
+            lines.append(f"   falls back after {', '.join(self.fallback)}")
         if self.attempts > 1:
             lines.append(f"   tries each target {self.attempts} times")
         if self.deadline is not None:
             lines.append(f"   gives up after {self.deadline:g} s")
         return "\n".join(lines)
 
+    def in_a_header(self) -> str:
+        """As JSON in ASCII, without what is too long for a header: the last rules that were asked stay."""
+        said = msgspec.to_builtins(self)
+        while len(text := json.dumps(said, separators=(",", ":"))) > LONGEST_HEADER and said["steps"]:
+            del said["steps"][: max(1, len(said["steps"]) // 2)]
+        return text[:LONGEST_HEADER]
 
-def explain(decision: Decision, policy: Policy) -> Explanation:
+
+LONGEST_HEADER = 4096
+"""Characters. Clients and proxies refuse headers beyond twice that."""
+
+
+def explain(
+    decision: Decision, policy: Policy, *, losses: Callable[[Target], Sequence[str]] | None = None
+) -> Explanation:
+    """`losses` says what of the request a target can't be given."""
     return Explanation(
         source=policy.source,
         version=decision.version,
@@ -138,24 +105,43 @@ def explain(decision: Decision, policy: Policy) -> Explanation:
             for step in decision.steps
         ),
         deny=decision.deny,
-        targets=tuple(map(_target, decision.targets)),
+        targets=tuple(_target(target, losses) for target in decision.targets),
+        unused=decision.unused if decision.deny is None else 0,
         fallback=tuple(sorted(decision.fallback.on)) if decision.fallback.enabled else (),
         attempts=decision.retry.attempts,
         deadline=decision.deadline,
     )
 
 
-def _target(target: Target) -> ExplainedTarget:
+def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) -> ExplainedTarget:
     provider = target.provider
     return ExplainedTarget(
         target=target.name,
         provider=provider.name,
         model=target.model,
         zone=provider.zone,
+        region=provider.facts_of(target.model).region,
         engine=provider.engine,
         base_url=provider.base_url,
         key=_keys(provider),
+        transforms=_changed(target.transforms, TransformSettings()),
+        params=_changed(target.params, Params()),
+        loses=tuple(losses(target)) if losses is not None else UNSET,
     )
+
+
+def _changed(settings: Struct, usual: Struct) -> dict[str, Any]:
+    names = settings.__struct_fields__
+    return {name: value for name in names if (value := getattr(settings, name)) != getattr(usual, name)}
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case dict():
+            return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+        case frozenset():
+            return _toml(sorted(value))
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _keys(provider: Provider) -> str:

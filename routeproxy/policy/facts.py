@@ -39,6 +39,7 @@ class Facts:
         *,
         url_target: str | None = None,
         team: str | None = None,
+        no_fallback: bool = False,
         count: Callable[[], int] = lambda: 0,
     ) -> None:
         self.envelope = envelope
@@ -46,6 +47,9 @@ class Facts:
         self.url_target = url_target
         """`provider/model`, as the URL named it."""
         self.team = team
+        """Whose key was shown; `None`: nobody's."""
+        self.no_fallback = no_fallback
+        """The client wants no other target than the first."""
         self.requested = url_target.partition("/")[2] if url_target is not None else envelope.model
         self.model = ascii_lower(self.requested)
         self._count = count
@@ -95,6 +99,11 @@ class Facts:
     @cached_property
     def input_tokens(self) -> int:
         return self._count()
+
+    @property
+    def counted(self) -> int | None:
+        """The input tokens, if some rule asked for them."""
+        return self.__dict__.get("input_tokens")
 
     @cached_property
     def images(self) -> bool:

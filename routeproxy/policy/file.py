@@ -8,7 +8,8 @@ import datetime
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, cast
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -27,6 +28,11 @@ Duration = Annotated[
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Strings = str | list[str]
+
+
+def listed(value: str | list[str]) -> tuple[str, ...]:
+    """What stands where one or several may."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 class Table(Struct, forbid_unknown_fields=True):
@@ -57,8 +63,9 @@ class RangeTable(Table):
 
 
 class MatchTable(Table):
-    not_yet = frozenset({"team", "percent"})
+    not_yet = frozenset({"percent"})
 
+    team: Strings | None = None
     model: str | list[str] | TextTable | None = None
     headers: dict[str, str | list[str] | HeaderTable] | None = None
     input_tokens: RangeTable | None = None
@@ -141,14 +148,15 @@ class ActionTable(Table):
 
 
 class RuleTable(ActionTable):
-    not_yet = frozenset({"include"})
-
     name: str | None = None
     match: MatchTable | None = None
+    include: str | None = None
 
 
 # --- the rest of the file
 
+
+Zone = Literal["local", "private", "public"]
 
 Ability = Literal[
     "files",
@@ -172,13 +180,27 @@ Ability = Literal[
 equal."""
 
 
-class ProviderTable(Table):
-    not_yet = frozenset({"region", "labels", "models"})
+class ModelTable(Table):
+    """What is so of a model, or of all models that a glob names. What is left out is the provider's, or not
+    known."""
 
+    region: str | None = None
+    labels: Strings | None = None
+    context_window: Positive | None = None
+    max_output_tokens: Positive | None = None
+    vision: bool | None = None
+    tools: bool | None = None
+    thinking: bool | None = None
+
+
+class ProviderTable(Table):
     type: str | None = None
     base_url: str | None = None
     api_key: Strings | None = None
-    zone: Literal["local", "private", "public"] | None = None
+    zone: Zone | None = None
+    region: str | None = None
+    labels: Strings | None = None
+    models: dict[str, ModelTable] | None = None
     engine: Literal["direct", "litellm"] | None = None
     api: Literal["chat", "responses"] | None = None
     headers: dict[str, str] | None = None
@@ -205,41 +227,136 @@ class ProviderTable(Table):
     project: str | None = None
 
 
-class ServerTable(Table):
-    not_yet = frozenset({"admin_keys"})
+class KeyTable(Table):
+    """A client's key. It works up to and on the day `expires`, in UTC."""
 
+    name: str | None = None
+    key: str | None = None
+    expires: datetime.date | None = None
+
+
+Keys = str | list[str | KeyTable] | KeyTable
+
+
+class TeamTable(Table):
+    keys: Keys | None = None
+    models: Strings | None = None
+    targets: Strings | None = None
+    request_headers: dict[str, str] | None = None
+    provider_keys: dict[str, Strings] | None = None
+    explain: bool = False
+
+
+class ServerTable(Table):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8082
     max_body_mb: Positive = 32
     url_targets: bool = False
-    require_key: bool = False
+    no_fallback_header: bool = True
+    require_key: bool | None = None
+    admin_keys: Keys | None = None
     models: list[str] | None = None
     signing_key: str | None = None
+    decision_log: str | None = None
     cors_origins: list[str] | None = None
     drain: Duration = "30s"
 
 
-class RulesFile(Table):
-    not_yet = frozenset({"teams", "invariants", "tests"})
+class ReachTable(Table):
+    """What a target may be like: the keys hold together, a list means any of its values."""
 
+    zone: Zone | list[Zone] | None = None
+    region: Strings | None = None
+    labels: Strings | None = None
+    provider: Strings | None = None
+    target: Strings | None = None
+
+
+class InvariantTable(Table):
+    name: str | None = None
+    when: MatchTable | None = None
+    never: ReachTable | None = None
+    only: ReachTable | None = None
+
+
+class RequestTable(Table):
+    """A request by its facts. What is left out is the smallest request's."""
+
+    body: str | None = None
+    model: str | None = None
+    team: str | None = None
+    headers: dict[str, str] | None = None
+    input_tokens: Count | None = None
+    max_tokens: Count | None = None
+    stream: bool | None = None
+    images: bool | None = None
+    documents: bool | None = None
+    tools: bool | Strings | None = None
+    thinking: bool | None = None
+    effort: str | None = None
+    system: str | None = None
+    user: str | None = None
+    url_target: str | None = None
+    no_fallback: bool | None = None
+
+
+class ExpectTable(Table):
+    rule: str | None = None
+    targets: Strings | None = None
+    fallback: bool | None = None
+    denied: bool | str | None = None
+    transforms: TransformsTable | None = None
+
+
+class CaseTable(Table):
+    name: str | None = None
+    request: RequestTable | None = None
+    expect: ExpectTable | None = None
+    never: ReachTable | None = None
+
+
+class RulesFile(Table):
     schema_version: Literal[1] = 1
     server: ServerTable = field(default_factory=ServerTable)
     providers: dict[str, ProviderTable] = field(default_factory=dict)
     aliases: dict[str, Targets] = field(default_factory=dict)
+    teams: dict[str, TeamTable] = field(default_factory=dict)
     rules: list[RuleTable] = field(default_factory=list)
     default: ActionTable | None = None
+    invariants: list[InvariantTable] = field(default_factory=list)
+    tests: list[CaseTable] = field(default_factory=list)
 
 
-def read(document: Mapping[str, Any], report: Report) -> RulesFile:
+class LayerFile(Table):
+    """An included file: the rules of one team."""
+
+    team: str | None = None
+    rules: list[RuleTable] = field(default_factory=list)
+    tests: list[CaseTable] = field(default_factory=list)
+
+
+File = TypeVar("File", RulesFile, LayerFile)
+
+
+def read(document: Mapping[str, Any], report: Report, kind: type[File]) -> File:
     """The sound part of `document`; what is wrong with the rest has gone to `report`."""
-    sound = _Reader(report).read(document, _WHOLE_FILE, ())
-    return msgspec.convert(sound, RulesFile)
+    sound = _Reader(report).read(document, _type_info(kind), ())
+    return msgspec.convert(sound, kind)
 
 
-_WHOLE_FILE = kinds.type_info(RulesFile)
+_type_info = cache(kinds.type_info)
 _GONE = object()
-_MAY_BE_EMPTY = {ProviderTable, RuleTable, RulesFile}
-"""A provider of nothing but its name is whole; the other two are told what they lack."""
+_MAY_BE_EMPTY = {
+    CaseTable,
+    InvariantTable,
+    LayerFile,
+    ModelTable,
+    ProviderTable,
+    RuleTable,
+    RulesFile,
+    TeamTable,
+}
+"""A provider or a model of nothing but its name is whole; the others are told what they lack."""
 _JSON = (str, bool, int, float)
 
 
@@ -328,6 +445,11 @@ class _Reader:
         if key in cls.not_yet:
             message = f"this version does not enforce `{key}` yet, so it refuses it instead of ignoring it"
             self.report.error(Code.NOT_YET, path, message, key=True)
+        elif cls is LayerFile and key in RulesFile.__struct_fields__:
+            message = f"an included file can't have `{key}`: it holds one team's rules and tests"
+            self.report.error(
+                Code.FORBIDDEN, path, message, hint="it belongs to the file that includes", key=True
+            )
         elif cls is TargetTable and len(path) == 3 and path[0] == "aliases":
             name = _dotted(path[1:], value)
             message = f"`{path[1]}` is a table here: an unquoted dot in a key opens a table"
@@ -353,6 +475,8 @@ def _fits(value: Any, kind: kinds.Type) -> bool:
             return isinstance(value, list)
         case kinds.StrType():
             return isinstance(value, str)
+        case kinds.DateType():
+            return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
         case kinds.BoolType():
             return isinstance(value, bool)
         case kinds.IntType():
@@ -376,6 +500,8 @@ def _annotation(kind: kinds.Type) -> Any:
             return Annotated[int, Meta(ge=kind.ge, le=kind.le)]
         case kinds.LiteralType():
             return Literal[kind.values]
+        case kinds.DateType():
+            return datetime.date
     return float if isinstance(kind, kinds.FloatType) else bool
 
 
@@ -393,6 +519,8 @@ def _expected(kind: kinds.Type) -> str:
             return "a list of tables" if isinstance(items, kinds.StructType) else "a list"
         case kinds.StrType():
             return "text in quotes"
+        case kinds.DateType():
+            return "a date such as 2027-06-30, without quotes"
         case kinds.BoolType():
             return "true or false"
         case kinds.IntType():
@@ -432,15 +560,17 @@ def _say(value: Any) -> str:
 
 def _hint_for_value(value: Any, path: Path) -> str | None:
     match path:
-        case ("rules",) if isinstance(value, dict):
-            return "each rule begins with `[[rules]]`, in double brackets"
+        case ("rules" | "invariants" | "tests" as name,) if isinstance(value, dict):
+            return f"each {name.removesuffix('s')} begins with `[[{name}]]`, in double brackets"
         case (str(name),) if isinstance(value, list):
             return f"write `[{name}]`, in single brackets: there is only one"
         case (*_, "deadline" | "backoff" | "drain" | "connect" | "first_token" | "idle" | "total") if (
             isinstance(value, int | float)
         ):
             return f'write "{value}s" for seconds'
-        case (*_, "match" | "not") if isinstance(value, str):
+        case (*_, "expires") if isinstance(value, str):
+            return "leave out the quotes: TOML has dates"
+        case (*_, "match" | "not" | "when") if isinstance(value, str):
             return "write `match.model = …`"
         case (*_, "input_tokens" | "max_tokens") if "cap" not in path and "set" not in path:
             return "write `min = …`, `max = …`, or both"

@@ -1,15 +1,21 @@
-"""The policy in force, and the watch on what it comes from: read, compile, build, then one reference changes.
-Whatever goes wrong, the policy that is in force stays, and the problem is kept where an operator looks."""
+"""The policy in force, and the watch on what it comes from: read, compile, prove, test, build, then one
+reference changes. Whatever goes wrong, the policy that is in force stays, and the problem is kept where an
+operator looks. Which version is in force is said by a pointer, which all workers follow."""
 
 import asyncio
+import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from msgspec import Struct
 from watchfiles import awatch
 
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.diff import differences
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.versions import Bundle, Pointer, Versions
 
 log = logging.getLogger(__name__)
 
@@ -22,33 +28,90 @@ SETTLE = 0.1
 Stamp = tuple[int, ...] | None
 
 
+class Loaded(Struct, frozen=True):
+    policy: Policy
+    bundle: Bundle
+    looked_at: tuple[Path, ...] = ()
+    """Files and folders, besides those that are always read."""
+
+
 class LiveRules:
-    """`load` reads everything anew and raises `RulesRefused` (or `OSError`); `files` are what it reads, there
-    or not."""
+    """`load` reads everything anew and raises `RulesRefused` (or `OSError`); `restore` compiles a version
+    that was kept; `files` are what is always read, there or not."""
 
     def __init__(
-        self, load: Callable[[], Policy], files: Iterable[Path], policy: Policy | None = None
+        self,
+        load: Callable[[], Loaded],
+        restore: Callable[[Bundle], Policy],
+        files: Iterable[Path],
+        versions: Versions,
     ) -> None:
-        """`policy` is what was loaded a moment ago, if it was."""
+        """Raises what `load` raises, unless a version that was in force before can be taken instead."""
         self._load = load
-        self._files = tuple(dict.fromkeys(files))
-        self._stamps = self._look()
-        self._contents = self._read()
-        self.policy = policy or load()
+        self._restore = restore
+        self._always = tuple(dict.fromkeys(files))
+        self._files = self._always
+        self._versions = versions
         self.problem: str | None = None
         """Why what is on disk is not in force; None when it is."""
         self.on_change: list[Callable[[Policy], None]] = []
         """Called with what was loaded, in the same step as it takes effect. Other things than the policy may
         have changed with it."""
+        self.number = 0
+        """Of the pointer that was followed last."""
         self._one_at_a_time = asyncio.Lock()
+        self._stamps = self._look()
+        self._contents = self._read()
+        self.policy = self._first()
+
+    # --- the beginning
+
+    def _first(self) -> Policy:
+        pointer = self._versions.pointer()
+        try:
+            loaded = self._load()
+        except (RulesRefused, OSError, ValueError) as refused:
+            if pointer is None:
+                raise
+            policy = self._kept(pointer.version)
+            self._watch_also(refused)
+            self.problem = _in_words(refused)
+            log.error(
+                "%s\n%s",
+                f"version {policy.version}, the last good one, is in force instead of:",
+                self.problem,
+            )
+            self.number = pointer.number
+            return policy
+        self._watch(loaded.looked_at)
+        if pointer is not None and pointer.held == self._digest():
+            self.number = pointer.number
+            self.problem = _held(pointer)
+            return self._kept(pointer.version)
+        self._record(loaded)
+        return loaded.policy
+
+    def _record(self, loaded: Loaded) -> None:
+        try:
+            self._versions.keep(loaded.bundle)
+            self.number = self._versions.point(loaded.policy.version).number
+        except OSError as error:
+            # A full disk must not keep a good policy from taking effect: the other workers read it too.
+            log.error("the version %s can't be kept for a rollback: %s", loaded.policy.version, error)
+
+    def _kept(self, version: str) -> Policy:
+        return self._restore(self._versions.bundle(version))
+
+    # --- the watch
 
     async def follow(self) -> None:
         """Reloads upon every change, for ever."""
         while True:
             # Editors save by renaming over the file, which ends a watch on the file itself: watch its folder.
             folders = {folder for file in self._files for folder in (file.parent, file.resolve().parent)}
+            watched = self._files
             changes = awatch(
-                *(folder for folder in folders if folder.is_dir()),
+                *(folder for folder in {*folders, self._versions.folder} if folder.is_dir()),
                 watch_filter=None,
                 recursive=False,
                 debounce=200,
@@ -57,7 +120,10 @@ class LiveRules:
             )
             try:
                 async for _ in changes:
+                    await self._follow_pointer()
                     await self._look_closer()
+                    if self._files != watched:
+                        break  # other folders matter now
             except OSError as error:  # a folder went away, and may come back
                 log.debug("watching anew: %s", error)
                 await asyncio.sleep(LOOK_EVERY)
@@ -67,46 +133,108 @@ class LiveRules:
             return
         self._stamps = await self._settled()
         if self._read() != self._contents:  # else it was saved as it was
-            await self.reload()
+            await self.reload(edited=True)
 
-    async def reload(self) -> bool:
-        """Whether what is on disk is now in force."""
+    async def _follow_pointer(self) -> None:
+        """Another worker may have put another version in force."""
+        pointer = self._versions.pointer()
+        if pointer is None or pointer.number == self.number:
+            return
+        async with self._one_at_a_time:
+            if pointer.version != self.policy.version:
+                try:
+                    policy = await asyncio.to_thread(self._kept, pointer.version)
+                except Exception as refused:
+                    self._keep(refused)
+                    return
+                self._take(policy, problem=_held(pointer))
+            elif pointer.held is not None:
+                self.problem = _held(pointer)
+            self.number = pointer.number
+
+    # --- changes
+
+    async def reload(self, *, edited: bool = False) -> bool:
+        """Whether what is on disk is now in force. After a rollback an edit has to change something, while
+        whoever asks for a reload wants what is there."""
         async with self._one_at_a_time:
             self._stamps, self._contents = self._look(), self._read()
+            pointer = self._versions.pointer()
+            if edited and pointer is not None and pointer.held == self._digest():
+                self.problem = _held(pointer)
+                return False
             try:
-                policy = await asyncio.to_thread(self._load)
+                loaded = await asyncio.to_thread(self._load)
             except Exception as refused:
+                self._watch_also(refused)
                 self._keep(refused)
                 return False
-            self._take(policy)
+            self._watch(loaded.looked_at)
+            await asyncio.to_thread(self._record, loaded)
+            self._take(loaded.policy)
             return True
 
+    async def rollback(self, version: str | None = None) -> Policy:
+        """Puts `version` in force, or the one before this; it holds until a good file is saved. Raises
+        `LookupError` or `RulesRefused`."""
+        async with self._one_at_a_time:
+            pointer = self._versions.pointer()
+            wanted = version or (pointer.before if pointer is not None else None)
+            if wanted is None:
+                raise LookupError("no version was in force before this one")
+            policy = await asyncio.to_thread(self._kept, wanted)
+            pointer = self._versions.point(policy.version, held=self._digest())
+            self.number = pointer.number
+            self._take(policy, problem=_held(pointer))
+            return policy
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """The versions that were in force, the latest last."""
+        pointer = self._versions.pointer()
+        return pointer.history if pointer is not None else ()
+
     def _keep(self, refused: Exception) -> None:
-        match refused:
-            case RulesRefused():
-                self.problem = str(refused)
-            case OSError(filename=str() | Path() as name, strerror=str() as why):
-                self.problem = f"{name}: {why}"
-            case OSError() | ValueError():  # not UTF-8, for one
-                self.problem = str(refused)
-            case _:
-                self.problem = f"a bug in routeproxy: {refused!r}"
-                log.error("while the rules were read:", exc_info=refused)
+        self.problem = _in_words(refused)
+        if self.problem.startswith(_BUG):
+            log.error("while the rules were read:", exc_info=refused)
         log.error(
             "the rules were not reloaded, version %s stays in force:\n%s", self.policy.version, self.problem
         )
 
-    def _take(self, policy: Policy) -> None:
-        before, self.policy, self.problem = self.policy, policy, None
-        for problem in policy.warnings:
-            log.warning("%s", problem)
+    def _take(self, policy: Policy, problem: str | None = None) -> None:
+        before, self.policy, self.problem = self.policy, policy, problem
+        for warning in policy.warnings:
+            log.warning("%s", warning)
         if before.version == policy.version:
             log.info("the rules were read again: nothing changed in version %s", policy.version)
         else:
-            log.info("the rules were reloaded: version %s replaces %s", policy.version, before.version)
+            said = [f"version {policy.version} replaces {before.version}", *differences(before, policy)]
+            log.info("the rules were reloaded: %s", "\n".join(said))
             _say_what_needs_a_restart(before, policy)
         for notify in self.on_change:
             notify(policy)
+
+    # --- files
+
+    def _watch(self, looked_at: Iterable[Path]) -> None:
+        files = tuple(dict.fromkeys((*self._always, *looked_at)))
+        if files != self._files:
+            self._files = files
+            self._stamps, self._contents = self._look(), self._read()
+
+    def _watch_also(self, refused: Exception) -> None:
+        """What a refused file includes may be what has to be mended."""
+        if isinstance(refused, RulesRefused):
+            self._watch((*self._files, *refused.files))
+
+    def _digest(self) -> str:
+        """Of the files that rules come from. Variables have no part in a rollback."""
+        digest = hashlib.sha256()
+        for file, content in zip(self._files, self._contents, strict=True):
+            if file.name != ".env" and content is not None:
+                digest.update(b"%b\0%d\0%b" % (os.fsencode(file), len(content), content))
+        return digest.hexdigest()
 
     async def _settled(self) -> tuple[Stamp, ...]:
         stamps = self._look()
@@ -136,9 +264,29 @@ def _stamp(file: Path) -> Stamp:
 
 def _content(file: Path) -> bytes | None:
     try:
+        if file.is_dir():  # of a folder its names count
+            return b"\0".join(sorted(os.fsencode(entry.name) for entry in file.iterdir()))
         return file.read_bytes()
     except OSError:
         return None
+
+
+_BUG = "a bug in routeproxy: "
+
+
+def _in_words(refused: Exception) -> str:
+    match refused:
+        case OSError(filename=str() | Path() as name, strerror=str() as why):
+            return f"{name}: {why}"
+        case RulesRefused() | OSError() | ValueError() | LookupError():  # not UTF-8, for one
+            return str(refused)
+    return f"{_BUG}{refused!r}"
+
+
+def _held(pointer: Pointer) -> str | None:
+    if pointer.held is None:
+        return None
+    return f"version {pointer.version} was put back and holds until a good file is saved"
 
 
 def _say_what_needs_a_restart(before: Policy, after: Policy) -> None:

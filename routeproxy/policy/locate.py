@@ -6,19 +6,13 @@ It reads only what `tomli` has accepted, so it checks nothing: it walks the same
 import re
 from bisect import bisect_right
 from functools import cached_property
-from typing import NamedTuple
 
 import tomli
 from msgspec import Struct
 
 Path = tuple[str | int, ...]
-
-
-class Span(NamedTuple):
-    """Offsets into the text: `start` is inside, `end` is not."""
-
-    start: int
-    end: int
+Span = tuple[int, int]
+"""Offsets into the text: the first is inside, the second is not."""
 
 
 class Place(Struct, frozen=True):
@@ -51,14 +45,20 @@ class Map:
         return self._nearest(path, self.values)
 
     def line(self, number: int) -> str:
-        return self.text[self._starts[number - 1] :].partition("\n")[0]
+        start = self._starts[number - 1]
+        return self.text[start : self._end(start)]
 
     def at(self, start: int, end: int | None = None) -> Place:
         """The place of a span; one that runs over several lines ends with its first."""
         line = bisect_right(self._starts, start)
         column = start - self._starts[line - 1]
-        width = min(start + 1 if end is None else end, self._starts[line - 1] + len(self.line(line))) - start
+        width = min(start + 1 if end is None else end, self._end(start)) - start
         return Place(line, column + 1, column + 1 + max(width, 1))
+
+    def _end(self, start: int) -> int:
+        # Each rule asks for its line: no copy of the text behind it may be made.
+        end = self.text.find("\n", start)
+        return len(self.text) if end < 0 else end
 
     def _nearest(self, path: Path, wanted: dict[Path, Span]) -> Place:
         found = wanted.get(path)
@@ -72,102 +72,99 @@ class Map:
         return [0, *(newline.end() for newline in re.finditer("\n", self.text))]
 
 
+# Most of the time goes into the number of matches, so what may follow a token is read with it.
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_SPACE = re.compile(r"[ \t]*")
-_KEY = re.compile(r"""'[^'\n]*'|"(?:[^"\\\n]|\\.)*"|[^\s.='"\[\]{},#]+""")
+_KEY = re.compile(r"""[ \t]*('[^'\n]*'|"(?:[^"\\\n]|\\.)*"|[^\s.='"\[\]{},#]+)[ \t]*(\.|=[ \t]*|\])""")
 _SCALAR = re.compile(
-    r'''"""(?:[^"\\]|\\.|"{1,2}(?!"))*+""""{0,2}'''
+    r'''("""(?:[^"\\]|\\.|"{1,2}(?!"))*+""""{0,2}'''
     r"""|'''(?:[^']|'{1,2}(?!'))*+''''{0,2}"""
     r"""|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*'"""
     r"|\d{4}-\d\d-\d\d[ ]\d\d:[^\s,\]}#]+"  # a date and a time with a space between them
-    r"|[^\s,\]}#]+",
+    rf"|[^\s,\]}}#]+){_BLANK.pattern}",
     re.DOTALL,
 )
 
 
 class _Walk:
+    """Its methods read something from a position on and return the one behind it and behind what is blank."""
+
     def __init__(self, found: Map) -> None:
         self.text = found.text
         self.keys = found.keys
         self.values = found.values
-        self.position = 0
         self.last_item: dict[Path, int] = {}
         """For each array of tables, the index of the table that `[array.…]` means now."""
 
     def document(self) -> None:
         table: Path = ()
-        while self._skip(_BLANK) < len(self.text):
-            if self.text.startswith("[", self.position):
-                table = self._header()
+        position = self._blank(0)
+        while position < len(self.text):
+            if self.text[position] == "[":
+                table, position = self._header(position)
             else:
-                self._pair(table)
+                position = self._pair(table, position)
 
-    def _header(self) -> Path:
-        start = self.position
+    def _header(self, start: int) -> tuple[Path, int]:
         brackets = 2 if self.text.startswith("[[", start) else 1
-        self.position += brackets
-        parts = self._key()
-        self.position += brackets
+        parts, position = self._key(start + brackets)
+        end = position + brackets - 1
         path: Path = ()
         for name, span in parts:
             path = (*path, name)
             self.keys.setdefault(path, span)
             if brackets == 2 and span is parts[-1][1]:
-                self.values.setdefault(path, Span(start, self.position))
+                self.values.setdefault(path, (start, end))
                 self.last_item[path] = self.last_item.get(path, -1) + 1
             if path in self.last_item:
                 path = (*path, self.last_item[path])
-                self.keys.setdefault(path, Span(start, self.position))
+                self.keys.setdefault(path, (start, end))
         # A table that was mentioned before (`[a.b]` above `[a]`) belongs to its own header.
         self.keys[path] = self.keys[path] if brackets == 2 else parts[-1][1]
-        self.values[path] = Span(start, self.position)
-        return path
+        self.values[path] = (start, end)
+        return path, self._blank(end)
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: Path, start: int) -> int:
         path = table
-        for name, span in self._key():
+        parts, position = self._key(start)
+        for name, span in parts:
             path = (*path, name)
             self.keys.setdefault(path, span)
             self.values.setdefault(path, span)
-        self.position += 1  # the equals sign
-        self._skip(_SPACE)
-        self._value(path)
+        return self._value(path, position)
 
-    def _key(self) -> list[tuple[str, Span]]:
-        """A dotted key, up to the `=` or `]` behind it."""
+    def _key(self, position: int) -> tuple[list[tuple[str, Span]], int]:
+        """A dotted key and the `=` or `]` behind it."""
         parts = []
-        while True:
-            self._skip(_SPACE)
-            start = self.position
-            end = self._skip(_KEY)
-            parts.append((_unquoted(self.text[start:end]), Span(start, end)))
-            if not self.text.startswith(".", self._skip(_SPACE)):
-                return parts
-            self.position += 1
+        while match := _KEY.match(self.text, position):
+            parts.append((_unquoted(match[1]), match.span(1)))
+            position = match.end()
+            if match[2] != ".":
+                break
+        return parts, position
 
-    def _value(self, path: Path) -> None:
-        start = self.position
+    def _value(self, path: Path, start: int) -> int:
         opening = self.text[start]
-        if opening in "[{":
-            self.position += 1
-            index = 0
-            while self.text[self._skip(_BLANK)] not in "]}":
-                if opening == "{":
-                    self._pair(path)
-                else:
-                    self._value((*path, index))
-                    index += 1
-                if self.text[self._skip(_BLANK)] == ",":
-                    self.position += 1
-            self.position += 1
-        else:
-            self._skip(_SCALAR)
-        self.values[path] = Span(start, self.position)
+        if opening not in "[{":
+            match = _SCALAR.match(self.text, start)
+            assert match is not None
+            self.values[path] = match.span(1)
+            return match.end()
+        index = 0
+        position = self._blank(start + 1)
+        while self.text[position] not in "]}":
+            if opening == "{":
+                position = self._pair(path, position)
+            else:
+                position = self._value((*path, index), position)
+                index += 1
+            if self.text[position] == ",":
+                position = self._blank(position + 1)
+        self.values[path] = (start, position + 1)
+        return self._blank(position + 1)
 
-    def _skip(self, pattern: re.Pattern[str]) -> int:
-        if match := pattern.match(self.text, self.position):
-            self.position = match.end()
-        return self.position
+    def _blank(self, position: int) -> int:
+        match = _BLANK.match(self.text, position)
+        return match.end() if match else position
 
 
 def _unquoted(key: str) -> str:

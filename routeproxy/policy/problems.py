@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import tomli
@@ -30,6 +31,9 @@ class Code(StrEnum):
     FORBIDDEN = "RP011"
     LITERAL_SECRET = "RP012"
     NOT_FOR_TYPE = "RP013"
+    BROKEN_INVARIANT = "RP014"
+    NOT_PROVED = "RP015"
+    TEST_FAILED = "RP016"
 
     REST_UNUSED = "RP101"
     RISKY_FALLBACK = "RP102"
@@ -37,6 +41,10 @@ class Code(StrEnum):
     NO_EFFECT = "RP104"
     UNREACHABLE = "RP105"
     NEVER_TRUE = "RP106"
+    UNUSED = "RP107"
+    WORSE_CHAIN = "RP108"
+    READABLE_KEY = "RP109"
+    EXPIRED = "RP110"
 
 
 class Location(Struct, frozen=True):
@@ -90,6 +98,8 @@ class RulesRefused(Exception):
         errors = [problem for problem in problems if problem.severity == "error"]
         super().__init__("\n\n".join(map(str, errors or problems)))
         self.problems = problems
+        self.files: tuple[FilePath, ...] = ()
+        """What else was looked at, besides the file itself."""
 
 
 class Report:

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from routeproxy.policy.file import ProviderTable
+from routeproxy.policy.file import ModelTable, ProviderTable, Strings, Zone, listed
 from routeproxy.policy.locate import Path
+from routeproxy.policy.patterns import matches
 from routeproxy.policy.problems import Code, Report, closest, one_of
 
-Zone = Literal["local", "private", "public"]
 Engine = Literal["direct", "litellm"]
 
 
@@ -143,9 +143,10 @@ _OPTIONS = {option for kind in TYPES.values() for option in kind.options}
 
 
 class Secret(Struct, frozen=True):
-    """Where a key stands. `value` is that of `env` (`None`: unset) or `literal`; a `file` is read at use."""
+    """Where a key stands. `value` is that of `env` (`None`: unset) or `literal`; a `file` is read at use. A
+    client's key may be known by its hash alone, which then is its `name`."""
 
-    kind: Literal["env", "file", "literal", "none"]
+    kind: Literal["env", "file", "literal", "none", "sha256"]
     name: str = ""
     value: str | None = None
 
@@ -162,6 +163,19 @@ class Secret(Struct, frozen=True):
         return f"Secret({self.reference})"
 
 
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What is known of a model at its provider. `None`: nobody said."""
+
+    region: str | None = None
+    labels: frozenset[str] | None = None
+    context_window: int | None = None
+    """Tokens."""
+    max_output_tokens: int | None = None
+    vision: bool | None = None
+    tools: bool | None = None
+    thinking: bool | None = None
+
+
 class Provider(Struct, frozen=True, kw_only=True):
     """One back end, with every default filled in."""
 
@@ -173,6 +187,11 @@ class Provider(Struct, frozen=True, kw_only=True):
     client_key: bool = False
     """Forwards the client's own credentials."""
     zone: Zone = "public"
+    region: str | None = None
+    labels: frozenset[str] | None = None
+    models: Mapping[str, ModelFacts] = {}
+    """By name or glob, with the provider's own facts filled in. Once there is one, no other model may be
+    asked for."""
     engine: Engine = "litellm"
     api: Literal["chat", "responses"] = "chat"
     headers: Mapping[str, str] = {}
@@ -194,12 +213,26 @@ class Provider(Struct, frozen=True, kw_only=True):
     def speaks_messages(self) -> bool:
         return speaks_messages(self.type)
 
-    def own_name_of(self, requested: str) -> str:
-        """What `NAME/*` asks for: the requested name without this provider's prefix and without `[1m]`."""
+    def own_name_of(self, requested: str) -> str | None:
+        """What `NAME/*` asks for: the requested name without this provider's prefix and without `[1m]`.
+        `None` if nothing is left of it, or the provider does not have it."""
         lowered = requested.lower()
         prefix = next((prefix for prefix in self.prefixes if lowered.startswith(prefix)), "")
         end = -4 if lowered.endswith("[1m]") else None
-        return requested[len(prefix) : end]
+        name = requested[len(prefix) : end]
+        return name if name and self.admits(name) else None
+
+    def admits(self, model: str) -> bool:
+        return not self.models or self._entry(model) is not None
+
+    def facts_of(self, model: str) -> ModelFacts:
+        return self._entry(model) or ModelFacts(region=self.region, labels=self.labels)
+
+    def _entry(self, model: str) -> ModelFacts | None:
+        """Of several that fit, the whole name counts, then the first glob."""
+        if not self.models or model in self.models:
+            return self.models.get(model)
+        return next((facts for pattern, facts in self.models.items() if matches(pattern, model)), None)
 
     def __repr__(self) -> str:
         return f"Provider({self.name}: {self.type})"
@@ -314,6 +347,9 @@ class _TableReader:
             keys=self._keys(),
             client_key=table.api_key == "client",
             zone=table.zone or ("public" if table.base_url else kind.zone),
+            region=table.region,
+            labels=_labels(table.labels),
+            models={pattern: self._model(model) for pattern, model in (table.models or {}).items()},
             engine=kind.engine,
             api=table.api or "chat",
             headers=self._headers(),
@@ -331,6 +367,17 @@ class _TableReader:
             prefixes=tuple(
                 sorted((f"{prefix}/" for prefix in prefixes), key=lambda prefix: (-len(prefix), prefix))
             ),
+        )
+
+    def _model(self, table: ModelTable) -> ModelFacts:
+        return ModelFacts(
+            region=table.region or self.table.region,
+            labels=_labels(table.labels if table.labels is not None else self.table.labels),
+            context_window=table.context_window,
+            max_output_tokens=table.max_output_tokens,
+            vision=table.vision,
+            tools=table.tools,
+            thinking=table.thinking,
         )
 
     def _check_keys_of_type(self) -> None:
@@ -459,6 +506,10 @@ class _TableReader:
 
 
 FORBIDDEN_HEADERS = frozenset({"authorization", "x-api-key", "cookie"})
+
+
+def _labels(written: Strings | None) -> frozenset[str] | None:
+    return frozenset(listed(written)) if written is not None else None
 
 
 def only_model_name(transforms: Any) -> bool:

@@ -59,6 +59,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
                     yield part
             return
         except UpstreamFailure as failure:
+            exchange.attempt_failed(failure.kind)
             failure.hide(keys.of(target.provider))
             words = "" if failure.quotes else f": {failure.message}"
             log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)

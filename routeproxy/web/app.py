@@ -2,10 +2,12 @@
 method check and body limit."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs
 
 import msgspec
 from litestar import Litestar, Request, Response, asgi, get, post, route
@@ -22,8 +24,10 @@ from routeproxy.exchange import Exchange, Inbound, Part, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.listing import models_for
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.proxy import Proxy
-from routeproxy.web.auth import Door
+from routeproxy.web.auth import Caller, Door, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body
 from routeproxy.web.streaming import LEFT, Answer, Live, Patience, encoded, error_answer
 
@@ -33,12 +37,30 @@ AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
+ROUTE = "/v1/route"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 
 GO_ELSEWHERE = {"retry-after": "1", "connection": "close"}
 """What a client is told while the server stops: by the next connection it meets another, or this one started
 anew."""
+
+
+class Control(Protocol):
+    """What an operator may do to the rules that are in force."""
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """The versions that were in force, the latest last."""
+
+    def problem(self) -> str | None:
+        """Why what is on disk is not in force."""
+
+    async def reload(self) -> bool:
+        """Whether what is on disk is now in force."""
+
+    async def rollback(self, version: str | None) -> None:
+        """Raises `LookupError` or `RulesRefused`."""
 
 
 def build_app(
@@ -49,10 +71,11 @@ def build_app(
     patience: Patience | None = None,
     done: Callable[[Exchange], None] = lambda exchange: None,
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]] | None = None,
-    problem: Callable[[], str | None] = lambda: None,
+    control: Control | None = None,
 ) -> Litestar:
-    """The application around `proxy`. `problem` says why what is on disk is not in force."""
-    door = door or Door(None)
+    """The application around `proxy`. Without `control` its rules stay as they are."""
+    door = door or Door(proxy.rules.policy, None)
+    problem = control.problem if control is not None else lambda: None
     live = live or Live()
     patience = patience or Patience()
 
@@ -66,7 +89,7 @@ def build_app(
         try:
             if (verb := scope["method"]) != "POST":
                 raise ApiError(405, f"{verb} is not allowed here, POST is", headers={"allow": "POST"})
-            inbound = replace(inbound, headers=door.enter(headers, require_key=settings.require_key))
+            inbound = _of_caller(inbound, door.enter(headers, admin=method == "route"), exchange)
             if live.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=GO_ELSEWHERE)
             target = _url_target(named, exchange.policy) if named is not None else None
@@ -81,11 +104,20 @@ def build_app(
             done(exchange)
             return
         exchange.inbound = replace(inbound, body=body, url_target=target)
-        parts = proxy.answer(exchange) if method == "messages" else _counted(exchange)
+        parts = answers[method](exchange)
         await Answer(exchange, parts, live, done, patience)(scope, receive, send)
 
-    async def _counted(exchange: Exchange) -> AsyncIterator[Part]:
+    async def counted(exchange: Exchange) -> AsyncIterator[Part]:
         yield Part(await proxy.count_tokens(exchange), True)
+
+    async def explained(exchange: Exchange) -> AsyncIterator[Part]:
+        yield Part(msgspec.json.encode(await proxy.explain(exchange)), True)
+
+    answers: dict[str, Callable[[Exchange], AsyncIterator[Part]]] = {
+        "messages": proxy.answer,
+        "count_tokens": counted,
+        "route": explained,
+    }
 
     @asgi(MESSAGES, copy_scope=True)
     async def create_message(scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +126,11 @@ def build_app(
     @asgi(COUNT_TOKENS, copy_scope=True)
     async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
         await exchange_over_http(cast(HTTPScope, scope), receive, send, "count_tokens")
+
+    @asgi(ROUTE, copy_scope=True)
+    async def explain(scope: Scope, receive: Receive, send: Send) -> None:
+        """What would become of such a request. Nobody is called."""
+        await exchange_over_http(cast(HTTPScope, scope), receive, send, "route")
 
     @route("/{rest:path}", http_method=list(HttpMethod))
     async def anything_else(request: AnyRequest) -> ASGIApp:
@@ -113,11 +150,18 @@ def build_app(
             raise ApiError(404, f"{path[:200]} is not here")
         return _identified(_greeting(proxy.rules.policy, problem())).to_asgi_response(None, request)
 
-    def needs_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
-        door.enter(headers_of(connection.scope), require_key=proxy.rules.policy.server.require_key)
+    def caller(connection: AnyConnection) -> Caller:
+        return door.enter(headers_of(connection.scope))
 
-    @get("/v1/models", guards=[needs_key], sync_to_thread=False)
+    def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
+        if control is None or not proxy.rules.policy.server.admin_keys:
+            raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
+        if not door.enter(headers_of(connection.scope), admin=True).admin:
+            raise ApiError(401, "x-api-key header is required: an admin key")
+
+    @get("/v1/models", sync_to_thread=False)
     def list_models(request: AnyRequest) -> Response[bytes]:
+        models = _models(proxy.rules.policy, caller(request))
         query = request.query_params
         try:
             limit = int(query.get("limit", "20"))
@@ -126,17 +170,17 @@ def build_app(
         if not 1 <= limit <= 1000:
             raise ApiError(400, "limit: Input should be between 1 and 1000")
         found = page(
-            _models(proxy.rules.policy),
+            models,
             limit=limit,
             after_id=query.get("after_id"),
             before_id=query.get("before_id"),
         )
         return _json(found)
 
-    @get("/v1/models/{model_id:path}", guards=[needs_key], sync_to_thread=False)
+    @get("/v1/models/{model_id:path}", sync_to_thread=False)
     def show_model(request: AnyRequest) -> Response[bytes]:
         wanted = str(request.path_params["model_id"]).removeprefix("/")
-        for model in _models(proxy.rules.policy):
+        for model in _models(proxy.rules.policy, caller(request)):
             if model.id == wanted:
                 return _json(model)
         raise ApiError(404, f"model: {wanted[:256]}")
@@ -168,12 +212,33 @@ def build_app(
             state["rules_problem"] = found
         return _json(state, 503 if live.draining else 200)
 
+    @get("/-/status", guards=[needs_admin_key], sync_to_thread=False)
+    def status() -> Response[bytes]:
+        return _json(_status(proxy, control))
+
+    @post("/-/reload", guards=[needs_admin_key], status_code=200)
+    async def reload() -> Response[bytes]:
+        assert control is not None
+        done = await control.reload()
+        return _json(_status(proxy, control) | {"reloaded": done}, 200 if done else 409)
+
+    @post("/-/rollback", guards=[needs_admin_key], status_code=200)
+    async def rollback(request: AnyRequest) -> Response[bytes]:
+        assert control is not None
+        try:
+            wanted = _version_in(await request.body())
+            await control.rollback(wanted)
+        except (LookupError, RulesRefused) as refused:
+            raise ApiError(409, f"nothing was rolled back: {refused}") from refused
+        return _json(_status(proxy, control))
+
     settings = proxy.rules.policy.server
     origins = list(settings.cors_origins)
     return Litestar(
         [
             create_message,
             count_tokens,
+            explain,
             anything_else,
             list_models,
             show_model,
@@ -182,6 +247,9 @@ def build_app(
             event_logging,
             healthz,
             readyz,
+            status,
+            reload,
+            rollback,
         ],
         exception_handlers={ApiError: _answer_error, HTTPException: _answer_http, Exception: _answer_bug},
         after_request=_identified,
@@ -212,8 +280,66 @@ def _url_target(named: str, policy: Policy) -> str:
     return f"{provider}/{model}"
 
 
-def _models(policy: Policy) -> list[ModelInfo]:
-    return [ModelInfo(id=name, display_name=name) for name in policy.models]
+def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
+    """`inbound` as its caller may send it."""
+    policy = exchange.policy
+    if exchange.method == "route" and not caller.may_explain:
+        raise ApiError(401, "this key may not ask why: `explain` of its team is not set")
+    team = caller.team
+    if caller.admin:  # may ask for any team
+        (team, *_) = parse_qs(inbound.query).get("team", [None])
+        if team is not None and team not in policy.teams:
+            raise ApiError(400, f"team: there is no `{team[:100]}`")
+    no_fallback = _asked_for("x-routeproxy-no-fallback", caller.headers)
+    if no_fallback and not policy.server.no_fallback_header:
+        raise ApiError(400, "x-routeproxy-no-fallback: this server does not take it")
+    explain = _asked_for("x-routeproxy-explain", caller.headers)
+    if explain and not caller.may_explain:
+        exchange.warn_of_request("x-routeproxy-explain: not for this key")
+    return replace(
+        inbound,
+        headers=policy.headers_of(team, caller.headers),
+        team=team,
+        no_fallback=no_fallback,
+        explain=explain and caller.may_explain,
+    )
+
+
+def _asked_for(name: str, headers: Headers) -> bool:
+    """Whether a header asks for something. A client that writes it otherwise than we read it must hear so."""
+    values = {line.strip().lower() for line in headers.get(name, ())}
+    if not values <= {"", "0", "1", "false", "true"} or len(values) > 1:
+        raise ApiError(400, f"{name}: expected `1`")
+    return values <= {"1", "true"} and bool(values)
+
+
+def _version_in(body: bytes) -> str | None:
+    if not body.strip():
+        return None
+    try:
+        return msgspec.json.decode(body, type=_Rollback).version
+    except msgspec.DecodeError as error:
+        raise ApiError(400, f'expected nothing, or {{"version": "…"}}: {error}') from None
+
+
+class _Rollback(msgspec.Struct):
+    version: str | None = None
+
+
+def _status(proxy: Proxy, control: Control | None) -> dict[str, object]:
+    assert control is not None
+    return {
+        "rules": proxy.rules.policy.source,
+        "rules_version": proxy.rules.policy.version,
+        "history": control.history,
+        "rules_problem": control.problem(),
+        "refused_by_invariants": proxy.upstreams.refused,
+        "process": os.getpid(),
+    }
+
+
+def _models(policy: Policy, caller: Caller) -> list[ModelInfo]:
+    return [ModelInfo(id=name, display_name=name) for name in models_for(policy, caller.team)]
 
 
 def _greeting(policy: Policy, problem: str | None) -> Response[bytes]:

@@ -1,45 +1,144 @@
-"""Who is asking: the key that a client must show, as Bearer or as `x-api-key`, compared in constant time."""
+"""Who is asking: the key that a client must show, as Bearer or as `x-api-key`, and whose it is."""
 
+import datetime
 import hashlib
 import hmac
-from collections.abc import Mapping
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
 
 from routeproxy.messages.errors import ApiError
+from routeproxy.policy.decide import ClientKey, Policy
+from routeproxy.policy.teams import expired
+from routeproxy.upstream.keys import SecretFiles
+
+log = logging.getLogger(__name__)
 
 Headers = Mapping[str, tuple[str, ...]]
 
 
+class Caller(Struct, frozen=True, kw_only=True):
+    headers: Headers
+    """Without our own key, which is nobody else's business: a provider may be handed the other."""
+    team: str | None = None
+    admin: bool = False
+    may_explain: bool = False
+
+
+class _Owner(Struct, frozen=True):
+    team: str | None
+    """`None`: whoever has `ANTHROPIC_AUTH_TOKEN`, or an admin key."""
+    admin: bool
+    key: ClientKey | None
+    digest: bytes
+
+
 class Door:
-    """Open when there is no token to show, unless a key is required all the same: then nobody gets in."""
+    """Open when no key was written for any team and there is no token, unless a key is required all the same:
+    then nobody gets in."""
 
-    def __init__(self, token: str | None) -> None:
-        self.expect(token)
+    def __init__(self, policy: Policy, token: str | None) -> None:
+        self._salt = secrets.token_bytes(32)
+        self._files = SecretFiles()
+        self.expect(policy, token)
 
-    def expect(self, token: str | None) -> None:
+    def expect(self, policy: Policy, token: str | None) -> None:
         """From now on. Whoever is in already stays."""
-        self._wanted = _digest(token) if token else None
+        self._policy = policy
+        self._by_team = any(team.keys for team in policy.teams.values())
+        self._token = token if not self._by_team else None
+        self.needs_key = policy.server.require_key or self._token is not None
+        self._owners = self._known()
 
-    def enter(self, headers: Headers, *, require_key: bool) -> Headers:
-        """The headers without our own key, which is nobody else's business: a provider may be handed the
-        other.
+    def enter(self, headers: Headers, *, admin: bool = False) -> Caller:
+        """`admin`: whether an admin key opens this path too.
 
-        Raises 401 (never 403: Claude Code then shows its login screen) unless one of the keys shown is right.
+        Raises 401 (never 403: Claude Code then shows its login screen) unless a key that is shown is right.
         """
-        if self._wanted is None and not require_key:
-            return headers
         lines = [(name, line) for name in ("authorization", "x-api-key") for line in headers.get(name, ())]
         shown = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
-        if not shown:
-            raise ApiError(401, "x-api-key header is required")
-        # Every key is compared, in constant time, so that the time taken tells nothing.
-        ours = {(name, line) for name, line, key in shown if self._is_right(key)}
-        if not ours:
-            raise ApiError(401, "invalid x-api-key")
-        kept = {name: tuple(line for line in headers[name] if (name, line) not in ours) for name, _ in ours}
-        return {name: kept.get(name, values) for name, values in headers.items() if kept.get(name, values)}
+        found = {(name, line): owner for name, line, key in shown if (owner := self._owner(key))}
+        owners = {(owner.team, owner.admin): owner for owner in found.values() if not _is_over(owner)}
+        if not owners:
+            self._turn_away(list(found.values()), anything=bool(shown))
+            return Caller(headers=headers, may_explain=not self._by_team)
+        if len(owners) > 1:
+            raise ApiError(401, "invalid x-api-key: two keys were shown, and they are not of one team")
+        (owner,) = owners.values()
+        if owner.admin and not admin:
+            raise ApiError(401, "invalid x-api-key: an admin key is for /-/ and /v1/route")
+        team = self._policy.teams[owner.team] if owner.team is not None else None
+        return Caller(
+            headers=_without(headers, found),
+            team=owner.team,
+            admin=owner.admin,
+            may_explain=owner.admin or (team.explain if team else not self._by_team),
+        )
 
-    def _is_right(self, key: str) -> bool:
-        return self._wanted is not None and hmac.compare_digest(_digest(key), self._wanted)
+    def _turn_away(self, over: list[_Owner], *, anything: bool) -> None:
+        """Whoever shows a key that was right knows it, and may hear that it is over."""
+        if over and over[0].key is not None:
+            raise ApiError(401, f"invalid x-api-key: this key expired on {over[0].key.expires}")
+        if self.needs_key:
+            raise ApiError(401, "invalid x-api-key" if anything else "x-api-key header is required")
+
+    # --- whose key
+
+    def _owner(self, key: str) -> _Owner | None:
+        digest = _digest(key)
+        # Found by a keyed hash, of which nobody outside can choose or learn a single bit, so the time that it
+        # takes tells nothing; the digests themselves are compared in constant time.
+        owner = self._owners_now().get(self._blinded(digest))
+        return owner if owner is not None and hmac.compare_digest(owner.digest, digest) else None
+
+    def _owners_now(self) -> Mapping[bytes, _Owner]:
+        if self._files.changed():
+            self._owners = self._known()
+        return self._owners
+
+    def _known(self) -> dict[bytes, _Owner]:
+        found: dict[bytes, _Owner] = {}
+        twice: set[bytes] = set()
+        for owner in self._all():
+            blinded = self._blinded(owner.digest)
+            if found.setdefault(blinded, owner) != owner:
+                twice.add(blinded)
+        for blinded in twice:
+            # Two key files with one content: neither team can be told from the other.
+            log.error("a key that belongs to several teams opens nothing: one is %s", found.pop(blinded).team)
+        return found
+
+    def _all(self) -> Iterator[_Owner]:
+        if self._token is not None:
+            yield _Owner(None, False, None, _digest(self._token))
+        held: list[tuple[str | None, bool, ClientKey]] = [
+            (team.name, False, key) for team in self._policy.teams.values() for key in team.keys
+        ]
+        held += [(None, True, key) for key in self._policy.server.admin_keys]
+        for team, admin, key in held:
+            if digest := self._digest_of(key):
+                yield _Owner(team, admin, key, digest)
+
+    def _digest_of(self, key: ClientKey) -> bytes | None:
+        """An unset or empty key matches nobody."""
+        if key.secret.kind == "sha256":
+            return bytes.fromhex(key.secret.name)
+        value = self._files.value(key.secret)
+        return _digest(value) if value else None
+
+    def _blinded(self, digest: bytes) -> bytes:
+        return hashlib.blake2b(digest, key=self._salt, digest_size=32).digest()
+
+
+def _is_over(owner: _Owner) -> bool:
+    return owner.key is not None and expired(owner.key, datetime.datetime.now(datetime.UTC).date())
+
+
+def _without(headers: Headers, ours: Mapping[tuple[str, str], _Owner]) -> Headers:
+    kept = {name: tuple(line for line in headers[name] if (name, line) not in ours) for name, _ in ours}
+    return {name: kept.get(name, values) for name, values in headers.items() if kept.get(name, values)}
 
 
 def _key_in(name: str, line: str) -> str:

@@ -12,6 +12,7 @@ from routeproxy.messages.request import Envelope
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.environment import (
+    LISTED,
     PREFERRED,
     PREFIXES,
     TOGETHER_MODEL,
@@ -20,6 +21,7 @@ from routeproxy.policy.environment import (
     read_environment,
 )
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.listing import models_for
 from routeproxy.policy.problems import Problem, RulesRefused
 
 Variables = dict[str, str]
@@ -648,7 +650,7 @@ def test_host_and_port(variables: Variables, address: tuple[str, int]) -> None:
 
 
 def test_claudes_names_are_listed() -> None:
-    assert environment_policy({}).models == ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5")
+    assert models_for(environment_policy({}), None) == tuple(LISTED)
 
 
 # --- what is wrong, and what is odd

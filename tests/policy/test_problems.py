@@ -55,7 +55,7 @@ def test_a_problem_reads_as_a_compiler_would_say_it() -> None:
           |       ^^^^^
           = in rule `background work`
           = expected one of `any`, `documents`, `effort`, `headers`, `images`, `input_tokens`, \
-`max_tokens`, `model`, `not`, `stream`, `system`, `thinking`, `tools`, `url_target`, `user`""")
+`max_tokens`, `model`, `not`, `stream`, `system`, `team`, `thinking`, `tools`, `url_target`, `user`""")
 
 
 def test_the_caret_stands_right_behind_tabs() -> None:

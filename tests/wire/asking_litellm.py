@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest, Function, FunctionTool, StreamOptions, System, User
 from routeproxy.exchange import Call, Exchange, Inbound
+from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import (
     Decision,
     Fallback,
@@ -24,6 +25,7 @@ from routeproxy.policy.decide import (
     ServerSettings,
     Target,
 )
+from routeproxy.policy.facts import Facts
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http import Client
 from routeproxy.upstream.litellm import LiteLLM
@@ -85,8 +87,9 @@ def call(target: Target, key: str | None = "KEY-1", fallback: bool = True, **hea
         fallback=Fallback(fallback),
         retry=Retry(),
         deadline=None,
-        steps=(),
         version="v",
+        facts=Facts(Envelope(model="m", messages=Raw(b"[]")), {}),
+        asked=(),
     )
     return Call(target, key, exchange)
 

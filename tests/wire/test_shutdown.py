@@ -202,7 +202,7 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
         assert "Traceback" not in server.said
 
 
-def test_a_worker_that_takes_anothers_place_waits_for_rules_that_load(tmp_path: Path) -> None:
+def test_a_worker_that_takes_anothers_place_takes_the_version_in_force(tmp_path: Path) -> None:
     with serve(tmp_path, ECHO, "--workers", "2") as server:
         assert server.get("/readyz").status_code == 200
         both_serve(server)
@@ -210,7 +210,8 @@ def test_a_worker_that_takes_anothers_place_waits_for_rules_that_load(tmp_path: 
         (tmp_path / "rules.toml").write_text("broken")
         until(lambda: "were not reloaded" in server.said)
         os.kill(min(before), signal.SIGKILL)
-        until(lambda: "a worker waits for rules that it can load" in server.said, 10)
+        until(lambda: "the last good one, is in force instead of" in server.said, 10)
+        both_serve(server)
         assert {server.post(request()).status_code for _ in range(5)} == {200}
         (tmp_path / "rules.toml").write_text(ECHO.replace("*", "two"))
         models = set[str]()

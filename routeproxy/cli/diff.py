@@ -1,0 +1,79 @@
+"""`routeproxy diff`: what changes for whom, from one rules file to another."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from routeproxy import tokens
+from routeproxy.cli.logged import logged
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.cases import Question
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.diff import differences, outcome
+
+
+def run_diff(
+    old: Callable[[], Policy],
+    new: Callable[[], Policy],
+    *,
+    log: Path | None = None,
+    json: bool = False,
+    out: TextIO,
+) -> int:
+    """0: both decide alike. 1: they do not."""
+    before, after = old(), new()
+    changes = list(_changes(before, after, log))
+    found = differences(before, after)
+    if json:
+        document = {
+            "old": before.version,
+            "new": after.version,
+            "differences": found,
+            "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
+        }
+        print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
+    else:
+        print("\n".join(_text(before, after, found, changes)), file=out)
+    return 1 if found or changes else 0
+
+
+def _text(
+    before: Policy, after: Policy, found: list[str], changes: list[tuple[str, str, str]]
+) -> Iterator[str]:
+    if before.version == after.version:
+        yield f"no difference: both are version {after.version}"
+        return
+    yield f"{before.source} {before.version} → {after.source} {after.version}"
+    yield from (f"  {line}" for line in found)
+    if not found:
+        yield "  nothing that decides a request"
+    if changes:
+        yield ""
+    for name, was, now in changes:
+        yield f"{name}"
+        yield f"  before  {was}"
+        yield f"  after   {now}"
+
+
+def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[str, str, str]]:
+    """For each test of either and each logged decision that comes out otherwise: its name, before, after."""
+    tests = {case.name: case.question for case in (*before.tests, *after.tests)}
+    for name, question in tests.items():
+        yield from _change(f"test `{name}`", question, before, after)
+    for decision, question in logged(log) if log is not None else ():
+        yield from _change(f"{decision.id} of {decision.time}", question, before, after)
+
+
+def _change(name: str, question: Question, before: Policy, after: Policy) -> Iterator[tuple[str, str, str]]:
+    was, now = (_outcome(question, policy) for policy in (before, after))
+    if was != now:
+        yield name, was, now
+
+
+def _outcome(question: Question, policy: Policy) -> str:
+    try:
+        return outcome(policy.decide(policy.facts_of(question, tokens.count)))
+    except InvalidRequest as refused:
+        return f"refused before any rule: {refused.message}"

@@ -1,0 +1,49 @@
+"""Requests from the decision log, to be decided once more."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from routeproxy.policy.cases import Question
+from routeproxy.policy.decide import Policy
+from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, find, read
+
+
+def question_of(facts: LoggedFacts) -> Question:
+    """What rules could look at, but for the system text, which is not logged."""
+    return Question(
+        model=facts.model,
+        team=facts.team,
+        headers={name: (value.encode().decode("latin-1"),) for name, value in facts.headers.items()},
+        input_tokens=facts.input_tokens,
+        max_tokens=facts.max_tokens,
+        stream=facts.stream,
+        images=facts.images,
+        documents=facts.documents,
+        tools=facts.tools,
+        thinking=facts.thinking,
+        effort=facts.effort,
+        user=facts.user,
+        url_target=facts.url_target,
+        no_fallback=facts.no_fallback,
+    )
+
+
+def logged_question(policy: Policy, request_id: str, log: Path | None) -> Question:
+    """Raises `LookupError` or `ValueError` if there is no such decision."""
+    path = log or _log_of(policy)
+    facts = find(path, request_id).facts
+    if facts is None:
+        raise LookupError(f"`{request_id}` was refused before its facts were known")
+    return question_of(facts)
+
+
+def logged(path: Path) -> Iterator[tuple[LoggedDecision, Question]]:
+    for decision in read(path):
+        if decision.facts is not None:
+            yield decision, question_of(decision.facts)
+
+
+def _log_of(policy: Policy) -> Path:
+    if policy.server.decision_log is None:
+        raise LookupError("the rules name no `[server] decision_log`: name the file with --log")
+    return Path(policy.server.decision_log)

@@ -1,0 +1,1 @@
+"""Other proxies' configurations, turned into rules files: text in, text out, no I/O."""

@@ -1,0 +1,120 @@
+"""The versions that were in force, and the pointer that says which one is: a folder that all workers share,
+and that outlives them if it is given a name.
+
+What is kept of a version is what it was compiled from, never a secret: `env:` and `file:` are read anew.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+KEPT = 50
+"""Versions. Older ones are deleted."""
+
+
+class Bundle(Struct, frozen=True, kw_only=True):
+    """What a policy was compiled from."""
+
+    version: str
+    source: str
+    """The rules file, or what else the policy came from."""
+    text: str
+    found: Mapping[str, list[str]] = {}
+    """By an `include`, the files that it found."""
+    contents: Mapping[str, bytes] = {}
+    """By name, the included files and the bodies of tests."""
+
+
+class Pointer(Struct, frozen=True, kw_only=True):
+    """Which version is in force."""
+
+    version: str
+    number: int = 0
+    """Grows with every change."""
+    history: tuple[str, ...] = ()
+    """The versions that were in force, the latest last."""
+    held: str | None = None
+    """After a rollback: a digest of the files that were rolled back, which count again once they change."""
+
+    @property
+    def before(self) -> str | None:
+        """The version that was in force before this one."""
+        return next((version for version in reversed(self.history) if version != self.version), None)
+
+
+class Versions:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._make()
+
+    def pointer(self) -> Pointer | None:
+        try:
+            return msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
+        except FileNotFoundError:
+            return None
+
+    def point(self, version: str, *, held: str | None = None) -> Pointer:
+        """Puts `version` in force for all workers."""
+        with self._locked():
+            now = self.pointer()
+            if now is not None and (now.version, now.held) == (version, held):
+                return now
+            past = now.history if now is not None else ()
+            history = past if past[-1:] == (version,) else (*past, version)[-KEPT:]
+            number = now.number + 1 if now is not None else 1
+            pointer = Pointer(version=version, number=number, history=history, held=held)
+            self._write(self._pointer, msgspec.json.encode(pointer))
+            self._delete_all_but(history)
+            return pointer
+
+    def keep(self, bundle: Bundle) -> None:
+        self._make()
+        path = self._path(bundle.version)
+        if not path.exists():
+            self._write(path, msgspec.json.encode(bundle))
+
+    def bundle(self, version: str) -> Bundle:
+        """Raises `LookupError` for a version that was not kept."""
+        try:
+            return msgspec.json.decode(self._path(version).read_bytes(), type=Bundle)
+        except (FileNotFoundError, ValueError):
+            raise LookupError(f"version {version} is not kept here") from None
+
+    @property
+    def _pointer(self) -> Path:
+        return self.folder / "current.json"
+
+    def _path(self, version: str) -> Path:
+        if not version.isalnum():
+            raise LookupError(f"`{version}` is not a version")
+        return self.folder / f"version-{version}.json"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Whole or not at all, and on the disk once it is there: it is for the day after a crash."""
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+    def _delete_all_but(self, history: tuple[str, ...]) -> None:
+        for path in self.folder.glob("version-*.json"):
+            if path.stem.removeprefix("version-") not in history:
+                path.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        # Under /tmp somebody may have cleaned up since.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._make()
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when it is closed
+            yield

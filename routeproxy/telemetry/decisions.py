@@ -1,0 +1,110 @@
+"""The decision log: one JSON line a request, so that it can be explained and decided again later. Names,
+sizes and what rules look at; nothing of prompts, answers or keys."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+
+class LoggedFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What rules could look at. The system text is not among them."""
+
+    model: str
+    team: str | None = None
+    headers: Mapping[str, str] = {}
+    """Only those that the policy reads."""
+    input_tokens: int | None = None
+    """`None`: no rule asked, so nobody counted."""
+    max_tokens: int | None = None
+    stream: bool = False
+    images: bool = False
+    documents: bool = False
+    tools: tuple[str, ...] = ()
+    """Their names."""
+    thinking: bool = False
+    effort: str | None = None
+    user: str | None = None
+    """Only if the policy reads it."""
+    url_target: str | None = None
+    no_fallback: bool = False
+
+
+class LoggedDecision(Struct, frozen=True, kw_only=True):
+    time: str
+    """`2026-11-25T22:23:28.123Z`"""
+    id: str
+    path: str
+    version: str
+    rule: str | None
+    facts: LoggedFacts | None
+    """`None`: the request was refused before its facts were known."""
+    targets: tuple[str, ...] = ()
+    attempts: tuple[tuple[str, str | None], ...] = ()
+    """Each target that was tried, and the class of its failure."""
+    status: int = 0
+    error: str | None = None
+    client_left: bool = False
+
+
+class DecisionLog:
+    """Appends. Each line is one write, which the system keeps whole, so several workers may share the file.
+    One that was moved away is opened anew, so `logrotate` needs to tell nobody."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = -1
+        self._inode = (0, 0)
+
+    def write(self, decision: LoggedDecision) -> None:
+        self._open()
+        os.write(self._file, msgspec.json.encode(decision) + b"\n")
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        with suppress(FileNotFoundError):
+            found = self._path.stat()
+            if self._file >= 0 and (found.st_dev, found.st_ino) == self._inode:
+                return
+        self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # It names people and what they did: not for everybody on the machine.
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        found = os.fstat(self._file)
+        self._inode = (found.st_dev, found.st_ino)
+
+
+def now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def read(path: Path) -> Iterator[LoggedDecision]:
+    """Raises `ValueError` with the line that is not one of ours."""
+    decode = msgspec.json.Decoder(LoggedDecision).decode
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield decode(line)
+                except msgspec.DecodeError as error:
+                    raise ValueError(f"{path}:{number}: not a logged decision: {error}") from None
+
+
+def find(path: Path, request_id: str) -> LoggedDecision:
+    """The latest of this id. Raises `LookupError`."""
+    found = None
+    for decision in read(path):
+        if decision.id == request_id:
+            found = decision
+    if found is None:
+        raise LookupError(f"{path} has no decision `{request_id}`")
+    return found

@@ -1,0 +1,30 @@
+"""What a target could not be given of a request, found by translating it and sending nothing."""
+
+from routeproxy.messages.edits import apply
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
+from routeproxy.policy.decide import Target
+from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.thinking import Signer
+from routeproxy.upstream.dialects import dialect_of
+from routeproxy.upstream.params import edits
+
+
+def losses(body: bytes, target: Target) -> tuple[str, ...]:
+    """In words; what it would be refused for among them. A back end that speaks Messages gets everything."""
+    if target.provider.speaks_messages:
+        return ()
+    try:
+        body = apply(body, edits(body, target.params))
+        context = RequestContext(
+            version=OLDEST_VERSION,
+            betas=frozenset(),
+            target=target.model,
+            signer=Signer(None),
+            session_id=None,
+            fields=field_names(body),
+            by_rule=frozenset(target.params.set) | frozenset(target.params.default),
+        )
+        return tuple(translate(decode_request(body), dialect_of(target), context).warnings)
+    except InvalidRequest as refused:
+        return (f"everything: {refused.message}",)

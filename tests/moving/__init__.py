@@ -1,0 +1,1 @@
+"""What other proxies' configurations become."""
