@@ -165,6 +165,7 @@ class Exchange:
             duration_ms=(time.perf_counter() - self.started) * 1000,
             ttft_ms=None if first is None else (first - self.started) * 1000,
             client_model=self.envelope.model if self.envelope else None,
+            team=self.inbound.team,
             rule=self.decision.rule if self.decision else None,
             version=self.policy.version,
             provider=self.target.provider.name if self.target else None,

@@ -6,7 +6,7 @@ it includes, what its invariants forbid, what its tests expect.
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -160,7 +160,6 @@ class Compilation:
                 name.lower() for match in self._matches() for name in match.headers or ()
             ),
             reads_user=any(match.user is not None for match in self._matches()),
-            stated_models=tuple(dict.fromkeys(_stated(self._tables()))),
         )
 
     def _tables(self) -> Iterator[RuleTable]:
@@ -264,7 +263,9 @@ class Compilation:
             checks = compile_match(table.match, (*path, "match"), actions.report)
         if team is not None:
             checks = (Equals(TEAM, (team,)), *checks)
-        return actions.rule(table, path, table.name or unnamed_rule(index), checks)
+        rule = actions.rule(table, path, table.name or unnamed_rule(index), checks)
+        stated = tuple(_stated(table.match)) if table.match is not None else ()
+        return replace(rule, states=stated) if stated else rule
 
     def _included(self, table: RuleTable, path: Path) -> Iterator[Rule]:
         for key in RuleTable.__struct_fields__:
@@ -463,15 +464,10 @@ def _below(top: int | None, bottom: int | None) -> bool:
     return top is not None and bottom is not None and top < bottom
 
 
-def _stated(tables: Iterable[RuleTable]) -> Iterator[str]:
-    """The model names that rules state whole."""
-    for table in tables:
-        if table.match is not None:
-            yield from (name for name in _equal_names(table.match) if requested_model_problem(name) is None)
-
-
-def _equal_names(match: MatchTable) -> Iterator[str]:
+def _stated(match: MatchTable) -> Iterator[str]:
+    """The model names that a rule states whole."""
     if isinstance(match.model, TextTable) and match.model.equals:
-        yield from listed(match.model.equals)
+        names = listed(match.model.equals)
+        yield from (name for name in names if requested_model_problem(name) is None)
     for inner in match.any or ():
-        yield from _equal_names(inner)
+        yield from _stated(inner)

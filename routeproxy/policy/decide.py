@@ -120,6 +120,8 @@ class Step(Struct, frozen=True):
 
     @property
     def why(self) -> str:
+        if self.rule.is_gate:
+            return f"`{self.facts.requested}` is {'' if self.missed else 'not '}among them"
         return self.missed.miss(self.facts) if self.missed else ""
 
 
@@ -163,6 +165,10 @@ class Rule(Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     echoes: bool = False
     """Some target is `P/*`: it asks for the model that the client asked for."""
+    states: tuple[str, ...] = ()
+    """The models that its `match` states whole."""
+    is_gate: bool = False
+    """It takes what a team may not ask for."""
 
     @property
     def reachable(self) -> tuple[Target, ...]:
@@ -284,8 +290,6 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """In lower case."""
     reads_user: bool = False
     """Some rule asks for `metadata.user_id`."""
-    stated_models: tuple[str, ...] = ()
-    """The models that rules state whole."""
 
     def decide(self, facts: Facts) -> Decision:
         team = self.teams.get(facts.team) if facts.team is not None else None

@@ -62,8 +62,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
         width = max(len(step.rule) for step in self.steps)
         lines = [f"{self.source}, version {self.version}", ""]
         for step in self.steps:
-            mark, why = ("✓", "matches") if step.matched else ("-", step.why)
-            lines.append(f"{mark} {step.rule:{width}}  {step.where}  {why}")
+            mark = "✓" if step.matched else "-"
+            lines.append(f"{mark} {step.rule:{width}}  {step.where}  {step.why or 'matches'}")
         lines.append("")
         if self.deny:
             lines.append(f"denied with {self.deny.status}: {self.deny.message}")

@@ -147,7 +147,7 @@ def _keys(check: Plain) -> list[tuple[str, Word]]:
     words: Iterable[Word]
     match check:
         case Flag():
-            return [(check.fact, check.wanted)]
+            words = [check.wanted]
         case Equals():
             words = check.values
         case Begins():
@@ -158,7 +158,7 @@ def _keys(check: Plain) -> list[tuple[str, Word]]:
             words = [as_regex(glob).encode() for glob in check.values]
         case Matches():
             words = [regex.encode() for regex in check.values]
-    return [(check.subject.name, word) for word in words]
+    return [(check.fact, word) for word in words]
 
 
 def _literal(text: str) -> bytes:

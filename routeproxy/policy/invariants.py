@@ -5,7 +5,7 @@ The same test serves the proof at load, the lock before each connection, `[teams
 `never`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -79,7 +79,9 @@ class Reach(Struct, frozen=True, kw_only=True):
             answer: Answer = "unknown" if labels is None else "yes" if labels & {*self.labels} else "no"
             yield answer, _stated("labels", ", ".join(sorted(labels)) if labels else None)
         if self.target is not None:
-            yield self._names(reached.name), f"its name is `{reached.name}`"
+            answer = self._names(reached.name)
+            patterns = " or ".join(f"`{pattern}`" for pattern in self.target)
+            yield answer, f"it {_BEING[answer]} {patterns}"
 
     def _names(self, name: str) -> Answer:
         if any(covers(pattern, name) for pattern in self.target or ()):
@@ -109,6 +111,9 @@ def _among(value: str | None, wanted: tuple[str, ...]) -> Answer:
     if value is None:
         return "unknown"
     return "yes" if value in wanted else "no"
+
+
+_BEING: Mapping[Answer, str] = {"yes": "is", "no": "is not", "unknown": "may be"}
 
 
 def _stated(name: str, value: str | None) -> str:

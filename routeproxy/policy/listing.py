@@ -5,7 +5,8 @@ from functools import cache, partial
 from msgspec import Raw
 
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.decide import Decision, Policy
+from routeproxy.policy.conditions import TEAM, Equals
+from routeproxy.policy.decide import Decision, Policy, Rule
 from routeproxy.policy.facts import Facts, requested_model_problem
 
 
@@ -24,8 +25,11 @@ def _models(policy: Policy, team: str | None) -> tuple[str, ...]:
     asked = cache(partial(_asked, policy, team))
     if policy.server.models:
         return tuple(name for name in policy.server.models if not _unknown(asked(name)))
-    found = dict.fromkeys(name for name in policy.stated_models if asked(name).targets)
-    for rule in (*policy.rules, policy.default):
+    # A name that stands in the rule of one team is no other's to see.
+    rules = [rule for rule in (*policy.rules, policy.default) if _is_for(rule, team)]
+    stated = dict.fromkeys(name for rule in rules for name in rule.states)
+    found = dict.fromkeys(name for name in stated if asked(name).targets)
+    for rule in rules:
         for target in rule.targets:
             if (
                 target.model not in found
@@ -44,6 +48,13 @@ def _asked(policy: Policy, team: str | None, model: str) -> Decision:
     """What becomes of the smallest request for `model`."""
     headers = policy.headers_of(team, {})
     return policy.decide(Facts(Envelope(model=model, messages=Raw(b"[]")), headers, team=team))
+
+
+def _is_for(rule: Rule, team: str | None) -> bool:
+    return not any(
+        isinstance(check, Equals) and check.subject is TEAM and team not in check.values
+        for check in rule.checks
+    )
 
 
 def _unknown(decision: Decision) -> bool:

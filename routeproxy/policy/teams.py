@@ -132,6 +132,7 @@ class Teams:
             where=self.actions.where(path),
             path=path,
             checks=(NoneOf(((wanted,),), 0),),
+            is_gate=True,
         )
 
     def _headers(self, written: Mapping[str, str], path: Path) -> Mapping[str, str]:

@@ -232,6 +232,7 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     """To the first content; `None` if none came."""
     client_model: str | None = None
     """The model that the client asked for."""
+    team: str | None = None
     rule: str | None = None
     version: str | None = None
     provider: str | None = None
@@ -261,6 +262,8 @@ def request_line(record: RequestRecord) -> str:
         words.append(_word(record.client_model))
     if record.provider is not None:
         words.append(f"-> {_word(f'{record.provider}/{record.model}')}")
+    if record.team is not None:
+        words.append(f"team={_word(record.team)}")
     if record.rule is not None:
         words.append(f"rule={_word(record.rule)}")
     if record.error_type is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from routeproxy.policy.decide import Target
+from routeproxy.policy.providers import ModelFacts
 from routeproxy.translate.dialect import Dialect
 
 
@@ -274,6 +275,7 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         if not limits.vision:
             changes["vision"] = False
     changes |= dict.fromkeys(provider.supports, True)
+    changes |= _stated(provider.facts_of(target.model))
     changes["strip_attribution"] = target.transforms.strip_attribution
     changes |= {
         name: value
@@ -281,3 +283,11 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         if (value := getattr(provider, name)) is not None
     }
     return Dialect(**changes)
+
+
+def _stated(facts: ModelFacts) -> dict[str, Any]:
+    """What the rules say of this very model, which nobody knows better."""
+    stated = {name: getattr(facts, name) for name in ("vision", "tools", "max_output_tokens")}
+    if facts.thinking is False:
+        stated["efforts"] = ()
+    return {name: value for name, value in stated.items() if value is not None}

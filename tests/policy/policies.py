@@ -16,8 +16,7 @@ from msgspec import Struct
 from routeproxy.policy.cases import Question
 from routeproxy.policy.compile import Compilation, compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.layers import Kept
 
 Table = dict[str, Any]
@@ -79,6 +78,11 @@ class Written(Struct, frozen=True):
         }
         return found | {one["name"]: one for one in self.file.get("invariants", [])}
 
+    def promising(self, invariant: Table) -> "Written":
+        """With one invariant more."""
+        promised = [*self.file.get("invariants", []), invariant]
+        return Written(self.file | {"invariants": promised}, self.layers)
+
     def _globs(self, written: str | list[str]) -> list[str]:
         aliases: Mapping[str, Any] = self.file.get("aliases", {})
         return [target for name in listed(written) for target in listed(aliases.get(name, name))]
@@ -136,21 +140,21 @@ def ranges() -> Strategy:
 @cache
 def conditions(teams: tuple[str, ...], *, when: bool = False) -> Strategy:
     """Tables for `match`, or for `when`, which may not ask for everything."""
-    facts = _facts(teams, when=when)
+    facts = facts_asked_of(teams, when=when)
     single = st.sampled_from(sorted(facts)).flatmap(lambda fact: st.fixed_dictionaries({fact: facts[fact]}))
     flat = _some_of(facts, most=3)
     return st.recursive(flat, lambda inner: _around(inner, flat, single), max_leaves=4)
 
 
 @cache
-def _facts(teams: tuple[str, ...], *, when: bool) -> Mapping[str, Strategy]:
+def facts_asked_of(teams: tuple[str, ...], *, when: bool = False) -> Mapping[str, Strategy]:
     """What may be asked of each."""
     header = texts(WORDS, header=True)
     facts: dict[str, Strategy] = {
         "model": texts(MODELS),
-        "headers": st.dictionaries(st.sampled_from(("x-a", "X-A", "x-b")), header, min_size=1, max_size=2).filter(
-            lambda headers: len({name.lower() for name in headers}) == len(headers)
-        ),
+        "headers": st.dictionaries(
+            st.sampled_from(("x-a", "X-A", "x-b")), header, min_size=1, max_size=2
+        ).filter(lambda headers: len({name.lower() for name in headers}) == len(headers)),
         "max_tokens": ranges(),
         "tools": st.booleans() | some(("a", "a*", "ab", "*b", "web_*")),
         "effort": some(EFFORTS),
@@ -196,7 +200,7 @@ def files(draw: st.DrawFn) -> Written:
     providers = {name: draw(_providers()) for name in draw(_several(PROVIDERS))}
     known = [target for name, table in providers.items() for target in _targets_at(name, table)]
     aliases = draw(st.dictionaries(st.sampled_from(("one", "two")), _lists(known, 2), max_size=2))
-    promised = draw(st.lists(_invariants(teams, tuple(providers)), min_size=1, max_size=3))
+    promised = draw(st.lists(invariants(teams, tuple(providers)), min_size=1, max_size=3))
     file: Table = {
         "server": draw(_servers()),
         "providers": providers,
@@ -300,7 +304,7 @@ def _reaches(providers: tuple[str, ...]) -> Strategy:
 
 
 @cache
-def _invariants(teams: tuple[str, ...], providers: tuple[str, ...]) -> Strategy:
+def invariants(teams: tuple[str, ...], providers: tuple[str, ...]) -> Strategy:
     one = _reaches(providers)
     reach = st.one_of(one, one, st.tuples(one, one).map(lambda both: both[0] | both[1]))
     said = st.fixed_dictionaries({"never": reach}) | st.fixed_dictionaries({"only": reach})
@@ -315,7 +319,7 @@ def _rules(draw: st.DrawFn, written: Written, teams: tuple[str, ...], targets: S
     if not whens or draw(_CHANCES) < 3:
         return {"match": draw(conditions(teams))} | draw(_actions(written, targets))
     when = draw(st.sampled_from(whens))
-    same = {key: strategy for key, strategy in _facts(teams, when=False).items() if key in when}
+    same = {key: strategy for key, strategy in facts_asked_of(teams).items() if key in when}
     beside = [draw(st.fixed_dictionaries(same))] * 3 if same else []
     either = {"any": [when, draw(conditions(teams))]}
     wanted = draw(st.sampled_from([{"not": [when]}, _other(when), either, *beside]))
@@ -426,6 +430,23 @@ class Asked(Struct, frozen=True, kw_only=True):
     system: str | None = None
     user: str | None = None
 
+    @classmethod
+    def of(cls, facts: Facts) -> "Asked":
+        """What a request looks like from the other side."""
+        return cls(
+            model=facts.requested,
+            team=facts.team,
+            headers={name: facts.header(name) or "" for name in facts.headers},
+            url_provider=facts.url_target.partition("/")[0] if facts.url_target is not None else None,
+            max_tokens=facts.max_tokens,
+            stream=facts.stream,
+            images=facts.images,
+            documents=facts.documents,
+            thinking=facts.thinking,
+            tools=facts.tools,
+            effort=facts.effort,
+        )
+
     @property
     def question(self) -> Question:
         return Question(
@@ -468,14 +489,19 @@ def requests(written: Written, random: Random, number: int) -> Iterator[Asked]:
     """Such as can arrive."""
     callers = [*written.teams, *([None] if written.anonymous_may_ask else [])]
     urls = written.file.get("server", {}).get("url_targets", False)
-    while callers and number > 0:
-        asked = _request(random, callers, [*written.file["providers"], "openai_compatible"] if urls else [])
-        if not requested_model_problem(asked.model):
-            number -= 1
-            yield asked
+    providers = [*written.file["providers"], "openai_compatible"] if urls else []
+    return some_requests(random, callers, number, providers)
 
 
-def _request(random: Random, callers: Sequence[str | None], urls: Sequence[str]) -> Asked:
+def some_requests(
+    random: Random, callers: Iterable[str | None], number: int, providers: Sequence[str] = ()
+) -> Iterator[Asked]:
+    callers = [*callers]
+    made = (_request(random, callers, providers) for _ in range(number if callers else 0))
+    return (asked for asked in made if not requested_model_problem(asked.model))
+
+
+def _request(random: Random, callers: Sequence[str | None], providers: Sequence[str]) -> Asked:
     def seldom(*values: Any, otherwise: Any = None) -> Any:
         return random.choice(values) if random.random() < 0.4 else otherwise
 
@@ -485,7 +511,7 @@ def _request(random: Random, callers: Sequence[str | None], urls: Sequence[str])
         model=random.choice(MODELS),
         team=random.choice(callers),
         headers={name: value for name, value in headers.items() if value is not None},
-        url_provider=seldom(*urls) if urls else None,
+        url_provider=seldom(*providers) if providers else None,
         no_fallback=seldom(True, otherwise=False),
         input_tokens=seldom(1, 2, 3, 4, otherwise=0),
         max_tokens=seldom(-1, 0, 1, 2, 3, 4),
@@ -601,7 +627,7 @@ def _forbids(said: Table, written: Written, target: str) -> bool:
 
 
 def _is_so(key: str, wanted: Sequence[str], written: Written, target: str) -> bool | None:
-    """`None`: it is not stated."""
+    """`None`: nobody can tell."""
     name, _, model = target.partition("/")
     provider = written.file["providers"][name]
     models = provider.get("models", {})
@@ -612,12 +638,11 @@ def _is_so(key: str, wanted: Sequence[str], written: Written, target: str) -> bo
     match key:
         case "provider":
             return name in wanted
+        case "target" if any(glob_matches(glob, target) for glob in wanted):
+            return True
         case "target":
-            return any(glob_matches(glob, target) for glob in wanted)
+            # A back end may take a name in other capitals for the same one.
+            return None if any(glob_matches(glob.lower(), target.lower()) for glob in wanted) else False
         case "labels":
             return None if key not in stated else bool({*listed(stated[key])} & {*wanted})
     return None if key not in stated else stated[key] in wanted
-
-
-def named(invariants: Sequence[Invariant]) -> set[str]:
-    return {invariant.name for invariant in invariants}
