@@ -284,10 +284,6 @@ class Compilation:
                     layer.report.error(Code.FORBIDDEN, (*here, "include"), message, key=True)
                     continue
                 yield self._rule(rule, here, actions, layer.team)
-                if rule.deny is not None:
-                    message = "rules above the `include` may have taken what this one is to deny"
-                    hint = f"a denial that binds stands above {self._place(at)}"
-                    layer.report.warn(Code.UNREACHABLE, (*here, "deny"), message, hint=hint, key=True)
 
     def _check_team_of(self, layer: Layer) -> None:
         if not layer.team:
@@ -332,10 +328,25 @@ class Compilation:
                 if taken is not None:
                     message = f"this rule can't deny what `{taken.name}` above it has taken"
                     report.warn(Code.UNREACHABLE, path, message, hint="denials go first")
+                elif include := self._include_above(rule):
+                    message = f"a file that line {include} includes may take what this rule is to deny"
+                    hint = "a denial that binds teams stands above the `include`"
+                    report.warn(Code.UNREACHABLE, path, message, hint=hint)
             if not rule.checks:
                 takes_all = takes_all or rule
             if not rule.deny:
                 accepting.append(rule)
+
+    def _include_above(self, rule: Rule) -> int | None:
+        """The line of an `include` above, whose files may at any time hold rules for the same team."""
+        for index, table in enumerate(self.file.rules[: int(rule.path[1])]):
+            if table.include is not None and any(
+                not _disjoint((Equals(TEAM, (name,)),), rule.checks)
+                for name, team in self.file.teams.items()
+                if team.targets is not None
+            ):
+                return self.report.map.value(("rules", index)).line
+        return None
 
     def _default(self, table: ActionTable | None) -> Rule:
         if table is None:
