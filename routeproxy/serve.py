@@ -26,7 +26,7 @@ from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.live import LiveRules
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.versions import Versions
+from routeproxy.policy.versions import NoSuchVersion, Versions
 from routeproxy.processes import Server, Workers, listen, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
@@ -232,7 +232,7 @@ def _first_rules(sources: Sources, folder: Path) -> LiveRules:
     while True:
         try:
             return live_rules(sources, folder)
-        except (RulesRefused, LookupError, OSError, ValueError) as refused:
+        except (RulesRefused, NoSuchVersion, OSError, ValueError) as refused:
             if said != str(refused):
                 said = str(refused)
                 log.error("a worker waits for rules that it can load:\n%s", refused)

@@ -2,23 +2,26 @@
 
 A comment directly above a fenced block says how it is meant; readers of the rendered page don't see it:
 
-    <!-- with: openai, default -->     a piece: it stands among these tables of the first file in docs/rules.md
-    <!-- file: teams/payments.toml --> what commands further down, and files that include it, call by this name
-    <!-- more of: rules.toml -->       goes on with a file that the page has shown above
-    <!-- refused -->                   has errors, on purpose
+    <!-- with: openai, default -->   a piece: it stands among these tables of the first file in docs/rules.md
+    <!-- file: teams/x.toml -->      how commands further down, and files that include it, call it
+    <!-- more of: rules.toml -->     goes on with a file that the page has shown above
+    <!-- made: rules.toml -->        the file that the command above has written
+    <!-- refused -->                 has errors, on purpose
 
-A page is read from top to bottom: a command sees the files as they were shown so far. The commands of one block
-run one after the other in one folder. A `text` block directly below is what they print; only versions of rules
-and fresh keys may differ. A `json` block below a `curl` line is the shape of the answer.
+A page is read from top to bottom: a command sees the files as they were shown so far. The commands of one
+block run one after the other in one folder. A `text` block directly below is what they print; only versions
+of rules and fresh keys may differ. A `json` block below a `curl` line has the shape of the answer.
 """
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 import time
@@ -28,6 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import httpx
 import msgspec
 import pytest
 import tomli
@@ -43,14 +47,17 @@ from routeproxy.policy import environment, file
 from routeproxy.policy.actions import FAILURES
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
+from routeproxy.policy.diff import differences
 from routeproxy.policy.file import Ability
 from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.providers import TYPES
 from routeproxy.serve import in_force
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
+from routeproxy.telemetry.decisions import LoggedDecision
 from routeproxy.translate.dialect import Dialect
 from routeproxy.upstream.failures import STATUS_OF_KIND
+from tests.running import ECHO, Running, request, running, serving, until
 
 ROOT = Path(__file__).parents[1]
 README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
@@ -152,10 +159,13 @@ def write(files: Mapping[str, str], folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of all tables between a heading and the next."""
-    text = page.read_text(encoding="utf-8")
+def rows(page: Path, heading: str, *, of: str = "") -> list[list[str]]:
+    """The cells of all tables between a heading and the next, or of the one whose first column is called
+    `of`."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
     section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") + 2 :], maxsplit=1, flags=re.MULTILINE)[0]
+    if of:
+        section = section[section.index(f"| {of} |") :].partition("\n\n")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     assert lines, f"{page.name} has no table under {heading}"
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
@@ -245,7 +255,8 @@ def command_in(line: str) -> Command | None:
     said = re.match(r"((?:[A-Z_]+=\S* )*)routeproxy (.*)", line)
     if said is None:
         return None
-    return Command(shlex.split(said[2]), dict(word.split("=", 1) for word in said[1].split()))
+    words = itertools.takewhile(lambda word: word not in {">", ">>", "||"}, shlex.split(said[2]))
+    return Command([*words], dict(word.split("=", 1) for word in said[1].split()))
 
 
 def sessions() -> list[Any]:
@@ -259,8 +270,16 @@ def sessions() -> list[Any]:
     return found
 
 
+def made_by(block: Block) -> list[Block]:
+    """The files that its commands write, as far as the page shows them."""
+    after = [other for other in all_blocks(block.page) if other.line > block.line]
+    until_next = itertools.takewhile(lambda other: other.language != "sh", after)
+    return [other for other in until_next if "made" in other.says]
+
+
 def as_ever(text: str) -> str:
     """Without what is different every time: versions of rules, fresh keys and their hashes."""
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\b[0-9a-f]{12}\b|\b[0-9a-f]{64}\b", "…", text)
     return re.sub(r"(?<=\brp_)\w+_[\w-]{43}\b", "…", text).rstrip()
 
@@ -294,6 +313,8 @@ def test_every_command_runs_and_prints_what_is_shown(
         printed += result.output
     if shown is not None:
         assert as_ever(printed) == as_ever(shown)
+    for made in made_by(block):
+        assert Path(made.says["made"]).read_text(encoding="utf-8") == made.text
 
 
 def test_every_command_of_a_pipeline_is_understood() -> None:
@@ -321,7 +342,7 @@ def flags_of(command: Any) -> set[str]:
 
 def command_line() -> dict[str, Any]:
     """By name, all commands: of a group its members."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
         inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
         found |= inner or {name: command}
@@ -492,9 +513,7 @@ def keys_in_examples() -> frozenset[tuple[type, str]]:
 @pytest.mark.parametrize("table", [*TABLES, file.ActionTable], ids=lambda table: table.__name__)
 def test_every_key_stands_in_an_example(table: type[file.Table]) -> None:
     """In one that a test compiles, not only in prose."""
-    own = {
-        entry.encode_name for entry in msgspec.structs.fields(table) if entry.name in vars(table)
-    }
+    own = {entry.encode_name for entry in msgspec.structs.fields(table) if entry.name in vars(table)}
     assert own - {key for owner, key in keys_in_examples() if owner is table} == set()
 
 
@@ -506,14 +525,13 @@ def test_keys_that_are_not_enforced_are_listed_as_such() -> None:
 
 
 def test_every_condition_has_its_row() -> None:
-    text = RULES.read_text(encoding="utf-8").partition("\n### match\n")[2].partition("\n**Text**")[0]
-    table = [line for line in text.splitlines() if line.startswith("| `")]
-    shown = [name.removesuffix(".NAME") for row in table for name in code(row.split(" | ")[0])]
+    table = rows(RULES, "match", of="condition")[1:]
+    shown = [name.removesuffix(".NAME") for row in table for name in code(row[0])]
     assert sorted(shown) == sorted(own_keys(file.MatchTable))
 
 
 def test_every_failure_is_explained() -> None:
-    shown = {name: row[2] for row in rows(RULES, "fallback")[1:] for name in code(row[0])}
+    shown = {name: row[2] for row in rows(RULES, "fallback", of="failure")[1:] for name in code(row[0])}
     assert shown == {kind: "yes" if kind in USUAL_FAILURES else "no" for kind in FAILURES}
 
 
@@ -651,6 +669,10 @@ def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     text = """
         [providers.openai]
         [providers.ollama]
+        [teams.payments]
+        keys = "env:PAYMENTS_KEY"
+        [teams.research]
+        keys = "env:RESEARCH_KEY"
         [[rules]]
         name = "haiku"
         match.model = "haiku"
@@ -664,7 +686,14 @@ def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """
     policy = compile_rules(text, path=Path("rules.toml"), environ=KEYS)
     said = in_force(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
-    assert without_version("\n".join(said)) == without_version(shown_in(RUNNING, "routeproxy "))
+    assert as_ever("\n".join(said)) == as_ever(shown_in(RUNNING, "routeproxy 0"))
+
+
+def test_strangers_are_refused_in_these_words(tmp_path: Path) -> None:
+    write({"rules.toml": ECHO}, tmp_path)
+    with serving(tmp_path, "--rules", "rules.toml", "--host", "0.0.0.0", "--port", "0") as served:
+        assert served.exit_code(within=10) == 2
+        assert served.said == shown_in(RUNNING, "routeproxy: anybody")
 
 
 def test_a_requests_log_line_looks_as_shown() -> None:
@@ -676,6 +705,7 @@ def test_a_requests_log_line_looks_as_shown() -> None:
         duration_ms=812,
         ttft_ms=301,
         client_model="claude-haiku-4-5",
+        team="research",
         rule="background work",
         version="5f1c08a7d3b2",
         provider="openai",
@@ -687,6 +717,163 @@ def test_a_requests_log_line_looks_as_shown() -> None:
     )
     shown = shown_in(RUNNING, "2026-").strip()
     assert shown.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
+
+
+def test_a_logged_decision_looks_as_shown() -> None:
+    shown = [
+        block.text for page in PAGES for block in blocks(page, "json") if block.text.startswith('{"time"')
+    ]
+    assert len(shown) == 2
+    for line in shown:
+        assert msgspec.json.encode(msgspec.json.decode(line, type=LoggedDecision)) == line.strip().encode()
+
+
+def test_what_a_reload_changes_is_said_as_shown() -> None:
+    before = """
+        [providers.openai]
+        [providers.gemini]
+        [[rules]]
+        name = "background work"
+        match.model = "haiku"
+        targets = "openai/gpt-4.1-mini"
+        [default]
+        targets = "openai/gpt-4.1"
+    """
+    after = before.replace("openai/gpt-4.1-mini", "gemini/gemini-2.5-flash")
+    policies = [compile_rules(text, path=Path("rules.toml"), environ=KEYS) for text in (before, after)]
+    _, *shown = shown_in(RUNNING, "INFO    routeproxy.policy.live").splitlines()
+    assert differences(*policies) == [line.strip() for line in shown]
+
+
+# --- over HTTP
+
+
+class Asked(NamedTuple):
+    """What a line with curl asks."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+def curl(line: str, variables: Mapping[str, str]) -> Asked:
+    program, *words = shlex.split(string.Template(line).substitute(variables))
+    assert program == "curl"
+    method, headers, body, url = None, {}, None, ""
+    waiting = iter(words)
+    for word in waiting:
+        match word:
+            case "-s":
+                pass
+            case "-X":
+                method = next(waiting)
+            case "-H":
+                name, value = next(waiting).split(": ", 1)
+                headers[name] = value
+            case "-d":
+                body = next(waiting).encode()
+            case _:
+                assert word.startswith("http://127.0.0.1:8082/"), word
+                url = word
+    return Asked(method or ("POST" if body is not None else "GET"), url, headers, body)
+
+
+def shape(value: Any) -> Any:
+    """The keys, of lists those of the first item."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def test_every_question_over_http_is_answered_as_shown(tmp_path: Path) -> None:
+    rules = files_of(RUNNING)["rules.toml"]
+    write({"rules.toml": rules}, tmp_path)
+    shown = {block.follows.line: block.text for block in blocks(RUNNING, "json") if block.follows}
+    with serving(tmp_path, "--rules", "rules.toml", "--port", "0", environ=KEYS) as served:
+        first = until(lambda: served.get("/readyz").json()["rules_version"], 10)
+        more = '[[rules]]\nname = "more"\nmatch.model = "none"\ntargets = "echo/*"\n'
+        write({"rules.toml": rules + more}, tmp_path)
+        until(lambda: served.get("/readyz").json()["rules_version"] != first)
+        for block in blocks(RUNNING, "sh"):
+            for line in lines_of(block):
+                if line.startswith("curl "):
+                    asked = curl(re.sub(r"\b[0-9a-f]{12}\b", first, line), KEYS)
+                    url = asked.url.replace("http://127.0.0.1:8082", served.url)
+                    answer = httpx.request(asked.method, url, headers=asked.headers, content=asked.body)
+                    assert answer.status_code == 200, answer.text
+                    if block.line in shown:
+                        assert shape(answer.json()) == shape(json.loads(shown[block.line]))
+
+
+def test_curl_is_used_only_where_its_answers_are_tested() -> None:
+    pages = {
+        page
+        for page in PAGES
+        for block in blocks(page, "sh")
+        if re.search("^curl ", block.text, re.MULTILINE)
+    }
+    assert pages == {README, RUNNING}
+
+
+REFUSED_TEAMS = """
+[server]
+admin_keys = ["env:ADMIN_KEY"]
+[providers.echo]
+[teams.payments]
+keys = ["env:PAYMENTS_KEY", { key = "env:OVER_KEY", expires = 2027-06-30 }]
+models = "claude-*"
+[teams.research]
+keys = "env:RESEARCH_KEY"
+[default]
+targets = "echo/*"
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "headers", "question"),
+    [
+        pytest.param("no key", {}, {}, id="no key"),
+        pytest.param("a wrong key", {"x_api_key": "w"}, {}, id="a wrong key"),
+        pytest.param(
+            "the keys of two teams at once",
+            {"x_api_key": KEYS["PAYMENTS_KEY"], "authorization": f"Bearer {KEYS['RESEARCH_KEY']}"},
+            {},
+            id="two teams",
+        ),
+        pytest.param(
+            "an admin key for anything but its own addresses",
+            {"x_api_key": KEYS["ADMIN_KEY"]},
+            {},
+            id="an admin key",
+        ),
+        pytest.param(
+            "`/v1/route` by a team without `explain`",
+            {"x_api_key": KEYS["PAYMENTS_KEY"]},
+            {"path": "/v1/route"},
+            id="why",
+        ),
+        pytest.param(
+            "no such model, or one that the team may not ask for",
+            {"x_api_key": KEYS["PAYMENTS_KEY"]},
+            {"body": request(model="NAME")},
+            id="a model",
+        ),
+    ],
+)
+def test_a_refusal_has_these_words(
+    what: str, headers: dict[str, str], question: dict[str, Any], refusing: Running
+) -> None:
+    _, status, type_, words = next(row for row in rows(RUNNING, "When routeproxy refuses") if row[0] == what)
+    answer = refusing.post(**({"body": request()} | question), **headers)
+    assert (str(answer.status_code), f"`{answer.json()['error']['type']}`") == (status, type_)
+    assert answer.json()["error"]["message"] == words.strip("`")
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(REFUSED_TEAMS, tmp_path_factory.mktemp("refusing"), KEYS | {"OVER_KEY": "o"}) as server:
+        yield server
 
 
 # --- links and the rest

@@ -11,7 +11,9 @@ from routeproxy.policy.cases import Question
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.problems import Code
+from routeproxy.policy.problems import Code, RulesRefused
+from routeproxy.policy.prove import prove
+from routeproxy.policy.trial import try_case
 
 EXAMPLE = Path(__file__).parents[1] / "rules.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -106,6 +108,22 @@ def test_tokens_are_counted_only_when_no_rule_above_has_matched(model: str, time
     assert count.call_count == times
 
 
+def test_it_keeps_its_promises() -> None:
+    policy = compiled()
+    assert [one.holds for one in prove(policy).invariants] == [True]
+    assert [try_case(policy, case, len).differences for case in policy.tests] == [(), ()]
+
+
+def test_its_invariant_would_notice_a_leak() -> None:
+    leaking = TEXT.replace(
+        'targets = ["corp/llama-3.3-70b", "ollama', 'targets = ["openai/gpt-4.1", "ollama', 1
+    )
+    with pytest.raises(RulesRefused) as refused:
+        compiled(leaking)
+    errors = {problem.code for problem in refused.value.problems if problem.severity == "error"}
+    assert errors == {Code.BROKEN_INVARIANT, Code.TEST_FAILED}
+
+
 @pytest.mark.parametrize("text", parts())
 def test_each_part_in_comments_loads(text: str) -> None:
     assert {problem.code for problem in compiled(text).warnings} == {Code.UNSET_VARIABLE}
@@ -116,8 +134,18 @@ def test_each_part_in_comments_loads(text: str) -> None:
     [
         pytest.param({"model": "llama-3.3"}, "open weights", id="open weights"),
         pytest.param({"tools": ("web_search_20250305",)}, "no web search", id="web search"),
+        pytest.param({"team": "payments"}, "private data stays inside", id="payments"),
     ],
 )
 def test_the_parts_in_comments_decide_as_they_say(request_: dict[str, object], rule: str) -> None:
     everything = compiled(_PART.sub(uncommented, TEXT))
     assert decided(everything, **request_).rule == rule  # type: ignore[arg-type]
+
+
+def test_the_team_in_comments_rests_on_its_key() -> None:
+    policy = compiled(_PART.sub(uncommented, TEXT))
+    assert policy.server.require_key
+    assert {one.invariant.name: one.rests_on for one in prove(policy).invariants if one.holds} == {
+        "[teams.payments] targets": (),
+        "private data never reaches a public provider": (),
+    }

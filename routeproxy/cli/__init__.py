@@ -280,7 +280,8 @@ def explain(
     from routeproxy.sources import find_rules
 
     def question(policy: Policy) -> Question:
-        if sum(given is not None for given in (model, request, decision)) != 1:
+        given = sum(one is not None for one in (model, request, decision))
+        if given > 1 or (given == 0 and url_target is None):
             raise ValueError("say which request: one of --model, --request and --decision")
         if decision is not None:
             return logged_question(policy, decision, log)
@@ -461,7 +462,7 @@ def _end(run: Callable[[], int]) -> NoReturn:
     except RulesRefused as refused:
         typer.echo(str(refused), err=True)
         code = 1
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError) as error:
         typer.echo(f"routeproxy: {_words(error)}", err=True)
         code = 2
     raise typer.Exit(code)

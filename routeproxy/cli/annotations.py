@@ -41,6 +41,7 @@ MEANINGS: Mapping[Code, str] = {
     Code.WORSE_CHAIN: "A list of targets that gets worse.",
     Code.READABLE_KEY: "A key file that others can read.",
     Code.EXPIRED: "A key that has expired.",
+    Code.MISPLACED: "Something that stands where a file cut short would lack what follows.",
 }
 
 

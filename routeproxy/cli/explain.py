@@ -9,6 +9,7 @@ import msgspec
 from routeproxy import tokens
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.cases import Question
+from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
@@ -52,7 +53,7 @@ def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if not colon or not name.strip():
             raise ValueError(f"`{line}` is not a header: write `name: value`")
         key = name.strip().lower()
-        headers[key] = (*headers.get(key, ()), value.strip().encode().decode("latin-1"))
+        headers[key] = (*headers.get(key, ()), value.strip(" \t").encode().decode("latin-1"))
     return headers
 
 
@@ -62,6 +63,6 @@ def _answer(question: Question, policy: Policy) -> Explanation:
         raise ValueError(f"there is no team `{question.team}`; the rules know {known}")
     facts = policy.facts_of(question, tokens.count)
     if problem := requested_model_problem(facts.requested):
-        raise ApiError(404, f"model: {facts.requested[:256]} ({problem})")
+        raise ApiError(404, f"model: {visible(facts.requested[:256])} ({problem})")
     dropped = partial(losses, question.body) if question.body is not None else None
     return explain(policy.decide(facts), policy, losses=dropped)

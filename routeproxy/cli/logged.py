@@ -29,11 +29,11 @@ def question_of(facts: LoggedFacts) -> Question:
 
 
 def logged_question(policy: Policy, request_id: str, log: Path | None) -> Question:
-    """Raises `LookupError` or `ValueError` if there is no such decision."""
+    """Raises `ValueError` if there is no such decision."""
     path = log or _log_of(policy)
     facts = find(path, request_id).facts
     if facts is None:
-        raise LookupError(f"`{request_id}` was refused before its facts were known")
+        raise ValueError(f"`{request_id}` was refused before its facts were known")
     return question_of(facts)
 
 
@@ -45,5 +45,5 @@ def logged(path: Path) -> Iterator[tuple[LoggedDecision, Question]]:
 
 def _log_of(policy: Policy) -> Path:
     if policy.server.decision_log is None:
-        raise LookupError("the rules name no `[server] decision_log`: name the file with --log")
+        raise ValueError("the rules name no `[server] decision_log`: name the file with --log")
     return Path(policy.server.decision_log)

@@ -24,7 +24,8 @@ def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) ->
 
 
 def _text(proof: Proof) -> str:
-    lines = [f"{proof.source}, version {proof.version}, {proof.rules} rules with the default", ""]
+    rules = {1: "no rules", 2: "1 rule"}.get(proof.rules, f"{proof.rules - 1} rules")
+    lines = [f"{proof.source}, version {proof.version}, {rules} and a default", ""]
     if not proof.invariants:
         lines.append("no invariants: `[[invariants]]` and `[teams.NAME] targets` say what must never be")
     for proved in proof.invariants:
@@ -40,7 +41,7 @@ def _one(proved: Proved) -> list[str]:
     mark = "✓" if proved.holds else "✗"
     lines = [
         f"{mark} {invariant.name}  {invariant.where}",
-        f"    for {in_words(invariant.when)}: {invariant.words}",
+        f"    {in_words(invariant.when)}: {invariant.words}",
         f"    {_looked_at(proved)}",
     ]
     if proved.rests_on:
@@ -55,9 +56,9 @@ def _one(proved: Proved) -> list[str]:
 def _looked_at(proved: Proved) -> str:
     if not proved.shut_out:
         return "no rule has a forbidden target"
-    rules = "1 rule" if proved.rules == 1 else f"{proved.rules} rules"
+    rules = "1 rule has" if proved.rules == 1 else f"{proved.rules} rules have"
     branches = "1 case" if proved.branches == 1 else f"{proved.branches:,} cases"
-    return f"{rules} with forbidden targets, {branches}"
+    return f"{rules} forbidden targets; {branches} looked at"
 
 
 def _open_of(proof: Proof, proved: Proved) -> list[Open]:

@@ -65,16 +65,16 @@ def _lines(outcomes: Sequence[Outcome], policy: Policy) -> list[str]:
         mark = "✓" if outcome.passed else "✗"
         lines.append(f"{mark} {outcome.case.name}  {outcome.case.where}")
         if not outcome.passed:
-            lines += [f"    {line}" for line in _failure(outcome, policy)]
+            lines += [f"    {line}".rstrip() for line in _failure(outcome, policy)]
     return lines
 
 
 def _failure(outcome: Outcome, policy: Policy) -> list[str]:
     lines = []
     for difference in outcome.differences:
-        width = len("expected") + 1
-        lines.append(f"{'expected':{width}}{difference.what} {difference.expected}")
-        lines.append(f"{'got':{width}}{difference.what} {difference.got}")
+        what = "" if difference.what == "never" else f"{difference.what} "
+        lines.append(f"{'never' if difference.what == 'never' else 'expected':9}{what}{difference.expected}")
+        lines.append(f"{'got':9}{what}{difference.got}")
     if outcome.decision is not None:
         lines.append("")
         # Its first line names the file once more.
@@ -94,7 +94,7 @@ def _summary(outcomes: Sequence[Outcome], policy: Policy) -> str:
 
 def _coverage(covered: Coverage) -> str:
     all_rules = len(covered.reached) + len(covered.missed)
-    lines = [f"coverage: {len(covered.reached)} of {all_rules} rules, {covered.percent} %"]
+    lines = [f"coverage: {len(covered.reached)} of {all_rules} rules (with the default), {covered.percent} %"]
     return "\n".join([*lines, *(f"  no test reaches `{name}`" for name in covered.missed)])
 
 

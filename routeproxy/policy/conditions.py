@@ -40,7 +40,7 @@ class Check(Struct, frozen=True):
 
     @property
     def words(self) -> str:
-        """What it asks of a request, for people who compare policies: "model to contain `haiku`"."""
+        """What it asks of a request, in full: "model contains `haiku`"."""
         raise NotImplementedError
 
 
@@ -65,10 +65,6 @@ class Single(Check, frozen=True):
 
     def hit(self, facts: Facts) -> str:
         return f"{self.observed(facts)}, must not {self.demand}"
-
-    @property
-    def words(self) -> str:
-        return f"{self.fact} to {self.demand}"
 
 
 # --- text
@@ -104,6 +100,8 @@ class TextCheck(Single, frozen=True):
     subject: Subject
     values: tuple[str, ...]
     verb: ClassVar[str]
+    says: ClassVar[str]
+    """The verb as it is said of a request."""
 
     @property
     def fact(self) -> str:
@@ -121,16 +119,20 @@ class TextCheck(Single, frozen=True):
     def demand(self) -> str:
         return f"{self.verb} {_any_of(self.values)}"
 
+    @property
+    def words(self) -> str:
+        return f"{self.fact} {self.says} {_whole(self.values)}"
+
 
 class Equals(TextCheck, frozen=True):
-    verb = "be"
+    verb, says = "be", "is"
 
     def __call__(self, facts: Facts) -> bool:
         return self.subject.read(facts) in self.values
 
 
 class Begins(TextCheck, frozen=True):
-    verb = "begin with"
+    verb, says = "begin with", "begins with"
 
     def __call__(self, facts: Facts) -> bool:
         value = self.subject.read(facts)
@@ -138,7 +140,7 @@ class Begins(TextCheck, frozen=True):
 
 
 class Contains(TextCheck, frozen=True):
-    verb = "contain"
+    verb, says = "contain", "contains"
 
     def __call__(self, facts: Facts) -> bool:
         value = self.subject.read(facts)
@@ -154,7 +156,11 @@ class Matches(TextCheck, frozen=True):
 
     patterns: tuple[Search, ...]
     syntax: Literal["glob", "regex"]
-    verb = "match"
+    verb, says = "match", "matches"
+
+    @property
+    def words(self) -> str:
+        return f"{self.fact} matches the {self.syntax} {_whole(self.values)}"
 
     def __call__(self, facts: Facts) -> bool:
         value = self.subject.read(facts)
@@ -183,6 +189,10 @@ class Present(Single, frozen=True):
     def demand(self) -> str:
         return "be present" if self.wanted else "be missing"
 
+    @property
+    def words(self) -> str:
+        return f"{self.fact} is {'present' if self.wanted else 'missing'}"
+
 
 # --- numbers, yes and no, tools
 
@@ -210,6 +220,10 @@ class Within(Single, frozen=True):
     @property
     def demand(self) -> str:
         return f"be {self._bounds}"
+
+    @property
+    def words(self) -> str:
+        return f"{self.fact} is {self._bounds}"
 
     def miss(self, facts: Facts) -> str:
         return f"{self.observed(facts)}, needs {self._bounds}"
@@ -240,6 +254,10 @@ class Flag(Single, frozen=True):
     def demand(self) -> str:
         return f"be {_true(self.wanted)}"
 
+    @property
+    def words(self) -> str:
+        return f"{self.fact} is {_true(self.wanted)}"
+
 
 class DearFlag(Flag, frozen=True):
     cost = 1
@@ -267,6 +285,10 @@ class HasTool(Single, frozen=True):
     @property
     def demand(self) -> str:
         return f"have one like {_any_of(self.globs)}"
+
+    @property
+    def words(self) -> str:
+        return f"a tool matches the glob {_whole(self.globs)}"
 
 
 # --- any and not
@@ -309,11 +331,16 @@ class NoneOf(Check, frozen=True):
 
 
 def in_words(checks: Sequence[Check]) -> str:
-    return " and ".join(check.words for check in checks) or "every request"
+    """The requests that meet all of them: "requests where model contains `haiku`"."""
+    return f"requests where {_together(checks)}" if checks else "every request"
+
+
+def _together(checks: Sequence[Check]) -> str:
+    return " and ".join(check.words for check in checks)
 
 
 def _tables(tables: Sequence[tuple[Check, ...]]) -> str:
-    return "; ".join(map(in_words, tables))
+    return "; ".join(map(_together, tables))
 
 
 def _misses(tables: tuple[tuple[Check, ...], ...], facts: Facts) -> str:
@@ -467,6 +494,8 @@ def _text(
     lower: bool = False,
 ) -> Iterator[Check]:
     fold = ascii_lower if lower else str
+    if subject is MODEL:
+        _check_model_names(wanted, path, report)
     if not isinstance(wanted, TextTable):
         yield plain(subject, tuple(map(fold, listed(wanted))))
         return
@@ -484,6 +513,17 @@ def _text(
             message = f"never true: a missing {subject.name} has nothing for `{others[0]}`"
             report.error(Code.CONTRADICTION, (*path, "present"), message, key=True)
         yield Present(subject, wanted.present)
+
+
+def _check_model_names(wanted: str | list[str] | TextTable, path: Path, report: Report) -> None:
+    by_key = {"": wanted} if not isinstance(wanted, TextTable) else {}
+    if isinstance(wanted, TextTable):
+        by_key = {key: getattr(wanted, key) for key in ("equals", "prefix", "contains", "glob")}
+    for key, values in by_key.items():
+        for value in listed(values) if values is not None else ():
+            if odd := findall(r"[^A-Za-z0-9_.:@/+\[\]*?-]", value):
+                message = f"never true: no requested model has {_quoted(odd[0])} in its name"
+                report.warn(Code.NEVER_TRUE, (*path, key) if key else path, message)
 
 
 def _regexes(subject: Subject, wanted: str | list[str], path: Path, report: Report, lower: bool) -> Check:
@@ -518,7 +558,17 @@ def _capital(pattern: str) -> str | None:
 
 
 def _quoted(value: str) -> str:
-    return f"`{value}`" if len(value) <= 80 else f"`{value[:80]}…`"
+    shown = visible(value)
+    return f"`{shown}`" if len(shown) <= 80 else f"`{shown[:80]}…`"
+
+
+def _whole(values: tuple[str, ...]) -> str:
+    return " or ".join(f"`{visible(value)}`" for value in values)
+
+
+def visible(text: str) -> str:
+    """With escapes for what can't be seen: two values that look alike must not."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _any_of(values: tuple[str, ...]) -> str:

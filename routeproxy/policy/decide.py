@@ -333,7 +333,9 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     def headers_of(self, team: str | None, headers: Headers) -> Headers:
         """`headers` as rules see them: with what the team says in place of what its client said."""
         stated = self.teams[team].request_headers if team is not None and team in self.teams else {}
-        return {**headers, **{name: (value,) for name, value in stated.items()}} if stated else headers
+        # As an HTTP server hands them over.
+        lines = {name: (value.encode().decode("latin-1"),) for name, value in stated.items()}
+        return {**headers, **lines} if lines else headers
 
     def check_headers(self, headers: Headers) -> None:
         """Raises `InvalidRequest` when a header that rules read has several values: picking is guessing."""

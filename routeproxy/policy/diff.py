@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeVar
 
-from routeproxy.policy.conditions import in_words
+from routeproxy.policy.conditions import NoneOf, TextCheck, in_words
 from routeproxy.policy.decide import Decision, Policy, Provider, Rule, Target, Team
 from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.teams import digest_of
 
 Thing = TypeVar("Thing")
 
@@ -19,6 +20,7 @@ def differences(before: Policy, after: Policy) -> list[str]:
         *_named("team", before.teams, after.teams, _team),
         *_named("invariant", _by_name(before), _by_name(after), _invariant),
         *_server(before, after),
+        *_tests(before, after),
     ]
 
 
@@ -80,14 +82,32 @@ def _rule(old: Rule, new: Rule) -> Iterator[str]:
         yield f"takes {now} instead of {was}"
     if (did := _does(old)) != (does := _does(new)):
         yield f"{does} instead of {did}"
-    for name in ("fallback", "retry", "deadline"):
-        was, now = _say(getattr(old, name)), _say(getattr(new, name))
+    for describe in (_falls_back, _retries, _gives_up):
+        was, now = describe(old), describe(new)
         if was != now:
-            yield f"{name} is {now} instead of {was}"
-    targets = {target.name: target for target in old.targets}
-    for target in new.targets:
-        if target.name in targets:
-            yield from _target(targets[target.name], target)
+            yield f"{now} instead of {was}"
+    if [target.name for target in old.targets] == [target.name for target in new.targets]:
+        for one, other in zip(old.targets, new.targets, strict=True):
+            yield from _target(one, other)
+        return
+    by_name = {target.name: target for target in old.targets}
+    for target in {target.name: target for target in new.targets}.values():
+        if target.name in by_name:
+            yield from _target(by_name[target.name], target)
+
+
+def _falls_back(rule: Rule) -> str:
+    return f"falls back after {_say(rule.fallback.on)}" if rule.fallback.enabled else "never falls back"
+
+
+def _retries(rule: Rule) -> str:
+    if rule.retry.attempts == 1:
+        return "asks each target once"
+    return f"asks each target {rule.retry.attempts} times, {rule.retry.backoff:g} s apart at first"
+
+
+def _gives_up(rule: Rule) -> str:
+    return "has no deadline" if rule.deadline is None else f"gives up after {rule.deadline:g} s"
 
 
 def _target(old: Target, new: Target) -> Iterator[str]:
@@ -95,10 +115,9 @@ def _target(old: Target, new: Target) -> Iterator[str]:
         was, now = getattr(old, group), getattr(new, group)
         for name in was.__struct_fields__:
             if getattr(was, name) != getattr(now, name):
-                yield (
-                    f"{new.name}: {group}.{name} is {_say(getattr(now, name))}"
-                    f" instead of {_say(getattr(was, name))}"
-                )
+                unit = " s" if group == "timeouts" else ""
+                before, after = (_say(getattr(one, name)) + unit for one in (was, now))
+                yield f"{new.name}: {group}.{name} is {after} instead of {before}"
 
 
 # --- the rest
@@ -118,7 +137,10 @@ def _named(
         for key in was:
             if was[key] != now[key]:
                 yield f"{kind} `{name}`: {key} is {_say(now[key])} instead of {_say(was[key])}"
-    yield from (f"{kind} `{name}` added" for name in new if name not in old)
+    for name, thing in new.items():
+        if name not in old:
+            said = [f"{key} {_say(value)}" for key, value in describe(thing).items() if value]
+            yield f"{kind} `{name}` added: {'; '.join(said)}"
 
 
 def _by_name(policy: Policy) -> dict[str, Invariant]:
@@ -127,8 +149,9 @@ def _by_name(policy: Policy) -> dict[str, Invariant]:
 
 def _provider(provider: Provider) -> dict[str, Any]:
     shown = {name: getattr(provider, name) for name in provider.__struct_fields__ if name not in _DERIVED}
-    shown["headers"] = sorted(provider.headers)  # a value may be a secret
-    return shown | {"keys": [key.reference for key in provider.keys]}
+    # A header's value may be a secret: whether it changed can be told without it.
+    headers = {name: f"(#{digest_of(value)[:6]})" for name, value in provider.headers.items()}
+    return shown | {"headers": headers, "keys": [key.reference for key in provider.keys]}
 
 
 _DERIVED = {"name", "keys", "headers", "spellings", "prefixes"}
@@ -138,7 +161,7 @@ def _team(team: Team) -> dict[str, Any]:
     gate = team.gate
     return {
         "keys": [f"{key.name} ({key.secret.reference[:18]}, {key.expires or 'no end'})" for key in team.keys],
-        "models": in_words(gate.checks) if gate is not None else None,
+        "may ask for": _asked_for(gate) if gate is not None else "anything",
         "request_headers": dict(team.request_headers),
         "provider_keys": {
             name: [key.reference for key in provider.keys] for name, provider in team.providers.items()
@@ -147,15 +170,34 @@ def _team(team: Team) -> dict[str, Any]:
     }
 
 
+def _asked_for(gate: Rule) -> str:
+    return " or ".join(
+        value
+        for check in gate.checks
+        if isinstance(check, NoneOf)
+        for table in check.tables
+        for inner in table
+        if isinstance(inner, TextCheck)
+        for value in inner.values
+    )
+
+
 def _invariant(invariant: Invariant) -> dict[str, Any]:
     return {"when": in_words(invariant.when), "promise": invariant.words}
+
+
+def _tests(before: Policy, after: Policy) -> Iterator[str]:
+    old, new = ({case.name for case in policy.tests} for policy in (before, after))
+    yield from (f"test `{name}` removed" for name in sorted(old - new))
+    yield from (f"test `{name}` added" for name in sorted(new - old))
 
 
 def _server(before: Policy, after: Policy) -> Iterator[str]:
     for name in before.server.__struct_fields__:
         was, now = getattr(before.server, name), getattr(after.server, name)
         if was != now and name not in {"admin_keys", "signing_key"}:
-            yield f"[server] {name} is {_say(now)} instead of {_say(was)}"
+            unit = " s" if name == "drain" else ""
+            yield f"[server] {name} is {_say(now)}{unit} instead of {_say(was)}{unit}"
         elif was != now:
             yield f"[server] {name} changed"
 
@@ -173,7 +215,8 @@ def _say(value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(_say, value)) or "nothing"
         case dict():
-            return ", ".join(f"{key} {_say(item)}" for key, item in value.items()) or "nothing"
+            return ", ".join(f"{key} {_say(item)}".rstrip() for key, item in value.items()) or "nothing"
         case _ if hasattr(value, "__struct_fields__"):
-            return _say({name: getattr(value, name) for name in value.__struct_fields__})
+            said = {name: getattr(value, name) for name in value.__struct_fields__}
+            return _say({name: item for name, item in said.items() if item is not None})
     return str(value)

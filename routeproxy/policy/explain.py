@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from routeproxy.policy.decide import Decision, Denial, Params, Policy, Target, TransformSettings
-from routeproxy.policy.providers import Provider
+from routeproxy.policy.providers import Provider, Secret
 
 
 class ExplainedStep(Struct, frozen=True):
@@ -39,7 +39,7 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
         lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}"]
         lines += [f"   transforms {name} = {_toml(value)}" for name, value in self.transforms.items()]
         lines += [f"   params {name} = {_toml(value)}" for name, value in self.params.items()]
-        lines += [f"   loses {words}" for words in self.loses or ()]
+        lines += [f"   not carried over: {words}" for words in self.loses or ()]
         return "\n".join(lines)
 
 
@@ -131,22 +131,28 @@ def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) ->
 
 
 def _changed(settings: Struct, usual: Struct) -> dict[str, Any]:
-    names = settings.__struct_fields__
-    return {name: value for name in names if (value := getattr(settings, name)) != getattr(usual, name)}
+    return {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name in settings.__struct_fields__
+        if (value := getattr(settings, name)) != getattr(usual, name)
+    }
 
 
 def _toml(value: Any) -> str:
     match value:
         case dict():
             return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
-        case frozenset():
-            return _toml(sorted(value))
     return json.dumps(value, ensure_ascii=False)
 
 
 def _keys(provider: Provider) -> str:
     if provider.client_key:
         return "the client's own login"
-    state = {"env": "set", "file": "read at use", "literal": "written in the file"}
-    said = [f"key {key.reference} {'NOT SET' if key.unset else state[key.kind]}" for key in provider.keys]
-    return ", ".join(said) or "no key"
+    return ", ".join(map(_key, provider.keys)) or "no key"
+
+
+def _key(key: Secret) -> str:
+    if key.kind == "literal":
+        return "key written in the file"
+    state = "NOT SET" if key.unset else "set" if key.kind == "env" else "read at use"
+    return f"key {key.reference} {state}"

@@ -450,6 +450,10 @@ class _Reader:
             self.report.error(
                 Code.FORBIDDEN, path, message, hint="it belongs to the file that includes", key=True
             )
+        elif cls is RulesFile and key == "team":
+            message = "`team` begins an included file, which is checked with the file that includes it"
+            hint = 'that file has `[[rules]]` with `include = "…"`'
+            self.report.error(Code.UNKNOWN_KEY, path, message, hint=hint, key=True)
         elif cls is TargetTable and len(path) == 3 and path[0] == "aliases":
             name = _dotted(path[1:], value)
             message = f"`{path[1]}` is a table here: an unquoted dot in a key opens a table"

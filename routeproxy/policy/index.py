@@ -26,10 +26,13 @@ LONG = 1_000
 Search = Callable[[bytes], Iterable[int]]
 
 Plain = Equals | Begins | Contains | Matches | Flag
-"""The checks that can be guards, alone or, in the branches of an `any`, together."""
+"""The checks that can be guards, each alone or those in the branches of an `any` together."""
 
 Word = str | bool | bytes
 """What a fact has to be or, in bytes, a regex that has to be found in it."""
+
+Key = tuple[str, Word]
+"""A fact and the word."""
 
 
 class Index:
@@ -50,17 +53,19 @@ class Index:
 
     def _put_under_guards(self, checks_of_rules: Sequence[tuple[Check, ...]]) -> set[int]:
         """Returns the rules that have none."""
-        sharing = Counter(
-            key for checks in checks_of_rules for check in _plain(checks) for key in _keys(check)
-        )
+        readers = {}
+        sharing: Counter[Key] = Counter()
+        for check in chain(*map(_plain, checks_of_rules)):
+            readers[check.fact] = check.read if isinstance(check, Flag) else check.subject.read
+            for key in _keys(check):
+                sharing[key] += 1
         unguarded = set()
         for rule, checks in enumerate(checks_of_rules):
             guard = _guard(checks, sharing)
             if guard is None:
                 unguarded.add(rule)
-            for check in guard or ():
-                for name, word in _keys(check):
-                    self._facts.setdefault(name, _Fact(_reader(check))).add(word, rule)
+            for fact, word in guard or ():
+                self._facts.setdefault(fact, _Fact(readers[fact])).add(word, rule)
         return unguarded.union(*(fact.finish() for fact in self._facts.values()))
 
 
@@ -109,19 +114,17 @@ class _Fact:
 # --- guards
 
 
-def _guard(checks: tuple[Check, ...], sharing: Mapping[tuple[str, Word], int]) -> tuple[Plain, ...] | None:
-    """Checks of which one holds wherever all of `checks` do: those whose words the fewest rules share."""
-    guards: list[tuple[Plain, ...]] = []
+def _guard(checks: tuple[Check, ...], sharing: Mapping[Key, int]) -> list[Key] | None:
+    """Keys of which one is there wherever all of `checks` hold: those that the fewest rules share."""
+    guards: list[list[Key]] = []
     for check in checks:
         if isinstance(check, AnyOf):
             branches = [_guard(choice, sharing) for choice in check.choices]
             if None not in branches:
-                guards.append(tuple(chain(*filter(None, branches))))
+                guards.append(list(chain(*filter(None, branches))))
         elif _is_plain(check):
-            guards.append((check,))
-    return min(
-        guards, key=lambda guard: sum(sharing[key] for one in guard for key in _keys(one)), default=None
-    )
+            guards.append(_keys(check))
+    return min(guards, key=lambda keys: sum(sharing[key] for key in keys), default=None)
 
 
 def _plain(checks: tuple[Check, ...]) -> Iterator[Plain]:
@@ -138,12 +141,8 @@ def _is_plain(check: Check) -> TypeGuard[Plain]:
     return isinstance(check, Plain) and not cost(check)
 
 
-def _reader(check: Plain) -> Callable[[Facts], str | bool | None]:
-    return check.read if isinstance(check, Flag) else check.subject.read
-
-
-def _keys(check: Plain) -> list[tuple[str, Word]]:
-    """Each a fact and a word. The check holds only if one of the words is right."""
+def _keys(check: Plain) -> list[Key]:
+    """The check holds only if one of the words is right."""
     words: Iterable[Word]
     match check:
         case Flag():

@@ -45,7 +45,7 @@ class Disk:
     def _inside(self, path: FilePath) -> bool:
         # A link may lead anywhere, and whoever may write a layer must not read other files by it.
         if not path.resolve().is_relative_to(self.root.resolve()):
-            raise PermissionError(f"{path} leads out of {self.root}")
+            raise PermissionError(f"`{path.name}` leads out of this file's folder")
         return True
 
 
@@ -140,7 +140,7 @@ def _layer(text: str, name: str, included_at: Path, report: Report) -> Layer:
         message = "an included file begins with the team that it belongs to"
         report.error(Code.MISSING, (), message, expected='`team = "NAME"`')
     for at in _sent(document, ()):
-        message = "an included file can't have this: it can only narrow"
+        message = "an included file can't have `extra_body`: it can only narrow"
         report.error(Code.FORBIDDEN, at, message, hint="it belongs to the file that includes", key=True)
     for at, value in _texts(document, ()):
         if value.startswith(("env:", "file:")):
@@ -152,7 +152,7 @@ def _sent(value: Any, path: Path) -> Iterator[Path]:
     """Where something of its own would be sent to a back end."""
     for key, item in _items(value):
         here = (*path, key)
-        if key == "extra_body" or (key == "headers" and "match" not in path and "request" not in path):
+        if key == "extra_body":
             yield here
         else:
             yield from _sent(item, here)

@@ -10,12 +10,12 @@ from typing import Any
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.compile import Compilation
 from routeproxy.policy.conditions import Check, Equals, TextCheck
-from routeproxy.policy.decide import Policy, Rule, Target
+from routeproxy.policy.decide import ClientKey, Policy, Rule, Secret, Target
 from routeproxy.policy.file import MatchTable, RuleTable, Targets, TargetTable
 from routeproxy.policy.locate import Path
 from routeproxy.policy.problems import Code, Report
 from routeproxy.policy.promises import nested
-from routeproxy.policy.prove import callers_of, refusal, refutes, requests_for
+from routeproxy.policy.prove import Search, callers_of, refusal, refutes, requests_for
 from routeproxy.policy.providers import ModelFacts
 from routeproxy.policy.teams import expired
 
@@ -66,6 +66,7 @@ class _Finder:
         self._chains()
         self._conditions()
         self._keys()
+        self._default_first()
 
     # --- rules that are never reached
 
@@ -73,6 +74,10 @@ class _Finder:
         callers = callers_of(self.policy)
         for place, rule in enumerate(self.policy.rules):
             if not rule.checks or self._is_reached(rule):
+                continue
+            if Search(callers, ()).run(rule.checks) is None:
+                message = "no request can meet all conditions of this rule: they exclude each other"
+                self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
                 continue
             for other in self.policy.rules[:place]:
                 if not other.checks:
@@ -143,12 +148,12 @@ class _Finder:
             for place, target in enumerate(rule.reachable):
                 if target.name in seen and target in rule.reachable[:place]:
                     message = f"`{target.name}` stands in this chain already: what failed is asked once more"
-                    self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets"), message)
+                    self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message)
                 elif place and first is not None:
-                    self._compare(rule, first, target)
+                    self._compare(rule, first, target, place)
                 seen.add(target.name)
 
-    def _compare(self, rule: Rule, first: Target, target: Target) -> None:
+    def _compare(self, rule: Rule, first: Target, target: Target, place: int) -> None:
         before, now = self.known(first), self.known(target)
         worse = [
             words
@@ -160,12 +165,15 @@ class _Finder:
         if worse:
             message = f"when `{first.name}` fails, `{target.name}` is asked, which {' and '.join(worse)}"
             hint = "a rule above may take such requests, or the chain may end before it"
-            self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets"), message, hint=hint)
+            self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message, hint=hint)
 
     # --- conditions that clients can't meet
 
     def _conditions(self) -> None:
         for report, match, path in self._matches():
+            if match.url_target and not self.policy.server.url_targets:
+                message = "never true: `[server] url_targets` is off"
+                report.warn(Code.NEVER_TRUE, (*path, "url_target"), message)
             for name, wanted in (match.headers or {}).items():
                 here = (*path, "headers", name)
                 if name.lower() in NOT_SENT:
@@ -190,20 +198,30 @@ class _Finder:
     # --- keys
 
     def _keys(self) -> None:
-        for name, team in self.policy.teams.items():
-            for key in team.keys:
+        policy = self.policy
+        holders: list[tuple[Path, tuple[ClientKey, ...]]] = [
+            (("teams", name, "keys"), team.keys) for name, team in policy.teams.items()
+        ]
+        for path, keys in [*holders, (("server", "admin_keys"), policy.server.admin_keys)]:
+            for index, key in enumerate(keys):
+                self._key_file(key.secret, (*path, index))
                 if expired(key, self.today):
-                    message = f"the key {key.name} of team `{name}` expired on {key.expires}"
-                    self.report.warn(Code.EXPIRED, ("teams", name, "keys"), message)
-                self._key_file(key.secret.name if key.secret.kind == "file" else "", ("teams", name, "keys"))
-        for name, provider in self.policy.providers.items():
+                    message = f"the key {key.name} expired on {key.expires}"
+                    self.report.warn(Code.EXPIRED, (*path, index), message)
+        for name, provider in policy.providers.items():
             for secret in provider.keys:
-                path: Path = ("providers", name, "api_key")
-                self._key_file(secret.name if secret.kind == "file" else "", path)
+                self._key_file(secret, ("providers", name, "api_key"))
+        for name, team in policy.teams.items():
+            for provider in team.providers.values():
+                for secret in provider.keys:
+                    self._key_file(secret, ("teams", name, "provider_keys", provider.name))
+        if policy.server.signing_key is not None:
+            self._key_file(policy.server.signing_key, ("server", "signing_key"))
 
-    def _key_file(self, name: str, path: Path) -> None:
-        if not name:
+    def _key_file(self, secret: Secret, path: Path) -> None:
+        if secret.kind != "file":
             return
+        name = secret.name
         try:
             found = FilePath(name).stat()
         except OSError as error:
@@ -212,6 +230,19 @@ class _Finder:
         if found.st_mode & stat.S_IROTH:
             message = f"everybody on this machine can read the key file {name}"
             self.report.warn(Code.READABLE_KEY, path, message, hint=f"chmod o-r {name}")
+
+    # --- what a half-written file would lack
+
+    def _default_first(self) -> None:
+        file = self.compilation.file
+        default = self.report.map.value(("default",)).line
+        last = max((self.report.map.value(("rules", at)).line for at in range(len(file.rules))), default=0)
+        if last > default:
+            message = (
+                "`[default]` stands above rules: a copy of this file that was cut short would still load"
+            )
+            hint = "at the end of the rules it is the seal that all of them are there"
+            self.report.warn(Code.MISPLACED, ("default",), message, hint=hint)
 
     def _warn(self, rule: Rule, code: Code, path: Path, message: str, hint: str | None = None) -> None:
         self.compilation.reports[rule.file].warn(code, path, message, hint=hint)

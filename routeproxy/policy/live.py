@@ -15,7 +15,7 @@ from watchfiles import awatch
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.diff import differences
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.versions import Bundle, Pointer, Versions
+from routeproxy.policy.versions import Bundle, NoSuchVersion, Pointer, Versions
 
 log = logging.getLogger(__name__)
 
@@ -176,12 +176,12 @@ class LiveRules:
 
     async def rollback(self, version: str | None = None) -> Policy:
         """Puts `version` in force, or the one before this; it holds until a good file is saved. Raises
-        `LookupError` or `RulesRefused`."""
+        `NoSuchVersion` or `RulesRefused`."""
         async with self._one_at_a_time:
             pointer = self._versions.pointer()
             wanted = version or (pointer.before if pointer is not None else None)
             if wanted is None:
-                raise LookupError("no version was in force before this one")
+                raise NoSuchVersion("no version was in force before this one")
             policy = await asyncio.to_thread(self._kept, wanted)
             pointer = self._versions.point(policy.version, held=self._digest())
             self.number = pointer.number
@@ -278,7 +278,7 @@ def _in_words(refused: Exception) -> str:
     match refused:
         case OSError(filename=str() | Path() as name, strerror=str() as why):
             return f"{name}: {why}"
-        case RulesRefused() | OSError() | ValueError() | LookupError():  # not UTF-8, for one
+        case RulesRefused() | OSError() | ValueError() | NoSuchVersion():  # not UTF-8, for one
             return str(refused)
     return f"{_BUG}{refused!r}"
 

@@ -45,6 +45,7 @@ class Code(StrEnum):
     WORSE_CHAIN = "RP108"
     READABLE_KEY = "RP109"
     EXPIRED = "RP110"
+    MISPLACED = "RP111"
 
 
 class Location(Struct, frozen=True):
@@ -118,7 +119,7 @@ class Report:
             self.document = tomli.loads(self.map.text)
         except tomli.TOMLDecodeError as error:
             self._shown = _masked(self.map)
-            hint = next((hint for start, hint in _SYNTAX_HINTS.items() if error.msg.startswith(start)), None)
+            hint = _hint_for(error, self.map.text)
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
             raise self.refused() from None
         self.map = Map.of(self.map.text)
@@ -245,7 +246,16 @@ def one_of(words: Iterable[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
 
 
+def _hint_for(error: tomli.TOMLDecodeError, text: str) -> str | None:
+    if re.search(r"^(?:<{7}|={7}|>{7})", text, re.MULTILINE):
+        return "the marks of a merge that was not finished are in it"
+    if error.pos >= len(text.rstrip()):
+        return "the file ends here: was it saved whole?"
+    return next((hint for start, hint in _SYNTAX_HINTS.items() if error.msg.startswith(start)), None)
+
+
 _SYNTAX_HINTS = {
+    "Illegal character '\\n'": "the closing quote is missing",
     "Invalid value": "text needs quotes around it",
     "Cannot mutate immutable": "a table in braces is complete: write all of its keys inside them, or none",
     "Cannot overwrite": "this key stands twice, or as a value and as a table",
@@ -254,10 +264,10 @@ _SYNTAX_HINTS = {
 
 # A misspelt `apikey` holds a key all the same.
 _SECRET_NAME = re.compile(r"key|secret|passw|authorization", re.IGNORECASE)
-_REFERENCE = re.compile(r"""["']*(?:env:|file:|none\b|client\b)""")
+_REFERENCE = re.compile(r"""["']*(?:env:|file:|sha256:|none\b|client\b)""")
 _USER_IN_ADDRESS = re.compile(r"""(://)([^/@\s"']+)(?=@)""")
 _AFTER_SECRET_NAME = re.compile(
-    r"""((?:key|secret|passw|authorization)[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:)([^"'\n]+)""",
+    r"""((?:key|secret|passw|authorization)[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:|sha256:)([^"'\n]+)""",
     re.IGNORECASE,
 )
 

@@ -138,6 +138,7 @@ class Promises:
         for index, table in enumerate(tables):
             path: Path = ("tests", index)
             name = self._name(table.name, f"test {index + 1}", names, path)
+            expect = self._expected(table.expect, (*path, "expect")) if table.expect else None
             question = self._question(table.request, (*path, "request"), folder, team)
             if table.expect is None and table.never is None and not self.report.faulty(path):
                 message = "a test says what it expects, or what must never be"
@@ -150,7 +151,7 @@ class Promises:
                     file=self.file,
                     path=path,
                     question=question,
-                    expect=self._expected(table.expect, (*path, "expect")) if table.expect else None,
+                    expect=expect,
                     never=reach_of(table.never) if table.never else None,
                 )
 
@@ -232,4 +233,4 @@ def _gate_of(rule: str, teams: Collection[str]) -> bool:
 
 def _lines(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """As an HTTP server hands them over."""
-    return {name.lower(): (value.strip().encode().decode("latin-1"),) for name, value in headers.items()}
+    return {name.lower(): (value.strip(" \t").encode().decode("latin-1"),) for name, value in headers.items()}

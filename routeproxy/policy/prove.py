@@ -57,6 +57,10 @@ class Open(Struct, frozen=True, kw_only=True):
     def way_out(self) -> str:
         if self.counter_example is not None:
             return f"targets that fit `{self.invariant.words}`, or a rule above that takes such requests"
+        if "not stated" in self.why:
+            return (
+                f"what `[providers.{self.reached.provider}]` says of it, or its `models` if there are several"
+            )
         return "equal values in both, or a `not` in this rule's `match`"
 
 
@@ -71,7 +75,7 @@ class Proved(Struct, frozen=True, kw_only=True):
     shut_out: tuple[str, ...]
     """Forbidden targets that some rule has, for requests that the invariant is not about."""
     rules: int
-    """How many rules have such a target, and were looked at."""
+    """How many rules have such a target."""
     branches: int
 
 
@@ -104,7 +108,7 @@ class _Prover:
         self.invariant = invariant
         self.callers = callers_of(policy)
         self.branches = 0
-        self.looked_at = 0
+        self.with_forbidden = 0
         self.shut_out: dict[str, None] = {}
         self._facts = frozenset(facts_of(invariant.when))
         self._above = [_gate(team) for team in policy.teams.values() if team.gate is not None]
@@ -116,12 +120,11 @@ class _Prover:
         for rule in (*self.policy.rules, self.policy.default):
             forbidden = list(self._forbidden(rule))
             self.shut_out |= dict.fromkeys(reached.name for reached, _ in forbidden)
+            self.with_forbidden += bool(forbidden)
             if settled:
                 continue
-            if forbidden:
-                self.looked_at += 1
-                if len(found) < MOST_FINDINGS and (one := self._one(rule, forbidden)):
-                    found.append(one)
+            if forbidden and len(found) < MOST_FINDINGS and (one := self._one(rule, forbidden)):
+                found.append(one)
             clause = refusal(rule.checks)
             self._above.append(clause)
             # Whether this rule takes all that `when` is about: then nothing of it gets below.
@@ -135,7 +138,7 @@ class _Prover:
             holds=holds,
             rests_on=tuple(self._clients_word()),
             shut_out=tuple(self.shut_out),
-            rules=self.looked_at,
+            rules=self.with_forbidden,
             branches=self.branches,
         )
 
@@ -192,7 +195,10 @@ class _Prover:
         return None, *forbidden[0]
 
     def _questions(self, branch: Known, forbidden: list[tuple[Reached, str]]) -> Iterator[Question]:
-        own = [reached.model.replace("*", "x").replace("?", "x") for reached, _ in forbidden]
+        named = [reached.model for reached, _ in forbidden]
+        never = self.invariant.never
+        named += [glob.partition("/")[2] for glob in (never.target if never and never.target else ())]
+        own = [name.replace("*", star).replace("?", "x") for name in named for star in ("", "x")]
         for question in questions(self.policy, branch, own):
             if question.url_target is None:
                 yield question
@@ -451,7 +457,9 @@ def callers_of(policy: Policy) -> Callers:
 
 def in_words(question: Question) -> str:
     """`a request for `claude-opus-4-8` by team `payments` with x-data-class: phi`"""
-    words = [f"a request for `{question.url_target or question.model}`"]
+    words = [f"a request for `{question.model}`"]
+    if question.url_target is not None:
+        words = [f"a request with the target `{question.url_target}` in its URL"]
     if question.team is not None:
         words.append(f"by team `{question.team}`")
     said = [f"`{name}: {lines[0]}`" for name, lines in question.headers.items()]
@@ -459,7 +467,8 @@ def in_words(question: Question) -> str:
     said += [
         f"{name} {value}"
         for name in ("input_tokens", "max_tokens", "effort", "user")
-        if (value := getattr(question, name)) is not None
+        if (value := getattr(question, name))
     ]
+    said += [f"the system text `{question.system}`"] if question.system else []
     said += [f"the tool `{name}`" for name in question.tools]
     return " ".join([*words, *(["with", ", ".join(said)] if said else [])])

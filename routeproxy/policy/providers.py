@@ -272,7 +272,12 @@ def secret(value: str, environ: Mapping[str, str]) -> Secret:
 
 
 def read_secret(
-    value: str, path: Path, report: Report, environ: Mapping[str, str], allow_literal_keys: bool
+    value: str,
+    path: Path,
+    report: Report,
+    environ: Mapping[str, str],
+    allow_literal_keys: bool,
+    expected: str = '`"env:NAME"`, `"file:PATH"` or `"none"`',
 ) -> Secret:
     """The secret that `value` refers to; reports what must not stand in a file and what isn't there."""
     found = secret(value, environ)
@@ -281,7 +286,7 @@ def read_secret(
             Code.LITERAL_SECRET,
             path,
             "a key does not belong in this file",
-            expected='`"env:NAME"`, `"file:PATH"` or `"none"`',
+            expected=expected,
             hint="--allow-literal-keys accepts it all the same",
         )
     elif found.kind in {"env", "file"} and not found.name:

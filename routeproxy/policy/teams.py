@@ -28,6 +28,9 @@ from routeproxy.policy.providers import FORBIDDEN_HEADERS, TYPES, read_secret
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME"` or `"file:PATH"`'
+
+
 def digest_of(key: str) -> str:
     """How a client's key is known: `sha256:…` in a file has these 64 digits."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
@@ -107,7 +110,9 @@ class Teams:
             self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
             return Secret("none")
         else:
-            found = read_secret(written, path, self.report, self.environ, self.allow_literal_keys)
+            found = read_secret(
+                written, path, self.report, self.environ, self.allow_literal_keys, expected=CLIENT_KEYS
+            )
             if not found.value:
                 return found
             digest = digest_of(found.value)
@@ -161,6 +166,10 @@ class Teams:
                 message = f"type {provider.type} contacts nobody, so it has no key"
                 self.report.error(Code.NOT_FOR_TYPE, here, message, key=True)
             values = listed(written)
+            if {"none", "client"} & {*values}:
+                message = f"a team's own key for `{name}` is a key: leave it out for the provider's"
+                self.report.error(Code.WRONG_VALUE, here, message)
+                continue
             paths = [here] if isinstance(written, str) else [(*here, index) for index in range(len(values))]
             keys = tuple(
                 read_secret(value, at, self.report, self.environ, self.allow_literal_keys)

@@ -18,6 +18,8 @@ class Difference(Struct, frozen=True):
     got: str
 
     def __str__(self) -> str:
+        if self.what == "never":
+            return f"never {self.expected}, got {self.got}"
         return f"expected {self.what} {self.expected}, got {self.got}"
 
 

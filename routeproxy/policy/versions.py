@@ -17,6 +17,10 @@ KEPT = 50
 """Versions. Older ones are deleted."""
 
 
+class NoSuchVersion(Exception):
+    """A version that was not kept."""
+
+
 class Bundle(Struct, frozen=True, kw_only=True):
     """What a policy was compiled from."""
 
@@ -79,11 +83,11 @@ class Versions:
             self._write(path, msgspec.json.encode(bundle))
 
     def bundle(self, version: str) -> Bundle:
-        """Raises `LookupError` for a version that was not kept."""
+        """Raises `NoSuchVersion` for a version that was not kept."""
         try:
             return msgspec.json.decode(self._path(version).read_bytes(), type=Bundle)
         except (FileNotFoundError, ValueError):
-            raise LookupError(f"version {version} is not kept here") from None
+            raise NoSuchVersion(f"version {version} is not kept here") from None
 
     @property
     def _pointer(self) -> Path:
@@ -91,7 +95,7 @@ class Versions:
 
     def _path(self, version: str) -> Path:
         if not version.isalnum():
-            raise LookupError(f"`{version}` is not a version")
+            raise NoSuchVersion(f"`{version}` is not a version")
         return self.folder / f"version-{version}.json"
 
     def _write(self, path: Path, content: bytes) -> None:

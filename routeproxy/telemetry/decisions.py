@@ -100,11 +100,11 @@ def read(path: Path) -> Iterator[LoggedDecision]:
 
 
 def find(path: Path, request_id: str) -> LoggedDecision:
-    """The latest of this id. Raises `LookupError`."""
+    """The latest of this id. Raises `ValueError`."""
     found = None
     for decision in read(path):
         if decision.id == request_id:
             found = decision
     if found is None:
-        raise LookupError(f"{path} has no decision `{request_id}`")
+        raise ValueError(f"{path} has no decision `{request_id}`")
     return found

@@ -1,6 +1,6 @@
 """What a target could not be given of a request, found by translating it and sending nothing."""
 
-from routeproxy.messages.edits import apply
+from routeproxy.messages.edits import apply, members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
 from routeproxy.policy.decide import Target
@@ -13,7 +13,7 @@ from routeproxy.upstream.params import edits
 def losses(body: bytes, target: Target) -> tuple[str, ...]:
     """In words; what it would be refused for among them. A back end that speaks Messages gets everything."""
     if target.provider.speaks_messages:
-        return ()
+        return ("fallbacks: the rules decide who answers",) if "fallbacks" in members(body) else ()
     try:
         body = apply(body, edits(body, target.params))
         context = RequestContext(
@@ -27,4 +27,4 @@ def losses(body: bytes, target: Target) -> tuple[str, ...]:
         )
         return tuple(translate(decode_request(body), dialect_of(target), context).warnings)
     except InvalidRequest as refused:
-        return (f"everything: {refused.message}",)
+        return (f"anything, it refuses this request: {refused.message}",)

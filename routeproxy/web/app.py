@@ -26,6 +26,7 @@ from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.listing import models_for
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.versions import NoSuchVersion
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Caller, Door, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body
@@ -60,7 +61,7 @@ class Control(Protocol):
         """Whether what is on disk is now in force."""
 
     async def rollback(self, version: str | None) -> None:
-        """Raises `LookupError` or `RulesRefused`."""
+        """Raises `NoSuchVersion` or `RulesRefused`."""
 
 
 def build_app(
@@ -228,7 +229,7 @@ def build_app(
         try:
             wanted = _version_in(await request.body())
             await control.rollback(wanted)
-        except (LookupError, RulesRefused) as refused:
+        except (NoSuchVersion, RulesRefused) as refused:
             raise ApiError(409, f"nothing was rolled back: {refused}") from refused
         return _json(_status(proxy, control))
 
@@ -307,7 +308,9 @@ def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
 
 def _asked_for(name: str, headers: Headers) -> bool:
     """Whether a header asks for something. A client that writes it otherwise than we read it must hear so."""
-    values = {line.strip().lower() for line in headers.get(name, ())}
+    if name not in headers:
+        return False
+    values = {line.strip().lower() for line in headers[name]}
     if not values <= {"", "0", "1", "false", "true"} or len(values) > 1:
         raise ApiError(400, f"{name}: expected `1`")
     return values <= {"1", "true"} and bool(values)

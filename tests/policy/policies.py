@@ -1,9 +1,9 @@
 """Whole rules files and requests for them, out of an alphabet so small that everything collides; and a judge
 that knows nothing but the words of the language: it reads the file's tables, never what they compile to."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,20 +20,25 @@ from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.layers import Kept
 
 Table = dict[str, Any]
-Strategy = st.SearchStrategy[Any]
 
-# Parts, beginnings and look-alikes of each other; the last one is no ASCII.
-WORDS = ("a", "ab", "abc", "b", "ba", "A", "é")
+SHRINK = bool(os.environ.get("SHRINK"))
+"""Let Hypothesis throw the dice: fifty times as slow, but an example that fails gets small."""
+
+# Parts, beginnings and look-alikes of each other, and two letters that look the same.
+WORDS = ("a", "ab", "abc", "b", "ba", "A", "é", "e\u0301")
 MODELS = ("a", "ab", "abc", "b", "ba", "c", "A", "aB", "p/ab", "P/a", "q/p/a", "pq/b", "ab[1m]", "b[1M]")
 GLOBS = ("a", "ab", "a*", "*b", "?b", "a?c", "*b*", "A*", "*")
-REGEXES = ("^a", "b$", "^(a|b)$", "ab?c", "[^a]")
+REGEXES = ("^a", "b$", "^(a|b)$", "ab?c", "[^a]", "(?i)A")
 TOOLS = ("a", "ab", "b", "web_1")
+TOOL_GLOBS = ("a", "a*", "ab", "*b", "web_*")
 EFFORTS = ("low", "high", "max")
 PROVIDERS = ("p", "q", "pq", "P")
 TEAMS = ("t", "u", "T")
-HEADERS = ("x-a", "x-b")
 ZONES = ("local", "private", "public")
+HEADERS = ("x-a", "x-b")
 FLAGS = ("stream", "images", "documents", "thinking")
+IN_WHEN = ("model", "headers", "max_tokens", "tools", "effort", *FLAGS)
+FACTS = (*IN_WHEN, "input_tokens", "system", "user", "url_target")
 KEYS = {f"KEY_{team}_{number}": f"key {team} {number}" for team in TEAMS for number in range(2)}
 
 INCLUDED = "layers/*.toml"
@@ -58,7 +63,17 @@ class Written(Struct, frozen=True):
         layers = "".join(f"\n# {name}\n{tomli_w.dumps(layer)}" for name, layer in self.layers.items())
         return f"\n{self.text}{layers}"
 
+    def promising(self, invariant: Table) -> "Written":
+        """With one invariant more."""
+        promised = [*self.file.get("invariants", []), invariant]
+        return Written(self.file | {"invariants": promised}, self.layers)
+
     # --- what it says
+
+    @property
+    def providers(self) -> Mapping[str, Table]:
+        providers: Mapping[str, Table] = self.file["providers"]
+        return providers
 
     @property
     def teams(self) -> Mapping[str, Table]:
@@ -68,29 +83,31 @@ class Written(Struct, frozen=True):
     @property
     def invariants(self) -> Mapping[str, Table]:
         """By name, those that teams' `targets` imply among them."""
-        found = {
+        implied = {
             f"[teams.{name}] targets": {
                 "when": {"team": name},
-                "only": {"target": self._globs(team["targets"])},
+                "only": {"target": self.meant(team["targets"])},
             }
             for name, team in self.teams.items()
             if "targets" in team
         }
-        return found | {one["name"]: one for one in self.file.get("invariants", [])}
+        return implied | {one["name"]: one for one in self.file.get("invariants", [])}
 
-    def promising(self, invariant: Table) -> "Written":
-        """With one invariant more."""
-        promised = [*self.file.get("invariants", []), invariant]
-        return Written(self.file | {"invariants": promised}, self.layers)
-
-    def _globs(self, written: str | list[str]) -> list[str]:
+    def meant(self, targets: str | list[str]) -> list[str]:
+        """With aliases replaced."""
         aliases: Mapping[str, Any] = self.file.get("aliases", {})
-        return [target for name in listed(written) for target in listed(aliases.get(name, name))]
+        return [target for name in listed(targets) for target in listed(aliases.get(name, name))]
 
     @property
-    def anonymous_may_ask(self) -> bool:
+    def callers(self) -> list[str | None]:
+        """The teams; and nobody's, if the door is open for everybody."""
         keyed = any("keys" in team for team in self.teams.values())
-        return not keyed or not self.file.get("server", {}).get("require_key", True)
+        is_open = not keyed or not self.file.get("server", {}).get("require_key", True)
+        return [*self.teams, *([None] if is_open else [])]
+
+    @property
+    def url_targets(self) -> bool:
+        return bool(self.file.get("server", {}).get("url_targets", False))
 
 
 def compiled(written: Written) -> Policy:
@@ -104,259 +121,285 @@ def unproved(written: Written) -> Policy:
     return compilation.policy(lambda body: 0, prove=False)
 
 
+# --- dice
+
+
+class Dice:
+    """Makes things up. What is more likely to be plain comes first."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def chance(self, of: float) -> bool:
+        return self._random.random() >= 1 - of
+
+    def one(self, values: Sequence[Any]) -> Any:
+        return self._random.choice(values)
+
+    def several(self, values: Sequence[Any], least: int, most: int) -> list[Any]:
+        """Different ones."""
+        most = min(most, len(values))
+        return self._random.sample(values, self._random.randint(min(least, most), most))
+
+    def some(self, values: Sequence[Any]) -> Any:
+        """One of them, or a list."""
+        return self.several(values, 1, 3) if self.chance(0.4) else self.one(values)
+
+    def times(self, least: int, most: int) -> range:
+        return range(self._random.randint(least, most))
+
+
+dice = st.randoms(use_true_random=not SHRINK).map(Dice)
+
+
 # --- conditions
 
 
-@cache
-def some(values: tuple[str, ...]) -> Strategy:
-    """One of them, or a list."""
-    one = st.sampled_from(values)
-    return one | st.lists(one, min_size=1, max_size=3, unique=True)
+class Topics:
+    """Makes conditions, mostly of a few facts, so that they meet."""
 
+    def __init__(self, dice: Dice, teams: Sequence[str]) -> None:
+        self._dice = dice
+        self._teams = teams
+        self.facts = dice.several([*FACTS, *["team", "headers", "model"] * 2], 1, 3)
 
-@cache
-def texts(words: tuple[str, ...], *, header: bool = False) -> Strategy:
-    """What may be asked of a text."""
-    operators: dict[str, Strategy] = {
-        "equals": some(words),
-        "prefix": some(words),
-        "contains": some(words),
-        "glob": some(GLOBS),
-        "regex": some(REGEXES),
-    }
-    tables = _some_of(operators, most=2)
-    if header:
-        tables |= st.fixed_dictionaries({"present": st.booleans()})
-    return some(words) | tables
+    def match(self, facts: Sequence[str] = FACTS, depth: int = 2) -> Table:
+        dice = self._dice
+        if depth and dice.chance(0.3):
+            return self._nested(facts, depth - 1) | (self._flat(facts) if dice.chance(0.4) else {})
+        return self._flat(facts)
 
+    def when(self) -> Table:
+        return self.match(IN_WHEN)
 
-@cache
-def ranges() -> Strategy:
-    numbers = st.integers(0, 3)
-    both = st.tuples(numbers, numbers).map(lambda ends: {"min": min(ends), "max": max(ends)})
-    return both | st.fixed_dictionaries({"min": numbers}) | st.fixed_dictionaries({"max": numbers})
+    def of(self, facts: Iterable[str]) -> Table:
+        """A condition on each."""
+        return {fact: self._asked_of(fact) for fact in facts}
 
+    def _flat(self, facts: Sequence[str]) -> Table:
+        facts = [*facts, *(["team"] if self._teams else [])]
+        near = [fact for fact in self.facts if fact in facts]
+        return self.of(
+            dict.fromkeys(self._dice.several(near if near and self._dice.chance(0.8) else facts, 1, 2))
+        )
 
-@cache
-def conditions(teams: tuple[str, ...], *, when: bool = False) -> Strategy:
-    """Tables for `match`, or for `when`, which may not ask for everything."""
-    facts = facts_asked_of(teams, when=when)
-    single = st.sampled_from(sorted(facts)).flatmap(lambda fact: st.fixed_dictionaries({fact: facts[fact]}))
-    flat = _some_of(facts, most=3)
-    return st.recursive(flat, lambda inner: _around(inner, flat, single), max_leaves=4)
+    def _nested(self, facts: Sequence[str], depth: int) -> Table:
+        if self._dice.chance(0.2):
+            table = self._flat(facts)
+            key = self._dice.one(sorted(table))
+            inner = table[key]
+            return {"not": {key: dict([self._dice.one([*inner.items()])]) if key == "headers" else inner}}
+        return {self._dice.one(("any", "not")): [self.match(facts, depth) for _ in self._dice.times(1, 3)]}
 
+    def _asked_of(self, fact: str) -> Any:
+        dice = self._dice
+        match fact:
+            case "team":
+                return dice.some(self._teams)
+            case "model":
+                return self.text(MODELS)
+            case "headers":
+                names = dice.several((dice.one(("x-a", "X-A")), "x-b"), 1, 2)
+                return {name: self.text(WORDS, header=True) for name in names}
+            case "user":
+                return self.text(WORDS, header=True)
+            case "system":
+                return self.text(("a", "ab", "b"))
+            case "max_tokens" | "input_tokens":
+                least, most = sorted(dice.one(range(4)) for _ in range(2))
+                return dice.one(({"min": least}, {"max": most}, {"min": least, "max": most}))
+            case "tools" if dice.chance(0.7):
+                return dice.some(TOOL_GLOBS)
+            case "effort":
+                return dice.some(EFFORTS)
+        return dice.one((True, False))
 
-@cache
-def facts_asked_of(teams: tuple[str, ...], *, when: bool = False) -> Mapping[str, Strategy]:
-    """What may be asked of each."""
-    header = texts(WORDS, header=True)
-    facts: dict[str, Strategy] = {
-        "model": texts(MODELS),
-        "headers": st.dictionaries(
-            st.sampled_from(("x-a", "X-A", "x-b")), header, min_size=1, max_size=2
-        ).filter(lambda headers: len({name.lower() for name in headers}) == len(headers)),
-        "max_tokens": ranges(),
-        "tools": st.booleans() | some(("a", "a*", "ab", "*b", "web_*")),
-        "effort": some(EFFORTS),
-    }
-    facts |= dict.fromkeys(FLAGS, st.booleans())
-    if teams:
-        facts["team"] = some(teams)
-    if not when:
-        facts |= {
-            "input_tokens": ranges(),
-            "system": texts(("a", "ab", "b")),
-            "user": texts(WORDS, header=True),
-            "url_target": st.booleans(),
-        }
-    return facts
-
-
-def _around(inner: Strategy, flat: Strategy, single: Strategy) -> Strategy:
-    tables = st.lists(inner, min_size=1, max_size=3)
-    nesting = st.fixed_dictionaries({"any": tables}) | st.fixed_dictionaries(
-        {"not": tables | single.filter(_is_single)}
-    )
-    return nesting | st.tuples(flat, nesting).map(lambda both: both[0] | both[1])
-
-
-def _is_single(table: Table) -> bool:
-    """`not` without a list holds one condition."""
-    return "headers" not in table or len(table["headers"]) == 1
-
-
-def _some_of(tables: Mapping[str, Strategy], *, most: int) -> Strategy:
-    names = st.lists(st.sampled_from(sorted(tables)), min_size=1, max_size=most, unique=True)
-    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: tables[name] for name in chosen}))
+    def text(self, words: Sequence[str], *, header: bool = False) -> Any:
+        """What is asked of a text."""
+        dice = self._dice
+        if dice.chance(0.4):
+            return dice.some(words)
+        if header and dice.chance(0.2):
+            return {"present": dice.one((True, False))}
+        values = {"equals": words, "prefix": words, "contains": words, "glob": GLOBS, "regex": REGEXES}
+        return {operator: dice.some(values[operator]) for operator in dice.several(sorted(values), 1, 2)}
 
 
 # --- files
 
 
-@st.composite
-def files(draw: st.DrawFn) -> Written:
-    """Rules files that can only be refused for what their invariants say."""
-    teams = tuple(draw(st.lists(st.sampled_from(TEAMS), unique=True, max_size=3)))
-    providers = {name: draw(_providers()) for name in draw(_several(PROVIDERS))}
+def file_of(dice: Dice) -> Written:
+    """A rules file that can only be refused for what its invariants say."""
+    teams = dice.several(TEAMS, 0, 3)
+    providers = {name: _provider(dice) for name in dice.several(PROVIDERS, 2, 3)}
     known = [target for name, table in providers.items() for target in _targets_at(name, table)]
-    aliases = draw(st.dictionaries(st.sampled_from(("one", "two")), _lists(known, 2), max_size=2))
-    promised = draw(st.lists(invariants(teams, tuple(providers)), min_size=1, max_size=3))
+    aliases = {name: _list(dice, known, 2) for name in dice.several(("one", "two"), 0, 2)}
     file: Table = {
-        "server": draw(_servers()),
+        "server": {"url_targets": dice.chance(0.5)}
+        | ({"require_key": dice.chance(0.5)} if dice.chance(0.5) else {}),
         "providers": providers,
         "aliases": aliases,
-        "teams": {name: draw(_teams(name, tuple(providers), tuple(aliases))) for name in teams},
-        "invariants": [{"name": f"promise {number}"} | one for number, one in enumerate(promised)],
+        "teams": {name: _team(dice, name, [*providers], [*aliases]) for name in teams},
     }
-    written = Written(file)
-    targets = [*known, *aliases]
-    file["rules"] = draw(_guards(written, targets)) + draw(
-        st.lists(_rules(written, teams, targets), max_size=4)
-    )
-    file["default"] = draw(_actions(written, targets, careful=draw(_CHANCES) < 3))
-    layers = draw(_layers(written, targets))
+    topics = Topics(dice, teams)
+    file["invariants"] = [
+        {"name": f"promise {number}"} | invariant_of(dice, topics, [*providers])
+        for number in dice.times(1, 3)
+    ]
+    makes = _Rules(dice, topics, Written(file), [*known, *aliases])
+    rules = [*makes.guards(), *(makes.rule() for _ in dice.times(0, 4))]
+    file["default"] = makes.action(careful=dice.chance(0.3))
+    layers = makes.layers()
     if layers:
-        file["rules"].insert(draw(st.integers(0, len(file["rules"]))), {"include": INCLUDED})
-    if draw(_CHANCES) > 7:  # so many that they are looked up
-        file["rules"][:0] = [{"match": {"headers": {"x-c": f"c{n}"}}, "deny": "no"} for n in range(14)]
+        rules.insert(dice.one(range(len(rules) + 1)), {"include": INCLUDED})
+    if dice.chance(0.2):  # so many that they are looked up
+        rules[:0] = [{"match": {"headers": {"x-c": f"c{number}"}}, "deny": "no"} for number in range(14)]
+    file["rules"] = rules
     for place, table in enumerate((file, *layers.values())):
-        _name(table["rules"], f"file {place}")
+        table["rules"] = [
+            rule if "include" in rule else {"name": f"file {place}, rule {number}"} | rule
+            for number, rule in enumerate(table["rules"])
+        ]
     return Written({name: value for name, value in file.items() if value}, layers)
 
 
-def _name(rules: Sequence[Table], file: str) -> None:
-    for number, rule in enumerate(rules):
-        if "include" not in rule:
-            rule["name"] = f"{file}, rule {number}"
+def invariant_of(dice: Dice, topics: Topics, providers: Sequence[str]) -> Table:
+    reach: Table = {}
+    for _ in range(2 if dice.chance(0.3) else 1):
+        key = dice.one(("zone", "region", "labels", "provider", "target"))
+        globs = [f"{provider}/{model}" for provider in providers for model in ("*", "a", "a*", "?b", "A*")]
+        values = {
+            "zone": ZONES,
+            "region": ("eu", "us"),
+            "labels": ("x", "y"),
+            "provider": providers,
+            "target": globs,
+        }
+        reach[key] = dice.some(values[key])
+    return {dice.one(("never", "only")): reach} | ({"when": topics.when()} if dice.chance(0.9) else {})
 
 
-def _several(names: Sequence[str]) -> Strategy:
-    return st.lists(st.sampled_from(names), min_size=2, max_size=3, unique=True)
+def _provider(dice: Dice) -> Table:
+    table: Table = {"type": "openai_compatible", "base_url": "http://h.example/v1", "api_key": "none"}
+    if dice.chance(0.8):
+        table["zone"] = dice.one(ZONES)
+    table |= _stated(dice)
+    if dice.chance(0.5):
+        table["models"] = {
+            name: _stated(dice) for name in dice.several(("a", "ab", "a*", "?b", "*", "A"), 1, 3)
+        }
+    return table
 
 
-def _lists(items: Sequence[Any], most: int) -> Strategy:
-    one = st.sampled_from(items)
-    return one | st.lists(one, min_size=1, max_size=most)
-
-
-@cache
-def _servers() -> Strategy:
-    return st.fixed_dictionaries({"url_targets": st.booleans()}, optional={"require_key": st.booleans()})
-
-
-@cache
-def _providers() -> Strategy:
-    stated: dict[str, Strategy] = {"region": st.sampled_from(("eu", "us")), "labels": some(("x", "y"))}
-    models = st.dictionaries(
-        st.sampled_from(("a", "ab", "a*", "?b", "*", "A")),
-        st.fixed_dictionaries({}, optional=stated),
-        min_size=1,
-        max_size=3,
-    )
-    fixed = {
-        "type": st.just("openai_compatible"),
-        "base_url": st.just("http://h.example/v1"),
-        "api_key": st.just("none"),
-        "zone": st.sampled_from(ZONES),
-    }
-    optional = stated | {"models": models}
-    return st.fixed_dictionaries(fixed, optional=optional)
+def _stated(dice: Dice) -> Table:
+    said = {"region": dice.one(("eu", "us")), "labels": dice.some(("x", "y"))}
+    return {key: value for key, value in said.items() if dice.chance(0.6)}
 
 
 def _targets_at(name: str, table: Table) -> list[str]:
     return [f"{name}/*", *(f"{name}/{model}" for model in ("a", "ab", "cb", "A") if admitted(table, model))]
 
 
-@cache
-def _teams(name: str, providers: tuple[str, ...], aliases: tuple[str, ...]) -> Strategy:
+def _team(dice: Dice, name: str, providers: Sequence[str], aliases: Sequence[str]) -> Table:
     targets = [f"{provider}/{model}" for provider in providers for model in ("*", "a", "a*", "?b")]
-    return st.fixed_dictionaries(
-        {},
-        optional={
-            "keys": st.lists(
-                st.sampled_from((f"env:KEY_{name}_0", f"env:KEY_{name}_1")),
-                min_size=1,
-                max_size=2,
-                unique=True,
-            ),
-            "models": some(GLOBS),
-            "targets": some((*targets, *aliases)),
-            "request_headers": st.dictionaries(
-                st.sampled_from(("x-a", "X-B")), st.sampled_from(WORDS), min_size=1
-            ),
-        },
-    )
+    headers = dice.several(("x-a", "X-B"), 1, 2)
+    said: Table = {
+        "keys": dice.several([f"env:KEY_{name}_{number}" for number in range(2)], 1, 2),
+        "models": dice.some(GLOBS),
+        "targets": dice.some([*targets, *aliases]),
+        "request_headers": {name: dice.one(WORDS) for name in headers},
+    }
+    return {key: value for key, value in said.items() if dice.chance(0.4)}
 
 
-@cache
-def _reaches(providers: tuple[str, ...]) -> Strategy:
-    globs = [f"{provider}/{model}" for provider in providers for model in ("*", "a", "a*", "?b", "A*")]
-    return _some_of(
-        {
-            "zone": some(ZONES),
-            "region": some(("eu", "us")),
-            "labels": some(("x", "y")),
-            "provider": some(providers),
-            "target": some(tuple(globs)),
-        },
-        most=1,
-    )
+def _list(dice: Dice, items: Sequence[str], most: int) -> Any:
+    return [dice.one(items) for _ in dice.times(1, most)] if dice.chance(0.6) else dice.one(items)
 
 
-@cache
-def invariants(teams: tuple[str, ...], providers: tuple[str, ...]) -> Strategy:
-    one = _reaches(providers)
-    reach = st.one_of(one, one, st.tuples(one, one).map(lambda both: both[0] | both[1]))
-    said = st.fixed_dictionaries({"never": reach}) | st.fixed_dictionaries({"only": reach})
-    bound = st.tuples(said, conditions(teams, when=True)).map(lambda both: both[0] | {"when": both[1]})
-    return st.one_of(*[bound] * 6, said)
+class _Rules:
+    """Makes rules for a file whose promises are made: mostly such as break none of them, since what is
+    refused at sight proves nothing."""
+
+    def __init__(self, dice: Dice, topics: Topics, written: Written, targets: Sequence[str]) -> None:
+        self._dice = dice
+        self._topics = topics
+        self._written = written
+        self._targets = targets
+        self._promised = written.invariants.values()
+        self._whens = [one["when"] for one in self._promised if "when" in one]
+
+    def guards(self) -> list[Table]:
+        """Rules that take what invariants speak of, so that what stands below them may do as it likes."""
+        taken = [when for when in self._whens if self._dice.chance(0.9)]
+        return [{"match": _wider(self._dice, when)} | self.action() for when in taken]
+
+    def rule(self) -> Table:
+        """Any; or one that has to do with what some invariant speaks of, or with what it doesn't."""
+        dice, topics = self._dice, self._topics
+        if not self._whens or dice.chance(0.3):
+            return {"match": topics.match()} | self.action()
+        when = dice.one(self._whens)
+        beside = [fact for fact in when if fact not in ("any", "not")]
+        match dice.one(("beside", "beside", "not", "other", "any")):
+            case "beside" if beside:
+                wanted = topics.of(beside)
+            case "any":
+                wanted = {"any": [when, topics.match()]}
+            case "other":
+                wanted = _other(when)
+            case _:
+                wanted = {"not": [when]}
+        return {"match": wanted} | self.action(careful=False)
+
+    def action(self, *, careful: bool = True) -> Table:
+        """`careful`: to targets that no invariant forbids; else to some that one forbids for its requests."""
+        dice = self._dice
+        possible = self._left([one for one in self._promised if "when" not in one], self._targets)
+        harmless = self._left(self._promised, possible)
+        daring = [target for target in possible if target not in harmless]
+        pool = harmless if careful else daring or harmless
+        if dice.chance(0.1) or (not pool and dice.chance(0.8)):
+            return {"deny": "no"}
+        action: Table = {"targets": _list(dice, pool if pool and not dice.chance(0.05) else self._targets, 3)}
+        return action | ({"fallback": dice.chance(0.5)} if dice.chance(0.4) else {})
+
+    def _left(self, promised: Iterable[Table], targets: Sequence[str]) -> list[str]:
+        """Those that none of the invariants forbids."""
+        return [
+            target
+            for target in targets
+            if not any(
+                _forbids(said, self._written, one) for said in promised for one in self._written.meant(target)
+            )
+        ]
+
+    def layers(self) -> Mapping[str, Table]:
+        owners = [name for name, team in self._written.teams.items() if "targets" in team]
+        numbers = self._dice.times(0, 2) if owners else ()
+        return {
+            f"layers/{number}.toml": {
+                "team": self._dice.one(owners),
+                "rules": [self.rule() for _ in self._dice.times(1, 2)],
+            }
+            for number in numbers
+        }
 
 
-@st.composite
-def _rules(draw: st.DrawFn, written: Written, teams: tuple[str, ...], targets: Sequence[str]) -> Table:
-    """Any rule, or one that has to do with what some invariant speaks of, or with what it doesn't."""
-    whens = [one["when"] for one in written.invariants.values() if "when" in one]
-    if not whens or draw(_CHANCES) < 3:
-        return {"match": draw(conditions(teams))} | draw(_actions(written, targets))
-    when = draw(st.sampled_from(whens))
-    same = {key: strategy for key, strategy in facts_asked_of(teams).items() if key in when}
-    beside = [draw(st.fixed_dictionaries(same))] * 3 if same else []
-    either = {"any": [when, draw(conditions(teams))]}
-    wanted = draw(st.sampled_from([{"not": [when]}, _other(when), either, *beside]))
-    return {"match": wanted} | draw(_actions(written, targets, careful=False))
-
-
-@st.composite
-def _guards(draw: st.DrawFn, written: Written, targets: Sequence[str]) -> list[Table]:
-    """Rules that take what invariants speak of, so that what stands below them may do as it likes."""
-    whens = [one["when"] for one in written.invariants.values() if "when" in one]
-    return [
-        {"match": draw(_wider(when))} | draw(_actions(written, targets))
-        for when in whens
-        if draw(_CHANCES) < 8
-    ]
-
-
-_CHANCES = st.integers(0, 9)
-
-
-def _wider(when: Table) -> Strategy:
+def _wider(dice: Dice, when: Table) -> Table:
     """It, or a table that takes more."""
     tables = [when, {"any": [when, {"stream": True}]}, {"not": [{"not": [when]}]}]
     if len(when) > 1:
-        tables += [{key: when[key]} for key in when if key != "not" or not isinstance(when[key], dict)]
+        tables += [{key: when[key]} for key in when]
     if "headers" in when:
-        tables += [when | {"headers": {name: _loose(wanted) for name, wanted in when["headers"].items()}}]
+        tables += [when | {"headers": {name: _looser(wanted) for name, wanted in when["headers"].items()}}]
     if "model" in when:
-        tables += [when | {"model": _loose(when["model"])}]
-    return st.sampled_from(tables)
+        tables += [when | {"model": _looser(when["model"])}]
+    return dice.one(tables)
 
 
-def _loose(wanted: Any) -> Any:
-    """A condition on a text that holds wherever `wanted` does."""
+def _looser(wanted: Any) -> Any:
+    """A condition on a text that holds wherever `wanted` does, or nearly."""
     match wanted:
-        case {"present": False} | {"glob": _} | {"regex": _}:
-            return wanted
         case {"prefix": words} | {"contains": words} | {"equals": words}:
             return {"contains": [word[-1] for word in listed(words)]}
         case str() | list():
@@ -366,44 +409,9 @@ def _loose(wanted: Any) -> Any:
 
 def _other(when: Table) -> Table:
     """A table of the same facts which may well exclude it."""
-    changed = {
-        key: not wanted if isinstance(wanted, bool) else {"not": [{key: wanted}]}
-        for key, wanted in when.items()
-    }
-    nested = [table["not"][0] for table in changed.values() if isinstance(table, dict)]
-    flat = {key: value for key, value in changed.items() if isinstance(value, bool)}
-    return flat | ({"not": nested} if nested else {})
-
-
-@st.composite
-def _actions(draw: st.DrawFn, written: Written, targets: Sequence[str], *, careful: bool = True) -> Table:
-    """Mostly what no invariant forbids or, if not `careful`, what one forbids for the requests that it speaks
-    of: what is refused at sight proves nothing."""
-    always = [one for one in written.invariants.values() if "when" not in one]
-    possible = [target for target in targets if not _forbidden(always, written, target)]
-    harmless = [target for target in possible if not _forbidden(written.invariants.values(), written, target)]
-    daring = [target for target in possible if target not in harmless]
-    pool = harmless if careful else daring or harmless
-    chance = draw(_CHANCES)
-    if chance == 9 or (not pool and chance > 1):
-        return {"deny": "no"}
-    action: Table = {"targets": draw(_lists(pool if chance < 8 and pool else targets, 3))}
-    fallback = draw(st.sampled_from((None, None, True, False)))
-    return action if fallback is None else action | {"fallback": fallback}
-
-
-@st.composite
-def _layers(draw: st.DrawFn, written: Written, targets: Sequence[str]) -> Mapping[str, Table]:
-    owners = [name for name, team in written.teams.items() if "targets" in team]
-    if not owners or draw(st.booleans()):
-        return {}
-    return {
-        f"layers/{number}.toml": {
-            "team": (team := draw(st.sampled_from(owners))),
-            "rules": draw(st.lists(_rules(written, (team,), targets), min_size=1, max_size=2)),
-        }
-        for number in range(draw(st.integers(1, 2)))
-    }
+    flags = {key: not wanted for key, wanted in when.items() if isinstance(wanted, bool)}
+    nested = [{key: wanted} for key, wanted in when.items() if key not in flags]
+    return flags | ({"not": nested} if nested else {})
 
 
 # --- requests
@@ -485,42 +493,35 @@ class Asked(Struct, frozen=True, kw_only=True):
         )
 
 
-def requests(written: Written, random: Random, number: int) -> Iterator[Asked]:
+def requests(dice: Dice, written: Written, number: int) -> Iterator[Asked]:
     """Such as can arrive."""
-    callers = [*written.teams, *([None] if written.anonymous_may_ask else [])]
-    urls = written.file.get("server", {}).get("url_targets", False)
-    providers = [*written.file["providers"], "openai_compatible"] if urls else []
-    return some_requests(random, callers, number, providers)
+    providers = [*written.providers, "openai_compatible"] if written.url_targets else []
+    return some_requests(dice, written.callers, number, providers)
 
 
 def some_requests(
-    random: Random, callers: Iterable[str | None], number: int, providers: Sequence[str] = ()
+    dice: Dice, callers: Sequence[str | None], number: int, providers: Sequence[str] = ()
 ) -> Iterator[Asked]:
-    callers = [*callers]
-    made = (_request(random, callers, providers) for _ in range(number if callers else 0))
+    made = (_request(dice, callers, providers) for _ in range(number if callers else 0))
     return (asked for asked in made if not requested_model_problem(asked.model))
 
 
-def _request(random: Random, callers: Sequence[str | None], providers: Sequence[str]) -> Asked:
-    def seldom(*values: Any, otherwise: Any = None) -> Any:
-        return random.choice(values) if random.random() < 0.4 else otherwise
-
-    headers = {name: seldom(*WORDS, "", "abab") for name in HEADERS}
-    flags = {name: seldom(True, otherwise=False) for name in FLAGS}
-    return Asked(
-        model=random.choice(MODELS),
-        team=random.choice(callers),
-        headers={name: value for name, value in headers.items() if value is not None},
-        url_provider=seldom(*providers) if providers else None,
-        no_fallback=seldom(True, otherwise=False),
-        input_tokens=seldom(1, 2, 3, 4, otherwise=0),
-        max_tokens=seldom(-1, 0, 1, 2, 3, 4),
-        tools=tuple(random.sample(TOOLS, random.randint(1, 2))) if random.random() < 0.4 else (),
-        effort=seldom(*EFFORTS, "none"),
-        system=seldom("a", "Ab", "b", "c"),
-        user=seldom(*WORDS, ""),
-        **flags,
-    )
+def _request(dice: Dice, callers: Sequence[str | None], providers: Sequence[str]) -> Asked:
+    values: Mapping[str, Sequence[Any]] = {
+        "url_provider": providers,
+        "no_fallback": (True,),
+        "input_tokens": (1, 2, 3, 4),
+        "max_tokens": (0, 1, 2, 3, 4, -1),
+        "tools": (("a",), ("ab",), ("b",), ("web_1",), ("a", "b")),
+        "effort": (*EFFORTS, "none"),
+        "system": ("a", "Ab", "b", "c"),
+        "user": (*WORDS, ""),
+        **dict.fromkeys(FLAGS, (True,)),
+    }
+    often = dice.one((0.1, 0.3, 0.6))
+    said = {fact: dice.one(some) for fact, some in values.items() if some and dice.chance(often)}
+    headers = {name: dice.one((*WORDS, "abab", "")) for name in HEADERS if dice.chance(0.5)}
+    return Asked(model=dice.one(MODELS), team=dice.one(callers), headers=headers, **said)
 
 
 # --- the judge
@@ -610,31 +611,20 @@ def broken(written: Written, asked: Asked, targets: Sequence[str], *, name: str 
     ]
 
 
-def _forbidden(promised: Iterable[Table], written: Written, target: str) -> bool:
-    """Whether one of the invariants forbids some requests to reach this target of a rule."""
-    aliases = written.file.get("aliases", {})
-    return any(
-        _forbids(said, written, one) for said in promised for one in listed(aliases.get(target, target))
-    )
-
-
 def _forbids(said: Table, written: Written, target: str) -> bool:
     """What a target lacks is taken for what must not be."""
-    answers = [_is_so(key, listed(wanted), written, target) for key, wanted in said.get("never", {}).items()]
-    never = bool(answers) and all(answer is not False for answer in answers)
+    never = [_is_so(key, listed(wanted), written, target) for key, wanted in said.get("never", {}).items()]
     only = [_is_so(key, listed(wanted), written, target) for key, wanted in said.get("only", {}).items()]
-    return never or not all(only)
+    return (bool(never) and all(answer is not False for answer in never)) or not all(only)
 
 
 def _is_so(key: str, wanted: Sequence[str], written: Written, target: str) -> bool | None:
     """`None`: nobody can tell."""
     name, _, model = target.partition("/")
-    provider = written.file["providers"][name]
+    provider = written.providers[name]
     models = provider.get("models", {})
-    entry = next(
-        (models[glob] for glob in (model, *models) if glob in models and glob_matches(glob, model)), {}
-    )
-    stated: Table = {"zone": "public"} | provider | entry
+    globs = [model] if model in models else [glob for glob in models if glob_matches(glob, model)]
+    stated: Table = {"zone": "public"} | provider | (models[globs[0]] if globs else {})
     match key:
         case "provider":
             return name in wanted
