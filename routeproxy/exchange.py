@@ -184,6 +184,7 @@ class Exchange:
         return LoggedDecision(
             time=now(),
             id=self.request_id,
+            shown_id=self.shown_id if self.shown_id != self.request_id else UNSET,
             path=PATHS[self.method],
             version=self.policy.version,
             rule=decision.rule if decision else None,

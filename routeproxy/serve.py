@@ -50,12 +50,13 @@ def serve(options: Options) -> int:
         rules = live_rules(sources, folder)
         policy = rules.policy
         host, port = sources.address(policy)
-        _refuse_strangers(policy, host, sources)
+        refuse_strangers(sources, host, policy)
         sock = listen(host, port)
         said = in_force(policy, host, sock.getsockname()[1], sources, rules.problem)
         print("\n".join(said), file=sys.stderr, flush=True)
         if options.workers > 1:
-            return Workers(partial(_work, sources, folder), sock, options.workers).run()
+            return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
+        rules.guard = partial(refuse_strangers, sources, host)
         Server(App(sources, rules), owns_process=True, at_exit=partial(_delete, options, folder)).run([sock])
     return 0
 
@@ -82,8 +83,9 @@ def _delete(options: Options, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_strangers(policy: Policy, host: str, sources: Sources) -> None:
-    """Raises `ValueError` where everybody on the network would be a client."""
+def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
+    """Raises `ValueError` where everybody on the network would be a client. A reload must not open what
+    start-up would refuse to."""
     if _is_loopback(host) or sources.options.insecure or Door(policy, sources.token()).needs_key:
         return
     raise ValueError(
@@ -178,7 +180,7 @@ class Decisions:
             self._log = DecisionLog(Path(self._path)) if self._path is not None else None
 
     def write(self, exchange: Exchange) -> None:
-        if self._log is None:
+        if self._log is None or exchange.method == "route":  # nothing was decided, it was only asked about
             return
         try:
             self._log.write(exchange.logged_decision())
@@ -216,11 +218,13 @@ async def _prepare(upstreams: Registry, policy: Policy) -> None:
         log.exception("a provider could not be prepared")
 
 
-def _work(sources: Sources, folder: Path, sock: socket.socket) -> None:
+def _work(sources: Sources, folder: Path, host: str, sock: socket.socket) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
-    server = Server(App(sources, _first_rules(sources, folder)), owns_process=True)
+    rules = _first_rules(sources, folder)
+    rules.guard = partial(refuse_strangers, sources, host)
+    server = Server(App(sources, rules), owns_process=True)
     stop_with_parent(server)
     server.run([sock])
 
@@ -254,6 +258,11 @@ def in_force(policy: Policy, host: str, port: int, sources: Sources, problem: st
         + (f" (listening on all addresses, {host})" if host in everywhere else ""),
         f"  rules      {policy.source}, version {policy.version}, {rules}",
     ]
+    if policy.invariants or policy.tests:
+        promises = [_counted(len(policy.invariants), "invariant"), _counted(len(policy.tests), "test")]
+        lines.append(f"  promises   {' and '.join(promises)} held")
+    if policy.server.decision_log is not None:
+        lines.append(f"  decisions  are logged to {policy.server.decision_log}")
     keys = Keys()
     lines += [f"  provider   {_provider_line(provider, keys)}" for provider in policy.providers.values()]
     if not policy.providers:
@@ -267,6 +276,8 @@ def in_force(policy: Policy, host: str, port: int, sources: Sources, problem: st
         words = "must show" if policy.server.require_key else "may show"
         with_keys = sum(bool(team.keys) for team in policy.teams.values())
         lines.append(f"  clients    {words} the key of a team, of {_counted(with_keys, 'team')}")
+        if sources.token():
+            warnings.insert(0, "ANTHROPIC_AUTH_TOKEN opens nothing: it counts only while no team has keys")
     elif sources.token():
         lines.append("  clients    must show ANTHROPIC_AUTH_TOKEN")
     elif policy.server.require_key:

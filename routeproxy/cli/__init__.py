@@ -84,14 +84,13 @@ def serve(
     process_newlines: Annotated[
         bool,
         typer.Option(
-            "--process-newlines", help="Without a rules file: write line breaks of answers as a literal \\n."
+            "--process-newlines",
+            help="Older proxies had it. Line breaks come right by default, so it changes nothing.",
         ),
     ] = False,
     preserve_openai_newlines: Annotated[
         bool,
-        typer.Option(
-            "--preserve-openai-newlines", help="Without a rules file: leave OpenAI's answers out of that."
-        ),
+        typer.Option("--preserve-openai-newlines", help="Older proxies had it; it changes nothing either."),
     ] = False,
     allow_literal_keys: LiteralKeysOption = False,
     insecure: Annotated[
@@ -305,7 +304,8 @@ def explain(
         )
 
     load = _sources(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved
-    _end(lambda: run_explain(load, question, json=json, out=sys.stdout))
+    whole = decision is not None
+    _end(lambda: run_explain(load, question, whole=whole, json=json, out=sys.stdout))
 
 
 @app.command(short_help="Say what changes from one rules file to another.")
@@ -462,6 +462,9 @@ def _end(run: Callable[[], int]) -> NoReturn:
     except RulesRefused as refused:
         typer.echo(str(refused), err=True)
         code = 1
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (OSError, ValueError) as error:
         typer.echo(f"routeproxy: {_words(error)}", err=True)
         code = 2

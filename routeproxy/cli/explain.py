@@ -20,16 +20,17 @@ def run_explain(
     load: Callable[[], Policy],
     question: Callable[[Policy], Question],
     *,
+    whole: bool = False,
     json: bool = False,
     out: TextIO,
 ) -> int:
     """0: explained, a refusal included. Raises what makes a question or a log unreadable.
 
-    `question` may need the policy to find what was asked.
+    `question` may need the policy to find what was asked. `whole`: it leaves nothing out.
     """
     policy = load()
     asked = question(policy)
-    assumed = asked.assumed(teams=bool(policy.teams))
+    assumed = () if whole else asked.assumed(teams=bool(policy.teams))
     try:
         explanation = _answer(asked, policy)
     except ApiError as refusal:

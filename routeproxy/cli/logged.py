@@ -38,8 +38,9 @@ def logged_question(policy: Policy, request_id: str, log: Path | None) -> Questi
 
 
 def logged(path: Path) -> Iterator[tuple[LoggedDecision, Question]]:
+    """The requests for an answer. Questions for a token count go the same way, and come beside them."""
     for decision in read(path):
-        if decision.facts is not None:
+        if decision.facts is not None and decision.path == "/v1/messages":
             yield decision, question_of(decision.facts)
 
 

@@ -34,7 +34,7 @@ PORT = 4000
 MOST_TRIES = 10
 
 DATABASE = "there is no database here, so nothing to set up"
-LOGGED = "there are no callbacks here; docs/running.md says what logs and metrics tell"
+LOGGED = "there are no callbacks here; docs/running.md says what logs tell"
 NO_CACHE = "answers are not cached here; providers' prompt caches go on working"
 NO_COOLDOWN = "a target that failed is asked again by the next request: nothing cools down"
 SHARED = "processes share nothing here"

@@ -39,6 +39,9 @@ NOT_SENT = frozenset(
 )
 """Headers of a connection. HTTP libraries write them themselves, and proxies take them off."""
 
+MUCH = 0.9
+"""A context window of less than that share is smaller; 1,047,576 and 1,048,576 tokens are the same."""
+
 ABILITIES = {"vision": "sees no images", "tools": "takes no tools", "thinking": "does not think"}
 
 
@@ -160,7 +163,7 @@ class _Finder:
             for ability, words in ABILITIES.items()
             if getattr(before, ability) is not False and getattr(now, ability) is False
         ]
-        if before.context_window and now.context_window and now.context_window < before.context_window:
+        if before.context_window and now.context_window and now.context_window < MUCH * before.context_window:
             worse.append(f"has a context window of {now.context_window:,}, not {before.context_window:,}")
         if worse:
             message = f"when `{first.name}` fails, `{target.name}` is asked, which {' and '.join(worse)}"

@@ -59,6 +59,8 @@ class LiveRules:
         have changed with it."""
         self.number = 0
         """Of the pointer that was followed last."""
+        self.guard: Callable[[Policy], None] = lambda policy: None
+        """Raises `ValueError` for a policy that must not take effect where it is served."""
         self._one_at_a_time = asyncio.Lock()
         self._stamps = self._look()
         self._contents = self._read()
@@ -144,6 +146,7 @@ class LiveRules:
             if pointer.version != self.policy.version:
                 try:
                     policy = await asyncio.to_thread(self._kept, pointer.version)
+                    self.guard(policy)
                 except Exception as refused:
                     self._keep(refused)
                     return
@@ -165,6 +168,7 @@ class LiveRules:
                 return False
             try:
                 loaded = await asyncio.to_thread(self._load)
+                self.guard(loaded.policy)
             except Exception as refused:
                 self._watch_also(refused)
                 self._keep(refused)
@@ -176,13 +180,14 @@ class LiveRules:
 
     async def rollback(self, version: str | None = None) -> Policy:
         """Puts `version` in force, or the one before this; it holds until a good file is saved. Raises
-        `NoSuchVersion` or `RulesRefused`."""
+        `NoSuchVersion`, `RulesRefused` or `ValueError`."""
         async with self._one_at_a_time:
             pointer = self._versions.pointer()
             wanted = version or (pointer.before if pointer is not None else None)
             if wanted is None:
                 raise NoSuchVersion("no version was in force before this one")
             policy = await asyncio.to_thread(self._kept, wanted)
+            self.guard(policy)
             pointer = self._versions.point(policy.version, held=self._digest())
             self.number = pointer.number
             self._take(policy, problem=_held(pointer))

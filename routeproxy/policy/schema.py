@@ -302,7 +302,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "explain": "Whether its clients may ask why a request went where it did.",
     },
     KeyTable: {
-        "name": "What logs call the key.",
+        "name": "What `check` and `diff` call the key.",
         "key": "Where the key is: `env:NAME` or `file:PATH`, or its hash as `sha256:…`.",
         "expires": "The last day on which it works, in UTC; a date without quotes.",
     },

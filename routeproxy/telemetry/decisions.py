@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class LoggedFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,6 +38,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     time: str
     """`2026-11-25T22:23:28.123Z`"""
     id: str
+    shown_id: str | UnsetType = UNSET
+    """What the client was told instead: the id of the back end whose answer was relayed."""
     path: str
     version: str
     rule: str | None
@@ -103,7 +105,7 @@ def find(path: Path, request_id: str) -> LoggedDecision:
     """The latest of this id. Raises `ValueError`."""
     found = None
     for decision in read(path):
-        if decision.id == request_id:
+        if request_id in (decision.id, decision.shown_id):
             found = decision
     if found is None:
         raise ValueError(f"{path} has no decision `{request_id}`")

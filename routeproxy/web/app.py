@@ -61,7 +61,7 @@ class Control(Protocol):
         """Whether what is on disk is now in force."""
 
     async def rollback(self, version: str | None) -> None:
-        """Raises `NoSuchVersion` or `RulesRefused`."""
+        """Raises `NoSuchVersion`, `RulesRefused` or `ValueError`."""
 
 
 def build_app(
@@ -157,7 +157,10 @@ def build_app(
     def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
         if control is None or not proxy.rules.policy.server.admin_keys:
             raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
-        if not door.enter(headers_of(connection.scope), admin=True).admin:
+        caller = door.enter(headers_of(connection.scope), admin=True)
+        if caller.team is not None:
+            raise ApiError(403, "this takes an admin key, and a team's was shown")
+        if not caller.admin:
             raise ApiError(401, "x-api-key header is required: an admin key")
 
     @get("/v1/models", sync_to_thread=False)
@@ -229,7 +232,7 @@ def build_app(
         try:
             wanted = _version_in(await request.body())
             await control.rollback(wanted)
-        except (NoSuchVersion, RulesRefused) as refused:
+        except (NoSuchVersion, RulesRefused, ValueError) as refused:
             raise ApiError(409, f"nothing was rolled back: {refused}") from refused
         return _json(_status(proxy, control))
 
@@ -285,7 +288,9 @@ def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
     """`inbound` as its caller may send it."""
     policy = exchange.policy
     if exchange.method == "route" and not caller.may_explain:
-        raise ApiError(401, "this key may not ask why: `explain` of its team is not set")
+        if caller.team is None:
+            raise ApiError(401, "x-api-key header is required: only known clients may ask why")
+        raise ApiError(403, "this key may not ask why: `explain` of its team is not set")
     team = caller.team
     if caller.admin:  # may ask for any team
         (team, *_) = parse_qs(inbound.query).get("team", [None])

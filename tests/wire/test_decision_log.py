@@ -114,6 +114,23 @@ def test_the_users_id_is_logged_only_where_rules_look_at_it(proxy: Running, log:
     assert "user" not in lines(log, 2)[-1]["facts"]
 
 
+def test_a_request_is_found_by_the_id_that_its_client_was_told(
+    proxy: Running, back_end: BackEnd, log: Path
+) -> None:
+    answers(back_end, json_answer(message(), request_id="req_of_the_back_end"))
+    assert ask(proxy).headers["request-id"] == "req_of_the_back_end"
+    (line,) = lines(log, 1)
+    assert line["shown_id"] == "req_of_the_back_end" != line["id"]
+    code, said = run("explain", "--rules", str(proxy.rules), "--decision", "req_of_the_back_end")
+    assert (code, "✓ default" in said, "assumed" in said) == (0, True, False)
+
+
+def test_to_ask_why_is_no_request(proxy: Running, log: Path) -> None:
+    assert ask(proxy, path="/v1/route").json["rule"] == "default"
+    ask(proxy)
+    assert [line["path"] for line in lines(log, 1)] == ["/v1/messages"]
+
+
 def test_it_is_not_for_everybody_on_the_machine(proxy: Running, log: Path) -> None:
     ask(proxy)
     lines(log, 1)

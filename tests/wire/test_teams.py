@@ -270,7 +270,7 @@ def test_an_admin_key_opens_nothing_that_reaches_a_back_end(proxy: Running, back
     ("key", "query", "status", "rule"),
     [
         pytest.param("pay", "", 200, "internal", id="a team that may"),
-        pytest.param("others", "", 401, None, id="a team that may not"),
+        pytest.param("others", "", 403, None, id="a team that may not"),
         pytest.param("admin", "?team=research", 200, "research", id="an admin, for a team"),
         pytest.param("admin", "", 200, "not for teams", id="an admin, for nobody"),
         pytest.param("admin", "?team=nobody", 400, None, id="a team that is not there"),

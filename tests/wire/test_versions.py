@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from routeproxy.sources import Options
+from routeproxy.serve import refuse_strangers
+from routeproxy.sources import Options, Sources
 from tests.running import Running, Served, request, running, serving, until
 
 ADMIN = {"authorization": "Bearer admin"}
@@ -153,6 +155,17 @@ def test_a_reload_whose_proof_fails_is_refused(proxy: Running) -> None:
     proxy.rules.write_text(rules("two", outside).replace("echo/two", "out/m") + invariant)
     assert "`nothing leaves` is broken" in until(lambda: problem(proxy))
     assert served(proxy) == "one"
+
+
+def test_a_reload_does_not_open_what_start_up_would_refuse_to(tmp_path: Path) -> None:
+    team = '[teams.known]\nkeys = "env:KNOWN_KEY"\n'
+    with running(rules("one", team), tmp_path, KEYS | {"KNOWN_KEY": "known"}) as proxy:
+        sources = Sources(Options(rules=proxy.rules), KEYS | {"KNOWN_KEY": "known"})
+        proxy.app.rules.guard = partial(refuse_strangers, sources, "192.0.2.1")
+        proxy.rules.write_text(rules("two"))
+        assert "anybody who can reach 192.0.2.1" in until(lambda: problem(proxy))
+        assert proxy.post(request()).status_code == 401
+        assert proxy.post(request(), x_api_key="known").headers["x-routeproxy-model"] == "one"
 
 
 # --- included files

@@ -1,0 +1,137 @@
+"""OpenAI's Responses API as its reference has it: a request, field by field, and what is read of an answer.
+What is `UNSET` is not sent."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+# The request
+
+
+class InputText(Struct, frozen=True, tag="input_text"):
+    text: str
+
+
+class InputImage(Struct, frozen=True, tag="input_image"):
+    image_url: str
+    """A URL or a data URI."""
+    detail: str = "auto"
+    """Servers that check by the reference's types miss it otherwise."""
+
+
+class InputFile(Struct, frozen=True, tag="input_file"):
+    filename: str | UnsetType = UNSET
+    file_data: str | UnsetType = UNSET
+    """A data URI."""
+    file_id: str | UnsetType = UNSET
+
+
+InputPart = InputText | InputImage | InputFile
+
+
+class OutputText(Struct, frozen=True, tag="output_text"):
+    text: str
+
+
+class Message(Struct, frozen=True, tag="message"):
+    role: Literal["user", "assistant", "developer"]
+    content: tuple[InputPart | OutputText, ...]
+    phase: str | UnsetType = UNSET
+    """Of an assistant's: `commentary` or `final_answer`."""
+
+
+class FunctionCall(Struct, frozen=True, tag="function_call"):
+    """Without its `id`: by that the API would look for the reasoning item that it once stored beside it."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text, in a string."""
+
+
+class FunctionCallOutput(Struct, frozen=True, tag="function_call_output"):
+    call_id: str
+    output: str | tuple[InputPart, ...]
+
+
+InputItem = Message | FunctionCall | FunctionCallOutput | dict[str, Any]
+"""A `dict` is a reasoning item, as it was received."""
+
+
+class FunctionTool(Struct, frozen=True, kw_only=True, tag="function"):
+    name: str
+    description: str | UnsetType = UNSET
+    parameters: Raw | None = None
+    strict: bool = False
+    """Always said: the API's own default is true."""
+
+
+class FunctionChoice(Struct, frozen=True, tag="function"):
+    name: str
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema"):
+    name: str
+    schema: Raw
+    strict: bool
+
+
+class Text(Struct, frozen=True):
+    format: JsonSchema
+
+
+class Reasoning(Struct, frozen=True):
+    effort: str | UnsetType = UNSET
+    summary: str | UnsetType = UNSET
+
+
+class ResponsesRequest(Struct, frozen=True, kw_only=True):
+    model: str
+    instructions: str | UnsetType = UNSET
+    input: tuple[InputItem, ...]
+    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    tool_choice: str | FunctionChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    max_output_tokens: int | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    reasoning: Reasoning | UnsetType = UNSET
+    include: tuple[str, ...] | UnsetType = UNSET
+    text: Text | UnsetType = UNSET
+    service_tier: str | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+    prompt_cache_key: str | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    store: bool = False
+
+
+# The answer. Whatever is `Any` may have any type: the reader must cope, never raise.
+
+
+class Response(Struct, frozen=True):
+    status: Any = None
+    error: Any = None
+    incomplete_details: Any = None
+    model: Any = None
+    output: Any = None
+    usage: Any = None
+
+
+class Event(Struct, frozen=True):
+    """An event of a streamed response: the fields of all those that we read, in one."""
+
+    type: Any = None
+    item_id: Any = None
+    output_index: Any = None
+    content_index: Any = None
+    summary_index: Any = None
+    delta: Any = None
+    text: Any = None
+    refusal: Any = None
+    arguments: Any = None
+    item: Any = None
+    response: Response | None = None
+    code: Any = None
+    message: Any = None
+    error: Any = None
+    """Not the API's own: some back ends wrap `code` and `message` in it."""
