@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import time
+from typing import cast
 
 import httptools
 import uvloop
@@ -55,8 +56,7 @@ class Conversation(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -6,7 +6,7 @@ It does as little as a client can, since it shares its core with the back end.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import httptools
 
@@ -41,6 +41,9 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes, *, keep: bool = False) -> Answer:
         """Raises `Refused` if there is no answer at all; one that is not 200 is an answer."""
+        return await (await self.send(request, keep=keep))
+
+    async def send(self, request: bytes, *, keep: bool = False) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             try:
@@ -54,15 +57,16 @@ class Connection(asyncio.Protocol):
         self._first: float | None = None
         self._began = time.perf_counter()
         self._transport.write(request)
-        return await self._answered
+        return self._answered
 
     def close(self) -> None:
+        if self._answered is not None:
+            self._answered.cancel()
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, data: bytes) -> None:

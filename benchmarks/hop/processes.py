@@ -1,11 +1,12 @@
 """Programs that we started: pinned to a core, measured, paused while another's turn is on, and ended.
 
-All of it is Linux: process clocks, `/proc`, affinity. Only what was started here is ever signalled, by its id.
+All of it is Linux: process clocks, `/proc`, affinity. Only what was started here is ever signalled.
 """
 
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-PROXY_CORE = 0
-LOAD_CORE = 1
+CORES = sorted(os.sched_getaffinity(0))
+PROXY_CORE = CORES[0]
+LOAD_CORE = CORES[min(1, len(CORES) - 1)]
 """Of the back end and the client."""
 
 PR_SET_PDEATHSIG = 1
@@ -96,9 +98,13 @@ class Program:
 
 def _settle(core: int) -> None:
     """In the child, before it becomes the program: its core, and that it doesn't survive us."""
-    if core in os.sched_getaffinity(0):
-        os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core})
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def pin(core: int) -> None:
+    """Ourselves. What we start chooses its own core."""
+    os.sched_setaffinity(0, {core})
 
 
 def free_port() -> int:
@@ -110,8 +116,6 @@ def free_port() -> int:
 
 def allow_many_files() -> None:
     """A stream that is held takes two descriptors of a hop. What we start inherits the limit."""
-    import resource
-
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -5,25 +5,32 @@ Bytes go both ways as they come, each client with a connection of its own to the
 
 import asyncio
 import sys
+from typing import cast
 
 import uvloop
 
 
 class Side(asyncio.Protocol):
-    """One end of a pair. What it receives is written to the other."""
+    """One end of a pair. What it receives is written to the other, once there is one."""
 
     transport: asyncio.Transport
 
     def __init__(self, other: "Side | None" = None) -> None:
         self.other = other
+        self._early: list[bytes] = []
+
+    def meet(self, other: "Side") -> None:
+        self.other = other
+        other.transport.write(b"".join(self._early))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
-        assert self.other is not None
-        self.other.transport.write(data)
+        if self.other is None:
+            self._early.append(data)
+        else:
+            self.other.transport.write(data)
 
     def connection_lost(self, problem: Exception | None) -> None:
         if self.other is not None:
@@ -39,7 +46,7 @@ class Side(asyncio.Protocol):
 
 
 class Client(Side):
-    """The side that asks: it reads nothing until there is somebody to tell."""
+    """The side that asks."""
 
     def __init__(self, port: int, tasks: asyncio.TaskGroup) -> None:
         super().__init__()
@@ -48,20 +55,18 @@ class Client(Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
         self._connecting = self._tasks.create_task(self._connect())
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            _, self.other = await loop.create_connection(lambda: Side(self), "127.0.0.1", self._port)
+            _, other = await loop.create_connection(lambda: Side(self), "127.0.0.1", self._port)
         except OSError:
             self.transport.close()
             return
+        self.meet(other)
         if self.transport.is_closing():
-            self.other.transport.close()
-        else:
-            self.transport.resume_reading()
+            other.transport.close()
 
 
 async def serve(port: int, back_end: int) -> None:

@@ -102,7 +102,7 @@ class Messages:
 
 
 _CHAT = {"id": "chatcmpl-0123456789abcdef", "created": 1_700_000_000, "model": "served"}
-_MESSAGE = {
+_MESSAGE: dict[str, Any] = {
     "id": "msg_0123456789abcdef",
     "type": "message",
     "role": "assistant",

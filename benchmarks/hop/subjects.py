@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import routeproxy
 from hop import bodies
+from hop.load import http
 from hop.processes import free_port
 
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
@@ -106,10 +108,10 @@ def nginx(place: Place) -> Hop:
     folder, port = place.of("nginx"), free_port()
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, back_end=place.back_end, port=port))
-    version = _first(r"nginx/(\S+)", [found, "-v"])
+    number = _first(r"nginx/(\S+)", [found, "-v"])
     # Without -e it opens the log of the installation first, which may not be ours to write.
     command = [found, "-e", "stderr", "-p", str(folder), "-c", str(config)]
-    return Hop("nginx", f"nginx {version}", command, port, baseline=True)
+    return Hop("nginx", f"nginx {number}", command, port, baseline=True)
 
 
 def relay(place: Place) -> Hop:
@@ -125,13 +127,14 @@ RULES = """\
 models = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
 
 [providers.bench]
-{provider}
+{kind}
+base_url = "http://127.0.0.1:{back_end}{base}"
 api_key = "env:BENCH_BACK_END_KEY"
 zone = "local"
 
 [providers.elsewhere]
-type = "{elsewhere}"
-base_url = "http://127.0.0.1:9"
+{kind}
+base_url = "http://127.0.0.1:9{base}"
 api_key = "env:BENCH_BACK_END_KEY"
 
 [teams.research]
@@ -181,40 +184,30 @@ never.zone = "public"
 
 CHAT = """\
 type = "openai_compatible"
-base_url = "http://127.0.0.1:{back_end}/v1"
 engine = "{engine}"
 transforms = {{ think_tags = true, newlines = "unescape" }}"""
-
-MESSAGES = """\
-type = "anthropic"
-base_url = "http://127.0.0.1:{back_end}\""""
 
 
 def routeproxy_direct(place: Place) -> Hop:
     """To a chat back end, without LiteLLM."""
-    provider = CHAT.format(back_end=place.back_end, engine="direct")
-    return _routeproxy(place, "routeproxy", "to chat", provider)
+    return _routeproxy(place, "routeproxy", "to chat", CHAT.format(engine="direct"), "/v1")
 
 
 def routeproxy_messages(place: Place) -> Hop:
     """To a back end that speaks Messages."""
-    provider = MESSAGES.format(back_end=place.back_end)
-    return _routeproxy(place, "routeproxy-messages", "to Messages", provider)
+    return _routeproxy(place, "routeproxy-messages", "to Messages", 'type = "anthropic"', "")
 
 
 def routeproxy_litellm(place: Place) -> Hop:
     """To a chat back end, through LiteLLM as a library."""
-    provider = CHAT.format(back_end=place.back_end, engine="litellm")
-    return _routeproxy(place, "routeproxy-litellm", "to chat, LiteLLM engine", provider)
+    kind = CHAT.format(engine="litellm")
+    return _routeproxy(place, "routeproxy-litellm", "to chat, LiteLLM engine", kind, "/v1")
 
 
-def _routeproxy(place: Place, key: str, way: str, provider: str) -> Hop:
+def _routeproxy(place: Place, key: str, way: str, kind: str, base: str) -> Hop:
     folder, port = place.of(key), free_port()
     rules = folder / "rules.toml"
-    elsewhere = "anthropic" if key == "routeproxy-messages" else "openai_compatible"
-    if 'engine = "direct"' in provider:
-        elsewhere += '"\nengine = "direct'
-    rules.write_text(RULES.format(provider=provider, elsewhere=elsewhere))
+    rules.write_text(RULES.format(kind=kind, base=base, back_end=place.back_end))
     program = [sys.executable, "-m", "routeproxy"]
     env = {
         "PATH": os.environ["PATH"],
@@ -228,7 +221,8 @@ def _routeproxy(place: Place, key: str, way: str, provider: str) -> Hop:
         [*program, "check", str(rules)], env=env, cwd=folder, capture_output=True, text=True
     )
     if checked.returncode:
-        said = (checked.stderr + checked.stdout).strip().partition("\n")[0]
+        lines = (checked.stderr + checked.stdout).strip().splitlines()
+        said = next((line for line in lines if "error" in line.lower()), lines[-1])
         raise NotHere(f"`routeproxy check` refuses its rules: {said.replace(f'{folder}/', '')}")
     command = [*program, "serve", "--rules", str(rules), "--port", str(port)]
     return Hop(key, f"routeproxy {routeproxy.__version__} {way}", command, port, env, headers=KEYS)
@@ -248,8 +242,6 @@ class BareCall:
 
 
 def bare_call(place: Place) -> BareCall:
-    from importlib.metadata import version
-
     command = [sys.executable, "-m", "hop.bare_call", f"http://127.0.0.1:{place.back_end}/v1"]
     env = {
         "PATH": os.environ["PATH"],
@@ -261,8 +253,6 @@ def bare_call(place: Place) -> BareCall:
 
 def request_of(hop: Hop, size: str, *, stream: bool) -> bytes:
     """All bytes of a request, its head included."""
-    from hop.load import http
-
     body = bodies.as_messages(size, stream=stream)
     content = bodies.encoded(bodies.as_chat(body) if hop.wire == "chat" else body)
     return http("POST", hop.path, {**bodies.headers(), **hop.headers}, content)

@@ -58,7 +58,7 @@ class Assistant(Struct, frozen=True, tag_field="role", tag="assistant"):
     tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning_details: Raw | UnsetType = UNSET
-    """OpenRouter's, carried back as it came."""
+    """OpenRouter's, or the reasoning items of Responses: carried back as they came."""
     provider_specific_fields: Raw | UnsetType = UNSET
     """LiteLLM's own place for what a provider wants back: Gemini's thought signatures."""
 

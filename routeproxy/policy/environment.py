@@ -246,6 +246,7 @@ class _Description:
                 found[name]["params"] = {"cap": {"max_tokens": cap}}
         if "azure" in found:
             found[RESPONSES] = {"type": "azure"} | found["azure"] | {"api": "responses"}
+            found["azure"]["api"] = "chat"
         return found
 
     def _type(self, name: str) -> str:

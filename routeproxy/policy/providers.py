@@ -20,7 +20,8 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     key_variables: tuple[str, ...] = ()
     """Where the key usually stands; the first that is set counts. None: no key is needed."""
     zone: Zone = "public"
-    engine: Engine = "litellm"
+    engines: tuple[Engine, ...] = ("litellm",)
+    """Who can speak to it; the first does unless the rules name another."""
     required: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     """Keys that only some types have."""
@@ -38,21 +39,26 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     """Takes Messages as they are: nothing is translated on the way."""
 
 
+CHAT: tuple[Engine, ...] = ("direct", "litellm")
+"""They speak OpenAI's chat completions, or Ollama's, and so do we."""
+
 TYPES: Mapping[str, ProviderType] = {
     "openai": ProviderType(
+        engines=CHAT,
         base_url="https://api.openai.com/v1",
         key_variables=("OPENAI_API_KEY",),
         options=("organization",),
         own_client=True,
+        responses=True,
     ),
     "anthropic": ProviderType(
         base_url="https://api.anthropic.com",
         key_variables=("ANTHROPIC_API_KEY",),
-        engine="direct",
+        engines=("direct",),
         own_client=True,
         speaks_messages=True,
     ),
-    "echo": ProviderType(zone="local", engine="direct", speaks_messages=True, in_process=True),
+    "echo": ProviderType(zone="local", engines=("direct",), speaks_messages=True, in_process=True),
     "gemini": ProviderType(
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
@@ -64,6 +70,7 @@ TYPES: Mapping[str, ProviderType] = {
         spellings=("vertex", "google"),
     ),
     "azure": ProviderType(
+        engines=CHAT,
         key_variables=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
         required=("base_url",),
         options=("api_version", "deployment"),
@@ -71,12 +78,14 @@ TYPES: Mapping[str, ProviderType] = {
         responses=True,
     ),
     "together_ai": ProviderType(
+        engines=CHAT,
         base_url="https://api.together.xyz/v1",
         key_variables=("TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
         spellings=("together",),
         own_client=True,
     ),
     "ollama": ProviderType(
+        engines=CHAT,
         base_url="http://localhost:11434",
         zone="local",
         options=("num_ctx", "keep_alive"),
@@ -84,17 +93,19 @@ TYPES: Mapping[str, ProviderType] = {
         own_client=True,
     ),
     "nvidia_nim": ProviderType(
+        engines=CHAT,
         base_url="https://integrate.api.nvidia.com/v1",
         key_variables=("NVIDIA_API_KEY", "NVIDIA_NIM_API_KEY"),
         vendor_prefixes=("nvidia",),
         own_client=True,
     ),
     "openrouter": ProviderType(
+        engines=CHAT,
         base_url="https://openrouter.ai/api/v1",
         key_variables=("OPENROUTER_API_KEY",),
         own_client=True,
     ),
-    "openai_compatible": ProviderType(required=("base_url",), own_client=True),
+    "openai_compatible": ProviderType(engines=CHAT, required=("base_url",), own_client=True, responses=True),
     "bedrock": ProviderType(options=("aws_region_name", "aws_profile_name")),
     "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
 }
@@ -193,7 +204,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     """By name or glob, with the provider's own facts filled in. Once there is one, no other model may be
     asked for."""
     engine: Engine = "litellm"
-    api: Literal["chat", "responses"] = "chat"
+    api: Literal["chat", "responses"] | None = None
+    """`None`: Responses for the models that reason, where the provider is known to have it."""
     headers: Mapping[str, str] = {}
     forward: tuple[str, ...] = ()
     """Client headers that are passed on, in lower case."""
@@ -355,8 +367,8 @@ class _TableReader:
             region=table.region,
             labels=_labels(table.labels),
             models={pattern: self._model(model) for pattern, model in (table.models or {}).items()},
-            engine=kind.engine,
-            api=table.api or "chat",
+            engine=self._engine(),
+            api=table.api,
             headers=self._headers(),
             forward=tuple(header.lower() for header in table.forward or ()),
             proxy=table.proxy,
@@ -412,18 +424,24 @@ class _TableReader:
                 message = f"`{header}` is never passed on"
                 report.error(Code.FORBIDDEN, (*path, "forward", index), message)
 
+    def _engine(self) -> Engine:
+        if self.table.engine in self.kind.engines:
+            return self.table.engine
+        needs_litellm = self.table.litellm_params and "litellm" in self.kind.engines
+        return "litellm" if needs_litellm else self.kind.engines[0]
+
     def _check_engine(self) -> None:
         table, kind, report, path = self.table, self.kind, self.report, self.path
-        if table.engine and table.engine != kind.engine:
-            if kind.speaks_messages:
-                message = f'type {self.type} is always spoken to directly: leave out `engine = "litellm"`'
-                report.error(Code.NOT_FOR_TYPE, (*path, "engine"), message)
-            else:
-                message = 'this version does not have `engine = "direct"` for chat back ends yet'
-                report.error(Code.NOT_YET, (*path, "engine"), message)
-        if table.api == "responses" and not kind.responses:
-            message = f'this version does not have `api = "responses"` for type {self.type} yet'
-            report.error(Code.NOT_YET, (*path, "api"), message)
+        if table.engine and table.engine not in kind.engines:
+            how = "directly" if kind.engines == ("direct",) else "through LiteLLM"
+            message = f'type {self.type} is always spoken to {how}: leave out `engine = "{table.engine}"`'
+            report.error(Code.NOT_FOR_TYPE, (*path, "engine"), message)
+        elif table.engine == "direct" and table.litellm_params and not kind.speaks_messages:
+            message = '`litellm_params` are for LiteLLM, which `engine = "direct"` leaves out'
+            report.error(Code.CONTRADICTION, (*path, "litellm_params"), message, key=True)
+        if table.api is not None and not kind.responses:
+            message = f"type {self.type} has no choice of `api`"
+            report.error(Code.NOT_FOR_TYPE, (*path, "api"), message, key=True)
 
     def _warn_of_pass_through(self, key: str) -> None:
         if key == "transforms" and self.table.transforms and only_model_name(self.table.transforms):
@@ -525,7 +543,7 @@ def only_model_name(transforms: Any) -> bool:
 
 
 def _elsewhere(kind: ProviderType) -> str | None:
-    return "what LiteLLM takes besides stands under `litellm_params`" if kind.engine == "litellm" else None
+    return "what LiteLLM takes besides stands under `litellm_params`" if "litellm" in kind.engines else None
 
 
 def _url_problem(url: str) -> str | None:

@@ -132,6 +132,8 @@ TYPE_OF_WORD = {
     "invalid_request_error": "invalid_request_error",
     "invalid_argument": "invalid_request_error",
     "badrequesterror": "invalid_request_error",
+    "invalid_prompt": "invalid_request_error",
+    "image_content_policy_violation": "invalid_request_error",
     "context_length_exceeded": "invalid_request_error",
     "not_found_error": "not_found_error",
     "model_not_found": "not_found_error",

@@ -52,9 +52,12 @@ BETWEEN_TEXTS = "\n\n"
 _encode = msgspec.json.Encoder().encode
 
 
-def responses_request(chat: ChatRequest, *, model: str, reasons: bool = True) -> bytes:
+def responses_request(
+    chat: ChatRequest, *, model: str, reasons: bool = True, summaries: bool = True
+) -> bytes:
     """The body that asks for what `chat` asks for. `reasons`: whether the model does; one that does not
-    refuses every mention of it (pydantic-ai#3326, roackb2/heddle#227).
+    refuses every mention of it (pydantic-ai#3326, roackb2/heddle#227). `summaries`: whether its provider
+    gives us those of its reasoning.
 
     The conversation is sent whole each time and nothing is stored, so what must outlive a turn of the model's
     reasoning comes back in `Assistant.reasoning_details`. Stop strings are not sent: the API knows none.
@@ -71,7 +74,7 @@ def responses_request(chat: ChatRequest, *, model: str, reasons: bool = True) ->
             max_output_tokens=_limit(chat),
             temperature=chat.temperature,
             top_p=chat.top_p,
-            reasoning=_reasoning(chat.reasoning_effort, reasons),
+            reasoning=_reasoning(chat.reasoning_effort, reasons, summaries),
             include=("reasoning.encrypted_content",) if reasons else UNSET,
             text=_text_format(chat.response_format),
             service_tier=chat.service_tier,
@@ -83,8 +86,8 @@ def responses_request(chat: ChatRequest, *, model: str, reasons: bool = True) ->
 
 
 def _opening(messages: tuple[ChatMessage, ...]) -> tuple[str | UnsetType, tuple[ChatMessage, ...]]:
-    """The system prompt, which goes into `instructions`: the reference's own place for it, and the only one
-    that every server of this API reads."""
+    """The system prompt, which goes into `instructions`: the API's own place for it, and the only one that
+    all take (CliRelay#820)."""
     if messages and isinstance(system := messages[0], System):
         return _joined(system.content), messages[1:]
     return UNSET, messages
@@ -93,7 +96,7 @@ def _opening(messages: tuple[ChatMessage, ...]) -> tuple[str | UnsetType, tuple[
 def _items(message: ChatMessage, reasons: bool) -> Iterator[InputItem]:
     match message:
         case System(content=content):
-            # `system` is refused by some (CLIProxyAPI#3608), and OpenAI takes both for the same.
+            # Not `system`, which Codex's back end refuses; OpenAI takes both for the same (codex2api#409).
             yield wire.Message("developer", (wire.InputText(_joined(content)),))
         case User(content=content):
             yield wire.Message("user", _parts(content))
@@ -155,11 +158,12 @@ def _limit(chat: ChatRequest) -> int | UnsetType:
     return limit if limit is UNSET else max(limit, SMALLEST_LIMIT)
 
 
-def _reasoning(effort: str | UnsetType, reasons: bool) -> wire.Reasoning | UnsetType:
+def _reasoning(effort: str | UnsetType, reasons: bool, summaries: bool) -> wire.Reasoning | UnsetType:
     """With a summary, which is all that one gets to see of it and comes only if asked for."""
-    if not reasons:
+    summary = "auto" if summaries and effort != "none" else UNSET
+    if not reasons or (effort is UNSET and summary is UNSET):
         return UNSET
-    return wire.Reasoning(effort, UNSET if effort == "none" else "auto")
+    return wire.Reasoning(effort, summary)
 
 
 def _text_format(format: ResponseFormat | UnsetType) -> wire.Text | UnsetType:
@@ -172,25 +176,34 @@ def _text_format(format: ResponseFormat | UnsetType) -> wire.Text | UnsetType:
 # --- the answer
 
 
-class _Texts(NamedTuple):
-    """Text that comes in pieces: in which kind of item and of part, under which number, and what it is called
-    when it comes whole."""
+class _Text(NamedTuple):
+    """Text of an answer: in which kind of item and of part it is, and the event's fields that hold it and the
+    part's number."""
 
     item: str
     part: str
+    field: str
     place: str = "content_index"
-    whole: str = "text"
+    whole: bool = False
+    """It comes again, at its end."""
 
 
 _ARGUMENTS = "arguments"
-_TEXTS: Mapping[str, _Texts] = {
-    "response.output_text": _Texts("message", "output_text"),
-    "response.refusal": _Texts("message", "refusal", whole="refusal"),
-    "response.reasoning_text": _Texts("reasoning", "reasoning_text"),
-    "response.reasoning_summary_text": _Texts("reasoning", "summary_text", "summary_index"),
-    "response.function_call_arguments": _Texts("function_call", _ARGUMENTS, whole="arguments"),
+_TEXTS: Mapping[str, _Text] = {
+    "response.output_text.delta": _Text("message", "output_text", "delta"),
+    "response.output_text.done": _Text("message", "output_text", "text", whole=True),
+    "response.refusal.delta": _Text("message", "refusal", "delta"),
+    "response.refusal.done": _Text("message", "refusal", "refusal", whole=True),
+    "response.reasoning_text.delta": _Text("reasoning", "reasoning_text", "delta"),
+    "response.reasoning_text.done": _Text("reasoning", "reasoning_text", "text", whole=True),
+    "response.reasoning_summary_text.delta": _Text("reasoning", "summary_text", "delta", "summary_index"),
+    "response.reasoning_summary_text.done": _Text(
+        "reasoning", "summary_text", "text", "summary_index", whole=True
+    ),
+    "response.function_call_arguments.delta": _Text("function_call", _ARGUMENTS, "delta"),
+    "response.function_call_arguments.done": _Text("function_call", _ARGUMENTS, "arguments", whole=True),
 }
-"""By the event's name without its `.delta` or `.done`."""
+"""By the event's name."""
 
 _DELTAS: Mapping[str, Callable[[str], Delta]] = {
     "output_text": lambda text: Delta(content=text),
@@ -198,7 +211,7 @@ _DELTAS: Mapping[str, Callable[[str], Delta]] = {
 }
 """What a part of a message is in chat."""
 
-_KINDS = frozenset(texts.item for texts in _TEXTS.values())
+_KINDS = frozenset(text.item for text in _TEXTS.values())
 """The items that are read. The others come from tools that run at OpenAI, and nobody has asked for those."""
 
 _FINISH_REASONS: Mapping[str, str] = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -215,7 +228,7 @@ class _Item:
         self.voice = ""
         """Of reasoning: the kind of part that is shown. Some send a summary beside the text."""
         self.call: int | None = None
-        """Of a call: its number. `output_index` may be that of a reasoning item, too (CLIProxyAPI#539)."""
+        """Of a call: its number among the calls."""
         self.named = False
         self.done = False
 
@@ -227,7 +240,6 @@ class ResponsesStream:
         self._items: dict[tuple[str, str | int], _Item] = {}
         """By kind, and by id or place."""
         self._calls = 0
-        self._said = False
         self._last_thought: tuple[_Item, int] | None = None
         """The part of the reasoning that came last."""
         self._carrying = False
@@ -239,18 +251,16 @@ class ResponsesStream:
             return []
         read = _read(event, _decode_event, Event)
         name = read.type if isinstance(read.type, str) else "error" if read.error else ""
-        if (hear := _HANDLERS.get(name)) is not None:
-            return list(hear(self, read))
-        text, _, ending = name.rpartition(".")
-        if (texts := _TEXTS.get(text)) is not None:
-            return list(self._hear(texts, ending, read))
-        return []
+        if (text := _TEXTS.get(name)) is not None:
+            return self._hear(text, read)
+        handle = _HANDLERS.get(name)
+        return [] if handle is None else handle(self, read)
 
     # Items
 
     def _known(self, kind: str, ids: tuple[str, ...], place: int | None) -> _Item | None:
         """By id, or else the one in its place that is not done: some change the ids from event to event
-        (litellm#30072), others number all items alike."""
+        (litellm#30072), others number all items alike (CLIProxyAPI#539)."""
         for id in ids:
             if (item := self._items.get((kind, id))) is not None:
                 return item
@@ -266,148 +276,142 @@ class ResponsesStream:
     def _item(self, kind: str, ids: tuple[str, ...], place: int) -> _Item:
         return self._known(kind, ids, place) or self._enter(_Item(kind), ids, place)
 
-    def _added(self, event: Event) -> Iterator[Chunk]:
-        if (kind := _kind(event.item)) is not None:
-            ids = _ids(event.item)
-            item = self._enter(self._known(kind, ids, None) or _Item(kind), ids, _number(event.output_index))
-            yield from self._introduce(item, event.item)
+    def _added(self, event: Event) -> list[Chunk]:
+        if (kind := _kind(event.item)) is None:
+            return []
+        ids = _ids(event.item)
+        item = self._enter(self._known(kind, ids, None) or _Item(kind), ids, _number(event.output_index))
+        return self._introduce(item, event.item)
 
-    def _done(self, event: Event) -> Iterator[Chunk]:
-        if (kind := _kind(event.item)) is not None:
-            item = self._item(kind, _ids(event.item), _number(event.output_index))
-            yield from self._finish(item, event.item)
+    def _done(self, event: Event) -> list[Chunk]:
+        if (kind := _kind(event.item)) is None:
+            return []
+        item = self._item(kind, _ids(event.item), _number(event.output_index))
+        return self._finish(item, event.item)
 
-    def _introduce(self, item: _Item, found: Mapping[str, Any]) -> Iterator[Chunk]:
+    def _introduce(self, item: _Item, found: Mapping[str, Any]) -> list[Chunk]:
         """What is known of an item before its text."""
         if item.kind == "message" and self._carrying and isinstance(phase := found.get("phase"), str):
             # Models that tell it want to be told it again, or they stop too early (vercel/ai#12860). The only
             # place for it is beside reasoning.
             self._carrying = False
-            yield _chunk(Delta(reasoning_details=[{"type": "message", "phase": phase}]))
+            return [_chunk(Delta(reasoning_details=[{"type": "message", "phase": phase}]))]
         if item.kind == "function_call" and not item.named and found.get("name"):
             item.named = True
-            yield self._call(item, FunctionDelta(found["name"]), found.get("call_id") or found.get("id"))
+            return [self._call(item, FunctionDelta(found["name"]), found.get("call_id") or found.get("id"))]
+        return []
 
-    def _finish(self, item: _Item, found: Mapping[str, Any]) -> Iterator[Chunk]:
+    def _finish(self, item: _Item, found: Mapping[str, Any]) -> list[Chunk]:
         """What has not been passed on of an item, now that it is there in full."""
-        yield from self._introduce(item, found)
-        if item.kind == "function_call":
-            yield from self._rest(item, _ARGUMENTS, 0, found.get("arguments"))
-        for parts in (found.get("content"), found.get("summary")):
-            for place, part in enumerate(parts if isinstance(parts, list) else ()):
-                match part:
-                    case {"type": "refusal" as kind, "refusal": text} | {"type": str(kind), "text": text}:
-                        yield from self._rest(item, kind, place, text)
-        if item.kind == "reasoning" and not item.done:
-            yield from self._carry(found)
+        if item.done:
+            return []
         item.done = True
+        chunks = self._introduce(item, found)
+        for part, place, text in _texts_in(item.kind, found):
+            if (part, place) not in item.begun:
+                chunks += self._say(item, part, place, text)
+        if item.kind == "reasoning":
+            chunks += self._carry(found)
+        return chunks
 
-    def _carry(self, found: Mapping[str, Any]) -> Iterator[Chunk]:
+    def _carry(self, found: Mapping[str, Any]) -> list[Chunk]:
         """Reasoning as it must come back with the next request, if there is more to it than a summary: with
         `status` or a null in it it is refused, and without `summary` (openai-python#3053, Agora#141)."""
-        if found.get("encrypted_content") or found.get("content"):
-            self._carrying = True
-            kept = {name: value for name, value in found.items() if name != "status" and value is not None}
-            yield _chunk(Delta(reasoning_details=[{"summary": []} | kept]))
+        if not (found.get("encrypted_content") or found.get("content")):
+            return []
+        self._carrying = True
+        kept = {name: value for name, value in found.items() if name != "status" and value is not None}
+        return [_chunk(Delta(reasoning_details=[{"summary": []} | kept]))]
 
-    # Pieces
+    # Text
 
-    def _hear(self, texts: _Texts, ending: str, event: Event) -> Iterator[Chunk]:
-        item = self._item(texts.item, _strings(event.item_id), _number(event.output_index))
-        place = _number(getattr(event, texts.place))
-        if ending == "delta":
-            yield from self._say(item, texts.part, place, event.delta)
-        elif ending == "done":
-            yield from self._rest(item, texts.part, place, getattr(event, texts.whole))
+    def _hear(self, text: _Text, event: Event) -> list[Chunk]:
+        id = event.item_id
+        ids = (id,) if isinstance(id, str) and id else ()
+        item = self._item(text.item, ids, _number(event.output_index))
+        place = _number(getattr(event, text.place))
+        if text.whole and (text.part, place) in item.begun:
+            return []
+        return self._say(item, text.part, place, getattr(event, text.field))
 
-    def _rest(self, item: _Item, part: str, place: int, text: Any) -> Iterator[Chunk]:
-        """`text` in one piece, if it has not come in several."""
-        if (part, place) not in item.begun:
-            yield from self._say(item, part, place, text)
-
-    def _say(self, item: _Item, part: str, place: int, text: Any) -> Iterator[Chunk]:
+    def _say(self, item: _Item, part: str, place: int, text: Any) -> list[Chunk]:
         if not isinstance(text, str) or not text:
-            return
+            return []
         item.begun.add((part, place))
         if item.kind == "function_call":
-            yield self._call(item, FunctionDelta(arguments=text))
-        elif item.kind == "reasoning":
-            yield from self._think(item, part, place, text)
-        elif (delta := _DELTAS.get(part)) is not None:
-            self._said, self._carrying = True, False
-            yield _chunk(delta(text))
+            return [self._call(item, FunctionDelta(arguments=text))]
+        if item.kind == "reasoning":
+            return self._think(item, part, place, text)
+        self._carrying = False
+        return [_chunk(delta(text))] if (delta := _DELTAS.get(part)) is not None else []
 
-    def _think(self, item: _Item, part: str, place: int, text: str) -> Iterator[Chunk]:
+    def _think(self, item: _Item, part: str, place: int, text: str) -> list[Chunk]:
         item.voice = item.voice or part
-        if part == item.voice:
-            last, self._last_thought = self._last_thought, (item, place)
-            self._said = True
-            yield _chunk(
-                Delta(reasoning_content=text if last in (None, (item, place)) else BETWEEN_TEXTS + text)
-            )
+        if part != item.voice:
+            return []
+        last, self._last_thought = self._last_thought, (item, place)
+        if last not in (None, self._last_thought):
+            text = BETWEEN_TEXTS + text
+        return [_chunk(Delta(reasoning_content=text))]
 
     def _call(self, item: _Item, function: FunctionDelta, id: Any = None) -> Chunk:
         if item.call is None:
             item.call, self._calls = self._calls, self._calls + 1
-        self._said, self._carrying = True, False
+        self._carrying = False
         return _chunk(Delta(tool_calls=(ToolCallDelta(item.call, id, function),)))
 
     # The beginning and the end
 
-    def _begin(self, response: Response | None) -> Iterator[Chunk]:
-        if response is not None and response.model:
-            yield Chunk(model=response.model)
+    def _begin(self, event: Event) -> list[Chunk]:
+        return _served_by(event.response or Response())
 
-    def _end(self, told: Any, response: Response) -> Iterator[Chunk]:
-        """`told`: how it ended, by the event's name."""
+    def _end(self, event: Event) -> list[Chunk]:
+        return self.end(str(event.type).removeprefix("response."), event.response or Response())
+
+    def end(self, told: Any, response: Response) -> list[Chunk]:
+        """What is left to tell of a response that has ended as `told`."""
         words = {str(told), str(response.status)}
         if response.error or "failed" in words or words.isdisjoint(("completed", "incomplete")):
             no_reason = {"message": f"the response ended with status {told} and gave no reason"}
-            yield Chunk(error=response.error or no_reason)
-            return
-        yield from self._left(response.output)
+            return [Chunk(error=response.error or no_reason)]
+        chunks = self._left(response.output)
         reason = "tool_calls" if self._calls else "stop"
         if "incomplete" in words:
             reason = _FINISH_REASONS.get(str(_object(response.incomplete_details).get("reason")), "length")
         ending = Choice(delta=Delta(), finish_reason=reason)
-        yield Chunk((ending,), _usage(response.usage), response.model)
+        return [*chunks, Chunk((ending,), _usage(response.usage), response.model)]
 
-    def _left(self, output: Any) -> Iterator[Chunk]:
+    def _left(self, output: Any) -> list[Chunk]:
         """What the response holds at its end and did not tell before. Some tell it all there, some nothing
         (litellm#32724)."""
-        told_nothing = not self._said
+        told_nothing = not any(item.begun or item.named or item.done for item in self._items.values())
+        chunks: list[Chunk] = []
         for place, found in enumerate(output if isinstance(output, list) else ()):
             if (kind := _kind(found)) is not None:
                 ids = _ids(found)
                 if told_nothing or self._known(kind, ids, place) is not None:
-                    yield from self._finish(self._item(kind, ids, place), found)
+                    chunks += self._finish(self._item(kind, ids, place), found)
+        return chunks
 
-    def _ended(self, event: Event) -> Iterator[Chunk]:
-        told = str(event.type).removeprefix("response.")
-        return self._end(told, event.response or Response())
-
-    def _fail(self, event: Event) -> Iterator[Chunk]:
+    def _fail(self, event: Event) -> list[Chunk]:
         """`code` and `message` are the event's own, or in an `error` of it (can1357/oh-my-pi#2570)."""
         wrapped = event.error if isinstance(event.error, dict) else {"message": event.error}
         own = {"code": event.code, "message": event.message}
-        yield Chunk(error=own | {name: value for name, value in wrapped.items() if value})
+        return [Chunk(error=own | {name: value for name, value in wrapped.items() if value})]
 
 
-_HANDLERS: Mapping[str, Callable[[ResponsesStream, Event], Iterator[Chunk]]] = {
-    "response.created": lambda stream, event: stream._begin(event.response),
+_HANDLERS: Mapping[str, Callable[[ResponsesStream, Event], list[Chunk]]] = {
+    "response.created": ResponsesStream._begin,
     "response.output_item.added": ResponsesStream._added,
     "response.output_item.done": ResponsesStream._done,
-    "response.completed": ResponsesStream._ended,
-    "response.incomplete": ResponsesStream._ended,
-    "response.failed": ResponsesStream._ended,
+    "response.completed": ResponsesStream._end,
+    "response.incomplete": ResponsesStream._end,
+    "response.failed": ResponsesStream._end,
     "error": ResponsesStream._fail,
 }
-"""By the event's name. Those that are in no table repeat what these say, or only tell of progress."""
+"""The other events. What is in no table repeats what these say, or tells only of progress."""
 
-_HEARD = frozenset(
-    name.encode()
-    for name in (*_HANDLERS, *(f"{text}.{ending}" for text in _TEXTS for ending in ("delta", "done")))
-)
+_HEARD = frozenset(name.encode() for name in (*_TEXTS, *_HANDLERS))
 _NAME_FIRST = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
 
 
@@ -416,8 +420,11 @@ def responses_whole(body: bytes) -> list[Chunk]:
     differ. An error for whatever is no finished response."""
     response = _read(body, _decode_response, Response)
     told = response.status or ("completed" if isinstance(response.output, list) else "failed")
-    stream = ResponsesStream()
-    return [*stream._begin(response), *stream._end(told, response)]
+    return [*_served_by(response), *ResponsesStream().end(told, response)]
+
+
+def _served_by(response: Response) -> list[Chunk]:
+    return [Chunk(model=response.model)] if response.model else []
 
 
 def _chunk(delta: Delta) -> Chunk:
@@ -430,11 +437,19 @@ def _kind(found: Any) -> str | None:
 
 
 def _ids(found: Mapping[str, Any]) -> tuple[str, ...]:
-    return _strings(found.get("id"), found.get("call_id"))
+    return tuple(id for id in (found.get("id"), found.get("call_id")) if isinstance(id, str) and id)
 
 
-def _strings(*values: Any) -> tuple[str, ...]:
-    return tuple(value for value in values if isinstance(value, str) and value)
+def _texts_in(kind: str, found: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """The texts of an item that is there in full, with their parts and places."""
+    if kind == "function_call":
+        yield _ARGUMENTS, 0, found.get("arguments")
+        return
+    for parts in (found.get("content"), found.get("summary")):
+        for place, part in enumerate(parts if isinstance(parts, list) else ()):
+            match part:
+                case {"type": "refusal" as kind, "refusal": text} | {"type": str(kind), "text": text}:
+                    yield kind, place, text
 
 
 def _number(value: Any) -> int:

@@ -7,7 +7,8 @@ minted; another family drops it.
 Kinds of payload, minted by the answer's translator and read by the request's:
 
 * `text`: the reasoning, a string, if the block itself does not show it (`display: "omitted"`); else `None`.
-* `details`: OpenRouter's `reasoning_details`, a list, to be returned unchanged.
+* `details`: OpenRouter's `reasoning_details` or the reasoning items of Responses, a list, to be returned
+  unchanged.
 * `thought_signatures`: Gemini's, an object of tool id (the client's) to signature; `""` is the text's own.
 * `nothing`: a block that has nothing to bring back.
 """

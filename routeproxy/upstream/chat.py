@@ -2,7 +2,7 @@
 How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
@@ -29,12 +29,34 @@ from routeproxy.upstream.params import edits
 log = logging.getLogger(__name__)
 
 
+class Chunks(Protocol):
+    """Those of an answer, as many at a time as one read brought; none is a sign of life."""
+
+    @property
+    def done(self) -> bool:
+        """The back end said that it was done, and its answer is whole even without a finish reason."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]: ...
+
+
+class Answered:
+    """Chunks of which nobody knows whether the back end said that it was done."""
+
+    done = False
+
+    def __init__(self, chunks: AsyncIterator[Sequence[Chunk]]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]:
+        return self._chunks
+
+
 class ChatBackEnd(Protocol):
     """A way to get chat completions. Leaving the context of `open` lets the back end go."""
 
     def dialect(self, target: Target) -> Dialect: ...
 
-    def open(self, chat: ChatRequest, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
+    def open(self, chat: ChatRequest, call: Call) -> AbstractAsyncContextManager[Chunks]:
         """The chunks of the answer; a single one with `message` in it where `chat.stream` was not set. Raises
         `UpstreamFailure`."""
 
@@ -86,20 +108,20 @@ async def _only(part: Part) -> AsyncIterator[Part]:
     yield part
 
 
-async def _stream(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
+async def _stream(answer: Chunks, context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
     translator = StreamTranslator(context, **_of_this_call(call))
-    async for chunk in chunks:
-        events = translator.feed(chunk)
+    async for chunks in answer:
+        events = [event for chunk in chunks for event in translator.feed(chunk)]
         yield _part(events, call.exchange)
         if events and isinstance(events[-1], Error | MessageStop):
             return
-    yield _part(translator.finish(), call.exchange)
+    yield _part(translator.finish(done=answer.done), call.exchange)
     for warning in translator.warnings:
         log.info("%s: %s", call.exchange.request_id, warning)
 
 
-async def _whole(chunks: AsyncIterator[Chunk], context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
-    completion = [chunk async for chunk in chunks]
+async def _whole(answer: Chunks, context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
+    completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
         raise from_error_type(message.error.type, message.error.message)

@@ -19,7 +19,7 @@ def chunk_of(answer: Any) -> Chunk:
     try:
         chunk = msgspec.convert(answer, Chunk, from_attributes=True)
     except Exception:  # whatever an object's attributes may raise
-        chunk = _salvaged(answer)
+        chunk = salvaged(answer)
     if chunk.choices and chunk.choices[0].message is not None:
         chunk = _with_hidden_fields(chunk, answer)
     model = _served(answer) or chunk.model
@@ -101,7 +101,8 @@ def _with_first(chunk: Chunk, **changes: Any) -> Chunk:
 # --- what does not convert as it is
 
 
-def _salvaged(answer: Any) -> Chunk:
+def salvaged(answer: Any) -> Chunk:
+    """What can be read of it, field by field."""
     found = _dumped(answer)
     choices = found.get("choices")
     return Chunk(

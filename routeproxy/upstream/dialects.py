@@ -252,24 +252,48 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
 )
 
-OVER_RESPONSES: Mapping[str, Any] = {"stop_limit": 0, "top_k": False}
-"""Responses knows no stop strings (wire.md §1.2)."""
+OVER_RESPONSES: Mapping[str, Any] = {"images_in_tool_messages": True, "stop_limit": 0, "top_k": False}
+"""Responses knows no stop strings, and takes images where tools answer (wire.md §1.2, §1.3)."""
 
 GOOGLES_OWN_OPENAI = re.compile(r"^https://[\w.-]*\bgoogleapis\.com/.*\bopenai")
 """Google's OpenAI-compatible API: its thought signatures have a place of their own."""
 
 
+REASONING = re.compile(r"^(o[134](-|$)|gpt-([5-9]|\d\d)|codex)")
+_NOT_REASONING = re.compile(r"^gpt-5(\.\d+)?-(chat|search)")
+_RESPONSES = {"openai": "https://api.openai.com/v1", "azure": None}
+"""Who is known to have Responses: at this address, or wherever it is."""
+
+
+def over_responses(target: Target) -> bool:
+    """Whether we ask over Responses: where the rules say so, and else for models that reason, which keep
+    their thoughts from one turn to the next only there (platform.openai.com/docs/guides/reasoning)."""
+    provider = target.provider
+    if provider.api is not None or provider.engine != "direct":
+        return provider.api == "responses"
+    if provider.type not in _RESPONSES or _RESPONSES[provider.type] not in (None, provider.base_url):
+        return False
+    model = _bare(target)
+    return bool(REASONING.match(model)) and not _NOT_REASONING.match(model)
+
+
+def _bare(target: Target) -> str:
+    return str(target.provider.options.get("base_model") or target.model).lower().rpartition("/")[2]
+
+
 def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
     provider = target.provider
-    model = str(provider.options.get("base_model") or target.model).lower().rpartition("/")[2]
+    model = _bare(target)
     changes: dict[str, Any] = {}
     for quirk in QUIRKS:
         if quirk.holds(provider.type, model):
             changes |= quirk.changes
     if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
         changes |= {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
-    if provider.api == "responses":
-        changes |= OVER_RESPONSES
+    if over_responses(target):
+        # Reasoning comes sealed for the account, the region or the model that wrote it, and any other refuses
+        # the whole request for it (codex#17541, opencode#29879): so the family is the target itself.
+        changes |= {**OVER_RESPONSES, "family": f"openai_responses {target.name}"}
     if limits is not None:
         changes["max_output_tokens"] = limits.max_output_tokens
         if not limits.vision:

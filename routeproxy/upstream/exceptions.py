@@ -4,8 +4,7 @@ imported late, and not here."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from routeproxy.messages.errors import STATUS_OF_TYPE
-from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error
+from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error, status_said
 
 # A number is a status that the error stands for, and the back end's words are read with it; a word is the
 # kind, whatever was said.
@@ -130,8 +129,8 @@ def failure_of(
         return UpstreamFailure(meaning, f"the back end {provider} {_HOW[meaning]}")
     status = meaning
     if name in _BY_STATUS:
-        status = _status_said(said) or _own_status(error) or meaning
-    if in_stream and status != 429 and status < 500 and not _status_said(said):
+        status = status_said(said) or _own_status(error) or meaning
+    if in_stream and status != 429 and status < 500 and not status_said(said):
         status = 500  # the request was accepted, so what came later is not its fault
     return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
 
@@ -176,13 +175,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(one))
             yield one
             waiting += [getattr(one, "original_exception", None), one.__cause__, one.__context__]
-
-
-def _status_said(said: Mapping[str, Any]) -> int | None:
-    for key in ("code", "status"):
-        if str(said.get(key)).isdigit() and 400 <= int(said[key]) < 600:
-            return int(said[key])
-    return STATUS_OF_TYPE.get(str(said.get("type")))
 
 
 def _own_status(error: BaseException) -> int | None:

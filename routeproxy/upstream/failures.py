@@ -218,6 +218,11 @@ def from_error(
         return credentials_refused(provider)
     if status in (400, 413, 422, 429, 500) and (normalised := context_overflow(message, code)):
         return UpstreamFailure("context_overflow", normalised)
+    if "invalid_encrypted_content" in words:
+        # Reasoning that another account or model wrote. Claude Code knows the token, and asks again without.
+        return UpstreamFailure(
+            "invalid_request", f"capability_rejected: thinking_signature ({message[:300]})"
+        )
     # Gemini calls a full minute a quota too, and says when it is over.
     if status == 402 or (wait is None and any(sign in words for sign in _QUOTA)):
         return UpstreamFailure(
@@ -234,6 +239,24 @@ def from_error(
     kind = KIND_OF_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
     answer = {409: 409, 413: 413}.get(status)
     return UpstreamFailure(kind, message, status=answer, retry_after=wait, should_retry=again)
+
+
+def from_error_in_stream(error: Any, *, provider: str, model: str = "") -> UpstreamFailure:
+    """The failure that an error object inside a 200 stands for. The request was accepted, so unless the
+    object says so it is not to blame."""
+    said = error if isinstance(error, Mapping) else {"message": error}
+    message = said.get("message")
+    words = message if isinstance(message, str) and message.strip() else "the back end reported an error"
+    status = status_said(said) or 500
+    return from_error(status, words, provider=provider, model=model, code=_code(said))
+
+
+def status_said(error: Mapping[str, Any]) -> int | None:
+    """The status that an error object names, as a number or by its type."""
+    for key in ("code", "status"):
+        if str(error.get(key)).isdigit() and 400 <= int(error[key]) < 600:
+            return int(error[key])
+    return STATUS_OF_TYPE.get(str(error.get("type")))
 
 
 @_quoting

@@ -1,5 +1,6 @@
 """Our own HTTP client: sessions kept open for all providers, and what their exceptions mean."""
 
+import asyncio
 import io
 import ipaddress
 import os
@@ -195,6 +196,33 @@ class Client:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+
+
+async def read_whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body. Raises `aiohttp.ClientPayloadError` beyond `most` bytes."""
+    parts, size = [], 0
+    async for data in response.content.iter_any():
+        parts.append(data)
+        size += len(data)
+        if size > most:
+            raise aiohttp.ClientPayloadError("too long")
+    return b"".join(parts)
+
+
+async def drained(response: aiohttp.ClientResponse) -> None:
+    """The answer is over, the connection's part in it may need another moment: then it can carry the next
+    request."""
+    if response.content.at_eof():
+        return
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(0.05):
+            while not response.content.at_eof():
+                await response.content.readany()
+
+
+def lowered(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+    """Its headers, names in lower case."""
+    return [(name.lower(), value) for name, value in response.headers.items()]
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO:

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -26,11 +26,13 @@ from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.endings import stop_reason
 from routeproxy.upstream.chain import needed_key
+from routeproxy.upstream.chat import Answered
 from routeproxy.upstream.chunks import chunk_of, reworded, usage_of
-from routeproxy.upstream.dialects import Limits, dialect_of
+from routeproxy.upstream.dialects import dialect_of
 from routeproxy.upstream.exceptions import failure_of
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http import Client
+from routeproxy.upstream.model_table import limits_of
 from routeproxy.upstream.providers import manner_of
 from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
 
@@ -56,7 +58,7 @@ class LiteLLM:
         self._loading: asyncio.Future[Any] | None = None
 
     def dialect(self, target: Target) -> Dialect:
-        return dialect_of(target, _limits(target))
+        return dialect_of(target, limits_of(target))
 
     async def load(self) -> Any:
         """The module; imported once, in a thread. An import that failed is tried again by the next call."""
@@ -73,7 +75,7 @@ class LiteLLM:
             raise UpstreamFailure("server_error", words) from error
 
     @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[Answered]:
         litellm = await self.load()
         asked = _arguments(litellm, chat, call)
         wire = Wire(self._client, call, manner_of(call.target.provider), asked.body, stream=bool(chat.stream))
@@ -84,11 +86,11 @@ class LiteLLM:
             except Exception as error:
                 raise _failure(error, wire, call) from error
             if wire.chunks:
-                yield _several(wire.chunks)
+                yield Answered(_at_once(wire.chunks))
             elif hasattr(answer, "__aiter__"):
-                yield _chunks(answer, wire, call)
+                yield Answered(_chunks(answer, wire, call))
             else:
-                yield _several([reworded(chunk_of(answer), wire.finish_reason)])
+                yield Answered(_at_once([reworded(chunk_of(answer), wire.finish_reason)]))
         finally:
             await wire.let_go()
 
@@ -175,24 +177,14 @@ def _make_known(litellm: Any, model: str, provider: str) -> None:
         litellm.register_model({name: {"litellm_provider": provider, "mode": "chat", **able}})
 
 
-def _limits(target: Target) -> Limits | None:
-    """What LiteLLM's table says of a model, once it has been imported; of an unknown one it says nothing."""
-    table = getattr(sys.modules.get("litellm"), "model_cost", None) or {}
-    for prefix in manner_of(target.provider).limits:
-        if row := table.get(prefix + target.model):
-            return Limits(row.get("max_output_tokens"), row.get("supports_vision") is not False)
-    return None
-
-
 # --- the answer
 
 
-async def _several(chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
+async def _at_once(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:
+    yield chunks
 
 
-async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
+async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Sequence[Chunk]]:
     below = getattr(answer, "completion_stream", None)
     # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of
     # them lacks refusals, vLLM's stop strings and OpenRouter's reasoning, and costs several times as much.
@@ -207,13 +199,13 @@ async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Chunk]:
             return
         except Exception as error:
             if wire.failure is None and stop_reason(wire.finish_reason) == "failed":
-                yield Chunk((Choice(finish_reason=wire.finish_reason),))
+                yield [Chunk((Choice(finish_reason=wire.finish_reason),))]
                 return
             raise _failure(error, wire, call, in_stream=True) from error
         chunk = chunk_of(one)
         if not plain:
             chunk = _as_received(chunk, answer, wire)
-        yield chunk
+        yield [chunk]
 
 
 def _as_received(chunk: Chunk, stream: Any, wire: Wire) -> Chunk:

@@ -28,7 +28,15 @@ from routeproxy.upstream.failures import (
     from_error_type,
     from_response,
 )
-from routeproxy.upstream.http import Client, failure_of, forwarded, line_of
+from routeproxy.upstream.http import (
+    Client,
+    drained,
+    failure_of,
+    forwarded,
+    line_of,
+    lowered,
+    read_whole,
+)
 from routeproxy.upstream.params import edits
 
 PUBLIC = "https://api.anthropic.com"
@@ -76,7 +84,7 @@ class MessagesApi:
                     failure = await _failure(response, call)
                     failure.hide([call.key] if call.key else [])  # its words become a warning
                     raise failure
-                counted = await _read(response, LONGEST_ERROR)
+                counted = await read_whole(response, LONGEST_ERROR)
                 if not _counts(counted):
                     raise _not_a_message(call)
                 call.exchange.relayed = _relayed_headers(response, call)
@@ -160,7 +168,7 @@ def _parts(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]
 
 async def _whole(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
     """A whole reply, for a client that asked for one or for a stream."""
-    body = await _read(response, LONGEST_REPLY)
+    body = await read_whole(response, LONGEST_REPLY)
     try:
         head = _head.decode(body)
     except (DecodeError, UnicodeDecodeError):
@@ -264,7 +272,7 @@ async def _frames(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerato
             continue
         yield scanner.part(rest[:end])
         if scanner.over:
-            await _drained(response)
+            await drained(response)
             return
         rest = rest[end:]
     if _is_complete(rest):  # some leave out the very last line break
@@ -278,15 +286,6 @@ def _is_complete(frame: bytes) -> bool:
         msgspec.json.decode(forms.data_of(frame), type=msgspec.Raw)
         return True
     return False
-
-
-async def _drained(response: aiohttp.ClientResponse) -> None:
-    """The stream is over, the connection's part in it may need another moment: then it can carry the next
-    request."""
-    with suppress(TimeoutError, aiohttp.ClientError, OSError):
-        async with asyncio.timeout(0.05):
-            while not response.content.at_eof():
-                await response.content.readany()
 
 
 class _Scanner:
@@ -397,13 +396,9 @@ def _shown_model(call: Call) -> str | None:
 def _relayed_headers(response: aiohttp.ClientResponse, call: Call) -> list[tuple[str, str]]:
     return [
         (name, value if call.key is None else value.replace(call.key, HIDDEN))
-        for name, value in _lower(response)
+        for name, value in lowered(response)
         if name.startswith("anthropic-") or name in _RELAYED
     ]
-
-
-def _lower(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
-    return [(name.lower(), value) for name, value in response.headers.items()]
 
 
 async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
@@ -414,9 +409,9 @@ async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFail
         )
     if status in (401, 403) and not provider.client_key:
         return credentials_refused(provider.name)
-    body = await _read(response, LONGEST_ERROR)
+    body = await read_whole(response, LONGEST_ERROR)
     failure = from_response(
-        status, dict(_lower(response)), body.decode("utf-8", "replace"), provider=provider.name
+        status, dict(lowered(response)), body.decode("utf-8", "replace"), provider=provider.name
     )
     if _is_api_error(body):
         # Clients match an error's wording and act on it, so it goes out as it came.
@@ -424,16 +419,6 @@ async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFail
     elif status in (401, 403):
         failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
     return failure
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    parts, size = [], 0
-    async for data in response.content.iter_any():
-        parts.append(data)
-        size += len(data)
-        if size > most:
-            raise aiohttp.ClientPayloadError("too long")
-    return b"".join(parts)
 
 
 def _is_api_error(body: bytes) -> bool:

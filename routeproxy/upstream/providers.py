@@ -2,13 +2,11 @@
 Data, with its reasons."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from routeproxy.policy.decide import Provider
-from routeproxy.upstream.params import merged
 
 NO_KEY = "routeproxy-no-key"
 """Given to LiteLLM where there is no key, so that it does not look for one in the environment. Never sent."""
@@ -61,8 +59,6 @@ class Manner(Struct, frozen=True, kw_only=True):
     """`base_url`, which is what that provider's own documentation calls so → LiteLLM's arguments."""
     arguments: Mapping[str, str] = {}
     """Our option → LiteLLM's argument."""
-    body: Mapping[str, tuple[str, ...]] = {}
-    """Our option → its place in the body, for what LiteLLM drops or knows under no name."""
     sends_key: bool = False
     """The key goes out as it is, in a header: so no header with another credential may."""
     anonymous: str | None = NO_KEY
@@ -75,21 +71,6 @@ class Manner(Struct, frozen=True, kw_only=True):
     """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
     over_responses: str = ""
     """The name under which LiteLLM goes over Responses where a model needs that. None: it never does."""
-    limits: tuple[str, ...] = ()
-    """Under which prefixes LiteLLM's table has this provider's models."""
-    without_fallback: Mapping[str, Any] = {}
-    """Laid over the body when the rule forbids fallback: a provider that falls back by itself must not.
-    `None` takes a field out."""
-
-    def body_of(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        body: Mapping[str, Any] = {}
-        for option, place in self.body.items():
-            if option in options:
-                value: Any = options[option]
-                for name in reversed(place):
-                    value = {name: value}
-                body = merged(body, value)
-        return body
 
 
 # `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's
@@ -98,7 +79,7 @@ class Manner(Struct, frozen=True, kw_only=True):
 _OPENAI = Manner(name="custom_openai", sends_key=True, verbatim=True)
 
 _MANNERS: Mapping[str, Manner] = {
-    "openai": replace(_OPENAI, over_responses="openai", limits=("",)),
+    "openai": replace(_OPENAI, over_responses="openai"),
     "openai_compatible": _OPENAI,
     "azure": replace(
         _OPENAI,
@@ -106,24 +87,16 @@ _MANNERS: Mapping[str, Manner] = {
         address=_azure,
         arguments={"api_version": "api_version"},
         over_responses="azure",
-        limits=("azure/", ""),
     ),
-    "together_ai": replace(_OPENAI, limits=("together_ai/",)),
-    "nvidia_nim": replace(_OPENAI, limits=("nvidia_nim/",)),
-    "openrouter": replace(
-        _OPENAI,
-        limits=("openrouter/",),
-        without_fallback={"provider": {"allow_fallbacks": False}, "models": None, "route": None},
-    ),
-    "gemini": Manner(
-        name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True, limits=("gemini/",)
-    ),
+    "together_ai": _OPENAI,
+    "nvidia_nim": _OPENAI,
+    "openrouter": _OPENAI,
+    "gemini": Manner(name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True),
     "vertex_ai": Manner(
         name="vertex_ai",
         anonymous=None,
         allowed=(),
         tells_its_end=True,
-        limits=("vertex_ai/", ""),
         arguments={
             "project": "vertex_project",
             "location": "vertex_location",
@@ -136,7 +109,6 @@ _MANNERS: Mapping[str, Manner] = {
         address=_ollama,
         allowed=(),
         tells_its_end=True,
-        body={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
     ),
     "bedrock": Manner(
         name="bedrock",
@@ -168,4 +140,4 @@ def manner_of(provider: Provider) -> Manner:
     if known := _MANNERS.get(provider.type):
         return known
     anonymous = None if provider.type in _SIGN_IN_BY_OTHER_MEANS else NO_KEY
-    return Manner(name=provider.type, limits=(f"{provider.type}/",), anonymous=anonymous)
+    return Manner(name=provider.type, anonymous=anonymous)

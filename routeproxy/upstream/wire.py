@@ -3,12 +3,10 @@ and headers, and what came back when it went wrong are decided and seen here, wh
 them."""
 
 import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,8 +18,8 @@ from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion
 from routeproxy.upstream.http import Client, failure_of, forwarded
-from routeproxy.upstream.params import merged
 from routeproxy.upstream.providers import NO_KEY, Manner
+from routeproxy.upstream.speech import speech_of, with_additions
 
 CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 LONGEST_ERROR_BODY = 2**18
@@ -184,22 +182,13 @@ class Wire:
     def _completed(self, body: bytes, path: str) -> bytes:
         """`body` with what the rules add to it, in the back end's own shape."""
         target, decision = self._call.target, self._call.exchange.decision
-        added: list[Mapping[str, Any]] = [
-            self._manner.body_of(target.provider.options),
-            target.params.extra_body,
-        ]
-        if decision is not None and not decision.fallback.enabled:
-            added.append(self._manner.without_fallback)
+        fallback = decision is None or decision.fallback.enabled
+        speech = speech_of(target.provider)
+        added = speech.additions(target.provider, target.params.extra_body, fallback=fallback)
         if path.endswith("/responses"):
             added.append({"store": False})  # nothing refers to it later, and it is somebody's conversation
         body = self._body or body
-        if not any(added) or not body.startswith(b"{"):
-            return body
-        completed = json.loads(body)
-        for addition in added:
-            completed = merged(completed, addition)
-        # A field that is taken out stands as `None` in the table.
-        return msgspec.json.encode({name: value for name, value in completed.items() if value is not None})
+        return with_additions(body, added) if body.startswith(b"{") else body
 
     async def _failed(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
         target = self._call.target

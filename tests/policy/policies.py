@@ -24,8 +24,8 @@ Table = dict[str, Any]
 SHRINK = bool(os.environ.get("SHRINK"))
 """Let Hypothesis throw the dice: fifty times as slow, but an example that fails gets small."""
 
-# Parts, beginnings and look-alikes of each other, and two letters that look the same.
-WORDS = ("a", "ab", "abc", "b", "ba", "A", "é", "e\u0301")
+# Parts, beginnings and look-alikes of each other, words that read as globs, two letters that look the same.
+WORDS = ("a", "ab", "abc", "b", "ba", "A", "a?", "*", "é", "e\u0301")
 MODELS = ("a", "ab", "abc", "b", "ba", "c", "A", "aB", "p/ab", "P/a", "q/p/a", "pq/b", "ab[1m]", "b[1M]")
 GLOBS = ("a", "ab", "a*", "*b", "?b", "a?c", "*b*", "A*", "*")
 REGEXES = ("^a", "b$", "^(a|b)$", "ab?c", "[^a]", "(?i)A")
@@ -276,7 +276,7 @@ def invariant_of(dice: Dice, topics: Topics, providers: Sequence[str]) -> Table:
             "target": globs,
         }
         reach[key] = dice.some(values[key])
-    return {dice.one(("never", "only")): reach} | ({"when": topics.when()} if dice.chance(0.9) else {})
+    return {dice.one(("never", "only")): reach} | ({"when": topics.when()} if dice.chance(0.85) else {})
 
 
 def _provider(dice: Dice) -> Table:
@@ -360,7 +360,9 @@ class _Rules:
         pool = harmless if careful else daring or harmless
         if dice.chance(0.1) or (not pool and dice.chance(0.8)):
             return {"deny": "no"}
-        action: Table = {"targets": _list(dice, pool if pool and not dice.chance(0.05) else self._targets, 3)}
+        if harmless and dice.chance(0.1):  # whatever follows is never reached
+            return {"targets": [dice.one(harmless), dice.one(self._targets)], "fallback": False}
+        action: Table = {"targets": _list(dice, pool if pool and dice.chance(0.9) else self._targets, 3)}
         return action | ({"fallback": dice.chance(0.5)} if dice.chance(0.4) else {})
 
     def _left(self, promised: Iterable[Table], targets: Sequence[str]) -> list[str]:

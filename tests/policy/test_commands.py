@@ -58,7 +58,7 @@ def test_explain_shows_every_rule_in_order_and_then_where_it_goes() -> None:
         - long             rules.toml:14  input_tokens is 58,211, needs at least 60,000
         ✓ background work  rules.toml:19  matches
 
-        1. openai/gpt-4.1-mini  zone public, engine litellm, key env:OPENAI_API_KEY set
+        1. openai/gpt-4.1-mini  zone public, engine direct, key env:OPENAI_API_KEY set
         2. anthropic/claude-haiku-4-5  zone public, engine direct, key env:ANTHROPIC_API_KEY set
            falls back after rate_limit
            tries each target 2 times

@@ -18,12 +18,12 @@ def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Pr
 @pytest.mark.parametrize(
     ("name", "base_url", "zone", "engine"),
     [
-        ("openai", "https://api.openai.com/v1", "public", "litellm"),
+        ("openai", "https://api.openai.com/v1", "public", "direct"),
         ("anthropic", "https://api.anthropic.com", "public", "direct"),
-        ("ollama", "http://localhost:11434", "local", "litellm"),
+        ("ollama", "http://localhost:11434", "local", "direct"),
         ("echo", None, "local", "direct"),
         ("gemini", "https://generativelanguage.googleapis.com/v1beta", "public", "litellm"),
-        ("openrouter", "https://openrouter.ai/api/v1", "public", "litellm"),
+        ("openrouter", "https://openrouter.ai/api/v1", "public", "direct"),
         ("groq", None, "public", "litellm"),
     ],
 )
@@ -129,7 +129,7 @@ def test_what_a_type_needs_is_among_its_options(text: str, options: dict[str, An
 def test_the_table_of_types_is_consistent(name: str) -> None:
     kind = TYPES[name]
     assert set(kind.required) <= {*kind.options, "base_url"}
-    assert kind.speaks_messages == (kind.engine == "direct")
+    assert kind.speaks_messages == (kind.engines == ("direct",))
     assert not set(kind.spellings) & set(TYPE_NAMES)
 
 
@@ -140,3 +140,37 @@ def test_echo_has_no_address() -> None:
 
 def test_no_type_is_listed_twice() -> None:
     assert len(set(TYPE_NAMES)) == len(TYPE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        pytest.param('openai]\nengine = "litellm"', "litellm", id="one word away"),
+        pytest.param('openai]\nengine = "direct"', "direct", id="said"),
+        pytest.param("openai]\nlitellm_params = { seed = 1 }", "litellm", id="what only LiteLLM takes"),
+        pytest.param('azure]\nbase_url = "https://a.example"\napi = "responses"', "direct", id="Responses"),
+    ],
+)
+def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
+    assert provider(text).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param(
+            'gemini]\nengine = "direct"',
+            'type gemini is always spoken to through LiteLLM: leave out `engine = "direct"`',
+            id="not there",
+        ),
+        pytest.param(
+            'openai]\nengine = "direct"\nlitellm_params = { seed = 1 }',
+            '`litellm_params` are for LiteLLM, which `engine = "direct"` leaves out',
+            id="both",
+        ),
+        pytest.param('ollama]\napi = "chat"', "type ollama has no choice of `api`", id="no choice"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(text: str, problem: str) -> None:
+    found = [one.message for one in problems(f"[providers.{text}{ENDS}") if one.severity == "error"]
+    assert found == [problem]

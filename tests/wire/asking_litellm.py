@@ -26,6 +26,8 @@ from routeproxy.policy.decide import (
     Target,
 )
 from routeproxy.policy.facts import Facts
+from routeproxy.upstream.chat import ChatBackEnd
+from routeproxy.upstream.chat_api import ChatApi
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http import Client
 from routeproxy.upstream.litellm import LiteLLM
@@ -47,6 +49,7 @@ class Loop:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.client = Client({})
         self.litellm = LiteLLM(self.client)
+        self.direct = ChatApi(self.client)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 60) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)
@@ -104,10 +107,14 @@ def chat(*, stream: bool = True, tools: bool = False, **fields: Any) -> ChatRequ
     )
 
 
+def engine_of(one: Call) -> ChatBackEnd:
+    return LOOP.direct if one.target.provider.engine == "direct" else LOOP.litellm
+
+
 def ask(one: Call, request: ChatRequest | None = None) -> list[Chunk]:
     async def asking() -> list[Chunk]:
-        async with LOOP.litellm.open(request or chat(), one) as chunks:
-            return [chunk async for chunk in chunks]
+        async with engine_of(one).open(request or chat(), one) as answer:
+            return [chunk async for chunks in answer for chunk in chunks]
 
     return LOOP.run(asking())
 
@@ -118,9 +125,9 @@ def until_failure(one: Call, request: ChatRequest | None = None) -> list[str]:
 
     async def asking() -> None:
         with suppress(UpstreamFailure):
-            async with LOOP.litellm.open(request or chat(), one) as answer:
-                async for chunk in answer:
-                    chunks.append(chunk)
+            async with engine_of(one).open(request or chat(), one) as answer:
+                async for several in answer:
+                    chunks.extend(several)
 
     LOOP.run(asking())
     return said(chunks)
@@ -163,7 +170,7 @@ def leave(one: Call, back_end: BackEnd, request: ChatRequest | None = None) -> f
     """How many seconds after the first chunk, when the client leaves, the back end notices."""
 
     async def leaving() -> float:
-        async with LOOP.litellm.open(request or chat(), one) as chunks:
+        async with engine_of(one).open(request or chat(), one) as chunks:
             await anext(aiter(chunks))
         return time.monotonic()
 

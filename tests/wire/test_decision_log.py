@@ -111,7 +111,8 @@ def test_the_users_id_is_logged_only_where_rules_look_at_it(proxy: Running, log:
     text = proxy.rules.read_text()
     proxy.rules.write_text(text.replace('match.user = "somebody"', "match.images = true"))
     until(lambda: ask(proxy, metadata={"user_id": "somebody"}).status == 200)
-    assert "user" not in lines(log, 2)[-1]["facts"]
+    until(lambda: _lines(log)[-1]["status"] == 200)
+    assert "user" not in _lines(log)[-1]["facts"]
 
 
 def test_a_request_is_found_by_the_id_that_its_client_was_told(

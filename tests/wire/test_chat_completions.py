@@ -1,4 +1,4 @@
-"""Providers that speak OpenAI's protocol, through LiteLLM: real bytes both ways."""
+"""Providers that speak OpenAI's protocol, directly and through LiteLLM: real bytes both ways."""
 
 import pytest
 from msgspec import Raw, json
@@ -35,22 +35,32 @@ from tests.wire.asking_litellm import (
 
 pytestmark = LITELLMS_WARNINGS
 
-PROVIDERS = [
-    pytest.param("openai", "/v1", "/v1/chat/completions", id="openai"),
-    pytest.param("openai_compatible", "/v1", "/v1/chat/completions", id="openai_compatible"),
-    pytest.param("together_ai", "/v1", "/v1/chat/completions", id="together_ai"),
-    pytest.param("nvidia_nim", "/v1", "/v1/chat/completions", id="nvidia_nim"),
-    pytest.param("openrouter", "/api/v1", "/api/v1/chat/completions", id="openrouter"),
-    pytest.param(
-        "azure", "", "/openai/deployments/some/model/chat/completions?api-version=2024-10-21", id="azure"
-    ),
-    pytest.param("mistral", "/v1", "/v1/chat/completions", id="mistral"),
-    pytest.param("deepseek", "/v1", "/v1/chat/completions", id="deepseek"),
-    pytest.param("groq", "/openai/v1", "/openai/v1/chat/completions", id="groq"),
-    pytest.param("hosted_vllm", "/v1", "/v1/chat/completions", id="hosted_vllm"),
-    pytest.param("xai", "/v1", "/v1/chat/completions", id="xai"),
+AZURE = "/openai/deployments/some/model/chat/completions?api-version=2024-10-21"
+WHERE = {
+    "openai": ("/v1", "/v1/chat/completions"),
+    "openai_compatible": ("/v1", "/v1/chat/completions"),
+    "together_ai": ("/v1", "/v1/chat/completions"),
+    "nvidia_nim": ("/v1", "/v1/chat/completions"),
+    "openrouter": ("/api/v1", "/api/v1/chat/completions"),
+    "azure": ("", AZURE),
+}
+"""What we speak to ourselves: the `base_url`, and what is asked there."""
+THROUGH_LITELLM = {
+    "mistral": ("/v1", "/v1/chat/completions"),
+    "deepseek": ("/v1", "/v1/chat/completions"),
+    "groq": ("/openai/v1", "/openai/v1/chat/completions"),
+    "hosted_vllm": ("/v1", "/v1/chat/completions"),
+    "xai": ("/v1", "/v1/chat/completions"),
+}
+OURS = [
+    pytest.param(f"{type}@{engine}", *where, id=f"{type}, {engine}")
+    for engine in ("direct", "litellm")
+    for type, where in WHERE.items()
 ]
-OURS = PROVIDERS[:6]
+PROVIDERS = [
+    *OURS,
+    *(pytest.param(f"{type}@litellm", *where, id=type) for type, where in THROUGH_LITELLM.items()),
+]
 MODEL = "some/model"
 TALK: list[Step] = sse(
     chunk(role="assistant", content=""),
@@ -65,8 +75,9 @@ TALK: list[Step] = sse(
 
 
 def there(type: str, back_end: BackEnd, base: str, model: str = MODEL, **more: object):
+    type, _, engine = type.partition("@")
     options = {"api_version": "2024-10-21"} if type == "azure" else {}
-    return target(type, back_end.url + base, model, **{"options": options, **more})
+    return target(type, back_end.url + base, model, **{"options": options, "engine": engine, **more})
 
 
 @pytest.mark.parametrize(("type", "base", "path"), PROVIDERS)
@@ -264,7 +275,10 @@ def test_only_the_key_of_the_call_goes_out(type: str, base: str, path: str) -> N
             )
         )
     headers = {name.lower(): value for name, value in back_end.last.headers}
-    assert headers.get("api-key" if type == "azure" else "authorization") in ("KEY-1", "Bearer KEY-1")
+    assert headers.get("api-key" if type.startswith("azure") else "authorization") in (
+        "KEY-1",
+        "Bearer KEY-1",
+    )
     assert (headers["x-app"], headers["x-cost"]) == ("a", "7")
     assert headers["host"] == back_end.url.removeprefix("http://")
     assert not [name for name in headers if name.startswith("x-stainless")]

@@ -1,4 +1,4 @@
-"""Models that want Responses, on Azure and at OpenAI, through LiteLLM's bridge: real bytes both ways."""
+"""Models that want Responses, on Azure and at OpenAI, directly and through LiteLLM's bridge: real bytes."""
 
 import json
 from typing import Any
@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, chunk, done, error, json_answer, sse, streamed
-from tests.wire.asking_litellm import LITELLMS_WARNINGS, ask, call, chat, failure, leave, said, target
+from tests.wire.asking_litellm import (
+    LITELLMS_WARNINGS,
+    ask,
+    call,
+    chat,
+    failure,
+    leave,
+    said,
+    target,
+    until_failure,
+)
 
 pytestmark = LITELLMS_WARNINGS
 
@@ -63,19 +73,45 @@ TALK = streamed(
     event("response.completed", response=RESPONSE),
 )
 
+AZURE = "/openai/responses?api-version=2025-04-01-preview"
+VERSION = {"api_version": "2025-04-01-preview"}
+DIRECT = {"engine": "direct"}
 ROUTES = [
-    pytest.param(
-        "azure",
-        "",
-        "dep",
-        {"api": "responses", "options": {"api_version": "2025-04-01-preview"}},
-        "/openai/responses?api-version=2025-04-01-preview",
-        id="azure",
-    ),
+    pytest.param("azure", "", "dep", {"api": "responses", "options": VERSION}, AZURE, id="azure"),
     pytest.param(
         "openai", "/v1", "gpt-9", {"api": "responses"}, "/v1/responses", id="openai, because the rules say so"
     ),
     pytest.param("openai", "/v1", "gpt-5.4", {}, "/v1/responses", id="openai, because the model needs it"),
+    pytest.param(
+        "azure",
+        "",
+        "dep",
+        {"api": "responses", "options": VERSION} | DIRECT,
+        AZURE,
+        id="azure, directly",
+    ),
+    pytest.param(
+        "azure", "", "o4-mini", {"options": VERSION} | DIRECT, AZURE, id="azure, directly, since it reasons"
+    ),
+    pytest.param(
+        "azure",
+        "/openai/v1",
+        "dep",
+        {"api": "responses"} | DIRECT,
+        "/openai/v1/responses",
+        id="azure without versions, directly",
+    ),
+    pytest.param(
+        "openai", "/v1", "gpt-9", {"api": "responses"} | DIRECT, "/v1/responses", id="openai, directly"
+    ),
+    pytest.param(
+        "openai_compatible",
+        "/v1",
+        "m",
+        {"api": "responses"} | DIRECT,
+        "/v1/responses",
+        id="a gateway, directly",
+    ),
 ]
 WITH_TOOLS = chat(tools=True, reasoning_effort="high")
 
@@ -124,7 +160,6 @@ def test_a_whole_answer_comes_through(
         pytest.param(error(429, "slow", retry_after="3"), "rate_limit", "slow", id="429"),
         pytest.param(streamed(STARTS, *TEXT, RESET), "connection", "closed", id="reset"),
         pytest.param(streamed(STARTS, *TEXT, CUT), "connection", "closed", id="cut"),
-        pytest.param(streamed(STARTS, *TEXT), "connection", "terminal event", id="ceased"),
         pytest.param(
             streamed(
                 STARTS,
@@ -176,15 +211,49 @@ def test_the_back_end_is_let_go_when_the_client_leaves(
         assert leave(call(target(type, back_end.url + base, model, **more)), back_end, WITH_TOOLS) < 1
 
 
-def test_a_model_of_openai_that_does_not_need_it_gets_chat_completions() -> None:
+@pytest.mark.parametrize(("type", "base", "model", "more", "path"), ROUTES)
+def test_no_end_is_invented_for_a_stream_that_ceased(
+    type: str, base: str, model: str, more: dict[str, Any], path: str
+) -> None:
+    with BackEnd(streamed(STARTS, *TEXT)) as back_end:
+        lines = until_failure(call(target(type, back_end.url + base, model, **more)), WITH_TOOLS)
+    assert lines == ["text Hello"]
+
+
+def test_an_organisation_that_may_not_see_summaries_is_asked_without_and_that_is_remembered() -> None:
+    refused = json_answer(
+        {
+            "error": {
+                "message": "Your organization must be verified to generate reasoning summaries.",
+                "type": "invalid_request_error",
+                "param": "reasoning.summary",
+                "code": "unsupported_value",
+            }
+        },
+        400,
+    )
+    with BackEnd(refused, TALK, TALK) as back_end:
+        one = call(
+            target("openai", f"{back_end.url}/v1", "gpt-9", api="responses", name="unverified", **DIRECT)
+        )
+        for _ in range(2):
+            assert "text Hello" in said(ask(one, WITH_TOOLS))
+    asked = [received.json["reasoning"] for received in back_end.requests]
+    assert asked == [{"effort": "high", "summary": "auto"}, {"effort": "high"}, {"effort": "high"}]
+
+
+@pytest.mark.parametrize("engine", ["direct", "litellm"])
+def test_a_model_of_openai_that_does_not_need_it_gets_chat_completions(engine: str) -> None:
     with BackEnd(sse(chunk("a"), done())) as back_end:
-        ask(call(target("openai", f"{back_end.url}/v1", "gpt-4.1")), WITH_TOOLS)
+        ask(call(target("openai", f"{back_end.url}/v1", "gpt-4.1", engine=engine)), WITH_TOOLS)
     assert back_end.last.path == "/v1/chat/completions"
 
 
-def test_a_gateways_model_gets_chat_completions_whatever_its_name() -> None:
+@pytest.mark.parametrize("engine", ["direct", "litellm"])
+def test_a_gateways_model_gets_chat_completions_whatever_its_name(engine: str) -> None:
     with BackEnd(sse(chunk("a"), done())) as back_end:
-        ask(call(target("openai_compatible", f"{back_end.url}/v1", "gpt-5.4")), WITH_TOOLS)
+        found = target("openai_compatible", f"{back_end.url}/v1", "gpt-5.4", engine=engine)
+        ask(call(found), WITH_TOOLS)
     assert back_end.last.path == "/v1/chat/completions"
 
 

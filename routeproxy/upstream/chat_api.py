@@ -1,0 +1,283 @@
+"""Back ends that speak chat completions, spoken to directly: our request goes out as it was translated, and
+each read of the answer becomes its chunks. No library decides what is sent or makes up what came."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import NamedTuple, Protocol
+
+import aiohttp
+import msgspec
+
+from routeproxy.chat.completion import Chunk
+from routeproxy.chat.request import ChatRequest
+from routeproxy.exchange import Call
+from routeproxy.messages.request import without_lone_surrogates
+from routeproxy.policy.decide import Target
+from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.responses import ResponsesStream, responses_request, responses_whole
+from routeproxy.upstream.chain import needed_key
+from routeproxy.upstream.chunks import salvaged
+from routeproxy.upstream.dialects import dialect_of, over_responses
+from routeproxy.upstream.failures import (
+    UpstreamFailure,
+    from_error_in_stream,
+    from_response,
+    not_a_completion,
+)
+from routeproxy.upstream.http import Client, drained, failure_of, forwarded, lowered, read_whole
+from routeproxy.upstream.model_table import limits_of
+from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
+from routeproxy.upstream.speech import speech_of, with_additions
+from routeproxy.upstream.sse import Events
+
+LONGEST_ERROR = 2**18
+LONGEST_REPLY = 2**26
+"""Bytes. What is longer is no answer to a person's question."""
+
+
+class Words(Protocol):
+    """How one answer is worded. No I/O."""
+
+    def feed(self, data: bytes) -> tuple[Sequence[Chunk], bool]:
+        """The chunks that were in what was read, and whether the answer is over. Raises `ValueError` for what
+        can't be read."""
+
+    def end(self) -> tuple[Sequence[Chunk], bool]:
+        """The same, when there is no more to read."""
+
+    def whole(self, body: bytes) -> Sequence[Chunk]:
+        """An answer that was not streamed."""
+
+
+class ChatApi:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._without_summaries: set[str] = set()
+        """The providers that summarise no reasoning for us: OpenAI does for verified organisations only."""
+
+    def dialect(self, target: Target) -> Dialect:
+        return dialect_of(target, limits_of(target))
+
+    @asynccontextmanager
+    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator["Reading"]:
+        provider = call.target.provider
+        asked = _asked(chat, call, summaries=provider.name not in self._without_summaries)
+        try:
+            async with AsyncExitStack() as answers:
+                answer = await answers.enter_async_context(self._post(call, asked))
+                if asked.over_responses and answer.status == 400 and await _refuses_summaries(answer):
+                    self._without_summaries.add(provider.name)
+                    asked = _asked(chat, call, summaries=False)
+                    answer = await answers.enter_async_context(self._post(call, asked))
+                if not 200 <= answer.status < 300:
+                    raise await _failure(answer, call)
+                reading = Reading(answer, asked.words, call.target)
+                yield reading
+                if reading.done:
+                    await drained(answer)
+        except (aiohttp.ClientError, OSError) as error:
+            raise failure_of(error, provider.name) from error
+
+    def _post(self, call: Call, asked: "_Asked") -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._client.post(
+            call.target.provider,
+            asked.url,
+            body=asked.body,
+            headers=_headers(call, needed_key(call)),
+            connect=call.target.timeouts.connect,
+        )
+
+
+# --- the request
+
+
+class _Asked(NamedTuple):
+    """Where to, what, and how the answer is read."""
+
+    url: str
+    body: bytes
+    words: Words
+    over_responses: bool = False
+
+
+def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
+    target, provider, decision = call.target, call.target.provider, call.exchange.decision
+    speech = speech_of(provider)
+    model = str(provider.options.get("deployment", target.model))
+    words: Words
+    responses = over_responses(target)
+    if responses:
+        reasons = bool(dialect_of(target).efforts)
+        body = responses_request(chat, model=model, reasons=reasons, summaries=summaries)
+        words = ResponsesWords()
+    elif provider.type == "ollama":
+        body, words = ollama_request(chat, model), OllamaWords()
+    else:
+        body = b'{"model":%b,%b' % (msgspec.json.encode(model), msgspec.json.encode(chat)[1:])
+        words = CompletionWords()
+    fallback = decision is None or decision.fallback.enabled
+    additions = speech.additions(provider, target.params.extra_body, fallback=fallback)
+    url = speech.url(provider, model, "responses" if responses else "chat/completions")
+    return _Asked(url, with_additions(body, additions), words, responses)
+
+
+def _headers(call: Call, key: str | None) -> dict[str, str]:
+    provider = call.target.provider
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    if key is not None:
+        name, value = speech_of(provider).credentials(key)
+        headers[name] = value
+    if organization := provider.options.get("organization"):
+        headers["openai-organization"] = str(organization)
+    headers |= forwarded(provider, call.exchange.inbound)
+    return headers | {name.lower(): value for name, value in provider.headers.items()}
+
+
+async def _refuses_summaries(answer: aiohttp.ClientResponse) -> bool:
+    # Read here it stays readable: aiohttp keeps the body.
+    return b"reasoning.summary" in await answer.read()
+
+
+async def _failure(answer: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
+    target = call.target
+    if 300 <= answer.status < 400:
+        words = f"the back end {target.provider.name} answered with a redirect, which is never followed"
+        return UpstreamFailure("connection", words)
+    # What was read already is kept by aiohttp, and no more can be read.
+    body = await answer.read() if answer.content.at_eof() else await read_whole(answer, LONGEST_ERROR)
+    return from_response(
+        answer.status,
+        dict(lowered(answer)),
+        body.decode("utf-8", "replace"),
+        provider=target.provider.name,
+        model=target.model,
+    )
+
+
+# --- the answer
+
+
+class Reading:
+    """The chunks of an answer, those of one read at a time. It is over with `StopAsyncIteration`."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, words: Words, target: Target) -> None:
+        self._answer = answer
+        self._content = answer.content
+        self._words = words
+        self._target = target
+        self._over = False
+        self._failure: UpstreamFailure | None = None
+        self.done = False
+        """The back end said that it was done, so its answer is whole."""
+
+    def __aiter__(self) -> "Reading":
+        return self
+
+    async def __anext__(self) -> Sequence[Chunk]:
+        if self._failure is not None:
+            raise self._failure
+        if self._over:
+            raise StopAsyncIteration
+        return self._until_error(await self._read())
+
+    def _until_error(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """What came before a failure is shown before it."""
+        for place, chunk in enumerate(chunks):
+            if chunk.error:
+                self._failure = from_error_in_stream(
+                    chunk.error, provider=self._target.provider.name, model=self._target.model
+                )
+                if not place:
+                    raise self._failure
+                return chunks[:place]
+        return chunks
+
+    async def _read(self) -> Sequence[Chunk]:
+        provider = self._target.provider.name
+        try:
+            if self._answer.content_type == "application/json":
+                self._over = True
+                return self._words.whole(await read_whole(self._answer, LONGEST_REPLY))
+            if data := await self._content.readany():
+                chunks, self.done = self._words.feed(data)
+                self._over = self.done
+                return chunks
+            self._over = True
+            chunks, self.done = self._words.end()
+        except ValueError as error:
+            raise not_a_completion(provider) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise failure_of(error, provider) from error
+        return chunks
+
+
+_chunk = msgspec.json.Decoder(Chunk)
+
+DONE = b"[DONE]"
+
+
+class CompletionWords:
+    """Chat completions as OpenAI streams them."""
+
+    def __init__(self) -> None:
+        self._events = Events()
+
+    def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
+        return _chunks(self._events.feed(data))
+
+    def end(self) -> tuple[list[Chunk], bool]:
+        return _chunks(self._events.end())
+
+    def whole(self, body: bytes) -> list[Chunk]:
+        chunk = chunk_in(body)
+        if not chunk.choices and not chunk.error:
+            raise ValueError("neither choices nor an error")
+        return [chunk]
+
+
+class ResponsesWords:
+    """The same in OpenAI's Responses."""
+
+    def __init__(self) -> None:
+        self._events = Events()
+        self._stream = ResponsesStream()
+
+    def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
+        return self._read(self._events.feed(data)), False
+
+    def end(self) -> tuple[list[Chunk], bool]:
+        return self._read(self._events.end()), False
+
+    def whole(self, body: bytes) -> list[Chunk]:
+        return responses_whole(body)
+
+    def _read(self, events: list[bytes]) -> list[Chunk]:
+        return [chunk for data in events for chunk in self._stream.feed(data)]
+
+
+def _chunks(events: list[bytes]) -> tuple[list[Chunk], bool]:
+    chunks: list[Chunk] = []
+    for data in events:
+        if data.startswith(DONE):
+            return chunks, True
+        chunks.append(chunk_in(data))
+    return chunks, False
+
+
+def chunk_in(data: bytes) -> Chunk:
+    """Raises `ValueError` for what is no JSON object; whatever is in one is read as far as it can be."""
+    try:
+        return _chunk.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = _decoded(data)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return salvaged(found)
+
+
+def _decoded(data: bytes) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        readable = data.decode("utf-8", "replace").encode()
+        return msgspec.json.decode(without_lone_surrogates(readable))
