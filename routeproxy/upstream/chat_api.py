@@ -11,12 +11,11 @@ import msgspec
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
-from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Target
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.responses import ResponsesStream, responses_request, responses_whole
 from routeproxy.upstream.chain import needed_key
-from routeproxy.upstream.chunks import salvaged
+from routeproxy.upstream.chunks import leniently, salvaged
 from routeproxy.upstream.dialects import dialect_of, over_responses
 from routeproxy.upstream.failures import (
     UpstreamFailure,
@@ -249,6 +248,7 @@ class ResponsesWords:
         return self._read(self._events.end()), False
 
     def whole(self, body: bytes) -> list[Chunk]:
+        leniently(body)  # what is no object at all is no failed response either
         return responses_whole(body)
 
     def _read(self, events: list[bytes]) -> list[Chunk]:
@@ -269,15 +269,4 @@ def chunk_in(data: bytes) -> Chunk:
     try:
         return _chunk.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        found = _decoded(data)
-    if not isinstance(found, dict):
-        raise ValueError("not a JSON object")
-    return salvaged(found)
-
-
-def _decoded(data: bytes) -> object:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        readable = data.decode("utf-8", "replace").encode()
-        return msgspec.json.decode(without_lone_surrogates(readable))
+        return salvaged(leniently(data))

@@ -1,6 +1,7 @@
 """LiteLLM's answers in our own structs. Total: what has a shape that nobody foresaw is left out, and nothing
 makes it raise."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -99,6 +100,18 @@ def _with_first(chunk: Chunk, **changes: Any) -> Chunk:
 
 
 # --- what does not convert as it is
+
+
+def leniently(data: bytes) -> Mapping[str, Any]:
+    """A JSON object in which strings may be half an emoji, as some back ends cut them. Raises `ValueError`
+    for what is none."""
+    try:
+        found = json.loads(data.decode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
 
 
 def salvaged(answer: Any) -> Chunk:

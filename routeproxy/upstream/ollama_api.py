@@ -1,8 +1,9 @@
 """Ollama's own chat API in terms of chat completions (docs.ollama.com/api/chat). Its OpenAI-compatible one
 can't be told `num_ctx`, and cuts long prompts without a word."""
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
+from routeproxy.upstream.chunks import leniently
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.sse import Lines
 
@@ -135,6 +137,36 @@ class _Line(Struct, frozen=True):
 _line = msgspec.json.Decoder(_Line)
 
 
+def _line_in(data: bytes) -> _Line:
+    """Raises `ValueError` for what is no JSON object."""
+    try:
+        return _line.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _salvaged(leniently(data))
+
+
+def _salvaged(found: Mapping[str, Any]) -> _Line:
+    message = found.get("message")
+    message = message if isinstance(message, dict) else {}
+    calls = message.get("tool_calls")
+    return _Line(
+        **{name: found.get(name) for name in _Line.__struct_fields__ if name != "message"},
+        message=_Message(
+            content=message.get("content"),
+            thinking=message.get("thinking"),
+            tool_calls=tuple(map(_salvaged_call, calls)) if isinstance(calls, list) else None,
+        ),
+    )
+
+
+def _salvaged_call(found: Any) -> _Call:
+    function = found.get("function") if isinstance(found, dict) else None
+    if not isinstance(function, dict):
+        return _Call()
+    arguments = json.dumps(function.get("arguments") or {}).encode()
+    return _Call(found.get("id"), _Function(function.get("name"), Raw(arguments)))
+
+
 class OllamaWords:
     """One answer: lines of JSON, or one line where none was to be streamed."""
 
@@ -153,7 +185,7 @@ class OllamaWords:
         return self._read([body])[0]
 
     def _read(self, lines: list[bytes]) -> tuple[list[Chunk], bool]:
-        read = [_line.decode(line) for line in lines]
+        read = [_line_in(line) for line in lines]
         return [self._chunk(line) for line in read], any(line.done is True for line in read)
 
     def _chunk(self, line: _Line) -> Chunk:

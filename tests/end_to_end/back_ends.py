@@ -25,8 +25,8 @@ CREDENTIALS = "CREDENTIALS.json"
 
 KINDS: Mapping[str, Kind] = {
     "openai": Kind("gpt-4.1", 'type = "openai"\nbase_url = "{url}/v1"'),
-    # LiteLLM's table says that this one takes tools and reasoning by way of Responses only.
-    "openai-reasoning": Kind("gpt-5.4", 'type = "openai"\nbase_url = "{url}/v1"'),
+    # Models that reason are asked over Responses at OpenAI's own address; anywhere else one has to say so.
+    "openai-reasoning": Kind("gpt-5.4", 'type = "openai"\nbase_url = "{url}/v1"\napi = "responses"'),
     "openai_compatible": Kind("qwen3-32b", 'type = "openai_compatible"\nbase_url = "{url}/v1"'),
     "azure": Kind("dep", 'type = "azure"\nbase_url = "{url}"\napi_version = "2024-10-21"'),
     "azure-responses": Kind(

@@ -161,7 +161,6 @@ def test_the_turn_after_it_closes_the_loop(
 
 
 # wire.md §1.2, §1.6 and D52.
-@pytest.mark.xfail(reason="neither asked for nor carried: `include`, LiteLLM's `reasoning_items`")
 @both_ways
 @pytest.mark.parametrize("kind", RESPONSES)
 def test_what_responses_encrypted_goes_back_to_it(
