@@ -9,7 +9,7 @@ transforms, a line in the log for each request. Everything happens on loopback, 
 unless `--install-peers` is said. Linux only.
 
 Rounds are interleaved: each case goes round all hops before the next begins. Figures depend on the machine,
-so compare only what one run printed. The table is Markdown, on stdout; progress and the bars that routeproxy
+so compare only what one run printed; with all peers it takes half an hour. The table is Markdown, on stdout; progress and the bars that routeproxy
 sets itself are on stderr.
 """
 
@@ -301,20 +301,8 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    arguments = parsed()
-    if sys.platform != "linux":
-        sys.exit("this needs Linux")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    extent = extent_of(arguments)
-    results = table.Results(measure.rows(extent.streams, extent.soak))
-    allow_many_files()
-    idle = idle_share(1.0)
-    if idle < 0.95:
-        say(f"others use {1 - idle:.0%} of this machine: don't trust these figures")
-    if len(CORES) < 2:
-        results.note("there was one core only, for hops, back end and client")
-    pin(LOAD_CORE)
+def measured(arguments: argparse.Namespace, extent: Extent, results: table.Results) -> Hop | None:
+    """All of it. Returns the hop that others are compared with, if there is one."""
     with contextlib.ExitStack() as ends:
         folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="hops-", ignore_cleanup_errors=True))
         place = Place(Path(folder), free_port())
@@ -334,9 +322,26 @@ def main() -> None:
         except KeyboardInterrupt:
             results.note("stopped before the end")
         bench.derive()
-    baseline = next((hop for hop in hops if hop.baseline and results.of("start-up", hop.key)), None)
+    return next((hop for hop in hops if hop.baseline and results.of("start-up", hop.key)), None)
+
+
+def main() -> None:
+    arguments = parsed()
+    if sys.platform != "linux":
+        sys.exit("this needs Linux")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    allow_many_files()
+    idle = idle_share(1.0)
+    if idle < 0.95:
+        say(f"others use {1 - idle:.0%} of this machine: don't trust these figures")
+    extent = extent_of(arguments)
+    results = table.Results(measure.rows(extent.streams, extent.soak))
+    if len(CORES) < 2:
+        results.note("there was one core only, for hops, back end and client")
+    pin(LOAD_CORE)
+    baseline = measured(arguments, extent, results)
     key = baseline.key if baseline else None
-    print(table.markdown(results, key, caption(results, extent, baseline)))
+    print(table.markdown(results, key, caption(results, extent, baseline)), flush=True)
     for bar in table.BARS:
         say(bar.said(results))
     if arguments.json:

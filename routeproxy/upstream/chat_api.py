@@ -22,6 +22,7 @@ from routeproxy.upstream.failures import (
     from_error_in_stream,
     from_response,
     not_a_completion,
+    redirected,
 )
 from routeproxy.upstream.http import Client, drained, failure_of, forwarded, lowered, read_whole
 from routeproxy.upstream.model_table import limits_of
@@ -140,8 +141,7 @@ async def _refuses_summaries(answer: aiohttp.ClientResponse) -> bool:
 async def _failure(answer: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
     target = call.target
     if 300 <= answer.status < 400:
-        words = f"the back end {target.provider.name} answered with a redirect, which is never followed"
-        return UpstreamFailure("connection", words)
+        return redirected(target.provider.name)
     # What was read already is kept by aiohttp, and no more can be read.
     body = await answer.read() if answer.content.at_eof() else await read_whole(answer, LONGEST_ERROR)
     return from_response(

@@ -159,6 +159,12 @@ def credentials_refused(provider: str) -> UpstreamFailure:
     )
 
 
+def redirected(provider: str) -> UpstreamFailure:
+    return UpstreamFailure(
+        "connection", f"the back end {provider} answered with a redirect, which is never followed"
+    )
+
+
 def not_a_completion(provider: str) -> UpstreamFailure:
     return UpstreamFailure(
         "connection", f"the back end {provider} answered with something that is not a completion"

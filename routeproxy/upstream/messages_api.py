@@ -27,6 +27,7 @@ from routeproxy.upstream.failures import (
     credentials_refused,
     from_error_type,
     from_response,
+    redirected,
 )
 from routeproxy.upstream.http import (
     Client,
@@ -404,9 +405,7 @@ def _relayed_headers(response: aiohttp.ClientResponse, call: Call) -> list[tuple
 async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
     provider, status = call.target.provider, response.status
     if 300 <= status < 400:
-        return UpstreamFailure(
-            "connection", f"the back end {provider.name} answered with a redirect, which is never followed"
-        )
+        return redirected(provider.name)
     if status in (401, 403) and not provider.client_key:
         return credentials_refused(provider.name)
     body = await read_whole(response, LONGEST_ERROR)

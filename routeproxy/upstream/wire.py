@@ -16,7 +16,7 @@ import msgspec
 from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
-from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion
+from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
 from routeproxy.upstream.http import Client, failure_of, forwarded
 from routeproxy.upstream.providers import NO_KEY, Manner
 from routeproxy.upstream.speech import speech_of, with_additions
@@ -194,7 +194,7 @@ class Wire:
         target = self._call.target
         body = b""
         if 300 <= answer.status < 400:
-            self._refused("answered with a redirect, which is never followed")
+            self.failure = redirected(target.provider.name)
         else:
             while not answer.content.at_eof() and len(body) < LONGEST_ERROR_BODY:
                 body += await answer.content.read(LONGEST_ERROR_BODY)
