@@ -9,8 +9,8 @@ transforms, a line in the log for each request. Everything happens on loopback, 
 unless `--install-peers` is said. Linux only.
 
 Rounds are interleaved: each case goes round all hops before the next begins. Figures depend on the machine,
-so compare only what one run printed; with all peers it takes half an hour. The table is Markdown, on stdout; progress and the bars that routeproxy
-sets itself are on stderr.
+so compare only what one run printed. With all peers that takes half an hour. The table is Markdown, on
+stdout; progress, and the bars that routeproxy sets itself, are on stderr.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Counting: how close the estimate is, what pictures and pages cost, and that no JSON object breaks it."""
+"""Counting: how close the estimate is, what pictures and pages cost, and that neither odd JSON nor what was
+counted before changes it."""
 
 import base64
 import json
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,18 @@ from typing import Any
 import litestar.app
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from routeproxy import tokens
-from routeproxy.tokens import count, count_text
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import decode_envelope
+from routeproxy.tokens import Ceiling, Memory, count
+from routeproxy.tokens.blocks import PER_TURN, TOOL_PROMPT
+from routeproxy.tokens.media import PDF_PAGE, UNKNOWN_PIXELS
+from routeproxy.tokens.memory import Remembered
+from routeproxy.tokens.parts import read, read_loosely
+from routeproxy.tokens.text import measure
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -127,14 +135,14 @@ def claude() -> Tokenizer:
 def test_an_estimate_is_within_ten_percent_of_the_last_published_tokenizer(
     claude: Tokenizer, text: str
 ) -> None:
-    assert count_text(text) == pytest.approx(len(claude.encode(text).ids), rel=0.1)
+    assert measure(text) / 100 == pytest.approx(len(claude.encode(text).ids), rel=0.1)
 
 
 def test_code_and_eight_tools_are_within_ten_percent(claude: Tokenizer) -> None:
     tools = [tool(f"tool_{i}", PROSE) for i in range(8)]
     reference = sum(len(claude.encode(json.dumps(each)).ids) for each in tools) + len(claude.encode(CODE).ids)
     estimate = counted(user(said(CODE)), tools=tools)
-    assert estimate == pytest.approx(reference + tokens.TOOL_PROMPT, rel=0.1)
+    assert estimate == pytest.approx(reference + TOOL_PROMPT / 100, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +186,7 @@ def test_the_documentations_own_examples_come_out_right(body: dict[str, Any], do
 # --- what is counted
 
 TEXT = PROSE * 3
-LONG = count_text(TEXT)
+LONG = measure(TEXT) / 100
 
 
 @pytest.mark.parametrize(
@@ -310,9 +318,9 @@ def jpeg(width: int, height: int, profile: int = 0) -> bytes:
         pytest.param(webp(280, 56), 20, id="webp"),
         pytest.param(png(4000, 4000), 1568, id="scaled down to the cap"),
         pytest.param(png(8000, 100), 56, id="long and thin, scaled by its longer edge"),
-        pytest.param(b"not an image", tokens.UNKNOWN_PIXELS, id="unreadable"),
-        pytest.param(png(0, 7), tokens.UNKNOWN_PIXELS, id="no width"),
-        pytest.param(b"<svg width='9' height='9'/>", tokens.UNKNOWN_PIXELS, id="a format that the API lacks"),
+        pytest.param(b"not an image", UNKNOWN_PIXELS, id="unreadable"),
+        pytest.param(png(0, 7), UNKNOWN_PIXELS, id="no width"),
+        pytest.param(b"<svg width='9' height='9'/>", UNKNOWN_PIXELS, id="a format that the API lacks"),
     ],
 )
 def test_an_image_costs_its_patches_of_28_pixels(picture: bytes, expected: int) -> None:
@@ -364,7 +372,7 @@ def test_what_lies_elsewhere_counts_as_one_large_piece(block: dict[str, Any]) ->
 
 
 def test_an_image_in_a_tools_result_counts_as_one() -> None:
-    assert cost(result([image(png(280, 280))])) == pytest.approx(100 + tokens.PER_TURN, abs=1)
+    assert cost(result([image(png(280, 280))])) == pytest.approx(100 + PER_TURN / 100, abs=1)
 
 
 PAGES = (
@@ -391,7 +399,150 @@ def object_stream(objects: bytes) -> bytes:
     ],
 )
 def test_a_pdf_costs_its_pages(document: bytes, pages: int) -> None:
-    assert cost(pdf(document)) == pages * tokens.PDF_PAGE
+    assert cost(pdf(document)) == pages * PDF_PAGE
+
+
+# --- what was counted before
+
+RECORDED = Path(__file__).parent / "wire" / "claude-code"
+
+
+def recorded(name: str) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())["body"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("first-turn", 33_356), ("tool-result-turn", 33_396), ("haiku-enabled-thinking", 33_392)],
+)
+def test_a_recorded_request_counts_the_same_the_first_time_and_ever_after(name: str, expected: int) -> None:
+    body, memory = json.dumps(recorded(name)).encode(), Memory()
+    assert [count(body, memory), count(body, memory), count(body)] == [expected] * 3
+
+
+def test_only_what_is_new_in_a_turn_is_counted() -> None:
+    conversation, memory = recorded("first-turn"), Memory()
+    count(json.dumps(conversation).encode(), memory)
+    before = len(memory.parts)
+    conversation["messages"] += [assistant(said(PROSE)), user(said(CODE))]
+    count(json.dumps(conversation).encode(), memory)
+    assert len(memory.parts) - before == 2
+
+
+def test_a_text_is_known_again_when_its_cache_mark_has_moved_on() -> None:
+    memory = Memory()
+    for block in ({**said(CODE), "cache_control": {"type": "ephemeral"}}, said(CODE)):
+        count(json.dumps({"messages": [user(block)]}).encode(), memory)
+    assert (len(memory.parts), len(memory.texts)) == (2, 1)
+
+
+def test_nothing_of_a_prompt_is_kept() -> None:
+    name, memory = "secret" * 20, Memory()
+    found = user(result([{"type": "tool_reference", "tool_name": name}]))
+    tools = [tool(name, TEXT, defer_loading=True)]
+    body = json.dumps({"messages": [user(said(TEXT)), found], "tools": tools}).encode()
+    references = sys.getrefcount(body)
+    count(body, memory)
+    assert sys.getrefcount(body) == references
+    kept = repr((vars(memory.parts), vars(memory.texts)))
+    assert kept.count("Cost(") == 3
+    assert "secret" not in kept
+    assert "human" not in kept
+
+
+def test_a_picture_is_remembered_for_models_that_see_as_much_of_it() -> None:
+    turns, memory = [user(image(png(2500, 1400)))], Memory()
+    opus, haiku = (
+        json.dumps({"model": model, "messages": turns}).encode()
+        for model in ("claude-opus-4-8", "claude-haiku-4-5")
+    )
+    assert count(haiku, memory) < 1600 < 4000 < count(opus, memory)
+    assert count(haiku, memory) == count(haiku, Memory())
+
+
+def test_a_tool_is_never_taken_for_a_block() -> None:
+    piece, memory = tool("f", TEXT), Memory()
+    body = json.dumps({"messages": [user(piece)], "tools": [piece]}).encode()
+    assert count(body, memory) == count(body, memory) == count(body, Memory())
+    assert len(memory.parts) == 2
+
+
+def test_entries_are_bounded_and_those_that_are_asked_for_stay() -> None:
+    remembered: Remembered[str] = Remembered(10)
+    remembered[0] = "asked for"
+    for key in range(1, 1000):
+        remembered[key] = "once"
+        assert remembered.get(0) == "asked for"
+        assert len(remembered) <= 20
+    assert remembered.get(1) is None
+    assert remembered.get(999) == "once"
+
+
+def test_many_threads_share_a_memory_that_is_too_small() -> None:
+    memory = Memory(entries=5)
+    bodies = [json.dumps({"messages": [user(said(f"{n} {PROSE}"))]}).encode() for n in range(40)]
+    expected = [count(body, Memory()) for body in bodies]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda body: count(body, memory), bodies * 10)) == expected * 10
+    assert len(memory.parts) <= 10
+
+
+# --- what is sure before counting
+
+
+def request_of(*content: Any, **more: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [user(*content)], **more}).encode()
+
+
+def ceiling(body: bytes) -> Ceiling:
+    return Ceiling(body, decode_envelope(body))
+
+
+def test_few_bytes_are_surely_few_tokens() -> None:
+    body = json.dumps(recorded("first-turn")).encode()
+    assert ceiling(body).is_below(150_000)
+    assert not ceiling(body).is_below(count(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(request_of(image(png(20, 20))), id="an image"),
+        pytest.param(request_of(result([image(png(20, 20))])), id="an image in a result"),
+        pytest.param(request_of(pdf(b"")), id="a document"),
+        pytest.param(
+            request_of(image(b"")).replace(b'"image"', b'"im\\u0061ge"'), id="an image, spelled oddly"
+        ),
+    ],
+)
+def test_nothing_is_sure_of_pictures_and_pages(body: bytes) -> None:
+    assert count(body) > PER_TURN / 100
+    assert not ceiling(body).is_below(10**9)
+
+
+def test_hosted_tools_are_reckoned_with() -> None:
+    body = request_of(said("x"), tools=[{"type": "computer_20250124", "name": "computer"}] * 20)
+    assert not ceiling(body).is_below(count(body))
+    assert ceiling(body).is_below(30_000)
+
+
+@pytest.mark.parametrize(
+    ("start", "middle", "end"),
+    [
+        pytest.param(b'{"model": "m", "messages": [', b"1,", b"1]}", id="numbers for turns"),
+        pytest.param(
+            b'{"model": "m", "messages": [{"content": [{"type": "tool_use", "name": "f", "input": [',
+            b"1e15,",
+            b"1]}]}]}",
+            id="numbers that are longer in other words",
+        ),
+        pytest.param(b'{"model": "m", "messages": [{"content": "', b"1a", b'"}]}', id="a token a letter"),
+    ],
+)
+def test_nonsense_costs_no_more_than_its_bytes(start: bytes, middle: bytes, end: bytes) -> None:
+    body = start + middle * 9000 + end
+    assert not ceiling(body).is_below(count(body))
 
 
 # --- laws
@@ -438,7 +589,7 @@ def test_any_bytes_have_a_count(body: bytes) -> None:
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_text_has_a_count_lone_surrogates_too(text: str) -> None:
-    assert count_text(text) >= 0
+    assert measure(text) >= 0
     assert counted(user(said(text))) >= 1
 
 
@@ -447,6 +598,66 @@ def test_any_text_has_a_count_lone_surrogates_too(text: str) -> None:
 def test_more_content_never_costs_less(texts: list[str], another: str) -> None:
     blocks = [said(text) for text in texts]
     assert counted(user(*blocks)) <= counted(user(*blocks, said(another)))
+
+
+WORDS = st.text(max_size=30) | st.sampled_from([PROSE * 3, CHINESE * 9, RUSSIAN * 9, "a" * 70])
+BLOCKS = st.recursive(
+    st.builds(said, WORDS)
+    | st.builds(lambda text: {"type": "thinking", "thinking": text, "signature": "xyz"}, WORDS)
+    | st.builds(lambda text: {"type": "redacted_thinking", "data": text}, WORDS)
+    | st.builds(lambda name: {"type": "tool_reference", "tool_name": name}, st.sampled_from("abc"))
+    | st.builds(lambda value: {"type": "tool_use", "name": "f", "input": value}, NEARLY_BLOCKS | WORDS)
+    | st.sampled_from([image(png(2000, 1000)), pdf(PAGES)]),
+    lambda inner: st.builds(result, st.lists(inner, max_size=3) | WORDS),
+    max_leaves=4,
+)
+CONTENTS = WORDS | st.lists(BLOCKS | NEARLY_BLOCKS, max_size=4)
+TURNS = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": CONTENTS})
+TOOLS = st.builds(
+    lambda name, text, more: tool(name, text, **more),
+    st.sampled_from("abc"),
+    WORDS,
+    st.sampled_from([{}, {"defer_loading": True}, {"type": "custom"}]),
+) | st.sampled_from([{"type": "bash_20250124", "name": "bash"}, {"type": "web_search_20250305"}])
+SCHEMA = {"type": "object", "description": PROSE}
+REQUESTS = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["claude-opus-4-8", "m"]),
+        "messages": st.lists(TURNS, max_size=5) | NEARLY_BLOCKS,
+    },
+    optional={
+        "system": CONTENTS,
+        "tools": st.lists(TOOLS, max_size=4),
+        "output_config": st.sampled_from([{"effort": "low"}, {"format": {"schema": SCHEMA}}]),
+        "output_format": st.just({"schema": SCHEMA}),
+    },
+)
+SEEN = Memory(entries=100)
+
+
+@given(REQUESTS)
+def test_a_count_is_the_same_whatever_was_counted_before(request_: dict[str, Any]) -> None:
+    body = json.dumps(request_).encode()
+    assert count(body, SEEN) == count(body, SEEN) == count(body, Memory())
+
+
+@given(REQUESTS)
+def test_no_count_exceeds_its_ceiling(request_: dict[str, Any]) -> None:
+    body = json.dumps(request_).encode()
+    try:
+        sure = ceiling(body)
+    except InvalidRequest:
+        assume(False)
+    assert not sure.is_below(count(body))
+
+
+@given(REQUESTS)
+def test_a_request_has_the_same_parts_however_it_is_read(request_: dict[str, Any]) -> None:
+    body = json.dumps(request_).encode()
+    strictly, loosely = (
+        msgspec.json.decode(msgspec.json.encode(reading(body))) for reading in (read, read_loosely)
+    )
+    assert strictly == loosely
 
 
 @pytest.mark.parametrize(
@@ -478,13 +689,13 @@ def test_deep_nesting_has_a_count() -> None:
 @pytest.mark.parametrize("run", ["a", " ", "\n", "字", "🙂", "=", "ab", "\u0300"])
 def test_a_million_times_the_same_does_not_stall(run: str) -> None:
     start = time.perf_counter()
-    assert count_text(run * (1_000_000 // len(run)) + "x") > 1000
+    assert measure(run * (1_000_000 // len(run)) + "x") / 100 > 1000
     assert time.perf_counter() - start < 3  # 0.15 s here; tiktoken alone overflows its stack on the spaces
 
 
 def test_a_huge_text_is_measured_by_a_sample() -> None:
     start = time.perf_counter()
-    assert count_text(PROSE * 50_000) == pytest.approx(LONG / 3 * 50_000, rel=0.02)
+    assert measure(PROSE * 50_000) / 100 == pytest.approx(LONG / 3 * 50_000, rel=0.02)
     assert time.perf_counter() - start < 5
 
 

@@ -8,6 +8,7 @@ import datetime
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
@@ -340,8 +341,29 @@ File = TypeVar("File", RulesFile, LayerFile)
 
 def read(document: Mapping[str, Any], report: Report, kind: type[File]) -> File:
     """The sound part of `document`; what is wrong with the rest has gone to `report`."""
+    providers = document.get("providers")
+    # One line is a whole provider.
+    named = list(filter(None, providers.values())) if isinstance(providers, dict) else []
+    if _is_plain({**document, "providers": [*named, "-"]}):
+        # A file without mistakes, which most are, needs no walk that looks for all of them.
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert(document, kind, builtin_types=(datetime.date,))
     sound = _Reader(report).read(document, _type_info(kind), ())
     return msgspec.convert(sound, kind)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing in it is empty, or a value that only some keys may have: msgspec does not look at that."""
+    match value:
+        case dict():
+            return bool(value) and all(map(_is_plain, value.values()))
+        case list():
+            return bool(value) and all(map(_is_plain, value))
+        case str():
+            return value != ""
+        case bool() | int():
+            return True
+    return False
 
 
 _type_info = cache(kinds.type_info)

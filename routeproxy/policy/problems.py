@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -110,7 +111,6 @@ class Report:
         self.file = file
         self.document: dict[str, Any] = {}
         self.map = Map(text)
-        self._shown = self.map
         self._problems: list[Problem] = []
 
     def parse(self) -> dict[str, Any]:
@@ -118,13 +118,16 @@ class Report:
         try:
             self.document = tomli.loads(self.map.text)
         except tomli.TOMLDecodeError as error:
-            self._shown = _masked(self.map)
             hint = _hint_for(error, self.map.text)
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
             raise self.refused() from None
         self.map = Map.of(self.map.text)
-        self._shown = _masked(self.map)
         return self.document
+
+    @cached_property
+    def _shown(self) -> Map:
+        """What may be shown of the text. A file without problems never needs it."""
+        return _masked(self.map)
 
     def error(
         self,

@@ -156,12 +156,15 @@ dice = st.randoms(use_true_random=not SHRINK).map(Dice)
 
 
 class Topics:
-    """Makes conditions, mostly of a few facts, so that they meet."""
+    """Makes conditions, mostly of a few facts and in few words, so that they meet."""
 
     def __init__(self, dice: Dice, teams: Sequence[str]) -> None:
         self._dice = dice
         self._teams = teams
-        self.facts = dice.several([*FACTS, *["team", "headers", "model"] * 2], 1, 3)
+        self._facts = dice.several([*FACTS, *["team", "headers", "model"] * 2], 1, 3)
+        self._words = dice.several(WORDS, 2, 4)
+        self._models = dice.several(MODELS, 2, 4)
+        self._globs = dice.several(GLOBS, 2, 4)
 
     def match(self, facts: Sequence[str] = FACTS, depth: int = 2) -> Table:
         dice = self._dice
@@ -178,7 +181,7 @@ class Topics:
 
     def _flat(self, facts: Sequence[str]) -> Table:
         facts = [*facts, *(["team"] if self._teams else [])]
-        near = [fact for fact in self.facts if fact in facts]
+        near = [fact for fact in self._facts if fact in facts]
         return self.of(
             dict.fromkeys(self._dice.several(near if near and self._dice.chance(0.8) else facts, 1, 2))
         )
@@ -197,12 +200,12 @@ class Topics:
             case "team":
                 return dice.some(self._teams)
             case "model":
-                return self.text(MODELS)
+                return self.text(self._models)
             case "headers":
                 names = dice.several((dice.one(("x-a", "X-A")), "x-b"), 1, 2)
-                return {name: self.text(WORDS, header=True) for name in names}
+                return {name: self.text(self._words, header=True) for name in names}
             case "user":
-                return self.text(WORDS, header=True)
+                return self.text(self._words, header=True)
             case "system":
                 return self.text(("a", "ab", "b"))
             case "max_tokens" | "input_tokens":
@@ -221,7 +224,7 @@ class Topics:
             return dice.some(words)
         if header and dice.chance(0.2):
             return {"present": dice.one((True, False))}
-        values = {"equals": words, "prefix": words, "contains": words, "glob": GLOBS, "regex": REGEXES}
+        values = {"equals": words, "prefix": words, "contains": words, "glob": self._globs, "regex": REGEXES}
         return {operator: dice.some(values[operator]) for operator in dice.several(sorted(values), 1, 2)}
 
 
@@ -496,19 +499,32 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 def requests(dice: Dice, written: Written, number: int) -> Iterator[Asked]:
-    """Such as can arrive."""
+    """Such as can arrive, mostly in the file's own words."""
     providers = [*written.providers, "openai_compatible"] if written.url_targets else []
-    return some_requests(dice, written.callers, number, providers)
+    own = [word for word in (*WORDS, *MODELS) if f'"{word}"' in written.text]
+    return some_requests(dice, written.callers, number, providers, own)
 
 
 def some_requests(
-    dice: Dice, callers: Sequence[str | None], number: int, providers: Sequence[str] = ()
+    dice: Dice,
+    callers: Sequence[str | None],
+    number: int,
+    providers: Sequence[str] = (),
+    own: Sequence[str] = (),
 ) -> Iterator[Asked]:
-    made = (_request(dice, callers, providers) for _ in range(number if callers else 0))
+    words, models = ([word for word in own if word in all] for all in (WORDS, MODELS))
+    words, models = [*words * 3, *WORDS, "abab", ""], [*models * 3, *MODELS]
+    made = (_request(dice, callers, providers, words, models) for _ in range(number if callers else 0))
     return (asked for asked in made if not requested_model_problem(asked.model))
 
 
-def _request(dice: Dice, callers: Sequence[str | None], providers: Sequence[str]) -> Asked:
+def _request(
+    dice: Dice,
+    callers: Sequence[str | None],
+    providers: Sequence[str],
+    words: Sequence[str],
+    models: Sequence[str],
+) -> Asked:
     values: Mapping[str, Sequence[Any]] = {
         "url_provider": providers,
         "no_fallback": (True,),
@@ -517,13 +533,13 @@ def _request(dice: Dice, callers: Sequence[str | None], providers: Sequence[str]
         "tools": (("a",), ("ab",), ("b",), ("web_1",), ("a", "b")),
         "effort": (*EFFORTS, "none"),
         "system": ("a", "Ab", "b", "c"),
-        "user": (*WORDS, ""),
+        "user": words,
         **dict.fromkeys(FLAGS, (True,)),
     }
     often = dice.one((0.1, 0.3, 0.6))
     said = {fact: dice.one(some) for fact, some in values.items() if some and dice.chance(often)}
-    headers = {name: dice.one((*WORDS, "abab", "")) for name in HEADERS if dice.chance(0.5)}
-    return Asked(model=dice.one(MODELS), team=dice.one(callers), headers=headers, **said)
+    headers = {name: dice.one(words) for name in HEADERS if dice.chance(0.5)}
+    return Asked(model=dice.one(models), team=dice.one(callers), headers=headers, **said)
 
 
 # --- the judge

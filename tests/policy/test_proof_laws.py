@@ -3,8 +3,8 @@ what is refused is refused with a request that would have."""
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import msgspec
@@ -104,14 +104,20 @@ def test_no_request_breaks_what_was_proved(dice: Dice) -> None:
 @given(dice)
 def test_a_search_that_is_cut_short_proves_nothing_that_is_not_so(dice: Dice) -> None:
     written = file_of(dice)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proving, "MOST_WAYS", 2)
-        patch.setattr(proving, "MOST_BRANCHES", 2)
-        patch.setattr(proving, "MOST_STEPS", 6)
+    with cut_short():
         policy = accepted(written)
     for asked in requests(dice, written, CROWD):
         targets = [call.target.name for call in calls(policy, asked)]
         assert not broken(written, asked, targets), (written, asked)
+
+
+@contextmanager
+def cut_short() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proving, "MOST_WAYS", 2)
+        patch.setattr(proving, "MOST_BRANCHES", 2)
+        patch.setattr(proving, "MOST_STEPS", 6)
+        yield
 
 
 @lawful
@@ -202,6 +208,16 @@ def of_two(*rules: Table, teams: Table | None = None, when: Table | None = None)
             id="a tool without a name",
         ),
         pytest.param(
+            of_two(teams={"t": {"models": "a"}, "u": {}}, when={"model": "b"}),
+            Asked(model="b", team="u"),
+            id="another team may not ask for it",
+        ),
+        pytest.param(
+            of_two({"match": {"any": [{"stream": True}, {"stream": False}]}, "targets": ["in/a", "out/a"]}),
+            Asked(model="a"),
+            id="the second of a list",
+        ),
+        pytest.param(
             of_two(
                 {"match": {"headers": {"x-a": "é"}}},
                 teams={"t": {"request_headers": {"X-A": "é"}}},
@@ -228,15 +244,19 @@ def test_no_request_breaks_what_was_proved_of_a_small_file(written: Written, ask
 # --- the search by itself
 
 
+@pytest.mark.parametrize("bounds", [nullcontext, cut_short])
 @settings(lawful, max_examples=200 * MANY)
 @given(dice)
-def test_a_search_finds_a_way_wherever_there_is_one(dice: Dice) -> None:
+def test_a_search_finds_a_way_wherever_there_is_one(
+    bounds: Callable[[], AbstractContextManager[None]], dice: Dice
+) -> None:
     stamped = {team: {name: dice.one(WORDS) for name in dice.several(HEADERS, 0, 2)} for team in TEAMS}
     callers: Mapping[str | None, Mapping[str, str]] = {None: {}, **stamped}
     topics = Topics(dice, TEAMS)
     wanted = tuple(check for _ in dice.times(1, 2) for check in checks_of(topics.match()))
     above = [checks_of(topics.match()) for _ in dice.times(0, 4)]
-    found = Search(Callers(callers), [refusal(checks) for checks in above]).run(wanted)
+    with bounds():
+        found = Search(Callers(callers), [refusal(checks) for checks in above]).run(wanted)
     event("no way" if found is None else "a way")
     for asked in some_requests(dice, [*callers], 100) if found is None else ():
         facts = facts_of(asked, callers[asked.team])

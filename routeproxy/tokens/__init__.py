@@ -1,0 +1,119 @@
+"""How many input tokens a Messages request has: a local estimate that never raises and errs on the high side.
+
+It is made for Claude's own numbers, because those are what clients plan with (Claude Code compacts by
+them). Claude's tokenizer is not public, so text is measured with `cl100k_base`, which LiteLLM ships, and
+corrected by what the last published Claude tokenizer makes of prose, code, JSON and other scripts (`text`).
+Structure costs what Anthropic's documentation says (`blocks`), and so do pictures and pages (`media`).
+
+A conversation comes back with every turn: what was counted is remembered, block by block (`memory`).
+Everything is total: what nobody knows yet counts as a third of its bytes.
+"""
+
+from functools import cached_property
+
+from routeproxy.messages.request import Envelope
+from routeproxy.tokens.blocks import DEAREST_HOSTED, PER_TURN, TOOL_PROMPT, Cost, Pricing, unknown
+from routeproxy.tokens.blocks import Memory as Memory
+from routeproxy.tokens.parts import UNREADABLE, Request, Turn, read
+from routeproxy.tokens.text import PER_BYTE
+from routeproxy.tokens.text import warm as warm
+
+PER_REQUEST = 300
+"""Hundredths. With this and `PER_TURN` a bare "Hello" is 8 tokens, as the API says."""
+
+MEMORY = Memory()
+
+
+def count(body: bytes, memory: Memory = MEMORY) -> int:
+    """The input tokens of a `/v1/messages` or `count_tokens` body, at least 1."""
+    try:
+        request = read(body)
+    except UNREADABLE:
+        return _whole(unknown(len(body)))
+    total = _Total()
+    total.add_request(request, Pricing(memory, request.model))
+    # A token has at least a byte. Nonsense would cost more, `[1,1,1]` for messages: it is capped, since
+    # `Ceiling` relies on that.
+    return _whole(min(total.text, _most(len(body))) + total.fixed)
+
+
+class Ceiling:
+    """What is sure of a request's tokens before they are counted: few bytes are few tokens.
+
+    There is no floor. A body of any size may be one small picture, thinking that is over, or fields that no
+    model sees.
+    """
+
+    def __init__(self, body: bytes, envelope: Envelope) -> None:
+        hosted = sum(tool.type is not None for tool in envelope.tools or ())
+        self._body = body
+        self._tokens = _whole(_most(len(body)) + hosted * DEAREST_HOSTED)
+
+    def is_below(self, limit: int) -> bool:
+        """Whether `count(body) < limit` for sure."""
+        return self._tokens < limit and not self._may_hold_media
+
+    @cached_property
+    def _may_hold_media(self) -> bool:
+        """The price of pictures and pages has nothing to do with their bytes. Asked last: it takes 2 µs a
+        kB."""
+        body = self._body
+        if b'"image"' in body or b'"document"' in body:
+            return True
+        # JSON may spell any letter as `\u0069`.
+        return b"\\u00" in body and (b"\\u006" in body or b"\\u007" in body)
+
+
+def _most(size: int) -> int:
+    """Hundredths of tokens of any body of so many bytes, but for pictures, pages and hosted tools."""
+    return PER_REQUEST + TOOL_PROMPT + PER_BYTE * size
+
+
+def _whole(hundredths: int) -> int:
+    return max(1, -(-hundredths // 100))
+
+
+class _Total:
+    """Adds up a request, part by part."""
+
+    def __init__(self) -> None:
+        self.text = PER_REQUEST
+        self.fixed = 0
+        self._exposed: set[int] = set()
+        self._thinking: list[Cost] = []
+        """What was thought since a person last spoke."""
+
+    def add_request(self, request: Request, pricing: Pricing) -> None:
+        for cost in pricing.content(request.system):
+            self._add(cost)
+        for turn in request.messages or ():
+            self._add_turn(turn, pricing.content(turn.content))
+        for cost in self._thinking:
+            self._add(cost)
+        if request.tools:
+            self.text += TOOL_PROMPT
+        for tool in request.tools or ():
+            cost = pricing.tool(tool)
+            # A deferred one is not in the prompt until a search finds it.
+            if cost.names <= self._exposed:
+                self._add(cost)
+        self.text += pricing.schema(request)
+
+    def _add_turn(self, turn: Turn, costs: list[Cost]) -> None:
+        self.text += PER_TURN
+        # Tool results continue a turn, and so does text beside them.
+        ends_turn = turn.role == "user"
+        for cost in costs:
+            if cost.kind == "thinking":
+                self._thinking.append(cost)
+            else:
+                self._add(cost)
+                ends_turn &= cost.kind != "tool_result"
+        if ends_turn:
+            self._thinking.clear()  # the API itself drops it from turns that are over
+
+    def _add(self, cost: Cost) -> None:
+        self.text += cost.text
+        self.fixed += cost.fixed
+        if cost.names:
+            self._exposed |= cost.names
