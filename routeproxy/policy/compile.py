@@ -19,8 +19,6 @@ from routeproxy.policy.conditions import (
     TEAM,
     Check,
     Equals,
-    Flag,
-    Within,
     check_header_names,
     compile_match,
 )
@@ -43,6 +41,7 @@ from routeproxy.policy.file import (
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.layers import Disk, Folder, Layer, read_layers
 from routeproxy.policy.locate import Path
+from routeproxy.policy.order import Accepting, disjoint
 from routeproxy.policy.problems import Code, Problem, Report, RulesRefused, unnamed_rule
 from routeproxy.policy.promises import Promises, nested
 from routeproxy.policy.prove import prove
@@ -119,7 +118,9 @@ class Compilation:
                 also(self, policy)
         if policy is None or any(report.failed for report in self.reports):
             raise RulesRefused(self.problems)
-        return replace(policy, warnings=self.problems)
+        policy = replace(policy, warnings=self.problems)
+        policy.prepare()
+        return policy
 
     def _compiled(self) -> Policy | None:
         report = self.report
@@ -237,6 +238,7 @@ class Compilation:
     def _rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         seen: dict[str, Rule] = {}
+        self.includes = [index for index, table in enumerate(tables) if table.include is not None]
         for index, table in enumerate(tables):
             path: Path = ("rules", index)
             if table.include is not None:
@@ -317,15 +319,14 @@ class Compilation:
 
     def _check_order(self, rules: list[Rule]) -> None:
         takes_all: Rule | None = None
-        accepting: list[Rule] = []
-        for rule in rules:
+        accepting = Accepting(rules)
+        for number, rule in enumerate(rules):
             report, path = self.reports[rule.file], rule.path
             if takes_all is not None:
                 message = f"no request gets here: `{takes_all.name}` above has no `match` and takes them all"
                 report.warn(Code.UNREACHABLE, path, message)
             elif rule.deny and rule.file == 0:
-                taken = next((one for one in accepting if not _disjoint(one.checks, rule.checks)), None)
-                if taken is not None:
+                if taken := accepting.first_above(number):
                     message = f"this rule can't deny what `{taken.name}` above it has taken"
                     report.warn(Code.UNREACHABLE, path, message, hint="denials go first")
                 elif include := self._include_above(rule):
@@ -334,14 +335,12 @@ class Compilation:
                     report.warn(Code.UNREACHABLE, path, message, hint=hint)
             if not rule.checks:
                 takes_all = takes_all or rule
-            if not rule.deny:
-                accepting.append(rule)
 
     def _include_above(self, rule: Rule) -> int | None:
         """The line of an `include` above, whose files may at any time hold rules for the same team."""
-        for index, table in enumerate(self.file.rules[: int(rule.path[1])]):
-            if table.include is not None and any(
-                not _disjoint((Equals(TEAM, (name,)),), rule.checks)
+        for index in self.includes:
+            if index < int(rule.path[1]) and any(
+                not disjoint((Equals(TEAM, (name,)),), rule.checks)
                 for name, team in self.file.teams.items()
                 if team.targets is not None
             ):
@@ -453,26 +452,6 @@ def _rule_meaning(rule: Rule, team: str | None, match: MatchTable | None) -> dic
         "retry": rule.retry,
         "deadline": rule.deadline,
     }
-
-
-def _disjoint(some: tuple[Check, ...], others: tuple[Check, ...]) -> bool:
-    """Whether no request can pass both, as far as can be seen at a glance."""
-    return any(_excludes(one, other) for one in some for other in others)
-
-
-def _excludes(one: Check, other: Check) -> bool:
-    match one, other:
-        case Equals(), Equals():
-            return one.subject.name == other.subject.name and not set(one.values) & set(other.values)
-        case Flag(), Flag():
-            return one.fact == other.fact and one.wanted is not other.wanted
-        case Within(), Within() if one.fact == other.fact:
-            return _below(one.max, other.min) or _below(other.max, one.min)
-    return False
-
-
-def _below(top: int | None, bottom: int | None) -> bool:
-    return top is not None and bottom is not None and top < bottom
 
 
 def _stated(match: MatchTable) -> Iterator[str]:

@@ -125,6 +125,15 @@ class Step(Struct, frozen=True):
         return self.missed.miss(self.facts) if self.missed else ""
 
 
+class Order(Struct, frozen=True):
+    """Which rules were asked. Those of the policy are not copied: there may be thousands."""
+
+    gate: "tuple[Rule, ...]"
+    rules: "tuple[Rule, ...]"
+    """All of the policy; the first `count` were asked."""
+    count: int
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     rule: str
     where: str
@@ -138,8 +147,12 @@ class Decision(Struct, frozen=True, kw_only=True):
     deadline: float | None
     version: str
     facts: Facts
-    asked: "tuple[Rule, ...]"
-    """The rules that were asked, in order. The last one took the request."""
+    order: Order
+
+    @property
+    def asked(self) -> "tuple[Rule, ...]":
+        """The rules that were asked, in order. The last one took the request."""
+        return (*self.order.gate, *self.order.rules[: self.order.count])
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -178,7 +191,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     def first_miss(self, facts: Facts) -> Check | None:
         return first_miss(self.checks, facts)
 
-    def decision(self, facts: Facts, asked: "tuple[Rule, ...]", version: str) -> Decision:
+    def decision(self, facts: Facts, order: Order, version: str) -> Decision:
         deny, fallback, targets = self.deny, self.fallback, self.reachable
         if facts.url_target is not None:
             targets, fallback = self._only(facts.url_target), Fallback(False)
@@ -199,7 +212,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             deadline=self.deadline,
             version=version,
             facts=facts,
-            asked=asked,
+            order=order,
         )
 
     def _only(self, url_target: str) -> tuple[Target, ...]:
@@ -303,17 +316,17 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         return replace(decision, targets=tuple(own))
 
     def _decide(self, facts: Facts, team: Team | None) -> Decision:
-        before: tuple[Rule, ...] = ()
-        if team is not None and team.gate is not None:
-            before = (team.gate,)
-            if team.gate.first_miss(facts) is None:
-                return team.gate.decision(facts, before, self.version)
-        rules = self.rules
-        for number in self._index.candidates(facts):
-            rule = rules[number]
+        gate = (team.gate,) if team is not None and team.gate is not None else ()
+        for rule in gate:
             if rule.first_miss(facts) is None:
-                return rule.decision(facts, before + rules[: number + 1], self.version)
-        return self.default.decision(facts, (*before, *rules, self.default), self.version)
+                return rule.decision(facts, Order(gate, (), 0), self.version)
+        rules, index = self._lookup
+        number = next(n for n in index.candidates(facts) if rules[n].first_miss(facts) is None)
+        return rules[number].decision(facts, Order(gate, rules, number + 1), self.version)
+
+    def prepare(self) -> None:
+        """Builds what the first decision would have to wait for."""
+        _ = self._lookup
 
     @cached_property
     def listed(self) -> dict[str | None, tuple[str, ...]]:
@@ -321,8 +334,10 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         return {}
 
     @cached_property
-    def _index(self) -> Index:
-        return Index([rule.checks for rule in self.rules])
+    def _lookup(self) -> tuple[tuple[Rule, ...], Index]:
+        """All rules, the default as the last, and the index of them."""
+        rules = (*self.rules, self.default)
+        return rules, Index([rule.checks for rule in rules])
 
     def facts_of(self, question: Question, count: Callable[[bytes], int] = lambda body: 0) -> Facts:
         """The facts of a request that was not sent. Raises `InvalidRequest` if no rule is asked about it."""

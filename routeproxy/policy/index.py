@@ -12,18 +12,15 @@ from itertools import chain
 from re import escape
 from typing import TypeGuard
 
-import re2  # without stubs: only `patterns` imports it besides
-
 from routeproxy.policy.conditions import AnyOf, Begins, Check, Contains, Equals, Flag, Matches, cost
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.patterns import as_regex, search_of
 
 FEW = 8
 """So few rules are asked one by one: that takes 0.5 to 4 µs, and looking up among any number 1 to 4 µs."""
 
 LONG = 1_000
 """No regex of more characters is looked up: what RE2 prepares takes the square of that, 1 s for 100,000."""
-
-Search = Callable[[bytes], Iterable[int]]
 
 Plain = Equals | Begins | Contains | Matches | Flag
 """The checks that can be guards, each alone or those in the branches of an `any` together."""
@@ -76,7 +73,7 @@ class _Fact:
         self._read = read
         self._by_value: dict[str | bool | None, list[int]] = {}
         self._by_regex: dict[bytes, list[int]] = {}
-        self._searches: list[tuple[Search, list[list[int]]]] = []
+        self._searches: list[tuple[Callable[[bytes], list[int]], list[list[int]]]] = []
 
     def add(self, word: Word, rule: int) -> None:
         if isinstance(word, bytes):
@@ -173,42 +170,3 @@ def _merged(some: Sequence[int], others: Sequence[int]) -> Iterator[int]:
         yield number
         start = bisect_right(some, number, stop)
     yield from some[start:]
-
-
-# --- many regexes at once; this part belongs into `patterns`
-
-_PROBE = b"probe"
-
-
-def as_regex(glob: str) -> str:
-    wild = {"*": ".*", "?": "."}
-    return rf"(?s)\A{''.join(wild.get(char) or escape(char) for char in glob)}\z"
-
-
-def search_of(regexes: Sequence[bytes]) -> Search | None:
-    """Finds which of `regexes` are in a text, in little more time than one takes. `None`: they are too many.
-
-    The engine looks for the letters that they can't do without, for those of all at once, and then tries only
-    the ones that have theirs: 1,000 globs take 2 to 20 µs. (One automaton of them all, `re2.Set`, takes 2 ms
-    for each text that it has not seen yet.)
-    """
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    many = re2.Filter()
-    try:
-        for regex in (*regexes, _PROBE):
-            many.Add(regex, options)
-        many.Compile()
-    except re2.error:
-        return None
-
-    # Short of memory it finds nothing, and doesn't say so.
-    probe = len(regexes)
-    if probe not in (many.Match(_PROBE) or ()):
-        return None
-
-    def search(text: bytes) -> Iterable[int]:
-        return [number for number in many.Match(text) or () if number != probe]
-
-    return search

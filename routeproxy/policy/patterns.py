@@ -1,26 +1,63 @@
 """Globs and regular expressions: matched in linear time, and compared with each other without any text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from re import escape, findall
+from typing import Any
 
 import re2  # without stubs: nothing else imports it
 
 Search = Callable[[bytes], object]
 
 WILD = "*?"
+_PROBE = b"probe"
 
 
 def regex(pattern: str) -> Search:
     """Finds `pattern` anywhere in UTF-8 text. Raises `ValueError` with the engine's words."""
-    return _compiled(pattern, whole=False)
+    try:
+        search: Search = re2.compile(pattern, _options()).search
+    except re2.error as error:
+        said = error.args[0] if error.args else error
+        raise ValueError(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)) from None
+    return search
 
 
 @cache
 def glob(pattern: str) -> Search:
     """Whether `pattern` is the whole text: `*` is any text, `?` one character, nothing else is special."""
+    return regex(as_regex(pattern))
+
+
+def as_regex(glob: str) -> str:
     wild = {"*": ".*", "?": "."}
-    return _compiled("".join(wild.get(char) or escape(char) for char in pattern), whole=True)
+    return rf"(?s)\A{''.join(wild.get(char) or escape(char) for char in glob)}\z"
+
+
+def search_of(regexes: Sequence[bytes]) -> Callable[[bytes], list[int]] | None:
+    """Finds which of `regexes` are in a text, in little more time than one takes. `None`: they are too many.
+
+    The engine looks for the letters that they can't do without, for those of all at once, and then tries only
+    the ones that have theirs: 1,000 globs take 2 to 20 µs. (One automaton of them all, `re2.Set`, takes 2 ms
+    for each text that it has not seen yet.)
+    """
+    many = re2.Filter()
+    options = _options()
+    try:
+        for pattern in (*regexes, _PROBE):
+            many.Add(pattern, options)
+        many.Compile()
+    except re2.error:
+        return None
+    # Short of memory it finds nothing, and doesn't say so.
+    probe = len(regexes)
+    if probe not in (many.Match(_PROBE) or ()):
+        return None
+
+    def search(text: bytes) -> list[int]:
+        return [number for number in many.Match(text) or () if number != probe]
+
+    return search
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -83,15 +120,8 @@ def _past_stars(places: set[int], pattern: str) -> set[int]:
     return found
 
 
-def _compiled(pattern: str, *, whole: bool) -> Search:
+def _options() -> Any:
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True
-    options.dot_nl = whole
-    try:
-        compiled = re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0] if error.args else error
-        raise ValueError(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)) from None
-    search: Search = compiled.fullmatch if whole else compiled.search
-    return search
+    return options

@@ -92,8 +92,7 @@ class _Total:
             self._add(cost)
         if request.tools:
             self.text += TOOL_PROMPT
-        for tool in request.tools or ():
-            cost = pricing.tool(tool)
+        for cost in pricing.tools(request.tools or []):
             # A deferred one is not in the prompt until a search finds it.
             if cost.names <= self._exposed:
                 self._add(cost)

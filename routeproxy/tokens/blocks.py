@@ -64,11 +64,10 @@ class Pricing:
             case str():
                 return [Cost(self.text(content, remembered_from=SHORT))]
             case _:
-                salt = SHARP_BLOCK if self._sharp else BLOCK
-                return [self._part(salt, block, self._block) for block in content]
+                return self._parts(SHARP_BLOCK if self._sharp else BLOCK, content, self._block)
 
-    def tool(self, tool: Raw) -> Cost:
-        return self._part(TOOL, tool, self._tool)
+    def tools(self, tools: list[Raw]) -> list[Cost]:
+        return self._parts(TOOL, tools, self._tool)
 
     def schema(self, request: Request) -> int:
         """That of a structured answer."""
@@ -93,10 +92,11 @@ class Pricing:
             return 0
         return self.text(msgspec.json.encode(value).decode(), remembered_from=remembered_from)
 
-    def _part(self, salt: bytes, part: Raw, price: Callable[[Any], Cost]) -> Cost:
-        key = digest(salt, part)
-        if (known := self._memory.parts.get(key)) is not None:
-            return known
+    def _parts(self, salt: bytes, parts: list[Raw], price: Callable[[Any], Cost]) -> list[Cost]:
+        known = self._memory.parts.get
+        return [known(key := digest(salt, part)) or self._priced(key, part, price) for part in parts]
+
+    def _priced(self, key: int, part: Raw, price: Callable[[Any], Cost]) -> Cost:
         try:
             cost = price(decode(part))
         except UNREADABLE:

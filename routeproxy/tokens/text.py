@@ -27,12 +27,12 @@ OTHER_SCRIPTS = (re.compile(r"[\u0370-\u1fff\uac00-\ud7a3]+"), 6)
 PER_BYTE = 110
 """No byte costs more: a token has at least one, and a character that is corrected upwards at least two."""
 
-# Other threads run while tiktoken encodes a slice (1 to 2 ms without the interpreter's lock), and get the lock
-# between two slices: 1 MB in one piece would keep it for 13 ms to make a list of the tokens.
+# Other threads run while tiktoken encodes a slice, 1 to 2 ms without the interpreter's lock, and get the lock
+# after it: 1 MB in one piece would keep it for 13 ms to make a list of the tokens.
 #
-# Slices are needed besides: on a million spaces tiktoken's regex overflows its stack, and a long word costs it
-# more than linear time. A cut costs at most two tokens. Beyond `SLICES` of them a text is measured by a sample;
-# hardly any model takes two million characters anyway.
+# Slices are needed besides: on a million spaces tiktoken's regex overflows its stack, and a long word costs
+# it more than linear time. A cut costs at most two tokens. Beyond `SLICES` of them a text is measured by a
+# sample; hardly any model takes two million characters anyway.
 SLICE = 8192
 SLICES = 256
 

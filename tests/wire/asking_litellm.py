@@ -17,6 +17,7 @@ from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import (
     Decision,
     Fallback,
+    Order,
     Params,
     Policy,
     Provider,
@@ -92,7 +93,7 @@ def call(target: Target, key: str | None = "KEY-1", fallback: bool = True, **hea
         deadline=None,
         version="v",
         facts=Facts(Envelope(model="m", messages=Raw(b"[]")), {}),
-        asked=(),
+        order=Order((), (), 0),
     )
     return Call(target, key, exchange)
 
