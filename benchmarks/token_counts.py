@@ -1,6 +1,6 @@
 """What counting tokens costs: CPU, for bodies that are new and that are known, and what the event loop waits.
 
-    python benchmarks/token_counts.py [--rounds 7] [--threads 1]
+    python benchmarks/token_counts.py [--rounds 7] [--threads 1] [--switch 1]
 
 The bodies are Claude Code's first turn as it was recorded, and conversations that grow from it by calls of a
 tool that reads this project's own sources. A next turn is a conversation that was counted, and two turns
@@ -9,6 +9,8 @@ more. A ceiling is what a rule with a high `input_tokens.min` asks for instead o
 Gaps are the longest between two ticks of a 1 ms ticker on the loop, while bodies of 1 MB are counted in
 threads. Where the machine has other work, they are mostly that: see the line in which nothing is counted. So
 below each stands the most CPU that counting took from one tick to the next, the sleep of 1 ms among it.
+`--switch` is after how many milliseconds a thread that does not pause hands over to one that waits; Python's
+own value is 5.
 
 Minimum - median - maximum of the rounds. These depend on the machine: compare only what one run printed.
 """
@@ -21,6 +23,7 @@ import os
 import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -219,15 +222,17 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--switch", type=float, default=1)
     arguments = parser.parse_args()
     random.seed(1)
+    sys.setswitchinterval(arguments.switch / 1e3)
     warm()
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
     heading("CPU (ms)")
     for name, make in BODIES.items():
         cpu(name, make, arguments.rounds)
     next_turns(arguments.rounds)
-    heading(f"longest gap (ms), {arguments.threads} thread(s)")
+    heading(f"longest gap (ms), {arguments.threads} thread(s), switch {arguments.switch:g} ms")
     gaps(arguments.rounds, arguments.threads)
 
 

@@ -46,7 +46,7 @@ class Envelope(Struct, frozen=True):
 
     model: str
     messages: Raw
-    max_tokens: int | None = None
+    max_tokens: NonNegative | None = None
     stream: bool | None = None
     system: Raw = NULL
     tools: tuple[ToolHead, ...] | None = None

@@ -529,7 +529,7 @@ def _request(
         "url_provider": providers,
         "no_fallback": (True,),
         "input_tokens": (1, 2, 3, 4),
-        "max_tokens": (0, 1, 2, 3, 4, -1),
+        "max_tokens": (0, 1, 2, 3, 4),
         "tools": (("a",), ("ab",), ("b",), ("web_1",), ("a", "b")),
         "effort": (*EFFORTS, "none"),
         "system": ("a", "Ab", "b", "c"),

@@ -198,11 +198,6 @@ def of_two(*rules: Table, teams: Table | None = None, when: Table | None = None)
             id="another model",
         ),
         pytest.param(
-            of_two({"match": {"max_tokens": {"min": 0}}}, when={"max_tokens": {"max": 9}}),
-            Asked(model="a", max_tokens=-1),
-            id="a negative number",
-        ),
-        pytest.param(
             of_two({"match": {"tools": ["*"]}}, when={"tools": True}),
             Asked(model="a", tools=("",)),
             id="a tool without a name",
@@ -318,7 +313,7 @@ VALUES: Mapping[str, Sequence[Any]] = {
         some for number in range(3) for some in itertools.combinations(("a", "ab", "b", "web_1"), number)
     ],
     "input_tokens": range(6),
-    "max_tokens": [None, *range(-2, 6)],
+    "max_tokens": [None, *range(6)],
     "url_target": [None, "p"],
 }
 

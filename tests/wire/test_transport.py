@@ -228,6 +228,11 @@ def test_claude_codes_own_telemetry_is_taken_and_thrown_away(proxy: Running) -> 
         pytest.param(
             b'{"model": 7, "messages": []}', "model: Input should be a valid string", id="a wrong type"
         ),
+        pytest.param(
+            b'{"model": "m", "messages": [], "max_tokens": -1}',
+            "max_tokens: Input should be greater than or equal to 0",
+            id="a number that no rule could be about",
+        ),
         pytest.param(b'{"messages": []}', "model: Field required", id="no model"),
         pytest.param(b'{"model": "m"}', "messages: Field required", id="no messages"),
         pytest.param(b'{"model": "\xff"}', "invalid JSON", id="bytes that are no text"),
