@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ KEEP_ALIVE = 75
 LAST_WORDS = 3
 """Seconds that clients have to take what was written before the server stopped."""
 BACKLOG = 2048
+SWITCH = 0.001
+"""Seconds that a thread may keep Python while the event loop waits for it (CPython's own: 5 ms)."""
 
 
 class Serves(Protocol):
@@ -75,6 +78,7 @@ class Server(uvicorn.Server):
         self._said = False
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        sys.setswitchinterval(SWITCH)
         await super().serve(sockets)
         if self._owns_process:
             # All is said and closed. Python would now wait for threads, of which one may be importing

@@ -551,7 +551,7 @@ LEAVES = (
     st.none()
     | st.booleans()
     | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=9)
 )
 KEYS = [

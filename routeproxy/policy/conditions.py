@@ -238,6 +238,18 @@ class Within(Single, frozen=True):
 class TokensWithin(Within, frozen=True):
     cost = 2
 
+    def __call__(self, facts: Facts) -> bool:
+        if facts.counted is None and facts.fewer_tokens_than(told_below(self.min, self.max)):
+            return self.min is None or self.min <= 1
+        return super().__call__(facts)
+
+
+def told_below(min: int | None, max: int | None) -> int:
+    """A request of surely fewer tokens than this is in a range, or is not, without being counted."""
+    if min is not None and min > 1:
+        return min
+    return max + 1 if max is not None else 0
+
 
 class Flag(Single, frozen=True):
     fact: str

@@ -41,6 +41,7 @@ class Facts:
         team: str | None = None,
         no_fallback: bool = False,
         count: Callable[[], int] = lambda: 0,
+        is_below: Callable[[int], bool] | None = None,
     ) -> None:
         self.envelope = envelope
         self.headers = headers
@@ -53,6 +54,7 @@ class Facts:
         self.requested = url_target.partition("/")[2] if url_target is not None else envelope.model
         self.model = ascii_lower(self.requested)
         self._count = count
+        self._is_below = is_below
 
     def header(self, name: str) -> str | None:
         """Trimmed. Several lines are taken for one: `Policy.check_headers` has refused those that differ."""
@@ -99,6 +101,10 @@ class Facts:
     @cached_property
     def input_tokens(self) -> int:
         return self._count()
+
+    def fewer_tokens_than(self, limit: int) -> bool:
+        """Whether that is sure without counting them."""
+        return self._is_below is not None and self._is_below(limit)
 
     @property
     def counted(self) -> int | None:

@@ -203,9 +203,19 @@ def of_two(*rules: Table, teams: Table | None = None, when: Table | None = None)
             id="a tool without a name",
         ),
         pytest.param(
-            of_two(teams={"t": {"models": "a"}, "u": {}}, when={"model": "b"}),
+            of_two(teams={"t": {"models": "a"}, "u": {}}, when={"model": {"equals": "b"}}),
             Asked(model="b", team="u"),
             id="another team may not ask for it",
+        ),
+        pytest.param(
+            of_two(teams={"t": {"models": "a"}}, when={"model": {"equals": "b"}, "team": "t"}),
+            Asked(model="b", team="t"),
+            id="the team may not ask for it",
+        ),
+        pytest.param(
+            of_two({"match": {"any": [{"not": [{"headers": {"x-a": f"{n}"}} for n in range(1_001)]}]}}),
+            Asked(model="a", headers={"x-a": "7"}),
+            id="more ways than are looked at",
         ),
         pytest.param(
             of_two({"match": {"any": [{"stream": True}, {"stream": False}]}, "targets": ["in/a", "out/a"]}),
@@ -234,6 +244,19 @@ def test_no_request_breaks_what_was_proved_of_a_small_file(written: Written, ask
     with suppress(RulesRefused):
         targets = [call.target.name for call in calls(compiled(written), asked)]
         assert not broken(written, asked, targets)
+
+
+def test_where_any_model_may_be_asked_for_nothing_is_known_of_its_region() -> None:
+    written = of_two(when={"team": "t"})
+    file = written.file | {
+        "providers": {"out": OUTSIDE | {"region": "eu"}},
+        "default": {"targets": "out/*"},
+        "invariants": [{"only": {"region": "eu"}}],
+    }
+    with pytest.raises(RulesRefused, match="not proved"):
+        compiled(Written(file))
+    file["providers"] = {"out": OUTSIDE | {"region": "eu", "models": {"a*": {}}}}
+    assert compiled(Written(file)).invariants
 
 
 # --- the search by itself
@@ -293,6 +316,31 @@ def test_what_some_value_meets_is_possible(dice: Dice) -> None:
             return
 
 
+def test_any_three_conditions_on_a_text_are_possible_if_some_text_meets_them() -> None:
+    texts = [facts for asked in values_of("headers") if (facts := facts_of(asked)) is not None]
+    checks = [check for table in TABLES for check in checks_of({"headers": {"x-a": table}})]
+    literals = [
+        Literal(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
+    ]
+    met = [
+        {n for n, facts in enumerate(texts) if literal.check(facts) is literal.holds} for literal in literals
+    ]
+    wrong = [
+        [literals[one] for one in three]
+        for three in itertools.combinations_with_replacement(range(len(literals)), 3)
+        if set.intersection(*(met[one] for one in three)) and not possible([literals[one] for one in three])
+    ]
+    assert not wrong
+
+
+TABLES: Sequence[Table] = [
+    *({operator: word} for operator in ("equals", "prefix", "contains") for word in ("a", "ab", "ba", "a?")),
+    *({operator: ["ab", "b"]} for operator in ("equals", "prefix", "contains", "glob", "regex")),
+    *({"glob": glob} for glob in ("a", "a*", "*b", "a?c", "*b*c")),
+    *({"regex": regex} for regex in ("a", "^a", "b$")),
+    {"present": True},
+    {"present": False},
+]
 SHORT = ["".join(letters) for length in range(4) for letters in itertools.product("abcA", repeat=length)]
 TEXTS = (*SHORT, "é", "éa", "e\u0301", "a?", "a?c", "*", "b*", "abab", "abcab", "babc", "abcabc")
 VALUES: Mapping[str, Sequence[Any]] = {
