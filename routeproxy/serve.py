@@ -137,12 +137,12 @@ class App:
                     door.expect(policy, sources.token())
                     decisions.expect(policy)
                     start(_prepare(upstreams, policy))
+                    if policy.counts_tokens_from is not None:  # nobody waits for it, a shutdown least of all
+                        threading.Thread(target=tokens.warm, daemon=True).start()
 
                 rules.on_change.append(prepare)
                 prepare(rules.policy)
                 start(rules.follow())
-                # Nobody waits for it, a shutdown least of all.
-                threading.Thread(target=tokens.warm, daemon=True).start()
                 with suppress(ValueError, RuntimeError):  # not in the main thread: a test's server
                     loop = asyncio.get_running_loop()
                     loop.add_signal_handler(signal.SIGHUP, lambda: start(rules.reload()))

@@ -66,5 +66,10 @@ def _encoding() -> tiktoken.Encoding:
     if spec is None or spec.origin is None:
         raise RuntimeError("litellm, whose vocabulary file counts tokens, is not installed")
     file = Path(spec.origin).parent / "litellm_core_utils" / "tokenizers" / CL100K_BASE
-    ranks = {b64decode(token): int(rank) for token, rank in map(bytes.split, file.read_bytes().splitlines())}
-    return tiktoken.Encoding("cl100k_base", pat_str=CL100K_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    with file.open("rb") as lines:
+        ranks = {b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
+    encoding = tiktoken.Encoding(
+        "cl100k_base", pat_str=CL100K_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+    ranks.clear()  # it encodes with a copy of its own, and 14 MB are 14 MB
+    return encoding
