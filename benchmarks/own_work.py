@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from routeproxy.tokens import count
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import ThroughChat
+from routeproxy.upstream.chat import Answered, Chunks, ThroughChat
 from routeproxy.web.app import build_app
 
 RECORDED = Path(__file__).parent.parent / "tests" / "wire" / "claude-code" / "first-turn.json"
@@ -72,12 +72,12 @@ class Scripted:
         return Dialect()
 
     @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
-        yield self._say()
+    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[Chunks]:
+        yield Answered(self._say())
 
-    async def _say(self) -> AsyncIterator[Chunk]:
+    async def _say(self) -> AsyncIterator[Sequence[Chunk]]:
         for chunk in self._chunks:
-            yield chunk
+            yield (chunk,)
 
     async def aclose(self) -> None:
         pass

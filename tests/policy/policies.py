@@ -68,6 +68,14 @@ class Written(Struct, frozen=True):
         promised = [*self.file.get("invariants", []), invariant]
         return Written(self.file | {"invariants": promised}, self.layers)
 
+    def promising_nothing(self) -> "Written":
+        teams = {name: {**team} for name, team in self.teams.items()}
+        for name, team in teams.items():
+            if name not in {layer["team"] for layer in self.layers.values()}:
+                team.pop("targets", None)
+        kept = {key: value for key, value in self.file.items() if key != "invariants"}
+        return Written(kept | ({"teams": teams} if teams else {}), self.layers)
+
     # --- what it says
 
     @property
@@ -618,15 +626,22 @@ _OPERATORS = {
 
 
 def broken(written: Written, asked: Asked, targets: Sequence[str], *, name: str | None = None) -> list[str]:
-    """The invariants that a request breaks which reaches `targets`; of all, or of the one of that name."""
+    """The invariants that a request breaks which reaches `targets`, of all or of the one of that name; and
+    the targets that their providers don't have."""
     heard = asked.heard(written)
-    return [
+    found = [
         f"{one}: {target}"
         for one, said in written.invariants.items()
         if name in (None, one) and holds(said.get("when", {}), heard)
         for target in targets
         if _forbids(said, written, target)
     ]
+    return found + [f"not listed: {target}" for target in targets if not _listed(written, target)]
+
+
+def _listed(written: Written, target: str) -> bool:
+    provider, _, model = target.partition("/")
+    return admitted(written.providers[provider], model)
 
 
 def _forbids(said: Table, written: Written, target: str) -> bool:

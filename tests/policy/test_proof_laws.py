@@ -152,9 +152,22 @@ def test_the_lock_is_open_for_all_that_an_accepted_policy_decides(dice: Dice) ->
 
 @lawful
 @given(dice)
+def test_the_lock_is_closed_for_what_its_own_version_forbids_and_no_newer_one(dice: Dice) -> None:
+    written = file_of(dice)
+    policy = unproved(written)
+    locks = [locked(policy), locked(unproved(written.promising_nothing()))]
+    for asked in requests(dice, written, CROWD):
+        for call, lock in itertools.product(calls(policy, asked), locks):
+            with suppress(InvariantBroken):
+                lock.check(call)
+                assert not broken(written, asked, [call.target.name]), (written, asked)
+
+
+@lawful
+@given(dice)
 def test_the_lock_is_closed_for_what_a_newer_version_forbids(dice: Dice) -> None:
     written = file_of(dice)
-    policy = accepted(written)
+    policy = unproved(written.promising_nothing())
     more = invariant_of(dice, Topics(dice, [*written.teams]), [*written.providers])
     newer = written.promising({"name": "newer"} | more)
     lock = locked(unproved(newer))
@@ -166,6 +179,19 @@ def test_the_lock_is_closed_for_what_a_newer_version_forbids(dice: Dice) -> None
     event("something is refused" if lock.refused else "nothing is refused")
 
 
+@lawful
+@given(dice)
+def test_an_included_rule_decides_for_its_team_alone(dice: Dice) -> None:
+    written = file_of(dice)
+    policy = unproved(written)
+    owners = dict(zip(written.layers, (layer["team"] for layer in written.layers.values()), strict=True))
+    files = {rule.name: rule.where.rpartition(":")[0] for rule in policy.rules}
+    for asked in requests(dice, written, CROWD) if owners else ():
+        with suppress(InvalidRequest):
+            rule = policy.decide(policy.facts_of(asked.question)).rule
+            assert owners.get(files.get(rule, ""), asked.team) == asked.team, (written, asked)
+
+
 # --- what dice seldom make
 
 INSIDE = {"type": "openai_compatible", "base_url": "http://h.example", "api_key": "none", "zone": "private"}
@@ -175,17 +201,15 @@ NEVER_OUTSIDE = {"never": {"zone": "public"}, "name": "never outside"}
 
 def of_two(*rules: Table, teams: Table | None = None, when: Table | None = None) -> Written:
     """`rules` go inside, the rest outside, where what `when` speaks of must never be."""
-    return Written(
-        {
-            "providers": {"in": INSIDE, "out": OUTSIDE},
-            "teams": teams or {"t": {}},
-            "rules": [
-                {"name": f"rule {number}", "targets": "in/a"} | rule for number, rule in enumerate(rules)
-            ],
-            "default": {"targets": "out/a"},
-            "invariants": [NEVER_OUTSIDE | ({"when": when} if when else {})],
-        }
-    )
+    file: Table = {
+        "providers": {"in": INSIDE, "out": OUTSIDE},
+        "teams": teams or {"t": {}},
+        "default": {"targets": "out/a"},
+        "invariants": [NEVER_OUTSIDE | ({"when": when} if when else {})],
+    }
+    if rules:
+        file["rules"] = [{"targets": "in/a"} | rule for rule in rules]
+    return Written(file)
 
 
 @pytest.mark.parametrize(
