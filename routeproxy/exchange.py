@@ -1,8 +1,8 @@
 """One request and what became of it: filled in as it passes through the proxy, read by the answer's headers
 and by the log."""
 
+import secrets
 import time
-import uuid
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote
@@ -226,7 +226,7 @@ class Call(Struct, frozen=True):
 
 
 def new_request_id() -> str:
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{secrets.token_hex(16)}"
 
 
 def _ascii(text: str) -> str:

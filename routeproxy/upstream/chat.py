@@ -9,11 +9,10 @@ from typing import Any, Protocol
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
-from routeproxy.messages.edits import apply
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
 from routeproxy.messages.reply import Usage, encode
-from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
+from routeproxy.messages.request import OLDEST_VERSION, decode_request
 from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.dialect import Dialect
@@ -24,7 +23,7 @@ from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
 from routeproxy.upstream.failures import UpstreamFailure, from_error_type
 from routeproxy.upstream.local import message_id, message_part, own_message, rough_tokens, tool_use_id
-from routeproxy.upstream.params import edits
+from routeproxy.upstream.params import with_params
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +69,10 @@ class ThroughChat:
     async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
         exchange, target = call.exchange, call.target
         dialect = self._back_end.dialect(target)
-        body = apply(exchange.inbound.body, edits(exchange.inbound.body, target.params))
+        body, fields = with_params(exchange.inbound.body, target.params)
         request = decode_request(body)
         try:
-            translated = translate(request, dialect, self._context(call, body))
+            translated = translate(request, dialect, self._context(call, fields))
         except Incapable as refused:
             raise UpstreamFailure("capability", refused.message) from refused
         exchange.warn(*translated.warnings)
@@ -89,7 +88,7 @@ class ThroughChat:
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
 
-    def _context(self, call: Call, body: bytes) -> RequestContext:
+    def _context(self, call: Call, fields: tuple[str, ...]) -> RequestContext:
         inbound = call.exchange.inbound
         return RequestContext(
             version=inbound.header("anthropic-version") or OLDEST_VERSION,
@@ -99,7 +98,7 @@ class ThroughChat:
             target=call.target.model,
             signer=self._signer,
             session_id=inbound.header("x-claude-code-session-id"),
-            fields=field_names(body),
+            fields=fields,
             by_rule=frozenset(call.target.params.set) | frozenset(call.target.params.default),
         )
 

@@ -115,12 +115,12 @@ def body_for(call: Call, *, counting: bool = False) -> bytes:
     body, params = exchange.inbound.body, target.params
     if counting:
         params = _only_counted(params)
-    drop = frozenset[str]()
-    if b'"fallbacks"' in body and "fallbacks" in members(body):
+    present, drop = members(body), frozenset[str]()
+    if "fallbacks" in present:
         # Which back end answers is the rules' decision alone.
         drop = frozenset({"fallbacks"})
         exchange.warn("fallbacks: dropped, the rules decide who answers")
-    changes = edits(body, params, {"model": target.model}, drop, params.extra_body)
+    changes = edits(body, present, params, {"model": target.model}, drop, params.extra_body)
     return apply(body, changes + foreign_traces(body))
 
 

@@ -2,7 +2,7 @@
 can't be told `num_ctx`, and cuts long prompts without a word."""
 
 import json
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -205,5 +205,5 @@ class OllamaWords:
     def _call(self, call: _Call) -> ToolCallDelta:
         index, self._calls = self._calls, self._calls + 1
         function = call.function or _Function()
-        id = call.id if isinstance(call.id, str) and call.id else f"call_{uuid.uuid4().hex[:24]}"
+        id = call.id if isinstance(call.id, str) and call.id else f"call_{secrets.token_hex(12)}"
         return ToolCallDelta(index, id, FunctionDelta(function.name, bytes(function.arguments).decode()))

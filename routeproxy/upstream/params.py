@@ -6,23 +6,31 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.messages.edits import Edit, Member, members, set_members
+from routeproxy.messages.edits import Edit, Member, apply, members, set_members
+from routeproxy.messages.request import field_names
 from routeproxy.policy.decide import Params
 
 LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
 
+def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
+    """The body after default, set, cap and drop, and the names of its top-level fields, in order."""
+    present = members(body)
+    changed = apply(body, edits(body, present, params))
+    return changed, tuple(present) if changed is body else field_names(changed)
+
+
 def edits(
     body: bytes,
+    present: Mapping[str, Member],
     params: Params,
     also: Mapping[str, Any] | None = None,
     drop: frozenset[str] = frozenset(),
     extra_body: Mapping[str, Any] | None = None,
 ) -> list[Edit]:
-    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body`
-    merged into what is there."""
-    present = members(body)
+    """Edits of the top-level object, whose `members` are `present`: default, set, cap, drop, in this order;
+    then `also`, and `extra_body` merged into what is there."""
     values: dict[str, Any] = {
         name: value for name, value in params.default.items() if _value(body, present, name) is None
     }

@@ -1,13 +1,13 @@
 """What a target could not be given of a request, found by translating it and sending nothing."""
 
-from routeproxy.messages.edits import apply, members
+from routeproxy.messages.edits import members
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import OLDEST_VERSION, decode_request, field_names
+from routeproxy.messages.request import OLDEST_VERSION, decode_request
 from routeproxy.policy.decide import Target
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.dialects import dialect_of
-from routeproxy.upstream.params import edits
+from routeproxy.upstream.params import with_params
 
 
 def losses(body: bytes, target: Target) -> tuple[str, ...]:
@@ -15,14 +15,14 @@ def losses(body: bytes, target: Target) -> tuple[str, ...]:
     if target.provider.speaks_messages:
         return ("fallbacks: the rules decide who answers",) if "fallbacks" in members(body) else ()
     try:
-        body = apply(body, edits(body, target.params))
+        body, fields = with_params(body, target.params)
         context = RequestContext(
             version=OLDEST_VERSION,
             betas=frozenset(),
             target=target.model,
             signer=Signer(None),
             session_id=None,
-            fields=field_names(body),
+            fields=fields,
             by_rule=frozenset(target.params.set) | frozenset(target.params.default),
         )
         return tuple(translate(decode_request(body), dialect_of(target), context).warnings)

@@ -1,16 +1,55 @@
-"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear."""
+"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear and for how often it writes."""
 
+import asyncio
 import re
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+AT_MOST = 65_536
+"""Bytes that wait for what else is written in this turn of the event loop."""
 
 _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 
 
 class Http(HttpToolsProtocol):
-    """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as well,
-    and the request waits for ever."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self.transport = cast(asyncio.Transport, Joined(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
+        """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
+        well, and the request waits for ever."""
         # No JSON holds a bare line end, so this is a header or nothing.
         super().data_received(_OFFER.sub(b"", data) if b"h2c" in data else data)
+
+
+class Joined:
+    """A transport that sends in one piece what one turn of the event loop writes: an answer's headers, body
+    and end are three writes, and each costs as much as a tenth of a small request."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > AT_MOST:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        if waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(waiting))
