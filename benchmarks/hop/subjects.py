@@ -206,7 +206,8 @@ def routeproxy_litellm(place: Place) -> Hop:
 
 def _routeproxy(place: Place, key: str, way: str, kind: str, base: str) -> Hop:
     folder, port = place.of(key), free_port()
-    rules = folder / "rules.toml"
+    rules = folder / "rules" / "rules.toml"  # its folder is watched: nobody keeps a log there
+    rules.parent.mkdir(exist_ok=True)
     rules.write_text(RULES.format(kind=kind, base=base, back_end=place.back_end))
     program = [sys.executable, "-m", "routeproxy"]
     env = {

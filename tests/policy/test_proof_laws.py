@@ -248,6 +248,15 @@ def of_two(*rules: Table, teams: Table | None = None, when: Table | None = None)
         ),
         pytest.param(
             of_two(
+                {"match": {"headers": {"x-a": "a"}}},
+                teams={"t": {"request_headers": {"x-a": "a"}}},
+                when={"team": "t"},
+            ),
+            Asked(model="a", team="t", headers={"x-a": "b"}),
+            id="a client that says otherwise than its team",
+        ),
+        pytest.param(
+            of_two(
                 {"match": {"headers": {"x-a": {"glob": "?*"}}}}, when={"headers": {"x-a": {"present": True}}}
             ),
             Asked(model="a", headers={"x-a": ""}),
