@@ -43,7 +43,7 @@ FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
 _TIMEOUTS: tuple[FailureKind, ...] = ("timeout_connect", "timeout_first_token", "timeout_idle")
 _RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"})
 
-_NEVER_PARAMS = frozenset({"model", "messages", "system", "tools", "stream"})
+_NEVER_PARAMS = frozenset({"model", "messages", "system", "tools", "stream", "fallbacks"})
 PARAMS = KNOWN_FIELDS - _NEVER_PARAMS
 CAPPED = frozenset({"max_tokens", "temperature", "top_p", "top_k"})
 _LIMITS: Mapping[str, tuple[int, int | None]] = {

@@ -140,7 +140,7 @@ def _layer(text: str, name: str, included_at: Path, report: Report) -> Layer:
         message = "an included file begins with the team that it belongs to"
         report.error(Code.MISSING, (), message, expected='`team = "NAME"`')
     for at in _sent(document, ()):
-        message = "an included file can't have `extra_body`: it can only narrow"
+        message = f"an included file can't have `{at[-1]}`: it can only narrow"
         report.error(Code.FORBIDDEN, at, message, hint="it belongs to the file that includes", key=True)
     for at, value in _texts(document, ()):
         if value.startswith(("env:", "file:")):
@@ -148,11 +148,15 @@ def _layer(text: str, name: str, included_at: Path, report: Report) -> Layer:
     return Layer(file, report, name, file.team or "", included_at)
 
 
+ELSEWHERE = frozenset({"container", "inference_geo", "mcp_servers", "thread"})
+"""Parameters that take a request to places that no target names."""
+
+
 def _sent(value: Any, path: Path) -> Iterator[Path]:
     """Where something of its own would be sent to a back end."""
     for key, item in _items(value):
         here = (*path, key)
-        if key == "extra_body":
+        if key == "extra_body" or (key in ELSEWHERE and path[-2:-1] == ("params",)):
             yield here
         else:
             yield from _sent(item, here)

@@ -278,6 +278,8 @@ class SyncTransport(httpx.BaseTransport):
         wire = current.get()
         if wire is None or _on_a_loop():
             raise httpx.UnsupportedProtocol("this would stop the event loop")
+        if request.method != "POST":  # a picture of the prompt's, fetched with the provider's headers
+            raise httpx.UnsupportedProtocol(f"a call is a POST, not a {request.method}")
         wire.at(request.url)
         headers = wire.headers(request.headers) | {"host": request.headers["host"]}
         return self._transport.handle_request(
