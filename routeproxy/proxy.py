@@ -7,11 +7,11 @@ attempt, and only for a target that does not speak Messages; see `upstream/chat.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 
@@ -35,10 +35,6 @@ milliseconds."""
 
 COUNTING_THREADS = max(1, (os.cpu_count() or 1) // 2)
 """More would only take turns with the loop: beside six of them on two cores it waited four times as long."""
-
-
-A = TypeVar("A")
-T = TypeVar("T")
 
 
 class Rules(Protocol):
@@ -83,7 +79,8 @@ class Proxy:
         if inbound.header("anthropic-version") is None:
             exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
         if len(inbound.body) > LARGE_BODY and policy.may_count_tokens(facts):
-            exchange.decision = await self._aside(policy.decide, facts)
+            loop = asyncio.get_running_loop()
+            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
         else:
             exchange.decision = policy.decide(facts)
         return exchange.decision
@@ -100,11 +97,9 @@ class Proxy:
         counted = None if decision.deny is not None else await self._counted_by(decision.targets[0], exchange)
         if counted is not None:
             return counted
-        return b'{"input_tokens":%d}' % max(1, await self._aside(self._count, exchange.inbound.body))
-
-    def _aside(self, work: Callable[[A], T], argument: A) -> Awaitable[T]:
-        """`work` in a thread for counting."""
-        return asyncio.get_running_loop().run_in_executor(self._counting, work, argument)
+        loop = asyncio.get_running_loop()
+        estimate = await loop.run_in_executor(self._counting, self._count, exchange.inbound.body)
+        return b'{"input_tokens":%d}' % max(1, estimate)
 
     async def _counted_by(self, target: Target, exchange: Exchange) -> bytes | None:
         """A count is never refused: whatever goes wrong, there is an estimate."""

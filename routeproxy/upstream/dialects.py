@@ -3,6 +3,7 @@ withheld but for a known "no"."""
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -281,13 +282,19 @@ def _bare(target: Target) -> str:
     return str(target.provider.options.get("base_model") or target.model).lower().rpartition("/")[2]
 
 
-def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
-    provider = target.provider
-    model = _bare(target)
+@lru_cache(1024)
+def _quirks_of(type: str, model: str) -> Mapping[str, Any]:
+    """The rows that hold, laid over each other: to go through all of them takes each request's time."""
     changes: dict[str, Any] = {}
     for quirk in QUIRKS:
-        if quirk.holds(provider.type, model):
+        if quirk.holds(type, model):
             changes |= quirk.changes
+    return changes
+
+
+def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
+    provider = target.provider
+    changes = dict(_quirks_of(provider.type, _bare(target)))
     if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
         changes |= {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
     if over_responses(target):

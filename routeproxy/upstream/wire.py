@@ -75,9 +75,7 @@ class Wire:
         """The answer, where the back end streamed it unasked."""
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        provider = self.at(request.url)
-        if request.method != "POST":
-            raise self._refused(f"{request.method} {request.url.path} is not sent for a chat")
+        provider = self.provider_for(request)
         self.failure = self.finish_reason = None
         self.answered = False
         body = await request.aread()
@@ -140,9 +138,12 @@ class Wire:
     async def let_go(self) -> None:
         await self._answers.aclose()
 
-    def at(self, url: httpx.URL) -> Provider:
-        """The provider at the address that is asked, which must be its own."""
-        provider = self._call.target.provider
+    def provider_for(self, request: httpx.Request) -> Provider:
+        """The provider at the address that is asked, which must be its own. Nothing is fetched, such as the
+        picture behind a URL in the prompt: that request would carry the provider's headers."""
+        provider, url = self._call.target.provider, request.url
+        if request.method != "POST":
+            raise self._refused(f"{request.method} {url.path} is not sent for a chat")
         if provider.base_url is None:
             return msgspec.structs.replace(provider, base_url=str(url))
         own = urlsplit(provider.base_url)
@@ -278,9 +279,7 @@ class SyncTransport(httpx.BaseTransport):
         wire = current.get()
         if wire is None or _on_a_loop():
             raise httpx.UnsupportedProtocol("this would stop the event loop")
-        if request.method != "POST":  # a picture of the prompt's, fetched with the provider's headers
-            raise httpx.UnsupportedProtocol(f"a call is a POST, not a {request.method}")
-        wire.at(request.url)
+        wire.provider_for(request)
         headers = wire.headers(request.headers) | {"host": request.headers["host"]}
         return self._transport.handle_request(
             httpx.Request(request.method, request.url, headers=headers, content=request.read())
