@@ -140,7 +140,7 @@ def _stated(text: str) -> Iterable[str]:
     """The keys of `[server]`. The file may be broken by now, if an older version was taken in its place."""
     try:
         server = tomli.loads(text).get("server", {})
-    except tomli.TOMLDecodeError:
+    except (tomli.TOMLDecodeError, RecursionError):
         return ()
     return server if isinstance(server, dict) else ()
 

@@ -36,6 +36,7 @@ from routeproxy.policy.file import (
     seconds,
 )
 from routeproxy.policy.locate import Path
+from routeproxy.policy.patterns import is_glob
 from routeproxy.policy.problems import Code, Report, closest
 from routeproxy.policy.providers import TYPE_NAMES, Provider, only_model_name, speaks_messages
 
@@ -220,7 +221,7 @@ class Actions:
             )
         if not model:
             self.report.error(Code.EMPTY, path, f"a model is missing after `{name}/`")
-        elif "*" in model and model != "*":
+        elif is_glob(model) and model != "*":
             message = (
                 f"`{model}` is not a model: a star stands only alone, `{name}/*`, for the model asked for"
             )
@@ -231,10 +232,11 @@ class Actions:
             )
         provider = self.book.providers.get(name)
         if provider and model and model != "*" and not provider.admits(model):
-            listed = f"`[providers.{name}.models]` lists what may be sent to it"
-            self.report.unknown(
-                Code.UNDEFINED, path, f"{listed}, and `{model}` is not there", model, provider.models
-            )
+            lists = f"`[providers.{name}.models]` lists what may be sent to it"
+            lacks = f"{lists}, and `{model}` is not there"
+            if provider.lists(model):
+                lacks = f"{lists}, and in small letters `{model}` is an entry of another region or labels"
+            self.report.unknown(Code.UNDEFINED, path, lacks, model, provider.models)
         return (Entry(provider, model),) if provider else ()
 
     def _check_pass_through(self, table: ActionTable, entries: tuple[Entry, ...], path: Path) -> None:

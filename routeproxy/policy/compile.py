@@ -273,7 +273,8 @@ class Compilation:
             checks = compile_match(table.match, (*path, "match"), actions.report)
         if team is not None:
             checks = (Equals(TEAM, (team,)), *checks)
-        rule = actions.rule(table, path, table.name or unnamed_rule(index), checks)
+        unnamed = unnamed_rule(index) if team is None else f"{actions.label} {unnamed_rule(index)}"
+        rule = actions.rule(table, path, table.name or unnamed, checks)
         stated = tuple(_stated(table.match)) if table.match is not None else ()
         return replace(rule, states=stated) if stated else rule
 

@@ -3,8 +3,10 @@
 A fact that costs something (images, tokens, the system text) is worked out when a condition asks, and kept.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -144,7 +146,29 @@ class Facts:
             and b"\\u007" not in messages
         ):
             return False
-        return any(block.get("type") == block_type for block in _blocks(_decoded(messages)))
+        return any(block.get("type") == block_type for block in _blocks(_decoded(messages))) or _hides(
+            messages, block_type
+        )
+
+    def with_headers(self, headers: Mapping[str, tuple[str, ...]]) -> "Facts":
+        """The same request with other headers. What was worked out of its body is kept."""
+        other = copy(self)
+        other.headers = headers
+        return other
+
+
+def _hides(text: bytes, block_type: str) -> bool:
+    """Whether a reader who takes the first of two equal keys may see a block of this type, where we took the
+    last."""
+    twice = seen = False
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal twice, seen
+        twice |= len({key for key, _ in pairs}) < len(pairs)
+        seen |= ("type", block_type) in pairs
+
+    json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note)
+    return twice and seen
 
 
 def _blocks(content: Any) -> Iterator[dict[str, Any]]:
@@ -160,13 +184,13 @@ def _blocks(content: Any) -> Iterator[dict[str, Any]]:
                 waiting.extend(value for key, value in block.items() if not (is_call and key == "input"))
 
 
-def _decoded(json: bytes) -> Any:
+def _decoded(text: bytes) -> Any:
     try:
         try:
-            return msgspec.json.decode(json)
+            return msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
             # Half an emoji, or bytes that are no text: the blocks can be told apart all the same.
-            readable = json.decode("utf-8", "replace").encode()
+            readable = text.decode("utf-8", "replace").encode()
             return msgspec.json.decode(without_lone_surrogates(readable))
     except RecursionError:  # the envelope was read from higher up the stack
         raise InvalidRequest("invalid JSON: nested too deeply") from None

@@ -40,6 +40,9 @@ class Disk:
         path = self.root / name
         self.looked_at[path] = None
         self._inside(path)
+        if path.exists() and not path.is_file():
+            # Whoever may put a pipe there must not keep a reload waiting for it.
+            raise OSError(f"`{name}` is not a file")
         return path.read_bytes()
 
     def _inside(self, path: FilePath) -> bool:

@@ -5,12 +5,18 @@ It reads only what `tomli` has accepted, so it checks nothing: it walks the same
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import tomli
 from msgspec import Struct
 
 Path = tuple[str | int, ...]
+MOST_LEVELS = 50
+"""Of tables and arrays in each other. Rules are asked, compiled and compared by recursion, and a condition of
+a condition of a condition is past what people can read."""
+
 Span = tuple[int, int]
 """Offsets into the text: the first is inside, the second is not."""
 
@@ -85,6 +91,26 @@ _SCALAR = re.compile(
 )
 
 
+def too_deep(document: dict[str, Any]) -> Path | None:
+    """Where it is nested more than `MOST_LEVELS` deep, if anywhere."""
+    level: list[Any] = [document]
+    for _ in range(MOST_LEVELS):
+        level = [item for value in level for _, item in _inner(value)]
+    return _deep_path(document) if level else None
+
+
+def _deep_path(document: dict[str, Any]) -> Path:
+    level: list[tuple[Path, Any]] = [((), document)]
+    for _ in range(MOST_LEVELS):
+        level = [((*path, key), item) for path, value in level for key, item in _inner(value)]
+    return level[0][0]
+
+
+def _inner(value: Any) -> Iterator[tuple[str | int, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return ((key, item) for key, item in items if isinstance(item, dict | list))
+
+
 class _Walk:
     """Its methods read something from a position on and return the one behind it and behind what is blank."""
 
@@ -140,7 +166,8 @@ class _Walk:
             position = match.end()
             if match[2] != ".":
                 break
-        return parts, position
+        # A path of 10,000 parts has 10,000 parents, and its text is refused anyway.
+        return parts[: MOST_LEVELS + 1], position
 
     def _value(self, path: Path, start: int) -> int:
         opening = self.text[start]

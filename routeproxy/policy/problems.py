@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli
 from msgspec import Struct
 
-from routeproxy.policy.locate import Map, Path, Place
+from routeproxy.policy.locate import MOST_LEVELS, Map, Path, Place, too_deep
 
 Severity = Literal["error", "warning"]
 
@@ -121,7 +121,13 @@ class Report:
             hint = _hint_for(error, self.map.text)
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
             raise self.refused() from None
+        except RecursionError:
+            self.error(Code.SYNTAX, (), _TOO_DEEP)
+            raise self.refused() from None
         self.map = Map.of(self.map.text)
+        if path := too_deep(self.document):
+            self.error(Code.SYNTAX, path, _TOO_DEEP)
+            raise self.refused()
         return self.document
 
     @cached_property
@@ -231,6 +237,9 @@ class Report:
                 name = rule.get("name") if isinstance(rule, dict) else None
                 return name if isinstance(name, str) and name else unnamed_rule(index)
         return None
+
+
+_TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 
 
 def unnamed_rule(index: int) -> str:

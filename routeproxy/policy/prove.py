@@ -6,7 +6,8 @@ proved". Whatever is left out of the conditions (a rule above, a team's `models`
 possible, so leaving out is always sound.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,10 +20,10 @@ from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant, Reached
 from routeproxy.policy.satisfy import Callers, Known, Literal, flag, number, sample
 
-MOST_BRANCHES = 100_000
-"""Of one search. A policy that needs more is not one that people can read."""
 MOST_STEPS = 1_000_000
-"""Of one search: the clauses that are looked at, since each branch may look at every rule above."""
+"""Of one proof, over all its rules and invariants: conditions that are held against each other, one or two
+microseconds each. A policy that needs more is not one that people can read, and one that is made to need more
+must not hold up a reload."""
 
 MOST_FINDINGS = 20
 """Of one invariant: whoever mends these has understood the rest."""
@@ -89,7 +90,8 @@ class Proof(Struct, frozen=True, kw_only=True):
 
 def prove(policy: Policy) -> Proof:
     """What holds of all requests, and what does not."""
-    provers = [_Prover(policy, invariant) for invariant in policy.invariants]
+    effort = Effort()
+    provers = [_Prover(policy, invariant, effort) for invariant in policy.invariants]
     opened = [prover.run() for prover in provers]
     return Proof(
         version=policy.version,
@@ -100,19 +102,30 @@ def prove(policy: Policy) -> Proof:
     )
 
 
+class Effort:
+    """What is left of the steps that may be taken."""
+
+    def __init__(self) -> None:
+        self.steps = MOST_STEPS
+
+
 class _Prover:
     """One invariant over all rules."""
 
-    def __init__(self, policy: Policy, invariant: Invariant) -> None:
+    def __init__(self, policy: Policy, invariant: Invariant, effort: Effort) -> None:
         self.policy = policy
+        self.effort = effort
         self.invariant = invariant
         self.callers = callers_of(policy)
         self.branches = 0
         self.with_forbidden = 0
         self.shut_out: dict[str, None] = {}
         self._facts = frozenset(facts_of(invariant.when))
-        self._above = [_gate(team) for team in policy.teams.values() if team.gate is not None]
-        """What was not taken so far, when a rule is asked."""
+        self._above: dict[frozenset[str], list[Clause]] = {}
+        """What was not taken so far when a rule is asked, by the facts that it speaks of."""
+        for team in policy.teams.values():
+            if team.gate is not None:
+                self._put(_gate(team))
 
     def run(self) -> list[Open]:
         found: list[Open] = []
@@ -126,11 +139,15 @@ class _Prover:
             if forbidden and len(found) < MOST_FINDINGS and (one := self._one(rule, forbidden)):
                 found.append(one)
             clause = refusal(rule.checks)
-            self._above.append(clause)
             # Whether this rule takes all that `when` is about: then nothing of it gets below.
-            if self._facts.issuperset(facts_in(clause)):
+            if self._facts.issuperset(self._put(clause)):
                 settled = self._possible(self.invariant.when, [clause]) is None
         return found
+
+    def _put(self, clause: Clause) -> frozenset[str]:
+        facts = frozenset(facts_in(clause))
+        self._above.setdefault(facts, []).append(clause)
+        return facts
 
     def proved(self, holds: bool) -> Proved:
         return Proved(
@@ -152,18 +169,19 @@ class _Prover:
         asked = (*self.invariant.when, *rule.checks)
         facts = frozenset(facts_of(asked))
         # The rules that speak of the same facts settle it nearly always, and the others are many.
-        near = [clause for clause in self._above if facts.issuperset(facts_in(clause))]
-        branch = self._possible(asked, near)
-        if branch is not None:
-            branch = self._possible(asked, self._above)
-        if branch is None:
-            return None
+        near = chain(*(clauses for spoken, clauses in self._above.items() if facts >= spoken))
+        branch: Known = {}
+        for clauses in (near, chain(*self._above.values())):
+            found = self._possible(asked, clauses)
+            if found is None:
+                return None
+            branch = found
         example, reached, why = self._counter_example(rule, branch, forbidden)
         return Open(invariant=self.invariant, rule=rule, reached=reached, why=why, counter_example=example)
 
-    def _possible(self, asked: Sequence[Check], clauses: Sequence[Clause]) -> Known | None:
+    def _possible(self, asked: Sequence[Check], clauses: Iterable[Clause]) -> Known | None:
         """A case that stays open. It may be one without any condition, so it is not to be taken for a no."""
-        search = Search(self.callers, sorted(clauses, key=len))
+        search = Search(self.callers, sorted(clauses, key=len), self.effort)
         branch = search.run(asked)
         self.branches += search.branches
         return branch
@@ -282,11 +300,11 @@ def _texts_in(policy: Policy) -> Mapping[str, tuple[str, ...]]:
 class Search:
     """Looks for a way to meet conditions and clauses at once, without recursion and within bounds."""
 
-    def __init__(self, callers: Callers, clauses: Sequence[Clause]) -> None:
+    def __init__(self, callers: Callers, clauses: Sequence[Clause], effort: Effort | None = None) -> None:
         self._callers = callers
         self._clauses = clauses
+        self._effort = effort or Effort()
         self.branches = 0
-        self._steps = 0
 
     def run(self, asked: Sequence[Check]) -> Known | None:
         """What is asked of each fact in a case that stays open; `None`: there is no such case."""
@@ -298,9 +316,9 @@ class Search:
         while waiting:
             known, clauses = waiting.pop()
             self.branches += 1
-            if self.branches > MOST_BRANCHES or self._steps > MOST_STEPS:
-                return known
             settled = self._settle(known, clauses)
+            if self._effort.steps < 0:
+                return known
             if settled is None:
                 continue
             known, clauses = settled
@@ -308,9 +326,7 @@ class Search:
                 return known
             shortest = min(clauses, key=len)
             rest = tuple(clause for clause in clauses if clause is not shortest)
-            for alternative in shortest:
-                if (more := self._with(known, alternative)) is not None:
-                    waiting.append((more, rest))
+            waiting += [(more, rest) for more in self._possible(known, shortest)]
         return None
 
     def _settle(self, known: Known, clauses: tuple[Clause, ...]) -> tuple[Known, tuple[Clause, ...]] | None:
@@ -319,23 +335,24 @@ class Search:
             left: list[Clause] = []
             grew = False
             for clause in clauses:
-                self._steps += 1
-                possible = tuple(
-                    alternative for alternative in clause if self._with(known, alternative) is not None
-                )
+                if () in clause:
+                    continue
+                possible = list(islice(self._possible(known, clause), 2))
                 if not possible:
                     return None
-                if any(not alternative for alternative in possible):
-                    continue
                 if len(possible) == 1:
-                    only = self._with(known, possible[0])
-                    assert only is not None
-                    known, grew = only, True
+                    known, grew = possible[0], True
                 else:
-                    left.append(possible)
+                    left.append(clause)
             clauses = tuple(left)
-            if not grew or self._steps > MOST_STEPS:
+            if not grew or self._effort.steps < 0:
                 return known, clauses
+
+    def _possible(self, known: Known, clause: Clause) -> Iterator[Known]:
+        """`known` with each of the alternatives that can be."""
+        for alternative in clause:
+            if (more := self._with(known, alternative)) is not None:
+                yield more
 
     def _with(self, known: Known, more: Sequence[Literal]) -> Known | None:
         """`known` and these; `None` if that can't be."""
@@ -347,6 +364,7 @@ class Search:
             if literal not in before:
                 merged[fact] = (*before, literal)
                 changed.add(fact)
+        self._effort.steps -= 1 + sum(len(merged[fact]) for fact in changed)
         return merged if self._callers.possible(merged, changed) else None
 
 

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file import ModelTable, ProviderTable, Strings, Zone, listed
 from routeproxy.policy.locate import Path
-from routeproxy.policy.patterns import matches
+from routeproxy.policy.patterns import WILD, matches
 from routeproxy.policy.problems import Code, Report, closest, one_of
 
 Engine = Literal["direct", "litellm"]
@@ -237,17 +238,36 @@ class Provider(Struct, frozen=True, kw_only=True):
     def admits(self, model: str) -> bool:
         return not self.models or self._entry(model) is not None
 
+    def lists(self, model: str) -> bool:
+        """Whether some entry fits it as it is written."""
+        return _first(self.models, model) is not None
+
     def facts_of(self, model: str) -> ModelFacts:
-        return self._entry(model) or ModelFacts(region=self.region, labels=self.labels)
+        """Nothing is known of a model that `models` does not list."""
+        if not self.models:
+            return ModelFacts(region=self.region, labels=self.labels)
+        return self._entry(model) or ModelFacts()
 
     def _entry(self, model: str) -> ModelFacts | None:
-        """Of several that fit, the whole name counts, then the first glob."""
-        if not self.models or model in self.models:
-            return self.models.get(model)
-        return next((facts for pattern, facts in self.models.items() if matches(pattern, model)), None)
+        """Of several that fit, the whole name counts, then the first glob. `None` also where a back end that
+        takes capitals for small letters may see an entry of another place: nobody can tell which is meant."""
+        if model in self.models:
+            return self.models[model]
+        entry = _first(self.models, model)
+        folded: dict[str, ModelFacts] = {}
+        for pattern, facts in self.models.items():
+            folded.setdefault(ascii_lower(pattern), facts)
+        other = folded.get(ascii_lower(model)) or _first(folded, ascii_lower(model))
+        if entry is None or other is None or (entry.region, entry.labels) != (other.region, other.labels):
+            return None
+        return entry
 
     def __repr__(self) -> str:
         return f"Provider({self.name}: {self.type})"
+
+
+def _first(models: Mapping[str, ModelFacts], model: str) -> ModelFacts | None:
+    return next((facts for pattern, facts in models.items() if matches(pattern, model)), None)
 
 
 def speaks_messages(type_name: str) -> bool:
@@ -260,7 +280,7 @@ def compile_provider(
 ) -> Provider | None:
     """The provider that a table describes. `None`, with a problem reported, if its type isn't known."""
     path: Path = ("providers", name)
-    if bad := sorted(set(name) & set("/: \t")):
+    if bad := sorted(set(name) & {*"/: \t", *WILD}):
         report.error(Code.WRONG_VALUE, path, f"a provider's name can't contain {one_of(bad)}", key=True)
     type_name = table.type or name
     kind = provider_type(type_name)
@@ -453,6 +473,7 @@ class _TableReader:
         written = self.table.base_url
         path = (*self.path, "base_url")
         if written is None:
+            self._check_moved()
             return self.kind.base_url
         url = written
         if written.startswith("env:"):
@@ -470,6 +491,16 @@ class _TableReader:
                 Code.WRONG_VALUE, path, f"`base_url` {problem}", expected="`https://host…` or `http://host…`"
             )
         return url.rstrip("/")
+
+    def _check_moved(self) -> None:
+        """LiteLLM takes an address from the environment where the rules give none."""
+        if self.kind.base_url or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
+            return
+        for name in (f"{self.type.upper().replace('-', '_')}_{end}" for end in ("API_BASE", "BASE_URL")):
+            if self.environ.get(name):
+                message = f"the variable `{name}` says where it is, so its `zone` must be said"
+                expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
+                self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
 
     def _headers(self) -> Mapping[str, str]:
         return {

@@ -60,6 +60,8 @@ class Locked:
 def _broken(call: Call, policy: Policy) -> Iterator[tuple[str, str]]:
     facts = call.exchange.facts
     assert facts is not None
+    if policy is not call.exchange.policy:
+        facts = facts.with_headers(policy.headers_of(facts.team, facts.headers))
     try:
         policy.check_headers(facts.headers)
     except InvalidRequest as refused:

@@ -38,7 +38,7 @@ from routeproxy.upstream.http import (
     lowered,
     read_whole,
 )
-from routeproxy.upstream.params import edits
+from routeproxy.upstream.params import edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
 
@@ -115,11 +115,10 @@ def body_for(call: Call, *, counting: bool = False) -> bytes:
     body, params = exchange.inbound.body, target.params
     if counting:
         params = _only_counted(params)
-    present, drop = members(body), frozenset[str]()
-    if "fallbacks" in present:
-        # Which back end answers is the rules' decision alone.
-        drop = frozenset({"fallbacks"})
-        exchange.warn("fallbacks: dropped, the rules decide who answers")
+    present = members(body)
+    settled = settled_by_rules(present, target)
+    drop = frozenset(settled)
+    exchange.warn(*settled.values())
     changes = edits(body, present, params, {"model": target.model}, drop, params.extra_body)
     return apply(body, changes + foreign_traces(body))
 

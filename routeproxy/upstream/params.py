@@ -1,14 +1,14 @@
 """A rule's `params` put into a request, in Messages names and by span, so that a pass-through and a
 translated target see the same."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from routeproxy.messages.edits import Edit, Member, apply, members, set_members
 from routeproxy.messages.request import field_names
-from routeproxy.policy.decide import Params
+from routeproxy.policy.decide import Params, Target
 
 LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
@@ -19,6 +19,15 @@ def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
     present = members(body)
     changed = apply(body, edits(body, present, params))
     return changed, tuple(present) if changed is body else field_names(changed)
+
+
+def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
+    """The fields that a back end which speaks Messages would understand and a client may not set, each with
+    the reason."""
+    settled = {"fallbacks": "fallbacks: dropped, the rules decide who answers"}
+    if region := target.provider.facts_of(target.model).region:
+        settled["inference_geo"] = f"inference_geo: dropped, the rules say that `{region}` answers"
+    return {name: settled[name] for name in present if name in settled}
 
 
 def edits(
@@ -32,7 +41,9 @@ def edits(
     """Edits of the top-level object, whose `members` are `present`: default, set, cap, drop, in this order;
     then `also`, and `extra_body` merged into what is there."""
     values: dict[str, Any] = {
-        name: value for name, value in params.default.items() if _value(body, present, name) is None
+        name: value
+        for name, value in params.default.items()
+        if name in drop or _value(body, present, name) is None
     }
     values |= params.set
     for name, most in params.cap.items():

@@ -69,6 +69,11 @@ class Manner(Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ALLOWED
     tells_its_end: bool = False
     """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
+    hosts: tuple[str, ...] = ()
+    """The domains that it is asked at where the rules give no address. None: LiteLLM alone knows."""
+    place: tuple[str, str] | None = None
+    """The option that says where it answers, and how every address that is asked then shows it: LiteLLM
+    takes some models elsewhere."""
     over_responses: str = ""
     """The name under which LiteLLM goes over Responses where a model needs that. None: it never does."""
 
@@ -77,6 +82,14 @@ class Manner(Struct, frozen=True, kw_only=True):
 # rules into every model: the system prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its
 # sampling, Together's new models lose their tools.
 _OPENAI = Manner(name="custom_openai", sends_key=True, verbatim=True)
+
+_AWS = Manner(
+    name="aws",
+    anonymous=None,
+    arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
+    hosts=("amazonaws.com", "amazonaws.com.cn", "api.aws"),
+    place=("aws_region_name", ".{}."),
+)
 
 _MANNERS: Mapping[str, Manner] = {
     "openai": replace(_OPENAI, over_responses="openai"),
@@ -102,6 +115,8 @@ _MANNERS: Mapping[str, Manner] = {
             "location": "vertex_location",
             "credentials": "vertex_credentials",
         },
+        hosts=("googleapis.com",),
+        place=("location", "/locations/{}/"),
     ),
     "ollama": Manner(
         name="ollama_chat",
@@ -110,16 +125,8 @@ _MANNERS: Mapping[str, Manner] = {
         allowed=(),
         tells_its_end=True,
     ),
-    "bedrock": Manner(
-        name="bedrock",
-        anonymous=None,
-        arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
-    ),
-    "sagemaker_chat": Manner(
-        name="sagemaker_chat",
-        anonymous=None,
-        arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
-    ),
+    "bedrock": replace(_AWS, name="bedrock"),
+    "sagemaker_chat": replace(_AWS, name="sagemaker_chat"),
 }
 _SIGN_IN_BY_OTHER_MEANS = frozenset(
     {

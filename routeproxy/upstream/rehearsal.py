@@ -7,13 +7,13 @@ from routeproxy.policy.decide import Target
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.dialects import dialect_of
-from routeproxy.upstream.params import with_params
+from routeproxy.upstream.params import settled_by_rules, with_params
 
 
 def losses(body: bytes, target: Target) -> tuple[str, ...]:
     """In words; what it would be refused for among them. A back end that speaks Messages gets everything."""
     if target.provider.speaks_messages:
-        return ("fallbacks: the rules decide who answers",) if "fallbacks" in members(body) else ()
+        return tuple(settled_by_rules(members(body), target).values())
     try:
         body, fields = with_params(body, target.params)
         context = RequestContext(

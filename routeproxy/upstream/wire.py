@@ -145,11 +145,22 @@ class Wire:
         if request.method != "POST":
             raise self._refused(f"{request.method} {url.path} is not sent for a chat")
         if provider.base_url is None:
+            self._check_place(provider, url)
             return msgspec.structs.replace(provider, base_url=str(url))
         own = urlsplit(provider.base_url)
         if (own.scheme, own.netloc) != (url.scheme, url.netloc.decode()):
             raise self._refused(f"a request would have gone to {url.host}, which is not its base_url")
         return provider
+
+    def _check_place(self, provider: Provider, url: httpx.URL) -> None:
+        hosts = self._manner.hosts
+        if hosts and not any(f".{url.host}".endswith(f".{host}") for host in hosts):
+            raise self._refused(f"a request would have gone to {url.host}, which is not {' or '.join(hosts)}")
+        option, shown = self._manner.place or ("", "")
+        stated = provider.options.get(option)
+        if stated is not None and shown.format(stated) not in f"{url.host}{url.path}":
+            why = f"LiteLLM would have asked {url.host}{url.path}, which is not in {option} `{stated}`"
+            raise self._refused(why)
 
     def broken(self, error: BaseException, kind: type[httpx.TransportError]) -> httpx.TransportError:
         self.failure = failure_of(error, self._call.target.provider.name)

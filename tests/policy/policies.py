@@ -613,7 +613,19 @@ def glob_matches(glob: str, text: str) -> bool:
 
 
 def admitted(provider: Table, model: str) -> bool:
-    return "models" not in provider or any(glob_matches(glob, model) for glob in provider["models"])
+    """A back end may take a name in other capitals for the same one: what that leads to must be no different,
+    unless the name is listed as it is."""
+    models = provider.get("models", {})
+    if "models" not in provider or model in models:
+        return True
+    written = [said for glob, said in models.items() if glob_matches(glob, model)]
+    low = [said for glob, said in models.items() if glob.lower() == model.lower()]
+    low += [said for glob, said in models.items() if glob_matches(glob.lower(), model.lower())]
+    return bool(written) and _place(provider | written[0]) == _place(provider | low[0])
+
+
+def _place(said: Table) -> tuple[Any, set[str] | None]:
+    return said.get("region"), set(listed(said["labels"])) if "labels" in said else None
 
 
 def holds(table: Table, asked: Asked) -> bool:

@@ -89,10 +89,12 @@ class Recording:
         return b'{"input_tokens":1}'
 
 
-def outcome(proxy: Proxy, data_class: str = "phi", method: str = "messages") -> str:
+def outcome(proxy: Proxy, data_class: str = "phi", method: str = "messages", team: str | None = None) -> str:
     """What a client gets: the answer, or the status and words of the error."""
     body = msgspec.json.encode({"model": "x", "max_tokens": 5, "messages": []})
-    exchange: Exchange = proxy.receive(Inbound(body=body, headers={"x-data-class": (data_class,)}), method)
+    exchange: Exchange = proxy.receive(
+        Inbound(body=body, headers={"x-data-class": (data_class,)}, team=team), method
+    )
 
     async def asking() -> str:
         if method == "count_tokens":
@@ -208,6 +210,30 @@ def test_a_header_that_only_the_live_rules_read_must_not_be_ambiguous() -> None:
     with pytest.raises(ApiError, match="refused") as refused:
         asyncio.run(asking())
     assert refused.value.status == 502
+    assert back_ends.asked == ["inside/m a"]
+
+
+def test_the_live_rules_are_asked_about_what_they_say_of_the_team_themselves() -> None:
+    team = '[teams.clinic]\nkeys = ["env:A"]\nrequest_headers = {{ x-data-class = "{}" }}\n'
+    rules = Fixed(accepted(LAX + team.format("public")))
+    stricter = unproved(RULES + team.format("phi"))
+    back_ends = Recording("overloaded", before=lambda target: setattr(rules, "policy", stricter))
+    assert outcome(Proxy(rules, back_ends, len), "public", team="clinic") == REFUSED
+    assert back_ends.asked == ["inside/m a"]
+
+
+def test_a_model_that_the_live_rules_no_longer_list_is_of_no_region() -> None:
+    listed = '[providers.outside.models.m]\nregion = "eu"\n'
+    rules = Fixed(accepted(LAX + listed))
+    only_eu = RULES.replace('never.zone = "public"', 'only.region = "eu"')
+    live = unproved(
+        only_eu.replace('api_key = "none"', 'api_key = "none"\nregion = "eu"')
+        .replace('"outside/m"', '"outside/n"')
+        .replace("m = {}", 'm = { region = "eu" }')
+        + listed.replace("models.m", "models.n")
+    )
+    back_ends = Recording("overloaded", before=lambda target: setattr(rules, "policy", live))
+    assert outcome(Proxy(rules, back_ends, len)) == REFUSED
     assert back_ends.asked == ["inside/m a"]
 
 

@@ -36,6 +36,17 @@ transforms = {{ model_name = "served" }}
 match.model.equals = "login"
 targets = ["login/*"]
 
+[providers.europe]
+type = "anthropic"
+base_url = "{url}"
+api_key = "env:KEY"
+region = "eu"
+
+[[rules]]
+match.model.equals = "in-europe"
+targets = ["europe/served"]
+params.default.inference_geo = "eu"
+
 [[rules]]
 match.model.equals = "other-name"
 targets = ["claude/served"]
@@ -256,6 +267,18 @@ def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(
     reply = ask(proxy, fallbacks=["claude-haiku-4-5"], metadata={"user_id": '"fallbacks"'})
     assert "fallbacks" not in back_end.last.json
     assert reply.said("warning") == "fallbacks: dropped, the rules decide who answers"
+
+
+def test_a_place_that_the_client_wants_is_dropped_where_the_rules_state_one(
+    proxy: Running, back_end: BackEnd
+) -> None:
+    answers(back_end, json_answer(message()))
+    reply = ask(proxy, model="in-europe", inference_geo="us")
+    assert back_end.last.json["inference_geo"] == "eu"
+    assert reply.said("warning") == "inference_geo: dropped, the rules say that `eu` answers"
+    reply = ask(proxy, inference_geo="us")
+    assert back_end.last.json["inference_geo"] == "us"
+    assert reply.said("warning") is None
 
 
 def test_params_are_spliced_and_the_rest_stays(proxy: Running, back_end: BackEnd) -> None:
