@@ -179,10 +179,12 @@ def code(cell: str) -> list[str]:
 
 
 class EveryVariable(Mapping[str, str]):
-    """An environment in which everything is set, each to something else. A value passes for a key and for an
-    address."""
+    """An environment in which everything is set, each to something else, but for what moves a provider. A
+    value passes for a key and for an address."""
 
     def __getitem__(self, name: str) -> str:
+        if name.endswith("_API_BASE"):
+            raise KeyError(name)
         return f"https://set.example/{name}"
 
     def __iter__(self) -> Iterator[str]:

@@ -493,14 +493,15 @@ class _TableReader:
         return url.rstrip("/")
 
     def _check_moved(self) -> None:
-        """LiteLLM takes an address from the environment where the rules give none."""
-        if self.kind.base_url or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
+        """LiteLLM takes the address of a type of its own from the environment, where the rules give none."""
+        if self.type in TYPES or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
             return
-        for name in (f"{self.type.upper().replace('-', '_')}_{end}" for end in ("API_BASE", "BASE_URL")):
-            if self.environ.get(name):
-                message = f"the variable `{name}` says where it is, so its `zone` must be said"
-                expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
-                self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
+        known = self.type.upper().replace("-", "_")
+        variables = (f"{name}_API_BASE" for name in (known, known.removesuffix("_AI")))
+        if name := next((name for name in variables if self.environ.get(name)), None):
+            message = f"the variable `{name}` says where it is, so its `zone` must be said"
+            expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
+            self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
 
     def _headers(self) -> Mapping[str, str]:
         return {
