@@ -25,6 +25,7 @@ from routeproxy.policy.conditions import (
     Present,
     TokensWithin,
     Within,
+    cost,
     first_miss,
     globbed,
     header,
@@ -68,26 +69,61 @@ def _rule(kind: str) -> Any:
         "model = 'model-#', input_tokens.min = 1000",
         "any = [{ model = 'model-#', stream = false }, { headers.x-team = 'team-#' }]",
         "not = { stream = true }, any = [{ model = 'model-#' }]",
+        "max_tokens = { min = 1#42, max = 1#42 }",
+        "any = [{ model = 'model-#' }, { max_tokens = { min = 9#, max = 9# } }]",
+        "headers.x-team = { present = true, contains = '-#' }",
     ],
 )
 def test_of_many_rules_only_those_are_asked_that_name_what_came(kind: str) -> None:
-    asked = request("a-model-042", headers={"x-team": "team-042", "x-env": "prod"}, tokens=5)
+    said = {"x-team": "team-042", "x-env": "prod"}
+    asked = request("a-model-042", headers=said, tokens=5, max_tokens=104242)
     assert list(Index(numbered(kind)).candidates(asked)) == [42]
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        "max_tokens.min = 1#",
         "not = { model = 'model-#' }",
-        "headers.x-team.present = true, input_tokens.min = 1#",
-        "any = [{ model = 'model-#' }, { max_tokens.min = 1# }]",
-        "system = '#'",
-        "tools = 'tool-#'",
+        "any = [{ model = 'model-#' }, { not = { model = 'model-#' } }]",
+        "any = [{ model = 'model-#' }, { system = '#' }]",
     ],
 )
 def test_rules_that_can_not_be_looked_up_are_always_asked(kind: str) -> None:
     assert list(Index(numbered(kind)).candidates(request())) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "input_tokens = { min = 1#, max = 1# }",
+        "system = '-#-'",
+        "system.prefix = 'you-#-', input_tokens.min = 1",
+        "tools = 'tool-#'",
+        "tools = ['other-#', 'tool-#-*', 'tool-#']",
+    ],
+)
+def test_where_a_fact_costs_something_the_first_rule_that_reads_it_is_asked_and_then_the_right_one(
+    kind: str,
+) -> None:
+    asked = request(
+        system="You-042-are", tokens=1042, max_tokens=9999, tools=[{"name": "tool-042", "input_schema": {}}]
+    )
+    assert asked_by(Index(numbered(kind)), numbered(kind), asked) == [0, 42]
+
+
+def asked_by(index: Index, policy: list[Checks], asked: Facts) -> list[int]:
+    """The rules that are asked for their decision, all of them."""
+    numbers = []
+    for number in index.candidates(asked):
+        numbers.append(number)
+        first_miss(policy[number], asked)
+    return numbers
+
+
+def test_a_header_that_is_missing_is_looked_up_too() -> None:
+    absent = [tuple(rules(_rule("headers.x-team.present = false")(0)).rules[0].checks)] * 100
+    assert list(Index(absent).candidates(request(headers={"x-team": "a"}))) == []
+    assert list(Index(absent).candidates(request())) == list(range(100))
 
 
 def test_a_few_rules_are_not_looked_up_at_all() -> None:
@@ -131,17 +167,20 @@ class Cheap(Facts):
     input_tokens = images = documents = tools = system = property(_dear)
 
 
-def test_no_fact_that_costs_something_is_read() -> None:
-    dear: list[Check] = [
-        Contains(SYSTEM, ("x",)),
-        Equals(SYSTEM, ("x",)),
-        Present(SYSTEM, True),
-        DearFlag("images", attrgetter("images"), True),
-        HasTool(("x",), (glob("x"),)),
-        TokensWithin("input_tokens", attrgetter("input_tokens"), 1, None),
-    ]
-    index = Index([*((check,) for check in dear), tuple(dear), (AnyOf(((dear[0],),), 1),)], few=0)
-    assert list(index.candidates(Cheap(request().envelope, {}))) == list(range(8))
+DEAR: list[Check] = [
+    Contains(SYSTEM, ("x",)),
+    DearFlag("images", attrgetter("images"), True),
+    HasTool(("x",), (glob("x"),)),
+    TokensWithin("input_tokens", attrgetter("input_tokens"), 1, None),
+]
+
+
+def test_no_fact_that_costs_something_is_read_before_a_rule_is_asked_that_reads_it() -> None:
+    index = Index([*((check,) for check in DEAR), *((check,) for check in DEAR)], few=0)
+    asked = index.candidates(Cheap(request().envelope, {}))
+    assert next(iter(asked)) == 0
+    mixed = Index([tuple(DEAR), (AnyOf(((DEAR[0],),), 1),), (AnyOf(((DEAR[3],),), 2),)], few=1)
+    assert list(mixed.candidates(Cheap(request().envelope, {}))) == [0, 1, 2]
 
 
 # --- laws
@@ -219,12 +258,52 @@ def rising(numbers: Iterable[int]) -> bool:
     return numbers == sorted(set(numbers))
 
 
-@given(POLICIES, REQUESTS, st.none() | TEXTS)
+TOKENS = st.builds(TokensWithin, st.just("input_tokens"), st.just(attrgetter("input_tokens")), BOUNDS, BOUNDS)
+TOOLS = st.builds(lambda globs: HasTool(globs, tuple(map(glob, globs))), GLOBS)
+SYSTEMS = st.builds(Contains, st.just(SYSTEM), VALUES) | st.builds(Begins, st.just(SYSTEM), VALUES)
+DEAR_POLICIES = st.lists(
+    st.lists(TOKENS | TOOLS | SYSTEMS | LEAVES, min_size=1, max_size=2).map(
+        lambda checks: tuple(sorted(checks, key=cost))
+    ),
+    max_size=12,
+)
+
+
+class Watched(Facts):
+    """Remembers which facts were worked out that cost something."""
+
+    def seen(self) -> set[str]:
+        return {"input_tokens", "images", "documents", "tools", "system"} & self.__dict__.keys()
+
+
+def watched(asked: Facts, tokens: int, unsure: int) -> Watched:
+    return Watched(
+        asked.envelope,
+        asked.headers,
+        url_target=asked.url_target,
+        count=lambda: tokens,
+        is_below=lambda limit: tokens + unsure < limit,
+    )
+
+
+@given(DEAR_POLICIES, REQUESTS, st.integers(1, 4), st.integers(0, 3))
+def test_nothing_is_worked_out_that_asking_one_rule_after_the_other_would_not(
+    policy: list[Checks], asked: Facts, tokens: int, unsure: int
+) -> None:
+    plainly, looked_up = (watched(asked, tokens, unsure) for _ in range(2))
+    taken = next((n for n, checks in enumerate(policy) if first_miss(checks, plainly) is None), None)
+    candidates = Index(policy, few=0).candidates(looked_up)
+    found = next((n for n in candidates if first_miss(policy[n], looked_up) is None), None)
+    assert found == taken
+    assert looked_up.seen() <= plainly.seen()
+
+
+@given(POLICIES | DEAR_POLICIES, REQUESTS, st.none() | TEXTS)
 def test_no_rule_that_holds_is_left_out_and_the_order_of_the_file_is_kept(
     policy: list[Checks], asked: Facts, team: str | None
 ) -> None:
     asked.team = team
-    candidates = list(Index(policy, few=0).candidates(asked))
+    candidates = asked_by(Index(policy, few=0), policy, asked)
     holding = [number for number, checks in enumerate(policy) if first_miss(checks, asked) is None]
     assert rising(candidates)
     assert [number for number in candidates if first_miss(policy[number], asked) is None] == holding
