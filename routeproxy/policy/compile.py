@@ -49,6 +49,7 @@ from routeproxy.policy.prove import prove
 from routeproxy.policy.providers import Provider, Secret, compile_provider, read_secret
 from routeproxy.policy.teams import Teams
 from routeproxy.policy.trial import try_case
+from routeproxy.sweeps import without_sweeps
 
 
 def compile_rules(
@@ -68,7 +69,8 @@ def compile_rules(
     `file:` key is opened when it is used. `count` gives the tokens of a test's body.
     """
     compilation = Compilation(text, path, environ, allow_literal_keys, folder)
-    return compilation.policy(count, test=not skip_tests)
+    with without_sweeps():
+        return compilation.policy(count, test=not skip_tests)
 
 
 class Compilation:

@@ -482,13 +482,15 @@ def _is_sound(rule: dict[str, Any]) -> bool:
 
 def _is_filled(value: Any) -> bool:
     """Whether nothing in `value` is empty, or can't be said in JSON."""
+    if isinstance(value, str):
+        return value != ""
     if isinstance(value, dict):
         return bool(value) and all(map(_is_filled, value.values()))
     if isinstance(value, list):
         return bool(value) and all(map(_is_filled, value))
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, int) or (isinstance(value, str) and value != "")
+    return isinstance(value, int)
 
 
 def _fits(value: Any, kind: kinds.Type) -> bool:

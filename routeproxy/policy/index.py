@@ -89,7 +89,7 @@ class Index:
             readers[check.fact] = _reader(check)
             for key in _keys(check):
                 # Most requests are in most ranges.
-                sharing[key] += 1 if not isinstance(key[1], Range) else len(checks_of_rules)
+                sharing[key] += len(checks_of_rules) if isinstance(check, Within) else 1
         unguarded = set()
         for rule, checks in enumerate(checks_of_rules):
             guard = _guard(checks, sharing)

@@ -5,9 +5,7 @@ It reads only what `tomli` has accepted, so it checks nothing: it walks the same
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 import tomli
 from msgspec import Struct
@@ -50,6 +48,11 @@ class Map:
     def value(self, path: Path) -> Place:
         return self._nearest(path, self.values)
 
+    @property
+    def deepest(self) -> Path:
+        """The path of most parts."""
+        return max(self.values, key=len, default=())
+
     def line(self, number: int) -> str:
         start = self._starts[number - 1]
         return self.text[start : self._end(start)]
@@ -89,26 +92,6 @@ _SCALAR = re.compile(
     rf"|[^\s,\]}}#]+){_BLANK.pattern}",
     re.DOTALL,
 )
-
-
-def too_deep(document: dict[str, Any]) -> Path | None:
-    """Where it is nested more than `MOST_LEVELS` deep, if anywhere."""
-    level: list[Any] = [document]
-    for _ in range(MOST_LEVELS):
-        level = [item for value in level for _, item in _inner(value)]
-    return _deep_path(document) if level else None
-
-
-def _deep_path(document: dict[str, Any]) -> Path:
-    level: list[tuple[Path, Any]] = [((), document)]
-    for _ in range(MOST_LEVELS):
-        level = [((*path, key), item) for path, value in level for key, item in _inner(value)]
-    return level[0][0]
-
-
-def _inner(value: Any) -> Iterator[tuple[str | int, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return ((key, item) for key, item in items if isinstance(item, dict | list))
 
 
 class _Walk:

@@ -30,8 +30,8 @@ def glob(pattern: str) -> Search:
 
 
 def as_regex(glob: str) -> str:
-    wild = {"*": ".*", "?": "."}
-    return rf"(?s)\A{''.join(wild.get(char) or escape(char) for char in glob)}\z"
+    wild = escape(glob).replace(r"\*", ".*").replace(r"\?", ".")
+    return rf"(?s)\A{wild}\z"
 
 
 def search_of(regexes: Sequence[bytes]) -> Callable[[bytes], list[int]] | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli
 from msgspec import Struct
 
-from routeproxy.policy.locate import MOST_LEVELS, Map, Path, Place, too_deep
+from routeproxy.policy.locate import MOST_LEVELS, Map, Path, Place
 
 Severity = Literal["error", "warning"]
 
@@ -125,8 +125,8 @@ class Report:
             self.error(Code.SYNTAX, (), _TOO_DEEP)
             raise self.refused() from None
         self.map = Map.of(self.map.text)
-        if path := too_deep(self.document):
-            self.error(Code.SYNTAX, path, _TOO_DEEP)
+        if len(self.map.deepest) > MOST_LEVELS:
+            self.error(Code.SYNTAX, self.map.deepest, _TOO_DEEP)
             raise self.refused()
         return self.document
 

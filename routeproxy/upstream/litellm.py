@@ -22,6 +22,7 @@ from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
+from routeproxy.sweeps import without_sweeps
 from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.endings import stop_reason
@@ -278,17 +279,15 @@ def _imported_beside(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
 def _beside_the_loop() -> Iterator[None]:
     """An import holds the interpreter for as long as it is let: more turns for others, and no sweeps through
     all that it makes."""
-    interval, collecting = sys.getswitchinterval(), gc.isenabled()
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
-    gc.disable()
     try:
-        with warnings.catch_warnings(action="ignore"):  # what it makes Pydantic say is not ours to mend
+        # What it makes Pydantic say is not ours to mend.
+        with without_sweeps(), warnings.catch_warnings(action="ignore"):
             yield
+            # What a module holds is there to stay: the first sweep would take a tenth of a second.
+            gc.freeze()
     finally:
-        # What a module holds is there to stay: the first sweep would take a tenth of a second.
-        gc.freeze()
-        if collecting:
-            gc.enable()
         sys.setswitchinterval(interval)
 
 
