@@ -21,8 +21,9 @@ from pathlib import Path
 
 import tomli
 from msgspec import Raw, Struct
+from msgspec.json import encode
 
-from routeproxy.messages.request import Envelope
+from routeproxy.messages.request import Envelope, ToolHead
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.facts import Facts
@@ -50,6 +51,8 @@ class Kind(Struct, frozen=True):
     headers: dict[str, str] = {}
     number: Callable[[int], int] = lambda rule: 0
     """The tokens of the request, and the most that it wants."""
+    system: str = ""
+    tool: str | None = None
 
     def rules(self, count: int) -> str:
         teams = [f"[teams.team-{n}]\n" for n in range(count)] if "team = " in self.match else []
@@ -62,8 +65,15 @@ class Kind(Struct, frozen=True):
     def request(self, rule: int) -> Facts:
         said = {name: (value.replace("#", str(rule)),) for name, value in self.headers.items()}
         number = self.number(rule)
+        envelope = Envelope(
+            model=self.model.replace("#", str(rule)),
+            messages=Raw(b"[]"),
+            max_tokens=number,
+            system=Raw(encode(self.system.replace("#", str(rule)))),
+            tools=(ToolHead(self.tool.replace("#", str(rule))),) if self.tool else None,
+        )
         return Facts(
-            Envelope(model=self.model.replace("#", str(rule)), messages=Raw(b"[]"), max_tokens=number),
+            envelope,
             said,
             team=self.team.replace("#", str(rule)) if self.team else None,
             count=lambda: number,
@@ -82,6 +92,11 @@ KINDS = {
     ),
     "either": Kind('any = [{ model = "-v#-" }, { headers.x-app = "app-#" }]', headers={"x-app": "app-#"}),
     "max_tokens": Kind("max_tokens = { min = 1#, max = 1# }", number=lambda rule: int(f"1{rule}")),
+    "system has": Kind('system = "-v#-"', system="You are a helpful assistant. " * 300 + "-v#-"),
+    "a tool": Kind('tools = "mcp__#__*"', tool="mcp__#__read"),
+    "no such header": Kind(
+        'not.headers.x-app = "app-#", model = "-v#-"', "claude-v#-5", headers={"x-app": "a"}
+    ),
     "input_tokens": Kind("input_tokens = { min = 1#, max = 1# }", number=lambda rule: int(f"1{rule}")),
 }
 
