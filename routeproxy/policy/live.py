@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 
 from msgspec import Struct
@@ -109,11 +110,12 @@ class LiveRules:
     async def follow(self) -> None:
         """Reloads upon every change, for ever."""
         while True:
-            # Editors save by renaming over the file, which ends a watch on the file itself: watch its folder.
-            folders = {folder for file in self._files for folder in (file.parent, file.resolve().parent)}
+            # The files themselves: their folder may hold a log, and each of its lines would wake us. What is
+            # not there yet is looked for every now and then.
             watched = self._files
+            paths = {self._versions.folder, *watched, *(file.resolve() for file in watched)}
             changes = awatch(
-                *(folder for folder in {*folders, self._versions.folder} if folder.is_dir()),
+                *filter(Path.exists, paths),
                 watch_filter=None,
                 recursive=False,
                 debounce=200,
@@ -121,16 +123,18 @@ class LiveRules:
                 yield_on_timeout=True,
             )
             try:
-                async for _ in changes:
-                    await self._follow_pointer()
-                    await self._look_closer()
-                    if self._files != watched:
-                        break  # other folders matter now
-            except OSError as error:  # a folder went away, and may come back
+                async with aclosing(changes):
+                    async for changed in changes:
+                        await self._look_closer()
+                        if changed or self._files != watched:
+                            break  # editors save by renaming over a file, and others may matter now
+            except OSError as error:  # something went away, and may come back
                 log.debug("watching anew: %s", error)
                 await asyncio.sleep(LOOK_EVERY)
+                await self._look_closer()
 
     async def _look_closer(self) -> None:
+        await self._follow_pointer()
         if self._look() == self._stamps:
             return
         self._stamps = await self._settled()

@@ -20,8 +20,14 @@ class Http(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
         well, and the request waits for ever."""
-        # No JSON holds a bare line end, so this is a header or nothing.
-        super().data_received(_OFFER.sub(b"", data) if b"h2c" in data else data)
+        # No JSON holds a bare line end, so this is a header or nothing; and where a body goes on, there is none
+        # to be found, which takes no time.
+        offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
+        super().data_received(_OFFER.sub(b"", data) if offers else data)
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
 
 class Joined:
@@ -39,17 +45,17 @@ class Joined:
 
     def write(self, data: bytes) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._waiting.append(data)
         self._size += len(data)
         if self._size > AT_MOST:
-            self._flush()
+            self.flush()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
         if waiting and not self._transport.is_closing():
             self._transport.write(b"".join(waiting))
