@@ -66,23 +66,25 @@ class Proxy:
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound
         envelope = exchange.envelope = _read(inbound)
+        large = len(inbound.body) > LARGE_BODY
         facts = exchange.facts = Facts(
             envelope,
             inbound.headers,
             url_target=inbound.url_target,
             team=inbound.team,
             no_fallback=inbound.no_fallback,
-            count=lambda: self._count(inbound.body),
+            count=_not_here if large else lambda: self._count(inbound.body),
             is_below=None if _shows_tokens(exchange) else Ceiling(inbound.body, envelope).is_below,
         )
         policy.check_headers(inbound.headers)
         if inbound.header("anthropic-version") is None:
             exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
-        if len(inbound.body) > LARGE_BODY and policy.may_count_tokens(facts):
-            loop = asyncio.get_running_loop()
-            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
-        else:
+        try:
             exchange.decision = policy.decide(facts)
+        except _TooLarge:
+            loop = asyncio.get_running_loop()
+            facts.count = lambda: self._count(inbound.body)
+            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
         return exchange.decision
 
     async def explain(self, exchange: Exchange) -> Explanation:
@@ -120,6 +122,14 @@ class Proxy:
                     exchange.target = target
                 return counted
         return None
+
+
+class _TooLarge(Exception):
+    """A rule asks for the tokens of a large body, on the event loop."""
+
+
+def _not_here() -> int:
+    raise _TooLarge
 
 
 def _shows_tokens(exchange: Exchange) -> bool:

@@ -137,7 +137,7 @@ class App:
                     door.expect(policy, sources.token())
                     decisions.expect(policy)
                     start(_prepare(upstreams, policy))
-                    if policy.counts_tokens_from is not None:  # nobody waits for it, a shutdown least of all
+                    if policy.counts_tokens:  # nobody waits for it, a shutdown least of all
                         threading.Thread(target=tokens.warm, daemon=True).start()
 
                 rules.on_change.append(prepare)

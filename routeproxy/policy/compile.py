@@ -21,7 +21,6 @@ from routeproxy.policy.conditions import (
     Equals,
     check_header_names,
     compile_match,
-    told_below,
 )
 from routeproxy.policy.decide import ClientKey, Policy, Rule, ServerSettings, Team
 from routeproxy.policy.facts import requested_model_problem
@@ -159,14 +158,7 @@ class Compilation:
             default=default,
             invariants=invariants,
             tests=tests,
-            counts_tokens_from=min(
-                (
-                    told_below(match.input_tokens.min, match.input_tokens.max)
-                    for match in self._matches()
-                    if match.input_tokens
-                ),
-                default=None,
-            ),
+            counts_tokens=any(match.input_tokens is not None for match in self._matches()),
             reads_headers=frozenset(
                 name.lower() for match in self._matches() for name in match.headers or ()
             ),

@@ -297,8 +297,8 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     warnings: tuple[Problem, ...] = ()
     files: tuple[Path, ...] = ()
     """What was read besides the rules file."""
-    counts_tokens_from: int | None = None
-    """A request of surely fewer tokens is never counted. `None`: no rule asks for `input_tokens`."""
+    counts_tokens: bool = False
+    """Some rule asks for `input_tokens`."""
     reads_headers: frozenset[str] = frozenset()
     """In lower case."""
     reads_user: bool = False
@@ -327,11 +327,6 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     def prepare(self) -> None:
         """Builds what the first decision would have to wait for."""
         _ = self._lookup
-
-    def may_count_tokens(self, facts: Facts) -> bool:
-        """Whether a rule that is asked about this request may have its tokens counted."""
-        limit = self.counts_tokens_from
-        return limit is not None and not facts.fewer_tokens_than(limit)
 
     @cached_property
     def listed(self) -> dict[str | None, tuple[str, ...]]:

@@ -55,7 +55,7 @@ class Facts:
         """The client wants no other target than the first."""
         self.requested = url_target.partition("/")[2] if url_target is not None else envelope.model
         self.model = ascii_lower(self.requested)
-        self._count = count
+        self.count = count
         self._is_below = is_below
 
     def header(self, name: str) -> str | None:
@@ -102,7 +102,7 @@ class Facts:
 
     @cached_property
     def input_tokens(self) -> int:
-        return self._count()
+        return self.count()
 
     def fewer_tokens_than(self, limit: int) -> bool:
         """Whether that is sure without counting them."""

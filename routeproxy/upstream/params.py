@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from routeproxy.messages.edits import Edit, Member, apply, members, set_members
-from routeproxy.messages.request import field_names
 from routeproxy.policy.decide import Params, Target
+
+NOTHING = Params()
 
 LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
@@ -17,8 +18,12 @@ LEAST_BUDGET = 1024
 def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
     """The body after default, set, cap and drop, and the names of its top-level fields, in order."""
     present = members(body)
-    changed = apply(body, edits(body, present, params))
-    return changed, tuple(present) if changed is body else field_names(changed)
+    if params == NOTHING:
+        return body, tuple(present)
+    values, gone = _wanted(body, present, params, {}, frozenset(), {})
+    new = [name for name in values if name not in present]
+    names = (*new, *(name for name in present if name not in gone))
+    return apply(body, _spliced(body, present, values, gone)), names
 
 
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
@@ -40,6 +45,18 @@ def edits(
 ) -> list[Edit]:
     """Edits of the top-level object, whose `members` are `present`: default, set, cap, drop, in this order;
     then `also`, and `extra_body` merged into what is there."""
+    return _spliced(body, present, *_wanted(body, present, params, also or {}, drop, extra_body or {}))
+
+
+def _wanted(
+    body: bytes,
+    present: Mapping[str, Member],
+    params: Params,
+    also: Mapping[str, Any],
+    drop: frozenset[str],
+    extra_body: Mapping[str, Any],
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What is put there, and the names of what goes."""
     values: dict[str, Any] = {
         name: value
         for name, value in params.default.items()
@@ -56,12 +73,17 @@ def edits(
             values.get("max_tokens", _value(body, present, "max_tokens")),
             values.get("thinking", _value(body, present, "thinking")),
         )
-    values |= also or {}
+    values |= also
     gone = (params.drop | drop) & present.keys() - values.keys()
-    for name, extra in (extra_body or {}).items():
+    for name, extra in extra_body.items():
         there = None if name in gone else values.get(name, _value(body, present, name))
         values[name] = merged(there, extra)
-    gone -= values.keys()
+    return values, gone - values.keys()
+
+
+def _spliced(
+    body: bytes, present: Mapping[str, Member], values: Mapping[str, Any], gone: frozenset[str]
+) -> list[Edit]:
     written = {name: msgspec.json.encode(value) for name, value in values.items()}
     return set_members(body, written, gone, present)
 

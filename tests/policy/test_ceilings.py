@@ -37,17 +37,6 @@ def test_a_bound_never_changes_a_decision(
     assert bounded.rule == counted.rule
 
 
-@given(RANGES, st.none() | RANGES, st.integers(1, 14), st.integers(0, 9))
-def test_whatever_is_counted_was_announced(
-    ends: dict[str, int], refused: dict[str, int] | None, tokens: int, unsure: int
-) -> None:
-    policy = rules(one_rule(ends, refused))
-    bounded = facts(lambda: tokens, lambda limit: tokens + unsure < limit)
-    announced = policy.may_count_tokens(bounded)
-    policy.decide(bounded)
-    assert announced or bounded.counted is None
-
-
 def test_a_short_request_is_sized_without_being_counted() -> None:
     def count() -> Any:
         raise AssertionError("it was counted")
