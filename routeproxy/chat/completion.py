@@ -6,6 +6,7 @@ null, `content` as a list of parts) are `Any`: the reader of these structs must 
 §2.5).
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -79,3 +80,41 @@ class Chunk(Struct, frozen=True):
     model: Any = None
     error: Any = None
     """Set by back ends that report a failure inside a 200."""
+
+
+def joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+    """The same answer in fewer chunks: neighbours that are nothing but text are one."""
+    texts: list[str] = []
+    model = None
+    for chunk in chunks:
+        text = _only_text(chunk)
+        if text:
+            model = chunk.model if not texts else model
+            texts.append(text)
+            if text[-1] < _SURROGATES:  # else it may be half a character, which is joined elsewhere
+                continue
+        if texts:
+            yield _of_text("".join(texts), model)
+            texts = []
+        if not text:
+            yield chunk
+    if texts:
+        yield _of_text("".join(texts), model)
+
+
+_SURROGATES = "\ud800"
+
+
+def _only_text(chunk: Chunk) -> str:
+    if chunk.usage is not None or chunk.error is not None or len(chunk.choices) != 1:
+        return ""
+    (choice,) = chunk.choices
+    delta = choice.delta
+    if choice.index or choice.finish_reason is not None or choice.stop_reason is not None or delta is None:
+        return ""
+    content = delta.content
+    return content if content.__class__ is str and delta == Delta(content) else ""
+
+
+def _of_text(text: str, model: Any) -> Chunk:
+    return Chunk((Choice(delta=Delta(text)),), model=model)

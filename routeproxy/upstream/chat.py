@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Protocol
 
-from routeproxy.chat.completion import Chunk
+from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
 from routeproxy.messages.errors import Incapable
@@ -110,7 +110,8 @@ async def _only(part: Part) -> AsyncIterator[Part]:
 async def _stream(answer: Chunks, context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
-        events = [event for chunk in chunks for event in translator.feed(chunk)]
+        # What came together goes out together.
+        events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
         yield _part(events, call.exchange)
         if events and isinstance(events[-1], Error | MessageStop):
             return

@@ -20,8 +20,7 @@ class Http(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
         well, and the request waits for ever."""
-        # No JSON holds a bare line end, so this is a header or nothing. Looking for the last one takes no time,
-        # and where only a body goes on, there is none.
+        # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
         offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
         super().data_received(_OFFER.sub(b"", data) if offers else data)
 

@@ -22,6 +22,7 @@ from routeproxy.chat.completion import (
     FunctionDelta,
     PromptTokensDetails,
     ToolCallDelta,
+    joined,
 )
 from routeproxy.messages.events import Error, Event, accumulate, frame
 from routeproxy.messages.reply import Message, encode
@@ -149,6 +150,22 @@ def test_no_chunk_makes_a_stream_that_is_not_one(
     events += stream.finish(done=done)
     assert check(events, requested_model="claude-opus-4-8", declared_tools=TOOLS) == []
     assert stream.feed(text("more")) == stream.finish() == []
+
+
+@lawful
+@given(st.lists(texts.map(text) | chunks, max_size=12), settings_of_request)
+def test_what_came_together_says_the_same_in_fewer_chunks(
+    sent: list[Chunk], settings: dict[str, Any]
+) -> None:
+    fewer = list(joined(sent))
+    assert len(fewer) <= len(sent)
+    assert accumulate(streamed(fewer, **settings)) == accumulate(streamed(sent, **settings))
+
+
+def test_neighbours_that_are_only_text_become_one() -> None:
+    sent = [thinks("hm"), text("a"), text("b"), text("c\ud83d"), text("\ude00d"), ends("stop"), text("e")]
+    fewer = [thinks("hm"), text("abc\ud83d"), text("\ude00d"), ends("stop"), text("e")]
+    assert list(joined(sent)) == fewer
 
 
 @lawful
