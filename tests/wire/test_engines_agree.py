@@ -88,13 +88,24 @@ def outcome(reply: Reply, stream: bool) -> Outcome:
     if stream:
         events = reply.events
         usage = next((event["usage"] for event in events if event["type"] == "message_delta"), None)
-        return Outcome(200, reply.script, usage)
+        return Outcome(200, in_one_piece(reply.script), usage)
     message = reply.json
     content = [
         {key: value for key, value in block.items() if key not in ("id", "signature")}
         for block in message["content"]
     ]
     return Outcome(200, (content, message["stop_reason"], message["stop_sequence"]), message["usage"])
+
+
+def in_one_piece(script: list[str]) -> list[str]:
+    """Text that arrives in one read leaves as one event, and reads fall as they like."""
+    found: list[str] = []
+    for line in script:
+        if line.startswith("text ") and found and found[-1].startswith("text "):
+            found[-1] += line.removeprefix("text ")
+        else:
+            found.append(line)
+    return found
 
 
 def outcomes(proxy: Running, back_end: BackEnd, script: Script, stream: bool, **fields: Any) -> list[Outcome]:
