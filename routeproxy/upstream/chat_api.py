@@ -2,7 +2,7 @@
 each read of the answer becomes its chunks. No library decides what is sent or makes up what came."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
 import aiohttp
@@ -24,7 +24,7 @@ from routeproxy.upstream.failures import (
     not_a_completion,
     redirected,
 )
-from routeproxy.upstream.http import Client, drained, failure_of, forwarded, lowered, read_whole
+from routeproxy.upstream.http import Answer, Client, drained, failure_of, forwarded, lowered, read_whole
 from routeproxy.upstream.model_table import limits_of
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
 from routeproxy.upstream.speech import speech_of, with_additions
@@ -63,23 +63,29 @@ class ChatApi:
         provider = call.target.provider
         asked = _asked(chat, call, summaries=provider.name not in self._without_summaries)
         try:
-            async with AsyncExitStack() as answers:
-                answer = await answers.enter_async_context(self._post(call, asked))
-                if asked.over_responses and answer.status == 400 and await _refuses_summaries(answer):
+            answer = await self._post(call, asked)
+            try:
+                if not 200 <= answer.status < 300:
+                    body = await _error_in(answer)
+                    if not (asked.over_responses and answer.status == 400 and NO_SUMMARIES in body):
+                        raise _failure(answer, body, call)
                     self._without_summaries.add(provider.name)
                     asked = _asked(chat, call, summaries=False)
-                    answer = await answers.enter_async_context(self._post(call, asked))
-                if not 200 <= answer.status < 300:
-                    raise await _failure(answer, call)
+                    answer.close()
+                    answer = await self._post(call, asked)
+                    if not 200 <= answer.status < 300:
+                        raise _failure(answer, await _error_in(answer), call)
                 reading = Reading(answer, asked.words, call.target)
                 yield reading
                 if reading.done:
                     await drained(answer)
+            finally:
+                answer.close()
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error, provider.name) from error
 
-    def _post(self, call: Call, asked: "_Asked") -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._client.post(
+    async def _post(self, call: Call, asked: "_Asked") -> Answer:
+        return await self._client.post(
             call.target.provider,
             asked.url,
             body=asked.body,
@@ -133,17 +139,18 @@ def _headers(call: Call, key: str | None) -> dict[str, str]:
     return headers | {name.lower(): value for name, value in provider.headers.items()}
 
 
-async def _refuses_summaries(answer: aiohttp.ClientResponse) -> bool:
-    # Read here it stays readable: aiohttp keeps the body.
-    return b"reasoning.summary" in await answer.read()
+NO_SUMMARIES = b"reasoning.summary"
+"""What OpenAI's refusal names."""
 
 
-async def _failure(answer: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
+async def _error_in(answer: Answer) -> bytes:
+    return b"" if 300 <= answer.status < 400 else await read_whole(answer, LONGEST_ERROR)
+
+
+def _failure(answer: Answer, body: bytes, call: Call) -> UpstreamFailure:
     target = call.target
     if 300 <= answer.status < 400:
         return redirected(target.provider.name)
-    # What was read already is kept by aiohttp, and no more can be read.
-    body = await answer.read() if answer.content.at_eof() else await read_whole(answer, LONGEST_ERROR)
     return from_response(
         answer.status,
         dict(lowered(answer)),
@@ -159,7 +166,7 @@ async def _failure(answer: aiohttp.ClientResponse, call: Call) -> UpstreamFailur
 class Reading:
     """The chunks of an answer, those of one read at a time. It is over with `StopAsyncIteration`."""
 
-    def __init__(self, answer: aiohttp.ClientResponse, words: Words, target: Target) -> None:
+    def __init__(self, answer: Answer, words: Words, target: Target) -> None:
         self._answer = answer
         self._content = answer.content
         self._words = words

@@ -1,17 +1,18 @@
-"""Our own HTTP client: sessions kept open for all providers, and what their exceptions mean."""
+"""Our own HTTP client: connections kept open for all providers, and what their exceptions mean."""
 
 import asyncio
-import io
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
+from string import punctuation
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -27,8 +28,8 @@ KEEP_ALIVE = 60.0
 AT_ONCE = 1.0
 """Seconds within which a connection shows that it was dead already. Who goes later has begun to work."""
 
-LARGE_BODY = 2**20
-"""Bytes. Above this a body is written piece by piece, with turns for others in between."""
+READ_AT_ONCE = 2**18
+"""Bytes that may wait to be taken, before no more are read."""
 
 
 class NotLocal(OSError):
@@ -39,10 +40,15 @@ class NoCertificates(OSError):
     """A `ca_file` that cannot be read."""
 
 
+class BadHeader(OSError):
+    """A header that would be two."""
+
+
 # The first row that fits counts, so the special stand before the general.
 KINDS: tuple[tuple[type[BaseException], Kind, str], ...] = (
     (NotLocal, "connection", "has an address that is neither loopback nor private, and its zone is local"),
     (NoCertificates, "connection", "has a ca_file that cannot be read"),
+    (BadHeader, "connection", "was to get a header with a line break in it"),
     (aiohttp.ConnectionTimeoutError, "timeout_connect", "could not be reached in time"),
     (aiohttp.ServerTimeoutError, "timeout_idle", "went silent"),
     (aiohttp.ClientConnectorCertificateError, "connection", "has a certificate that is not trusted"),
@@ -111,28 +117,62 @@ def line_of(values: tuple[str, ...]) -> str:
     return joined.encode("latin-1").decode("utf-8", "replace")
 
 
+class Answer:
+    """What a back end answers: its head is here, `content` is still on its way."""
+
+    def __init__(
+        self, connection: aiohttp.connector.Connection, head: aiohttp.http.RawResponseMessage, content: Any
+    ) -> None:
+        self._connection = connection
+        self.status = head.code
+        self.headers: Mapping[str, str] = head.headers
+        self.content: aiohttp.StreamReader = content
+
+    @property
+    def content_type(self) -> str:
+        """Without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def close(self) -> None:
+        """Lets the connection go: to its pool if it can carry more, else for good."""
+        transport = self._connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            self._connection.close()  # it was answered before it was asked in full
+        else:
+            self._connection.release()
+
+    async def __aenter__(self) -> "Answer":
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.close()
+
+
 class Client:
-    """Sessions are made on first use, on the loop that uses them. Those for `zone = "local"` connect to
-    nothing else."""
+    """One for all providers. Connections are aiohttp's, with its pools, TLS and proxies; requests are written
+    and answers are taken here, since its sessions take four times as long for that, for what no back end
+    needs: cookies, redirects, traces. Those for `zone = "local"` connect to nothing else."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._proxies = _proxies(os.environ if environ is None else environ)
-        self._sessions: dict[tuple[bool, bool], aiohttp.ClientSession] = {}
+        self._connectors: dict[tuple[bool, bool], aiohttp.TCPConnector] = {}
+        self._routes: dict[tuple[str, str, str | None, str | None], aiohttp.ClientRequest] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
 
-    @asynccontextmanager
     async def post(
         self, provider: Provider, url: str, *, body: bytes, headers: Mapping[str, str], connect: float
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, whatever its status. Leaving the context lets the connection go, back to its pool if it
-        can carry more."""
-        options = self._options(provider, connect) | {"headers": headers}
+    ) -> Answer:
+        """The answer, whatever its status. Raises `aiohttp.ClientError` or `OSError`.
+
+        `url` goes out as it is: a client's query is not ours to tidy up. `connect`: seconds."""
+        scheme, netloc, path, query, _ = urlsplit(url)
+        route = self._route(provider, scheme, netloc)
+        target = _printable(f"{path or '/'}?{query}" if query else path or "/")
         sockets: list[int] = []
         _sockets.set(sockets)
         began = time.monotonic()
-        address = URL(url, encoded=True)  # as it is: a client's query is not ours to tidy up
         try:
-            response = await self._session(provider).post(address, data=_payload(body), **options)
+            return await _asked(self._connector(provider), route, target, headers, body, connect)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             reused = not sockets and not isinstance(error, aiohttp.ClientConnectorError)
             if not reused or time.monotonic() - began > AT_ONCE:
@@ -140,37 +180,33 @@ class Client:
             # A connection that idled in our pool was closed by its other end, and our request crossed that on
             # its way. The back end is well, and has not answered a byte: so this is not an attempt that
             # failed. Any idle connection may be stale: take a new one.
-            response = await self._session(provider, fresh=True).post(address, data=_payload(body), **options)
-        async with response:
-            yield response
+            fresh = self._connector(provider, fresh=True)
+            return await _asked(fresh, route, target, headers, body, connect)
 
-    def _session(self, provider: Provider, *, fresh: bool = False) -> aiohttp.ClientSession:
+    def _connector(self, provider: Provider, *, fresh: bool = False) -> aiohttp.TCPConnector:
         local = provider.zone == "local"
-        if (local, fresh) not in self._sessions:
+        if (local, fresh) not in self._connectors:
             pool: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": KEEP_ALIVE}
-            self._sessions[local, fresh] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, socket_factory=_local_socket if local else _socket, **pool
-                ),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"user-agent": f"routeproxy/{routeproxy.__version__}"},
-                read_bufsize=2**18,
+            self._connectors[local, fresh] = aiohttp.TCPConnector(
+                limit=0, socket_factory=_local_socket if local else _socket, **pool
             )
-        return self._sessions[local, fresh]
+        return self._connectors[local, fresh]
 
-    def _options(self, provider: Provider, connect: float) -> dict[str, Any]:
-        """How a request to this provider travels: proxy, certificates, time to connect. Never along a
-        redirect."""
-        options: dict[str, Any] = {
-            "allow_redirects": False,
-            "timeout": aiohttp.ClientTimeout(total=None, connect=connect),
-        }
-        if proxy := self.proxy_for(provider):
-            options["proxy"] = proxy
-        if provider.ca_file:
-            options["ssl"] = self._trusting(provider.ca_file)
-        return options
+    def _route(self, provider: Provider, scheme: str, netloc: str) -> aiohttp.ClientRequest:
+        """How requests to this address travel: by which proxy, with which certificates."""
+        proxy = self.proxy_for(provider)
+        key = scheme, netloc, proxy, provider.ca_file
+        if key not in self._routes:
+            self._routes[key] = aiohttp.ClientRequest(
+                "POST",
+                URL(f"{scheme}://{netloc}"),
+                headers={"user-agent": f"routeproxy/{routeproxy.__version__}"},
+                skip_auto_headers=("accept-encoding", "content-type"),
+                loop=asyncio.get_running_loop(),
+                proxy=URL(proxy) if proxy else None,
+                ssl=self._trusting(provider.ca_file) if provider.ca_file else True,
+            )
+        return self._routes[key]
 
     def proxy_for(self, provider: Provider) -> str | None:
         """The provider's own `proxy`; the environment's only for public providers, since the others are
@@ -193,12 +229,64 @@ class Client:
         return self._contexts[ca_file]
 
     async def aclose(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        for connector in self._connectors.values():
+            await connector.close()
+        self._connectors.clear()
+        self._routes.clear()
 
 
-async def read_whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def _asked(
+    connector: aiohttp.TCPConnector,
+    route: aiohttp.ClientRequest,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    connect: float,
+) -> Answer:
+    try:
+        limits = aiohttp.ClientTimeout(total=None, connect=connect)
+        connection = await connector.connect(route, [], limits)
+    except TimeoutError as error:
+        raise aiohttp.ConnectionTimeoutError from error
+    try:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        protocol.set_response_params(read_until_eof=True, read_bufsize=READ_AT_ONCE)
+        transport.writelines([_head(route, target, headers, len(body)), body])
+        while True:
+            head, content = await protocol.read()
+            if not 100 <= head.code < 200:
+                return Answer(connection, head, content)
+    except aiohttp.http.HttpProcessingError as error:
+        connection.close()
+        raise aiohttp.ClientError("not HTTP") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _head(route: aiohttp.ClientRequest, target: str, headers: Mapping[str, str], length: int) -> bytes:
+    if route.proxy is not None and not route.is_ssl():
+        target = f"{route.url.origin()}{target}"
+    lines = {name.lower(): value for name, value in route.headers.items()}
+    lines |= {name.lower(): value for name, value in headers.items()}
+    lines["content-length"] = str(length)
+    text = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise BadHeader
+    return f"POST {target} HTTP/1.1\r\n{text}\r\n".encode()
+
+
+def _printable(target: str) -> str:
+    """Nothing in it may end the line that it stands in."""
+    return target if _TARGET.fullmatch(target) else quote(target, safe=punctuation)
+
+
+_TARGET = re.compile(r"[!-~]+")
+
+
+async def read_whole(response: Answer, most: int) -> bytes:
     """The body. Raises `aiohttp.ClientPayloadError` beyond `most` bytes."""
     parts, size = [], 0
     async for data in response.content.iter_any():
@@ -209,7 +297,7 @@ async def read_whole(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def drained(response: aiohttp.ClientResponse) -> None:
+async def drained(response: Answer) -> None:
     """The answer is over, the connection's part in it may need another moment: then it can carry the next
     request."""
     if response.content.at_eof():
@@ -220,13 +308,9 @@ async def drained(response: aiohttp.ClientResponse) -> None:
                 await response.content.readany()
 
 
-def lowered(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+def lowered(response: Answer) -> list[tuple[str, str]]:
     """Its headers, names in lower case."""
     return [(name.lower(), value) for name, value in response.headers.items()]
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    return body if len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:

@@ -93,7 +93,7 @@ class LiteLLM:
             else:
                 yield Answered(_at_once([reworded(chunk_of(answer), wire.finish_reason)]))
         finally:
-            await wire.let_go()
+            wire.let_go()
 
 
 # --- the request

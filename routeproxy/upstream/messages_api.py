@@ -5,7 +5,7 @@ change, and the answer is relayed frame for frame; a scanner watches for content
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import aiohttp
 import msgspec
@@ -30,6 +30,7 @@ from routeproxy.upstream.failures import (
     redirected,
 )
 from routeproxy.upstream.http import (
+    Answer,
     Client,
     drained,
     failure_of,
@@ -64,7 +65,7 @@ class MessagesApi:
     async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
         exchange, provider = call.exchange, call.target.provider
         try:
-            async with self._post(call, "/v1/messages", body_for(call)) as response:
+            async with await self._post(call, "/v1/messages", body_for(call)) as response:
                 if not 200 <= response.status < 300:
                     raise await _failure(response, call)
                 exchange.relayed = _relayed_headers(response, call)
@@ -79,7 +80,7 @@ class MessagesApi:
         try:
             async with (
                 asyncio.timeout(min(timeouts.first_token, COUNTING)),
-                self._post(call, path, body) as response,
+                await self._post(call, path, body) as response,
             ):
                 if response.status != 200:
                     failure = await _failure(response, call)
@@ -93,13 +94,11 @@ class MessagesApi:
         except (aiohttp.ClientError, OSError) as error:
             raise failure_of(error, provider.name) from error
 
-    def _post(
-        self, call: Call, path: str, body: bytes
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    async def _post(self, call: Call, path: str, body: bytes) -> Answer:
         provider = call.target.provider
         base = (provider.base_url or PUBLIC).rstrip("/").removesuffix("/v1")
         query = call.exchange.inbound.query
-        return self._client.post(
+        return await self._client.post(
             provider,
             f"{base}{path}{'?' + query if query else ''}",
             body=body,
@@ -160,13 +159,13 @@ def headers_for(call: Call) -> dict[str, str]:
 # --- the answer
 
 
-def _parts(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+def _parts(response: Answer, call: Call) -> AsyncGenerator[Part]:
     if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return _whole(response, call)
     return _frames(response, call) if call.exchange.stream else _folded(response, call)
 
 
-async def _whole(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+async def _whole(response: Answer, call: Call) -> AsyncGenerator[Part]:
     """A whole reply, for a client that asked for one or for a stream."""
     body = await read_whole(response, LONGEST_REPLY)
     try:
@@ -188,7 +187,7 @@ async def _whole(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator
     yield Part(body, True)
 
 
-async def _folded(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+async def _folded(response: Answer, call: Call) -> AsyncGenerator[Part]:
     """A stream that came although a whole reply was asked for."""
     async with aclosing(_frames(response, call)) as parts:
         frames = b"".join([part.data async for part in parts])
@@ -255,7 +254,7 @@ _NOTABLE = re.compile(
 )
 
 
-async def _frames(response: aiohttp.ClientResponse, call: Call) -> AsyncGenerator[Part]:
+async def _frames(response: Answer, call: Call) -> AsyncGenerator[Part]:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
     rest = b""
@@ -393,7 +392,7 @@ def _shown_model(call: Call) -> str | None:
     return asked
 
 
-def _relayed_headers(response: aiohttp.ClientResponse, call: Call) -> list[tuple[str, str]]:
+def _relayed_headers(response: Answer, call: Call) -> list[tuple[str, str]]:
     return [
         (name, value if call.key is None else value.replace(call.key, HIDDEN))
         for name, value in lowered(response)
@@ -401,7 +400,7 @@ def _relayed_headers(response: aiohttp.ClientResponse, call: Call) -> list[tuple
     ]
 
 
-async def _failure(response: aiohttp.ClientResponse, call: Call) -> UpstreamFailure:
+async def _failure(response: Answer, call: Call) -> UpstreamFailure:
     provider, status = call.target.provider, response.status
     if 300 <= status < 400:
         return redirected(provider.name)

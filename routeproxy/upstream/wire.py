@@ -5,7 +5,6 @@ them."""
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
-from routeproxy.upstream.http import Client, failure_of, forwarded
+from routeproxy.upstream.http import Answer, Client, failure_of, forwarded
 from routeproxy.upstream.providers import NO_KEY, Manner
 from routeproxy.upstream.speech import speech_of, with_additions
 
@@ -64,7 +63,7 @@ class Wire:
         self._manner = manner
         self._body = body
         self._stream = stream
-        self._answers = AsyncExitStack()
+        self._answers: list[Answer] = []
         self.failure: UpstreamFailure | None = None
         """What went wrong with the last request, if anything did."""
         self.finish_reason: str | None = None
@@ -80,16 +79,14 @@ class Wire:
         self.answered = False
         body = await request.aread()
         try:
-            answer = await self._answers.enter_async_context(
-                self._client.post(
-                    provider,
-                    str(request.url),
-                    body=self._completed(body, request.url.path),
-                    headers=self.headers(request.headers),
-                    connect=self._call.target.timeouts.connect,
-                )
+            answer = await self._client.post(
+                provider,
+                str(request.url),
+                body=self._completed(body, request.url.path),
+                headers=self.headers(request.headers),
+                connect=self._call.target.timeouts.connect,
             )
-            self._answers.callback(answer.close)
+            self._answers.append(answer)
             if not 200 <= answer.status < 300:
                 return await self._failed(answer, request)
             self.answered = True
@@ -106,14 +103,14 @@ class Wire:
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request
         )
 
-    async def _added_up(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+    async def _added_up(self, answer: Answer, request: httpx.Request) -> httpx.Response:
         """A stream where none was asked for. LiteLLM can't read it, and gets something else to read."""
         lines = (await self._whole(answer)).splitlines()
         data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         self.chunks = tuple(chunk for one in data if (chunk := _chunk_in(one)) is not None)
         return httpx.Response(200, json=_STAND_IN, request=request)
 
-    async def _played(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+    async def _played(self, answer: Answer, request: httpx.Request) -> httpx.Response:
         """A whole completion where a stream was asked for: a stream of one chunk."""
         body = b" ".join((await self._whole(answer)).splitlines())
         try:
@@ -128,15 +125,16 @@ class Wire:
             request=request,
         )
 
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _whole(self, answer: Answer) -> bytes:
         return b"".join([data async for data in _Body(self, answer)])
 
     @property
     def tells_its_end(self) -> bool:
         return self._manner.tells_its_end
 
-    async def let_go(self) -> None:
-        await self._answers.aclose()
+    def let_go(self) -> None:
+        for answer in self._answers:
+            answer.close()
 
     def provider_for(self, request: httpx.Request) -> Provider:
         """The provider at the address that is asked, which must be its own. Nothing is fetched, such as the
@@ -202,7 +200,7 @@ class Wire:
         body = self._body or body
         return with_additions(body, added) if body.startswith(b"{") else body
 
-    async def _failed(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> httpx.Response:
+    async def _failed(self, answer: Answer, request: httpx.Request) -> httpx.Response:
         target = self._call.target
         body = b""
         if 300 <= answer.status < 400:
@@ -243,7 +241,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, wire: Wire, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, wire: Wire, answer: Answer) -> None:
         self._wire = wire
         self._answer = answer
 
@@ -305,5 +303,5 @@ def _on_a_loop() -> bool:
     return True
 
 
-def _headers_of(answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
+def _headers_of(answer: Answer) -> list[tuple[str, str]]:
     return [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED_BY_NOW]
