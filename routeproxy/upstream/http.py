@@ -137,7 +137,8 @@ class Answer:
         """Lets the connection go: to its pool if it can carry more, else for good."""
         transport = self._connection.transport
         if transport is not None and transport.get_write_buffer_size():
-            self._connection.close()  # it was answered before it was asked in full
+            transport.abort()  # it was answered before it was asked in full: the rest need not go out
+            self._connection.close()
         else:
             self._connection.release()
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -81,6 +81,70 @@ def test_a_new_connection_that_breaks_is_a_failure(back_end: BackEnd, proxy_for:
     with proxy_for(back_end.url) as proxy:
         assert ask(proxy).error[2] == "the back end claude closed the connection without an answer"
     assert len(back_end.requests) == 1
+
+
+def test_a_back_end_that_answers_before_it_was_asked_in_full_loses_the_connection(
+    proxy_for: Proxied,
+) -> None:
+    """Its next request would begin in the middle of the last one."""
+    refusal = b'{"type":"error","error":{"type":"request_too_large","message":"too large"}}'
+    head = b"HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    connections = 0
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head % len(refusal) + refusal)
+        await writer.drain()
+        await over.wait()
+        with suppress(OSError):
+            writer.close()
+            await writer.wait_closed()
+
+    over = asyncio.Event()
+
+    async def asking() -> list[int]:
+        server = await asyncio.start_server(hasty, "127.0.0.1", 0, limit=2**12)
+        port = server.sockets[0].getsockname()[1]
+        body = request(messages=[{"role": "user", "content": "x" * 20_000_000}])
+        async with server:
+            with proxy_for(f"http://127.0.0.1:{port}") as proxy:
+                replies = [await asyncio.to_thread(proxy.post, body) for _ in range(2)]
+            over.set()
+            await asyncio.sleep(0.1)
+        return [reply.status_code for reply in replies]
+
+    assert asyncio.run(asking()) == [413, 413]
+    assert connections == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "received"),
+    [("a=b&c=%20", "a=b&c=%20"), ("x=/?:@", "x=/?:@"), ("n=%C3%BC", "n=%C3%BC")],
+)
+def test_a_query_goes_out_as_it_came(
+    back_end: BackEnd, proxy_for: Proxied, query: str, received: str
+) -> None:
+    with proxy_for(back_end.url) as proxy:
+        assert proxy.post(request(), path=f"/v1/messages?{query}").status_code == 200
+    assert back_end.last.path == f"/v1/messages?{received}"
+
+
+def test_a_header_with_a_line_break_in_it_goes_nowhere(back_end: BackEnd, proxy_for: Proxied) -> None:
+    with proxy_for(back_end.url, 'headers = { x-note = "a\\r\\nx-admin: 1" }') as proxy:
+        assert ask(proxy).error == (
+            502,
+            "api_error",
+            "the back end claude was to get a header with a line break in it",
+        )
+    assert back_end.requests == []
+
+
+def test_a_header_in_other_letters_arrives(back_end: BackEnd, proxy_for: Proxied) -> None:
+    with proxy_for(back_end.url, 'headers = { X-Note = "für Ägypten" }') as proxy:
+        assert ask(proxy).status == 200
+    assert ("x-note", "für Ägypten".encode().decode("latin-1")) in back_end.last.headers
 
 
 def test_more_requests_than_a_pool_usually_holds_wait_for_no_free_connection(
