@@ -78,7 +78,10 @@ class Draft(Struct):
     signatures: dict[str, str] = field(default_factory=dict)
 
     def says_nothing(self) -> bool:
-        return not self.calls and not any(text.strip() for text in self.texts)
+        return not self.calls and not any(map(str.strip, self.texts))
+
+    def is_plain(self) -> bool:
+        return not (self.calls or self.reasoning or self.details or self.signatures)
 
     def extend(self, later: "Draft") -> None:
         self.texts += later.texts
@@ -246,9 +249,8 @@ class Conversation:
         else:
             for position, block in enumerate(content):
                 self._read(block, index, position, draft)
-        if (
-            draft.says_nothing()
-        ):  # thinking that is not for this back end, or no text: as if it had not been there
+        if draft.says_nothing():
+            # Thinking that is not for this back end, or no text: as if it had not been there.
             return
         if self._draft is not None and not self._held and not self._results:
             self._draft.extend(draft)
@@ -321,30 +323,38 @@ class Conversation:
 
     def _emit(self) -> None:
         """The open assistant message, the results of its calls, and what was held since."""
-        if self._draft is not None:
-            self._messages.append(self._assistant(self._draft))
-            missing = [id for id in self._draft.calls if id not in self._results]
-            if missing:
-                raise InvalidRequest(
-                    f"messages.{self._draft.last_calls_at}: `tool_use` ids were found without `tool_result` "
-                    f"blocks immediately after: {', '.join(missing)}. Each `tool_use` block must have a "
-                    "corresponding `tool_result` block in the next message."
-                )
-            self._messages += [self._results[id] for id in self._draft.calls]
-            attached = [part for id in self._draft.calls for part in self._attached.get(id, ())]
-            if attached and self._held and self._held[0].role == "user":
-                self._held[0].parts[:0] = attached
-            elif attached:
-                self._held.insert(0, Said("user", attached))
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._messages.append(self._assistant(draft))
+            if draft.calls:
+                self._emit_results(draft)
         for said in self._held:
             if said.role == "system":
                 self._add_system(said.parts)
             else:
                 self._messages.append(User(_content(said.parts)))
-        self._draft, self._results, self._attached, self._held = None, {}, {}, []
+        self._held = []
+
+    def _emit_results(self, draft: Draft) -> None:
+        missing = [id for id in draft.calls if id not in self._results]
+        if missing:
+            raise InvalidRequest(
+                f"messages.{draft.last_calls_at}: `tool_use` ids were found without `tool_result` "
+                f"blocks immediately after: {', '.join(missing)}. Each `tool_use` block must have a "
+                "corresponding `tool_result` block in the next message."
+            )
+        self._messages += [self._results[id] for id in draft.calls]
+        attached = [part for id in draft.calls for part in self._attached.get(id, ())]
+        if attached and self._held and self._held[0].role == "user":
+            self._held[0].parts[:0] = attached
+        elif attached:
+            self._held.insert(0, Said("user", attached))
+        self._results, self._attached = {}, {}
 
     def _assistant(self, draft: Draft) -> Assistant:
         text = "".join(draft.texts)
+        if draft.is_plain():  # as most are
+            return Assistant(text)
         reasoning: str | UnsetType = UNSET
         if draft.reasoning and self._dialect.takes_reasoning:
             reasoning = BETWEEN_TEXTS.join(draft.reasoning)
@@ -386,6 +396,8 @@ class Conversation:
 
 def _content(parts: list[Part]) -> str | tuple[Part, ...]:
     """One string where it can be: every back end takes that, a list of parts not each."""
+    if len(parts) == 1 and isinstance(only := parts[0], TextPart):
+        return only.text
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     return BETWEEN_TEXTS.join(texts) if len(texts) == len(parts) else tuple(parts)
 
