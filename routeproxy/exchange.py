@@ -1,7 +1,7 @@
 """One request and what became of it: filled in as it passes through the proxy, read by the answer's headers
 and by the log."""
 
-import secrets
+import os
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -226,7 +226,7 @@ class Call(Struct, frozen=True):
 
 
 def new_request_id() -> str:
-    return f"req_{secrets.token_hex(16)}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 def _ascii(text: str) -> str:

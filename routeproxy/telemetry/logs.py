@@ -57,6 +57,8 @@ def configure(environ: Mapping[str, str]) -> None:
         handlers.append(_file_handler(name, environ.get("LOG_FILE_PATTERN"), _backup_count(environ)))
     _install(handlers)
     logging.getLogger().setLevel(level)
+    # No line of ours names them, and each is looked up for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     quiet()
 
 

@@ -1,7 +1,7 @@
 """Answers that no back end gives: built here as a message, sent as a stream or whole, whichever was asked
 for."""
 
-import secrets
+import os
 
 from routeproxy.exchange import Exchange, Part
 from routeproxy.messages.events import events_of, frame
@@ -9,11 +9,11 @@ from routeproxy.messages.reply import Message, ReplyBlock, StopDetails, StopReas
 
 
 def message_id() -> str:
-    return f"msg_{secrets.token_hex(12)}"
+    return f"msg_{os.urandom(12).hex()}"
 
 
 def tool_use_id() -> str:
-    return f"toolu_{secrets.token_hex(12)}"
+    return f"toolu_{os.urandom(12).hex()}"
 
 
 def message_part(exchange: Exchange, message: Message) -> Part:

@@ -136,12 +136,23 @@ class Door:
 
 
 def _is_over(owner: _Owner) -> bool:
-    return owner.key is not None and expired(owner.key, datetime.datetime.now(datetime.UTC).date())
+    key = owner.key
+    return (
+        key is not None
+        and key.expires is not None
+        and expired(key, datetime.datetime.now(datetime.UTC).date())
+    )
 
 
 def _without(headers: Headers, ours: Mapping[tuple[str, str], _Owner]) -> Headers:
-    kept = {name: tuple(line for line in headers[name] if (name, line) not in ours) for name, _ in ours}
-    return {name: kept.get(name, values) for name, values in headers.items() if kept.get(name, values)}
+    kept = dict(headers)
+    for name, line in ours:
+        lines = tuple(other for other in kept[name] if other != line)
+        if lines:
+            kept[name] = lines
+        else:
+            del kept[name]
+    return kept
 
 
 def _key_in(name: str, line: str) -> str:

@@ -1,10 +1,13 @@
-"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear and for how often it writes."""
+"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear, how often it writes, and how it
+tells that a client is gone."""
 
 import asyncio
 import re
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from routeproxy.web.streaming import LEAVING, Leaving
 
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
@@ -15,6 +18,7 @@ _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 class Http(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
+        self.leaving = Leaving()
         self.transport = cast(asyncio.Transport, Joined(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
@@ -23,6 +27,14 @@ class Http(HttpToolsProtocol):
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
         offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
         super().data_received(_OFFER.sub(b"", data) if offers else data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {LEAVING: self.leaving}  # type: ignore[dict-item]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.leaving.tell()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

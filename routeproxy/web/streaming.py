@@ -29,6 +29,9 @@ LEFT = 499
 """What the log shows of a client that left before its answer began. nginx says so too, and nobody gets to see
 it."""
 
+LEAVING = "routeproxy.leaving"
+"""The ASGI extension of our own server that is a `Leaving`."""
+
 SHUTDOWN = 2.0
 """Seconds in which a client must take the end of its answer when the server stops."""
 
@@ -40,6 +43,20 @@ class Patience(Struct, frozen=True):
     """A stream's 200 waits so long for the back end: until then a failure can still be an HTTP status, which
     clients retry."""
     ping: float = 10.0
+
+
+class Leaving:
+    """Tells who listens that the client is gone: a task that waits for the server to say so would be made and
+    cancelled for every request."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.listeners: set[Callable[[], None]] = set()
+
+    def tell(self) -> None:
+        self.gone = True
+        for listener in tuple(self.listeners):
+            listener()
 
 
 class Live:
@@ -74,19 +91,27 @@ class Answer:
         self._patience = patience
         self._state: Literal["waiting", "streaming", "complete"] = "waiting"
         self._stopped_by: Literal["client", "shutdown"] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ping: asyncio.Task[None] | None = None
         # A ping must not come between the headers and the first frame, nor queue behind what a slow client
         # does not read.
         self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._send = send
-        self._now = loop.time
         self._last_write = loop.time()
         task = self._task = asyncio.current_task()
         assert task is not None
         self._live.answers.add(self)
-        watch = loop.create_task(self._watch(receive))
+        leaving, watch = (scope.get("extensions") or {}).get(LEAVING), None
+        if isinstance(leaving, Leaving):
+            leaving.listeners.add(self._left)
+            if leaving.gone:
+                self._left()
+        else:
+            watch = loop.create_task(self._watch(receive))
+        self._timer = loop.call_later(self._patience.hold, self._look_at_the_time, self._patience.hold)
         try:
             try:
                 await self._pump()
@@ -98,7 +123,11 @@ class Answer:
                 await self._stopped()
         finally:
             self._task = None
-            watch.cancel()
+            if isinstance(leaving, Leaving):
+                leaving.listeners.discard(self._left)
+            for waiting in (watch, self._timer, self._ping):
+                if waiting is not None:
+                    waiting.cancel()
             self._live.answers.discard(self)
             self._done(self._exchange)
 
@@ -125,23 +154,23 @@ class Answer:
             await self._end()
 
     async def _watch(self, receive: Receive) -> None:
-        """Beside the pump: notices that the client leaves, and fills silence with pings."""
-        patience = self._patience.hold
-        while True:
-            waits_until = self._last_write + patience if self._exchange.method == "messages" else None
-            try:
-                async with asyncio.timeout_at(waits_until):
-                    while (await receive())["type"] != "http.disconnect":
-                        pass
-            except TimeoutError:
-                if self._now() - self._last_write >= patience:
-                    if self._exchange.stream and self._state != "complete" and not self._turn.locked():
-                        await self._write(PING)
-                    self._last_write = self._now()
-                patience = self._patience.ping
-            else:
-                self.stop("client")
-                return
+        """Beside the pump: notices that the client leaves, where the server has no other way to tell."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def _left(self) -> None:
+        self.stop("client")
+
+    def _look_at_the_time(self, patience: float) -> None:
+        """Fills silence with pings."""
+        now = self._loop.time()
+        if now - self._last_write >= patience:
+            if self._exchange.stream and self._state != "complete" and not self._turn.locked():
+                self._ping = self._loop.create_task(self._write(PING))
+            self._last_write = now
+        patience = self._patience.ping
+        self._timer = self._loop.call_at(self._last_write + patience, self._look_at_the_time, patience)
 
     async def _stopped(self) -> None:
         if self._stopped_by == "client":
@@ -155,7 +184,7 @@ class Answer:
     # --- writing
 
     async def _write(self, data: bytes) -> None:
-        self._last_write = self._now()
+        self._last_write = self._loop.time()
         if not self._exchange.stream:
             await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
             return
