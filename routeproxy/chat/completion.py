@@ -6,7 +6,7 @@ null, `content` as a list of parts) are `Any`: the reader of these structs must 
 §2.5).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -82,8 +82,12 @@ class Chunk(Struct, frozen=True):
     """Set by back ends that report a failure inside a 200."""
 
 
-def joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+def joined(chunks: Sequence[Chunk]) -> Iterable[Chunk]:
     """The same answer in fewer chunks: neighbours that are nothing but text are one."""
+    return _joined(chunks) if len(chunks) > 1 else chunks
+
+
+def _joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
     texts: list[str] = []
     model = None
     for chunk in chunks:

@@ -168,6 +168,7 @@ class Reading:
 
     def __init__(self, answer: Answer, words: Words, target: Target) -> None:
         self._answer = answer
+        self._is_whole = answer.content_type == "application/json"
         self._content = answer.content
         self._words = words
         self._target = target
@@ -201,7 +202,7 @@ class Reading:
     async def _read(self) -> Sequence[Chunk]:
         provider = self._target.provider.name
         try:
-            if self._answer.content_type == "application/json":
+            if self._is_whole:
                 self._over = True
                 return self._words.whole(await read_whole(self._answer, LONGEST_REPLY))
             if data := await self._content.readany():
