@@ -61,6 +61,8 @@ TYPES: Mapping[str, ProviderType] = {
     ),
     "echo": ProviderType(zone="local", engines=("direct",), speaks_messages=True, in_process=True),
     "gemini": ProviderType(
+        # LiteLLM first: our own engine has not met Google yet, only what LiteLLM says and hears.
+        engines=("litellm", "direct"),
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         spellings=("google",),
@@ -432,7 +434,7 @@ class _TableReader:
             if kind.in_process:
                 message = f"type {self.type} contacts nobody, so it has no `{key}`"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
-            elif key in {"proxy", "ca_file"} and not kind.own_client:
+            elif key in {"proxy", "ca_file"} and not kind.own_client and self._engine() != "direct":
                 message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
         if kind.speaks_messages:

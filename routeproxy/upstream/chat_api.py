@@ -24,10 +24,11 @@ from routeproxy.upstream.failures import (
     not_a_completion,
     redirected,
 )
+from routeproxy.upstream.gemini_api import GeminiWords, gemini_request
 from routeproxy.upstream.http import Answer, Client, drained, failure_of, forwarded, lowered, read_whole
 from routeproxy.upstream.model_table import limits_of
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
-from routeproxy.upstream.speech import speech_of, with_additions
+from routeproxy.upstream.speech import Path, speech_of, with_additions
 from routeproxy.upstream.sse import Events
 
 LONGEST_ERROR = 2**18
@@ -111,19 +112,23 @@ def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
     speech = speech_of(provider)
     model = str(provider.options.get("deployment", target.model))
     words: Words
-    responses = over_responses(target)
-    if responses:
+    path: Path = "chat/completions"
+    if responses := over_responses(target):
+        path = "responses"
         reasons = bool(dialect_of(target).efforts)
         body = responses_request(chat, model=model, reasons=reasons, summaries=summaries)
         words = ResponsesWords()
     elif provider.type == "ollama":
         body, words = ollama_request(chat, model), OllamaWords()
+    elif provider.type == "gemini":
+        path = "streamGenerateContent" if chat.stream else "generateContent"
+        body, words = gemini_request(chat, model), GeminiWords()
     else:
         body = b'{"model":%b,%b' % (msgspec.json.encode(model), msgspec.json.encode(chat)[1:])
         words = CompletionWords()
     fallback = decision is None or decision.fallback.enabled
     additions = speech.additions(provider, target.params.extra_body, fallback=fallback)
-    url = speech.url(provider, model, "responses" if responses else "chat/completions")
+    url = speech.url(provider, model, path)
     return _Asked(url, with_additions(body, additions), words, responses)
 
 

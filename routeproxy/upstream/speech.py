@@ -3,6 +3,7 @@ the body. Data, with its sources; whoever speaks, we ourselves or LiteLLM, goes 
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -15,7 +16,7 @@ AZURE_VERSION = "2025-02-01-preview"
 """What is asked of Azure where the rules name no version: LiteLLM 1.106.2's default, for answers that don't
 depend on who asks."""
 
-Path = Literal["chat/completions", "responses"]
+Path = Literal["chat/completions", "responses", "generateContent", "streamGenerateContent"]
 
 
 def _as_written(provider: Provider, deployment: str, path: Path) -> str:
@@ -42,6 +43,14 @@ def _ollama(provider: Provider, deployment: str, path: Path) -> str:
     """Its own API stands beside its OpenAI-compatible one, which people also write down."""
     base = (provider.base_url or "").removesuffix("/v1").removesuffix("/api")
     return f"{base}/api/chat"
+
+
+def _gemini(provider: Provider, model: str, path: Path) -> str:
+    """The version may be left out of `base_url`. A stream has to be asked for as events."""
+    base = provider.base_url or ""
+    base = base if "/v1" in base else f"{base}/v1beta"
+    name = quote(model.removeprefix("models/"), safe="")
+    return f"{base}/models/{name}:{path}{'?alt=sse' if path == 'streamGenerateContent' else ''}"
 
 
 class Speech(Struct, frozen=True, kw_only=True):
@@ -96,7 +105,7 @@ _SPEECHES: Mapping[str, Speech] = {
         body={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
         limits=("ollama/",),
     ),
-    "gemini": Speech(limits=("gemini/",)),
+    "gemini": Speech(url=_gemini, key_header="x-goog-api-key", key_prefix="", limits=("gemini/",)),
     "vertex_ai": Speech(limits=("vertex_ai/", "")),
 }
 

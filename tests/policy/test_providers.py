@@ -159,8 +159,8 @@ def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
     ("text", "problem"),
     [
         pytest.param(
-            'gemini]\nengine = "direct"',
-            'type gemini is always spoken to through LiteLLM: leave out `engine = "direct"`',
+            'vertex_ai]\nproject = "p"\nlocation = "l"\nengine = "direct"',
+            'type vertex_ai is always spoken to through LiteLLM: leave out `engine = "direct"`',
             id="not there",
         ),
         pytest.param(

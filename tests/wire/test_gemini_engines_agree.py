@@ -1,0 +1,315 @@
+"""Our own engine for Gemini beside LiteLLM's, which is in the field: the same requests and answers come to
+the same, or the difference is listed with its reason."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, json_answer
+from tests.running import Running
+from tests.wire.asking import answers, ask
+from tests.wire.asking_litellm import LITELLMS_WARNINGS, call, leave, target
+from tests.wire.test_engines_agree import (
+    ENGINES,
+    READ,
+    REQUESTS,
+    both,
+    in_one_piece,
+    outcome,
+)
+from tests.wire.test_litellm_gemini import CALL, TALK, THOUGHT, part, stream
+
+pytestmark = LITELLMS_WARNINGS
+
+
+@pytest.fixture(scope="module")
+def back_end() -> Iterator[BackEnd]:
+    with BackEnd(TALK) as back_end:
+        yield back_end
+
+
+@pytest.fixture(scope="module")
+def gemini(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with both(back_end, tmp_path_factory.mktemp("gemini"), "gemini", "/v1beta", "gemini-2.5-pro") as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def newer(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    name = "gemini-3-pro-preview"
+    with both(back_end, tmp_path_factory.mktemp("newer"), "gemini", "/v1beta", name) as proxy:
+        yield proxy
+
+
+def error(status: int, message: str, name: str, **headers: str) -> list[Step]:
+    return json_answer({"error": {"code": status, "message": message, "status": name}}, status, **headers)
+
+
+SECOND = {"functionCall": {"name": "read", "args": {"path": "b"}}}
+STREAMS: dict[str, list[Step]] = {
+    "thought, text and a call": TALK,
+    "text": stream(part({"text": "Hel"}), part({"text": "lo"}, finish="STOP", usage=True)),
+    "all in one": stream(part(THOUGHT, {"text": "Hello"}, CALL, finish="STOP", usage=True)),
+    "two calls at once": stream(part(CALL, SECOND, finish="STOP", usage=True)),
+    "two calls in a row": stream(part(CALL), part(SECOND), part(finish="STOP", usage=True)),
+    "cut at its limit": stream(part({"text": "Hel"}), part(finish="MAX_TOKENS", usage=True)),
+    "a safety stop": stream(part({"text": "Hel"}), part(finish="SAFETY", usage=True)),
+    "recitation": stream(part({"text": "Hel"}), part(finish="RECITATION", usage=True)),
+    "a malformed call": stream(part(finish="MALFORMED_FUNCTION_CALL", usage=True)),
+    "a malformed call after text": stream(part({"text": "a"}), part(finish="MALFORMED_FUNCTION_CALL")),
+    "nothing": stream(part(finish="STOP", usage=True)),
+    "an end without an end": stream(part({"text": "a"})),
+    "a cut": stream(part({"text": "a"}), CUT),
+    "a reset": stream(part({"text": "a"}), RESET),
+    "an error later": stream(
+        part({"text": "a"}),
+        {"error": {"code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}},
+    ),
+    "thoughts that are counted among the rest": stream(
+        part({"text": "a"}, finish="STOP")
+        | {
+            "usageMetadata": {
+                "promptTokenCount": 10,
+                "candidatesTokenCount": 8,
+                "thoughtsTokenCount": 3,
+                "totalTokenCount": 18,
+            }
+        }
+    ),
+}
+WHOLES: dict[str, list[Step]] = {
+    "text": json_answer(part({"text": "Hello"}, finish="STOP", usage=True)),
+    "all": json_answer(part(THOUGHT, {"text": "Hello"}, CALL, finish="STOP", usage=True)),
+    "a call": json_answer(part(CALL, finish="STOP", usage=True)),
+    "cut at its limit": json_answer(part({"text": "Hel"}, finish="MAX_TOKENS", usage=True)),
+    "a malformed call": json_answer(part({"text": "a"}, finish="MALFORMED_FUNCTION_CALL", usage=True)),
+    "garbage": answer(200, b"<html>", content_type="application/json"),
+}
+FAILURES: dict[str, list[Step]] = {
+    "400": error(400, "odd", "INVALID_ARGUMENT"),
+    "400 in a list": json_answer(
+        [{"error": {"code": 400, "message": "odd", "status": "INVALID_ARGUMENT"}}], 400
+    ),
+    "401": error(401, "who", "UNAUTHENTICATED"),
+    "403": error(403, "denied sk-canary", "PERMISSION_DENIED"),
+    "404": error(404, "models/x is not found", "NOT_FOUND"),
+    "429": error(429, "slow down", "RESOURCE_EXHAUSTED", retry_after="7"),
+    "500": error(500, "oops", "INTERNAL"),
+    "503": error(503, "The model is overloaded", "UNAVAILABLE"),
+    "a page": answer(502, b"<html>bad gateway</html>", content_type="text/html"),
+    "too long": error(
+        400, "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", "X"
+    ),
+}
+
+
+def outcomes(proxy: Running, back_end: BackEnd, script: list[Step], stream: bool) -> list[Any]:
+    found = []
+    for engine in ENGINES:
+        answers(back_end, script)
+        one = outcome(ask(proxy, engine, stream=stream, tools=[READ]), stream)
+        said = one.said
+        if isinstance(said, list):
+            # LiteLLM puts Google's word for a failure in front of its message.
+            said = [line.replace("UNAVAILABLE - ", "") for line in in_one_piece(said)]
+        found.append(one._replace(said=said))
+    return found
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_comes_to_the_same(gemini: Running, back_end: BackEnd, name: str) -> None:
+    direct, oracle = outcomes(gemini, back_end, STREAMS[name], True)
+    assert direct == oracle
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_a_whole_answer_comes_to_the_same(gemini: Running, back_end: BackEnd, name: str) -> None:
+    direct, oracle = outcomes(gemini, back_end, WHOLES[name], False)
+    assert direct == oracle
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_comes_to_the_same(gemini: Running, back_end: BackEnd, name: str, stream: bool) -> None:
+    direct, oracle = outcomes(gemini, back_end, FAILURES[name], stream)
+    assert direct == oracle
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_prompt_that_was_blocked_is_a_refusal(gemini: Running, back_end: BackEnd, stream: bool) -> None:
+    blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
+    answers(back_end, streamed_or_whole(blocked, stream))
+    reply = ask(gemini, "direct", stream=stream)
+    assert (reply.script[-1] if stream else reply.json["stop_reason"]) == "refusal"
+
+
+def streamed_or_whole(said: dict[str, Any], streams: bool) -> list[Step]:
+    return stream(said) if streams else json_answer(said)
+
+
+# --- what is asked
+
+SPELLED = re.compile(r"_([a-z])")
+
+
+def camel(value: Any) -> Any:
+    """Google takes both spellings. Names of properties and arguments stay as they are."""
+    if isinstance(value, list):
+        return [camel(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema"}
+    renamed = {SPELLED.sub(lambda found: found[1].upper(), key): one for key, one in value.items()}
+    return {key: one if key in kept else camel(one) for key, one in renamed.items()}
+
+
+def differently(body: dict[str, Any]) -> dict[str, Any]:
+    """Without the differences that are meant.
+
+    Schemas: LiteLLM rewrites them into Google's older form under `parameters`, we send them as they are under
+    `parametersJsonSchema`. Temperature: LiteLLM states what is the default of Gemini 3 anyway."""
+    body = camel(body)
+    for tool in body.get("tools", ()):
+        for declared in tool["functionDeclarations"]:
+            declared.pop("parameters", None)
+            declared.pop("parametersJsonSchema", None)
+    if body.get("generationConfig", {}).get("temperature") == 1.0:
+        del body["generationConfig"]["temperature"]
+    return body
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "a picture from a tool": {
+        "messages": [
+            {"role": "user", "content": "Look."},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "c1", "name": "read", "input": {"path": "a"}}],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "c1",
+                        "content": [
+                            {"type": "text", "text": '{"a":1}'},
+                            {
+                                "type": "image",
+                                "source": {"type": "base64", "media_type": "image/png", "data": "aGk="},
+                            },
+                        ],
+                    },
+                    {"type": "text", "text": "And?"},
+                ],
+            },
+        ]
+    },
+    "a file": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "document",
+                        "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="},
+                    },
+                    {"type": "text", "text": "Read it."},
+                ],
+            }
+        ]
+    },
+    "words of the system in between": {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello"},
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "So?"},
+        ]
+    },
+    "any tool": {"tool_choice": {"type": "any"}},
+    "no tool": {"tool_choice": {"type": "none"}},
+    "a little thought": {"output_config": {"effort": "low"}},
+    "much thought": {"output_config": {"effort": "max"}},
+    "no thought": {"thinking": {"type": "disabled"}},
+}
+
+
+@pytest.mark.parametrize("which", ["gemini", "newer"])
+@pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("name", REQUESTS | MORE)
+def test_the_same_is_asked(
+    request: pytest.FixtureRequest, back_end: BackEnd, name: str, streams: bool, which: str
+) -> None:
+    asked = []
+    for engine in ENGINES:
+        answers(back_end, streamed_or_whole(part({"text": "x"}, finish="STOP", usage=True), streams))
+        fields = {"stream": streams, "tools": [READ], **(REQUESTS | MORE)[name]}
+        reply = ask(request.getfixturevalue(which), engine, **fields)
+        assert reply.status == 200, reply.body
+        sent = back_end.last
+        keys = sent.header("x-goog-api-key"), sent.header("authorization")
+        asked.append((sent.path, keys, differently(sent.json)))
+    assert asked[0] == asked[1]
+
+
+def test_a_schema_goes_out_as_it_is(gemini: Running, back_end: BackEnd) -> None:
+    schema = {"type": "object", "properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    answers(back_end, TALK)
+    assert ask(gemini, "direct", stream=True, tools=[{"name": "read", "input_schema": schema}]).status == 200
+    (tool,) = back_end.last.json["tools"]
+    assert tool["functionDeclarations"] == [{"name": "read", "parametersJsonSchema": schema}]
+
+
+def test_a_thought_signature_comes_back_with_the_next_turn(gemini: Running, back_end: BackEnd) -> None:
+    answers(back_end, json_answer(part(CALL, finish="STOP", usage=True)))
+    said = ask(gemini, "direct", tools=[READ]).json["content"]
+    (use,) = [block for block in said if block["type"] == "tool_use"]
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "text"}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": [result]},
+    ]
+    answers(back_end, TALK)
+    assert ask(gemini, "direct", tools=[READ], messages=messages, stream=True).status == 200
+    (_, model, _) = back_end.last.json["contents"]
+    assert model["parts"] == [
+        {"functionCall": {"name": "read", "args": {"path": "a"}}, "thoughtSignature": "c2ln"}
+    ]
+
+
+def test_a_call_without_arguments_stays_one(gemini: Running, back_end: BackEnd) -> None:
+    """LiteLLM makes `{"type": "object"}` of it."""
+    use = {"type": "tool_use", "id": "c1", "name": "read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": "text"}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    answers(back_end, TALK)
+    ask(gemini, "direct", tools=[READ], messages=messages, stream=True)
+    assert back_end.last.json["contents"][1]["parts"][0]["functionCall"]["args"] == {}
+
+
+@pytest.mark.parametrize("said", [{"args": None}, {}], ids=["null for arguments", "no arguments"])
+def test_a_call_that_brings_no_arguments_has_none(
+    gemini: Running, back_end: BackEnd, said: dict[str, Any]
+) -> None:
+    answers(back_end, json_answer(part({"functionCall": {"name": "read", **said}}, finish="STOP")))
+    (use,) = ask(gemini, "direct", tools=[READ]).json["content"]
+    assert use["input"] == {}
+
+
+def test_half_an_emoji_is_no_reason_to_fail(gemini: Running, back_end: BackEnd) -> None:
+    half = b'data: {"candidates":[{"content":{"parts":[{"text":"a\\ud83d"}]},"finishReason":"STOP"}]}\r\n\r\n'
+    answers(back_end, stream(half))
+    assert ask(gemini, "direct", stream=True).text.startswith("a")
+
+
+def test_the_back_end_is_let_go_when_the_client_leaves() -> None:
+    with BackEnd(stream(part({"text": "a"}), HANG)) as hanging:
+        assert leave(call(target("gemini", hanging.url, "gemini-2.5-pro", engine="direct")), hanging) < 1
