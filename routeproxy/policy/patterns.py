@@ -26,7 +26,14 @@ def regex(pattern: str) -> Search:
 @cache
 def glob(pattern: str) -> Search:
     """Whether `pattern` is the whole text: `*` is any text, `?` one character, nothing else is special."""
-    return regex(as_regex(pattern))
+    if "?" in pattern or pattern.count("*") > 1:
+        return regex(as_regex(pattern))
+    # Most are names, or begin or end with one, and some are held against each of a client's tools.
+    head, star, tail = (part.encode() for part in pattern.partition("*"))
+    if not star:
+        return head.__eq__
+    least = len(head) + len(tail)
+    return lambda text: len(text) >= least and text.startswith(head) and text.endswith(tail)
 
 
 def as_regex(glob: str) -> str:

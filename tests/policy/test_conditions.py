@@ -231,11 +231,11 @@ def test_tokens_are_counted_only_for_a_rule_that_can_still_match() -> None:
     """)
     facts = request()
     counted: list[int] = []
-    facts._count = lambda: counted.append(1) or 7
+    facts.count = lambda: counted.append(1) or 7
     policy.decide(facts)
     assert counted == []
     facts = request("haiku", stream=True, thinking={"type": "enabled"}, system="x")
-    facts._count = lambda: counted.append(1) or 7
+    facts.count = lambda: counted.append(1) or 7
     policy.decide(facts)
     assert counted == [1]
 
