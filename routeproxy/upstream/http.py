@@ -32,6 +32,10 @@ READ_AT_ONCE = 2**18
 """Bytes that may wait to be taken, before no more are read."""
 
 
+SWITCHING_PROTOCOLS = 101
+"""Of the informational answers the one that no other follows."""
+
+
 class NotLocal(OSError):
     """An address outside, for a provider that is promised to be inside."""
 
@@ -257,7 +261,7 @@ async def _asked(
         transport.writelines([_head(route, target, headers, len(body)), body])
         while True:
             head, content = await protocol.read()
-            if not 100 <= head.code < 200:
+            if not 100 <= head.code < 200 or head.code == SWITCHING_PROTOCOLS:
                 return Answer(connection, head, content)
     except aiohttp.http.HttpProcessingError as error:
         connection.close()

@@ -4,8 +4,10 @@ connections."""
 import asyncio
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -281,6 +283,51 @@ def test_a_proxy_that_refuses_is_told_apart(back_end: BackEnd, proxy_for: Proxie
     assert (back_end.last.method, back_end.last.path) == ("CONNECT", "api.example:443")
 
 
+def test_a_proxy_gets_the_credentials_of_its_address(back_end: BackEnd, proxy_for: Proxied) -> None:
+    address = back_end.url.replace("http://", "http://user:secret@")
+    with proxy_for("http://api.example", f'proxy = "{address}"') as proxy:
+        for _ in range(2):  # on a new connection, and on one that was there
+            assert ask(proxy).text == "fine"
+            assert back_end.last.header("proxy-authorization") == "Basic dXNlcjpzZWNyZXQ="
+    assert back_end.connections == 1
+
+
+class Tunnel(socketserver.ThreadingTCPServer):
+    """A proxy that does what CONNECT asks for."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Through)
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Through(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Tunnel)
+        request = self.rfile.readline().decode()
+        while self.rfile.readline().strip():
+            pass
+        self.server.asked.append(request.strip())
+        host, _, port = request.split()[1].rpartition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=pump, args=(there, self.connection), daemon=True)
+            back.start()
+            pump(self.connection, there)
+
+
+def pump(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+
+
 # --- certificates
 
 
@@ -330,6 +377,20 @@ def test_a_certificate_of_ones_own_authority_is_trusted(
 ) -> None:
     with proxy_for(f"https://localhost:{secure.port}", f'ca_file = "{certificate[0]}"') as proxy:
         assert ask(proxy).text == "fine"
+
+
+def test_a_secure_back_end_is_reached_through_a_tunnel(
+    secure: BackEnd, certificate: tuple[Path, Path], proxy_for: Proxied
+) -> None:
+    with Tunnel() as tunnel:
+        threading.Thread(target=tunnel.serve_forever, daemon=True).start()
+        keys = f'ca_file = "{certificate[0]}"\nproxy = "{tunnel.url}"'
+        with proxy_for(f"https://localhost:{secure.port}", keys) as proxy:
+            for _ in range(2):
+                assert ask(proxy).text == "fine"
+        tunnel.shutdown()
+    assert tunnel.asked == [f"CONNECT localhost:{secure.port} HTTP/1.1"]
+    assert (secure.last.path, secure.last.header("host")) == ("/v1/messages", f"localhost:{secure.port}")
 
 
 def test_without_it_the_connection_is_refused(secure: BackEnd, proxy_for: Proxied) -> None:
