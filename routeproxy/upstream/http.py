@@ -255,7 +255,7 @@ async def _asked(
         raise aiohttp.ConnectionTimeoutError from error
     try:
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
+        if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ServerDisconnectedError
         protocol.set_response_params(read_until_eof=True, read_bufsize=READ_AT_ONCE)
         transport.writelines([_head(route, target, headers, len(body)), body])
