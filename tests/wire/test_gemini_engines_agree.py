@@ -1,8 +1,10 @@
 """Our own engine for Gemini beside LiteLLM's, which is in the field: the same requests and answers come to
 the same, or the difference is listed with its reason."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,8 @@ from tests.wire.test_engines_agree import (
 from tests.wire.test_litellm_gemini import CALL, TALK, THOUGHT, part, stream
 
 pytestmark = LITELLMS_WARNINGS
+
+RECORDED = Path(__file__).parent / "claude-code"
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +256,17 @@ def test_the_same_is_asked(
         sent = back_end.last
         keys = sent.header("x-goog-api-key"), sent.header("authorization")
         asked.append((sent.path, keys, differently(sent.json)))
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("recorded", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_same_is_asked_for_claude_code(gemini: Running, back_end: BackEnd, recorded: Path) -> None:
+    body = json.loads(recorded.read_text(encoding="utf-8"))["body"]
+    asked = []
+    for engine in ENGINES:
+        answers(back_end, streamed_or_whole(part({"text": "x"}, finish="STOP", usage=True), body["stream"]))
+        assert gemini.post({**body, "model": engine}, anthropic_version="2023-06-01").status_code == 200
+        asked.append((back_end.last.path, differently(back_end.last.json)))
     assert asked[0] == asked[1]
 
 
