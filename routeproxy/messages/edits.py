@@ -15,6 +15,7 @@ import msgspec
 from msgspec import DecodeError, Raw, Struct
 
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import without_lone_surrogates
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
@@ -59,6 +60,12 @@ def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Me
     key that comes twice: two readers of such an object may see two different requests."""
     try:
         values = _object.decode(memoryview(text)[start:end])
+    except DecodeError:
+        # What stands for half an emoji is as long, so every place is the same.
+        repaired = without_lone_surrogates(text)
+        if repaired == text:
+            raise
+        return members(repaired, start, end)
     except RecursionError:
         raise InvalidRequest("invalid JSON: nested too deeply") from None
     found: dict[str, Member] = {}
@@ -170,7 +177,9 @@ def foreign_traces(text: bytes) -> list[Edit]:
                 edits += inner
         return edits + removals(spans, emptied)
     except (DecodeError, UnicodeDecodeError):
-        return []  # whatever it is, the back end will say so in its own words
+        repaired = without_lone_surrogates(text)
+        # Whatever else it is, the back end will say so in its own words.
+        return foreign_traces(repaired) if repaired != text else []
 
 
 def _message_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from routeproxy.messages.edits import Edit, Member, apply, members, set_members
+from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Params, Target
 
 NOTHING = Params()
@@ -100,7 +101,13 @@ def merged(one: Any, other: Any) -> Any:
 
 def _value(body: bytes, present: Mapping[str, Member], name: str) -> Any:
     """What the client wrote; `null` is the same as nothing."""
-    return msgspec.json.decode(body[slice(*present[name].value)]) if name in present else None
+    if name not in present:
+        return None
+    value = body[slice(*present[name].value)]
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return msgspec.json.decode(without_lone_surrogates(value))
 
 
 def _budget_below(max_tokens: Any, thinking: Any) -> dict[str, Any]:

@@ -302,6 +302,19 @@ def test_the_same_is_asked(chat: Running, back_end: BackEnd, name: str, stream: 
     assert bodies[0] == bodies[1]
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_half_an_emoji_in_a_request_is_no_reason_to_fail(
+    chat: Running, back_end: BackEnd, stream: bool
+) -> None:
+    """JavaScript clients cut texts where they like, and write what is left as `\\ud83d`."""
+    body = b'{"model":"%b","max_tokens":5,"stream":%b,"messages":[{"role":"user","content":"cut \\ud83d"}]}'
+    for engine in ENGINES:
+        answers(back_end, STREAMS["text"] if stream else WHOLES["text"])
+        sent = body % (engine.encode(), b"true" if stream else b"false")
+        assert chat.post(sent).status_code == 200
+        assert back_end.last.json["messages"][0]["content"] == "cut \ufffd"
+
+
 OLLAMAS_OWN = {"a tool's result"}
 """LiteLLM writes `tool_call_id` beside a result, which Ollama does not know; we write `tool_name`, which it
 does."""

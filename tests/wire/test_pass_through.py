@@ -260,6 +260,18 @@ def test_g09_empty_text_blocks_are_taken_out(proxy: Running, back_end: BackEnd) 
     assert back_end.last.json["messages"] == [{"role": "user", "content": [full, {**result, "content": []}]}]
 
 
+def test_half_an_emoji_goes_through_as_it_came(proxy: Running, back_end: BackEnd) -> None:
+    """JavaScript clients cut texts where they like, and write what is left as `\\ud83d`."""
+    answers(back_end, json_answer(message()))
+    said = rb'{"role":"user","content":"cut \\ud83d"}'.replace(rb"\\u", rb"\u")
+    thought = rb'{"role":"assistant","content":[{"type":"thinking","thinking":"","signature":"rp1.x"}]}'
+    body = b'{"model":"%b","max_tokens":5,"metadata":{"user_id":"\\ude00"},"messages":[%b,%b,%b]}'
+    sent = body % (b"tuned", said, thought, said)
+    assert post(proxy, sent).status == 200
+    assert back_end.last.body.count(rb"cut \ud83d") == 2
+    assert b"rp1.x" not in back_end.last.body
+
+
 def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(
     proxy: Running, back_end: BackEnd
 ) -> None:
