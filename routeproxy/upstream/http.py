@@ -10,11 +10,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from string import punctuation
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 import routeproxy
@@ -153,6 +155,22 @@ class Answer:
         self.close()
 
 
+class _Handler(ResponseHandler):
+    """Each piece that is taken of an answer makes aiohttp resume its reading, paused or not, and parse
+    nothing once more: of a stream that comes in small pieces, a twentieth of the work."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(limit=0, **settings)
+        handler: type[ResponseHandler] = _Handler
+        self._factory = partial(handler, loop=self._loop)
+
+
 class Client:
     """One for all providers. Connections are aiohttp's, with its pools, TLS and proxies; requests are written
     and answers are taken here, since its sessions take four times as long for that, for what no back end
@@ -192,9 +210,8 @@ class Client:
         local = provider.zone == "local"
         if (local, fresh) not in self._connectors:
             pool: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": KEEP_ALIVE}
-            self._connectors[local, fresh] = aiohttp.TCPConnector(
-                limit=0, socket_factory=_local_socket if local else _socket, **pool
-            )
+            sockets = _local_socket if local else _socket
+            self._connectors[local, fresh] = _Connector(socket_factory=sockets, **pool)
         return self._connectors[local, fresh]
 
     def _route(self, provider: Provider, scheme: str, netloc: str) -> aiohttp.ClientRequest:

@@ -66,6 +66,21 @@ def test_a_stream_whose_last_chunk_comes_a_moment_later_keeps_its_connection(
     assert back_end.connections == 1
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_an_answer_that_is_longer_than_what_may_wait_arrives_whole(
+    back_end: BackEnd, proxy_for: Proxied, stream: bool
+) -> None:
+    """Reading is paused meanwhile, and taken up again."""
+    pieces = [f"{number:06}" * 2000 for number in range(400)]
+    text = "".join(pieces)
+    script = streamed(*messages_stream(chunks=pieces)) if stream else json_answer(message(text))
+    answers(back_end, script)
+    with proxy_for(back_end.url) as proxy:
+        for _ in range(2):
+            assert ask(proxy, stream=stream).text == text
+    assert back_end.connections == 1
+
+
 def test_a_connection_that_its_other_end_closed_while_it_idled_fails_nobodys_request(
     back_end: BackEnd, proxy_for: Proxied
 ) -> None:
