@@ -100,40 +100,41 @@ def test_a_new_connection_that_breaks_is_a_failure(back_end: BackEnd, proxy_for:
     assert len(back_end.requests) == 1
 
 
+class Hasty(socketserver.ThreadingTCPServer):
+    """A back end that reads the head of a request, refuses it, and reads no more."""
+
+    daemon_threads = True
+    refusal = b'{"type":"error","error":{"type":"request_too_large","message":"too large"}}'
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Refuses)
+        self.connections = 0
+        self.over = threading.Event()
+
+
+class _Refuses(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Hasty)
+        self.server.connections += 1
+        while self.rfile.readline().strip():
+            pass
+        head = "HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self.wfile.write((head % len(Hasty.refusal)).encode() + Hasty.refusal)
+        self.server.over.wait(20)
+
+
 def test_a_back_end_that_answers_before_it_was_asked_in_full_loses_the_connection(
     proxy_for: Proxied,
 ) -> None:
     """Its next request would begin in the middle of the last one."""
-    refusal = b'{"type":"error","error":{"type":"request_too_large","message":"too large"}}'
-    head = b"HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    connections = 0
-
-    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head % len(refusal) + refusal)
-        await writer.drain()
-        await over.wait()
-        with suppress(OSError):
-            writer.close()
-            await writer.wait_closed()
-
-    over = asyncio.Event()
-
-    async def asking() -> list[int]:
-        server = await asyncio.start_server(hasty, "127.0.0.1", 0, limit=2**12)
-        port = server.sockets[0].getsockname()[1]
-        body = request(messages=[{"role": "user", "content": "x" * 20_000_000}])
-        async with server:
-            with proxy_for(f"http://127.0.0.1:{port}") as proxy:
-                replies = [await asyncio.to_thread(proxy.post, body) for _ in range(2)]
-            over.set()
-            await asyncio.sleep(0.1)
-        return [reply.status_code for reply in replies]
-
-    assert asyncio.run(asking()) == [413, 413]
-    assert connections == 2
+    body = request(messages=[{"role": "user", "content": "x" * 20_000_000}])
+    with Hasty() as hasty:
+        threading.Thread(target=hasty.serve_forever, daemon=True).start()
+        with proxy_for(f"http://127.0.0.1:{hasty.server_address[1]}") as proxy:
+            assert [proxy.post(body).status_code for _ in range(2)] == [413, 413]
+        hasty.over.set()
+        hasty.shutdown()
+    assert hasty.connections == 2
 
 
 @pytest.mark.parametrize(
@@ -335,6 +336,9 @@ class _Through(socketserver.StreamRequestHandler):
             back = threading.Thread(target=pump, args=(there, self.connection), daemon=True)
             back.start()
             pump(self.connection, there)
+            with suppress(OSError):
+                there.shutdown(socket.SHUT_RDWR)  # else the other thread would read from it for ever
+            back.join(5)
 
 
 def pump(one: socket.socket, other: socket.socket) -> None:
