@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.errors import InvalidRequest, explain_decode_error
 from routeproxy.messages.request import Envelope, without_lone_surrogates
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
@@ -167,7 +167,11 @@ def _hides(text: bytes, block_type: str) -> bool:
         twice |= len({key for key, _ in pairs}) < len(pairs)
         seen |= ("type", block_type) in pairs
 
-    json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note)
+    try:
+        # Numbers stay text: Python refuses to read very long ones.
+        json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note, parse_int=str)
+    except RecursionError:
+        raise InvalidRequest("invalid JSON: nested too deeply") from None
     return twice and seen
 
 
@@ -194,6 +198,8 @@ def _decoded(text: bytes) -> Any:
             return msgspec.json.decode(without_lone_surrogates(readable))
     except RecursionError:  # the envelope was read from higher up the stack
         raise InvalidRequest("invalid JSON: nested too deeply") from None
+    except msgspec.DecodeError as error:  # a number of thousands of digits
+        raise explain_decode_error(error, text) from None
 
 
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -2,12 +2,13 @@
 makes it raise."""
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
+from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, FunctionDelta, ToolCallDelta
 from routeproxy.translate.endings import stop_reason
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -100,6 +101,12 @@ def _with_first(chunk: Chunk, **changes: Any) -> Chunk:
 
 
 # --- what does not convert as it is
+
+
+def whole_call(index: int, id: Any, name: Any, arguments: str, fields: Any = None) -> ToolCallDelta:
+    """A call that came at once. Not every back end has an id for it, and what streams needs one."""
+    id = id if isinstance(id, str) and id else f"call_{os.urandom(12).hex()}"
+    return ToolCallDelta(index, id, FunctionDelta(name, arguments), provider_specific_fields=fields)
 
 
 def leniently(data: bytes) -> Mapping[str, Any]:

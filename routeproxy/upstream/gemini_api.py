@@ -2,7 +2,6 @@
 parameters, and how, is what LiteLLM 1.106.2 sends, which is in the field; where that differs, it says so."""
 
 import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from routeproxy.chat.completion import (
     CompletionTokensDetails,
     CompletionUsage,
     Delta,
-    FunctionDelta,
     PromptTokensDetails,
     ToolCallDelta,
 )
@@ -33,7 +31,7 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.messages.request import without_lone_surrogates
-from routeproxy.upstream.chunks import leniently
+from routeproxy.upstream.chunks import leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.sse import Events
 
@@ -320,13 +318,10 @@ class GeminiWords:
         return Delta(reasoning_content=part.text) if part.thought is True else Delta(part.text)
 
     def _call(self, call: _Function, signature: Any) -> ToolCallDelta:
-        """Calls come whole, each at once."""
         index, self._calls = self._calls, self._calls + 1
-        id = call.id if isinstance(call.id, str) and call.id else f"call_{secrets.token_hex(12)}"
         arguments = bytes(call.args).decode()
-        function = FunctionDelta(call.name, "{}" if arguments == "null" else arguments)
         signed = {"thought_signature": signature} if isinstance(signature, str) else None
-        return ToolCallDelta(index, id, function, provider_specific_fields=signed)
+        return whole_call(index, call.id, call.name, "{}" if arguments == "null" else arguments, signed)
 
 
 def _usage(reported: Json) -> CompletionUsage:

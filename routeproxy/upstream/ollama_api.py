@@ -2,14 +2,13 @@
 can't be told `num_ctx`, and cuts long prompts without a word."""
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, FunctionDelta, ToolCallDelta
+from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
 from routeproxy.chat.request import (
     Assistant,
     ChatMessage,
@@ -23,7 +22,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
-from routeproxy.upstream.chunks import leniently
+from routeproxy.upstream.chunks import leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.sse import Lines
 
@@ -205,5 +204,4 @@ class OllamaWords:
     def _call(self, call: _Call) -> ToolCallDelta:
         index, self._calls = self._calls, self._calls + 1
         function = call.function or _Function()
-        id = call.id if isinstance(call.id, str) and call.id else f"call_{secrets.token_hex(12)}"
-        return ToolCallDelta(index, id, FunctionDelta(function.name, bytes(function.arguments).decode()))
+        return whole_call(index, call.id, function.name, bytes(function.arguments).decode())

@@ -10,8 +10,6 @@ from routeproxy.messages.edits import Edit, Member, apply, members, set_members
 from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Params, Target
 
-NOTHING = Params()
-
 LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
@@ -19,8 +17,6 @@ LEAST_BUDGET = 1024
 def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
     """The body after default, set, cap and drop, and the names of its top-level fields, in order."""
     present = members(body)
-    if params == NOTHING:
-        return body, tuple(present)
     values, gone = _wanted(body, present, params, {}, frozenset(), {})
     new = [name for name in values if name not in present]
     names = (*new, *(name for name in present if name not in gone))

@@ -16,7 +16,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
-from routeproxy.upstream.http import Answer, Client, failure_of, forwarded
+from routeproxy.upstream.http import Answer, Client, failure_of, forwarded, lowered
 from routeproxy.upstream.providers import NO_KEY, Manner
 from routeproxy.upstream.speech import speech_of, with_additions
 
@@ -210,7 +210,7 @@ class Wire:
                 body += await answer.content.read(LONGEST_ERROR_BODY)
             self.failure = from_response(
                 answer.status,
-                {name.lower(): value for name, value in answer.headers.items()},
+                dict(lowered(answer)),
                 body.decode("utf-8", "replace"),
                 provider=target.provider.name,
                 model=target.model,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Literal
 
 from litestar.types import Receive, Scope, Send
@@ -91,7 +92,6 @@ class Answer:
         self._patience = patience
         self._state: Literal["waiting", "streaming", "complete"] = "waiting"
         self._stopped_by: Literal["client", "shutdown"] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
         # A ping must not come between the headers and the first frame, nor queue behind what a slow client
         # does not read.
@@ -104,13 +104,7 @@ class Answer:
         task = self._task = asyncio.current_task()
         assert task is not None
         self._live.answers.add(self)
-        leaving, watch = (scope.get("extensions") or {}).get(LEAVING), None
-        if isinstance(leaving, Leaving):
-            leaving.listeners.add(self._left)
-            if leaving.gone:
-                self._left()
-        else:
-            watch = loop.create_task(self._watch(receive))
+        stop_listening = self._listen(scope, receive)
         self._timer = loop.call_later(self._patience.hold, self._look_at_the_time, self._patience.hold)
         try:
             try:
@@ -123,11 +117,10 @@ class Answer:
                 await self._stopped()
         finally:
             self._task = None
-            if isinstance(leaving, Leaving):
-                leaving.listeners.discard(self._left)
-            for waiting in (watch, self._timer, self._ping):
-                if waiting is not None:
-                    waiting.cancel()
+            stop_listening()
+            self._timer.cancel()
+            if self._ping is not None:
+                self._ping.cancel()
             self._live.answers.discard(self)
             self._done(self._exchange)
 
@@ -153,6 +146,16 @@ class Answer:
         else:
             await self._end()
 
+    def _listen(self, scope: Scope, receive: Receive) -> Callable[[], object]:
+        """From here on it is heard if the client leaves. Returns what ends that."""
+        leaving = (scope.get("extensions") or {}).get(LEAVING)
+        if not isinstance(leaving, Leaving):
+            return self._loop.create_task(self._watch(receive)).cancel
+        leaving.listeners.add(self._left)
+        if leaving.gone:
+            self._left()
+        return partial(leaving.listeners.discard, self._left)
+
     async def _watch(self, receive: Receive) -> None:
         """Beside the pump: notices that the client leaves, where the server has no other way to tell."""
         while (await receive())["type"] != "http.disconnect":
@@ -166,11 +169,16 @@ class Answer:
         """Fills silence with pings."""
         now = self._loop.time()
         if now - self._last_write >= patience:
-            if self._exchange.stream and self._state != "complete" and not self._turn.locked():
-                self._ping = self._loop.create_task(self._write(PING))
+            if self._exchange.stream:
+                self._ping = self._loop.create_task(self._say_that_it_goes_on())
             self._last_write = now
         patience = self._patience.ping
         self._timer = self._loop.call_at(self._last_write + patience, self._look_at_the_time, patience)
+
+    async def _say_that_it_goes_on(self) -> None:
+        # Asked here, and not by the timer: the answer may have ended since.
+        if self._state != "complete" and not self._turn.locked():
+            await self._write(PING)
 
     async def _stopped(self) -> None:
         if self._stopped_by == "client":

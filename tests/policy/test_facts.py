@@ -66,6 +66,7 @@ def test_a_models_name_may_not_look_like_this(name: str) -> None:
         pytest.param(rb'[{"content":"\\u0069mage"}]', False, id="only as an escaped escape"),
         pytest.param(rb'[{"content":["\ude00 cut", {"type":"image"}]}]', True, id="beside half an emoji"),
         pytest.param('["ü", {"type":"image"}]'.encode(), True, id="beside an umlaut"),
+        pytest.param(rb'[{"k":"image","n":%b}]' % (b"1" * 900), False, id="beside a very long number"),
     ],
 )
 def test_an_image_is_found_however_it_is_spelled(messages: bytes, found: bool) -> None:
@@ -78,6 +79,11 @@ def test_the_quick_no_is_never_wrong(word: str, escaped: list[bool]) -> None:
     messages = f'[{{"content":[{{"type":"{spelled}"}}]}}]'.encode()
     assert conversation(messages).images is (word == "image")
     assert conversation(messages.replace(b"\\u006D", b"\\u006d")).images is (word == "image")
+
+
+def test_a_number_that_nobody_can_read_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="Integer value out of range"):
+        _ = conversation(b'[{"k":"image","n":%b}]' % (b"1" * 5000)).images
 
 
 def test_a_conversation_that_is_too_deep_to_read_is_refused() -> None:
