@@ -21,8 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from routeproxy.tokens import count
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import Answered, Chunks, ThroughChat
+from routeproxy.upstream.chat import Chunks, ThroughChat
 from routeproxy.web.app import build_app
 
 RECORDED = Path(__file__).parent.parent / "tests" / "wire" / "claude-code" / "first-turn.json"
@@ -71,13 +70,23 @@ class Scripted:
     def dialect(self, target: Target) -> Dialect:
         return Dialect()
 
-    @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[Chunks]:
-        yield Answered(self._say())
+    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
+        return Said(self._chunks)
 
-    async def _say(self) -> AsyncIterator[Sequence[Chunk]]:
+
+class Said:
+    done = True
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self._chunks = iter(chunks)
+
+    def __aiter__(self) -> "Said":
+        return self
+
+    async def __anext__(self) -> Sequence[Chunk]:
         for chunk in self._chunks:
-            yield (chunk,)
+            return (chunk,)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         pass

@@ -3,7 +3,7 @@ and by the log."""
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -49,6 +49,9 @@ class Part(NamedTuple):
 
 NOTHING_YET = Part(b"", False)
 """A sign of life from a back end that has nothing to relay: it resets the idle clock."""
+
+Say = Callable[[Part], Awaitable[None]]
+"""Where the parts of an answer go as they come. It returns once there is room for more."""
 
 
 PATHS = {

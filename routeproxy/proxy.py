@@ -7,15 +7,14 @@ attempt, and only for a target that does not speak Messages; see `upstream/chat.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from routeproxy.exchange import Call, Exchange, Inbound, Part
+from routeproxy.exchange import Call, Exchange, Inbound, Say
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope, decode_envelope
 from routeproxy.policy.decide import Decision, Policy, Target
@@ -54,14 +53,12 @@ class Proxy:
         """The one place where a request meets the policy: it keeps this version to its end."""
         return Exchange(inbound, self.rules.policy, method=method)
 
-    async def answer(self, exchange: Exchange) -> AsyncIterator[Part]:
-        """The parts of the answer. Raises `ApiError` for what the client gets to see as an error."""
+    async def answer(self, exchange: Exchange, say: Say) -> None:
+        """Raises `ApiError` for what the client gets to see as an error."""
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
-        async with aclosing(chain.answer(exchange, self.upstreams, self._keys)) as parts:
-            async for part in parts:
-                yield part
+        await chain.answer(exchange, self.upstreams, self._keys, say)
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound

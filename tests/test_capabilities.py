@@ -2,17 +2,14 @@
 it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
-from routeproxy.exchange import Call, Exchange, Inbound
+from routeproxy.exchange import Call, Exchange, Inbound, Part
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile import compile_rules
@@ -22,7 +19,7 @@ from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream import chain
 from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import ThroughChat
+from routeproxy.upstream.chat import Chunks, ThroughChat
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
@@ -45,10 +42,8 @@ class Blind:
     def dialect(self, target: Target) -> Dialect:
         return Dialect(vision=False, without_vision="refuse", files=False)
 
-    @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[AsyncIterator[Chunk]]:
+    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
         raise AssertionError("this was sent")
-        yield
 
 
 class BlindAndEcho:
@@ -66,11 +61,10 @@ def answered(fallback: str, *content: Any) -> str:
     exchange.envelope = decode_envelope(body)
     exchange.decision = policy.decide(Facts(exchange.envelope, {}, count=lambda: 1))
 
-    async def read() -> None:
-        async for _ in chain.answer(exchange, BlindAndEcho(), Keys()):
-            pass
+    async def say(part: Part) -> None:
+        assert part.data
 
-    asyncio.run(read())
+    asyncio.run(chain.answer(exchange, BlindAndEcho(), Keys(), say))
     assert exchange.target is not None
     return exchange.target.provider.name
 

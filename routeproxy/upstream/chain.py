@@ -6,11 +6,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from routeproxy.exchange import Call, Exchange, Part
+from routeproxy.exchange import Call, Exchange, Part, Say
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
 from routeproxy.policy.decide import Decision, Provider, Target
@@ -26,11 +25,10 @@ OF_THE_KEY: frozenset[Kind] = frozenset({"auth", "rate_limit"})
 
 
 class Upstream(Protocol):
-    """One way of speaking to back ends. Leaving `send`'s context lets the back end go, at once and whatever
-    state it is in."""
+    """One way of speaking to back ends. However `send` ends, it lets the back end go."""
 
-    def send(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Part]]:
-        """The answer in parts. Raises `UpstreamFailure`, here or between parts."""
+    async def send(self, call: Call, say: Say) -> None:
+        """Asks, and says the answer. Raises `UpstreamFailure`, before the first part or after any."""
 
     async def count_tokens(self, call: Call) -> bytes | None:
         """The back end's own count, as the body of an answer; None where it has none."""
@@ -40,9 +38,8 @@ class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...
 
 
-async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncGenerator[Part]:
-    """The parts of the first answer that a target gives. Raises the `UpstreamFailure` to show when none
-    does."""
+async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, say: Say) -> None:
+    """Says the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
     assert decision is not None
     tries = Tries(decision, keys, asyncio.get_running_loop().time)
@@ -54,9 +51,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
         exchange.begin_attempt(target)
         call = Call(target, attempt.key, exchange)
         try:
-            async with aclosing(_attempt(call, upstreams.of(target.provider), tries.deadline)) as parts:
-                async for part in parts:
-                    yield part
+            await Attempt(call, tries.deadline, say).send(upstreams.of(target.provider))
             return
         except UpstreamFailure as failure:
             exchange.attempt_failed(failure.kind)
@@ -65,7 +60,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
             log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
-                yield Part(frame(error_event(failure.type, failure.message, exchange.shown_id)), True)
+                await say(Part(frame(error_event(failure.type, failure.message, exchange.shown_id)), True))
                 return
             attempt = tries.after(failure, tuple(exchange.warnings))
         except InvalidRequest:
@@ -80,7 +75,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys) -> AsyncG
     exchange.usage = None
     exchange.relayed = list(shown.failure.relay.headers) if shown.failure.relay else []
     if shown.failure.kind == "content_policy" and shown.failure.relay is None:
-        yield refusal(exchange, shown.failure.message)
+        await say(refusal(exchange, shown.failure.message))
         return
     raise shown.failure
 
@@ -189,41 +184,51 @@ LATE: Mapping[str, tuple[Kind, str]] = {
 """What it means that a limit has passed."""
 
 
-async def _attempt(call: Call, upstream: Upstream, deadline: float | None) -> AsyncGenerator[Part]:
+class Attempt:
     """One target, once, within its times. What comes before the content is held back, since another target
     may still answer."""
-    exchange, timeouts = call.exchange, call.target.timeouts
-    now = asyncio.get_running_loop().time
-    started = now()
-    total_at = started + timeouts.total if timeouts.total else math.inf
-    limit, which = min(
-        (started + timeouts.first_token, "first_token"),
-        (deadline or math.inf, "deadline"),
-        (total_at, "total"),
-    )
-    held: list[bytes] = []
-    needed_key(call)
-    clock = Clock(limit)
-    try:
-        async with clock, upstream.send(call) as parts:
-            async for part in parts:
-                if exchange.first_content_at is None:
-                    held.append(part.data)
-                    if not part.commits:
-                        continue
-                    exchange.first_content_at = time.perf_counter()
-                    part = Part(b"".join(held), True)
-                if part.data:
-                    clock.pause()  # a client that reads slowly is not the back end's fault
-                    yield part
-                limit, which = now() + timeouts.idle, "idle"
-                if total_at < limit:
-                    limit, which = total_at, "total"
-                clock.move(limit)
-    except TimeoutError:
-        if not clock.expired:
-            raise
-        kind, words = LATE[which]
-        raise UpstreamFailure(kind, f"the back end {call.target.provider.name} {words}") from None
-    if exchange.first_content_at is None:
-        raise UpstreamFailure("connection", f"the back end {call.target.provider.name} answered with nothing")
+
+    def __init__(self, call: Call, deadline: float | None, say: Say) -> None:
+        self._call = call
+        self._exchange = call.exchange
+        self._say = say
+        self._now = asyncio.get_running_loop().time
+        self._held: list[bytes] = []
+        started, timeouts = self._now(), call.target.timeouts
+        self._idle = timeouts.idle
+        self._total_at = started + timeouts.total if timeouts.total else math.inf
+        limit, self._which = min(
+            (started + timeouts.first_token, "first_token"),
+            (deadline or math.inf, "deadline"),
+            (self._total_at, "total"),
+        )
+        self._clock = Clock(limit)
+
+    async def send(self, upstream: Upstream) -> None:
+        needed_key(self._call)
+        provider = self._call.target.provider.name
+        try:
+            async with self._clock:
+                await upstream.send(self._call, self._take)
+        except TimeoutError:
+            if not self._clock.expired:
+                raise
+            kind, words = LATE[self._which]
+            raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
+        if self._exchange.first_content_at is None:
+            raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
+
+    async def _take(self, part: Part) -> None:
+        if self._exchange.first_content_at is None:
+            self._held.append(part.data)
+            if not part.commits:
+                return
+            self._exchange.first_content_at = time.perf_counter()
+            part = Part(b"".join(self._held), True)
+        if part.data:
+            self._clock.pause()  # a client that reads slowly is not the back end's fault
+            await self._say(part)
+        limit, self._which = self._now() + self._idle, "idle"
+        if self._total_at < limit:
+            limit, self._which = self._total_at, "total"
+        self._clock.move(limit)

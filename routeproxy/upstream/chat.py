@@ -2,13 +2,12 @@
 How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
-from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part
+from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part, Say
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
 from routeproxy.messages.reply import Usage, encode
@@ -37,27 +36,18 @@ class Chunks(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]: ...
 
-
-class Answered:
-    """Chunks of which nobody knows whether the back end said that it was done."""
-
-    done = False
-
-    def __init__(self, chunks: AsyncIterator[Sequence[Chunk]]) -> None:
-        self._chunks = chunks
-
-    def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]:
-        return self._chunks
+    async def aclose(self) -> None:
+        """Lets the back end go."""
 
 
 class ChatBackEnd(Protocol):
-    """A way to get chat completions. Leaving the context of `open` lets the back end go."""
+    """A way to get chat completions."""
 
     def dialect(self, target: Target) -> Dialect: ...
 
-    def open(self, chat: ChatRequest, call: Call) -> AbstractAsyncContextManager[Chunks]:
-        """The chunks of the answer; a single one with `message` in it where `chat.stream` was not set. Raises
-        `UpstreamFailure`."""
+    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
+        """The chunks of the answer, to be closed; a single one with `message` in it where `chat.stream` was
+        not set. Raises `UpstreamFailure`."""
 
 
 class ThroughChat:
@@ -65,8 +55,7 @@ class ThroughChat:
         self._back_end = back_end
         self._signer = signer
 
-    @asynccontextmanager
-    async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
+    async def send(self, call: Call, say: Say) -> None:
         exchange, target = call.exchange, call.target
         dialect = self._back_end.dialect(target)
         body, fields = with_params(exchange.inbound.body, target.params)
@@ -78,12 +67,16 @@ class ThroughChat:
         exchange.warn(*translated.warnings)
         if is_cache_warmup(request):
             usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
-            yield _only(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
+            await say(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
-        async with self._back_end.open(translated.chat, call) as chunks:
-            read = _stream if exchange.stream else _whole
-            async with aclosing(read(chunks, translated.reply, call)) as parts:
-                yield parts
+        chunks = await self._back_end.open(translated.chat, call)
+        try:
+            if exchange.stream:
+                await _stream(chunks, translated.reply, call, say)
+            else:
+                await say(await _whole(chunks, translated.reply, call))
+        finally:
+            await chunks.aclose()
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
@@ -103,30 +96,26 @@ class ThroughChat:
         )
 
 
-async def _only(part: Part) -> AsyncIterator[Part]:
-    yield part
-
-
-async def _stream(answer: Chunks, context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
+async def _stream(answer: Chunks, context: ReplyContext, call: Call, say: Say) -> None:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
-        yield _part(events, call.exchange)
+        await say(_part(events, call.exchange))
         if events and isinstance(events[-1], Error | MessageStop):
             return
-    yield _part(translator.finish(done=answer.done), call.exchange)
+    await say(_part(translator.finish(done=answer.done), call.exchange))
     for warning in translator.warnings:
         log.info("%s: %s", call.exchange.request_id, warning)
 
 
-async def _whole(answer: Chunks, context: ReplyContext, call: Call) -> AsyncGenerator[Part]:
+async def _whole(answer: Chunks, context: ReplyContext, call: Call) -> Part:
     completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
         raise from_error_type(message.error.type, message.error.message)
     call.exchange.note_usage(message.usage)
-    yield Part(encode(message), True)
+    return Part(encode(message), True)
 
 
 def _part(events: list[Event], exchange: Exchange) -> Part:

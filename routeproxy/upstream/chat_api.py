@@ -1,11 +1,9 @@
 """Back ends that speak chat completions, spoken to directly: our request goes out as it was translated, and
 each read of the answer becomes its chunks. No library decides what is sent or makes up what came."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import aiohttp
 import msgspec
 
 from routeproxy.chat.completion import Chunk
@@ -25,7 +23,7 @@ from routeproxy.upstream.failures import (
     redirected,
 )
 from routeproxy.upstream.gemini_api import GeminiWords, gemini_request
-from routeproxy.upstream.http import Answer, Client, drained, failure_of, forwarded, lowered, read_whole
+from routeproxy.upstream.http import Client, Response, forwarded, lowered
 from routeproxy.upstream.model_table import limits_of
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
 from routeproxy.upstream.speech import Path, speech_of, with_additions
@@ -59,33 +57,20 @@ class ChatApi:
     def dialect(self, target: Target) -> Dialect:
         return dialect_of(target, limits_of(target))
 
-    @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator["Reading"]:
-        provider = call.target.provider
-        asked = _asked(chat, call, summaries=provider.name not in self._without_summaries)
-        try:
-            answer = await self._post(call, asked)
-            try:
-                if not 200 <= answer.status < 300:
-                    body = await _error_in(answer)
-                    if not (asked.over_responses and answer.status == 400 and NO_SUMMARIES in body):
-                        raise _failure(answer, body, call)
-                    self._without_summaries.add(provider.name)
-                    asked = _asked(chat, call, summaries=False)
-                    answer.close()
-                    answer = await self._post(call, asked)
-                    if not 200 <= answer.status < 300:
-                        raise _failure(answer, await _error_in(answer), call)
-                reading = Reading(answer, asked.words, call.target)
-                yield reading
-                if reading.done:
-                    await drained(answer)
-            finally:
-                answer.close()
-        except (aiohttp.ClientError, OSError) as error:
-            raise failure_of(error, provider.name) from error
+    async def open(self, chat: ChatRequest, call: Call) -> "Reading":
+        provider = call.target.provider.name
+        summaries = provider not in self._without_summaries
+        asked = _asked(chat, call, summaries=summaries)
+        response = await self._post(call, asked)
+        if 200 <= response.status < 300:
+            return Reading(response, asked.words, call.target)
+        body = await _error_in(response)
+        if not (summaries and asked.over_responses and response.status == 400 and NO_SUMMARIES in body):
+            raise _failure(response, body, call)
+        self._without_summaries.add(provider)
+        return await self.open(chat, call)
 
-    async def _post(self, call: Call, asked: "_Asked") -> Answer:
+    async def _post(self, call: Call, asked: "_Asked") -> Response:
         return await self._client.post(
             call.target.provider,
             asked.url,
@@ -148,17 +133,20 @@ NO_SUMMARIES = b"reasoning.summary"
 """What OpenAI's refusal names."""
 
 
-async def _error_in(answer: Answer) -> bytes:
-    return b"" if 300 <= answer.status < 400 else await read_whole(answer, LONGEST_ERROR)
+async def _error_in(response: Response) -> bytes:
+    try:
+        return b"" if 300 <= response.status < 400 else await response.whole(LONGEST_ERROR)
+    finally:
+        response.close()
 
 
-def _failure(answer: Answer, body: bytes, call: Call) -> UpstreamFailure:
+def _failure(response: Response, body: bytes, call: Call) -> UpstreamFailure:
     target = call.target
-    if 300 <= answer.status < 400:
+    if 300 <= response.status < 400:
         return redirected(target.provider.name)
     return from_response(
-        answer.status,
-        dict(lowered(answer)),
+        response.status,
+        dict(lowered(response)),
         body.decode("utf-8", "replace"),
         provider=target.provider.name,
         model=target.model,
@@ -171,10 +159,9 @@ def _failure(answer: Answer, body: bytes, call: Call) -> UpstreamFailure:
 class Reading:
     """The chunks of an answer, those of one read at a time. It is over with `StopAsyncIteration`."""
 
-    def __init__(self, answer: Answer, words: Words, target: Target) -> None:
-        self._answer = answer
-        self._is_whole = answer.content_type == "application/json"
-        self._content = answer.content
+    def __init__(self, response: Response, words: Words, target: Target) -> None:
+        self._response = response
+        self._is_whole = response.content_type == "application/json"
         self._words = words
         self._target = target
         self._over = False
@@ -184,6 +171,13 @@ class Reading:
 
     def __aiter__(self) -> "Reading":
         return self
+
+    async def aclose(self) -> None:
+        try:
+            if self.done:
+                await self._response.drain()
+        finally:
+            self._response.close()
 
     async def __anext__(self) -> Sequence[Chunk]:
         if self._failure is not None:
@@ -205,21 +199,18 @@ class Reading:
         return chunks
 
     async def _read(self) -> Sequence[Chunk]:
-        provider = self._target.provider.name
         try:
             if self._is_whole:
                 self._over = True
-                return self._words.whole(await read_whole(self._answer, LONGEST_REPLY))
-            if data := await self._content.readany():
+                return self._words.whole(await self._response.whole(LONGEST_REPLY))
+            if data := await self._response.read():
                 chunks, self.done = self._words.feed(data)
                 self._over = self.done
                 return chunks
             self._over = True
             chunks, self.done = self._words.end()
         except ValueError as error:
-            raise not_a_completion(provider) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise failure_of(error, provider) from error
+            raise not_a_completion(self._target.provider.name) from error
         return chunks
 
 

@@ -2,13 +2,12 @@
 have somebody to talk to."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from routeproxy.exchange import Call, Part
+from routeproxy.exchange import Call, Part, Say
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
 from routeproxy.messages.request import without_lone_surrogates
@@ -20,16 +19,15 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 
 class Echo:
-    @asynccontextmanager
-    async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
-        async with aclosing(_say(call)) as parts:
-            yield parts
+    async def send(self, call: Call, say: Say) -> None:
+        for part in _parts(call):
+            await say(part)
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
 
 
-async def _say(call: Call) -> AsyncGenerator[Part]:
+def _parts(call: Call) -> Iterator[Part]:
     exchange = call.exchange
     body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
     content, stop_reason = _answer(body)

@@ -72,6 +72,9 @@ KINDS: tuple[tuple[type[BaseException], Kind, str], ...] = (
 )
 
 
+FOREIGN = (aiohttp.ClientError, OSError)
+
+
 def failure_of(error: BaseException, provider: str) -> UpstreamFailure:
     """What an exception of this client means. Its own words stay out: they may hold a URL, and a URL may hold
     a key."""
@@ -123,21 +126,54 @@ def line_of(values: tuple[str, ...]) -> str:
     return joined.encode("latin-1").decode("utf-8", "replace")
 
 
-class Answer:
-    """What a back end answers: its head is here, `content` is still on its way."""
+class Response:
+    """What a back end answers: its head is here, its body still on its way. Reading that raises
+    `UpstreamFailure`."""
 
     def __init__(
-        self, connection: aiohttp.connector.Connection, head: aiohttp.http.RawResponseMessage, content: Any
+        self,
+        provider: str,
+        connection: aiohttp.connector.Connection,
+        head: aiohttp.http.RawResponseMessage,
+        content: aiohttp.StreamReader,
     ) -> None:
+        self._provider = provider
         self._connection = connection
+        self._content = content
         self.status = head.code
         self.headers: Mapping[str, str] = head.headers
-        self.content: aiohttp.StreamReader = content
 
     @property
     def content_type(self) -> str:
         """Without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    async def read(self) -> bytes:
+        """What has come of the body; nothing is its end."""
+        try:
+            return await self._content.readany()
+        except FOREIGN as error:
+            raise failure_of(error, self._provider) from error
+
+    async def whole(self, most: int) -> bytes:
+        """All of the body, which must not be longer than `most` bytes."""
+        parts, size = [], 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > most:
+                raise failure_of(aiohttp.ClientPayloadError("too long"), self._provider)
+        return b"".join(parts)
+
+    async def drain(self) -> None:
+        """The answer is over, the connection's part in it may need another moment: then it can carry the next
+        request."""
+        if self._content.at_eof():
+            return
+        with suppress(*FOREIGN):
+            async with asyncio.timeout(0.05):
+                while not self._content.at_eof():
+                    await self._content.readany()
 
     def close(self) -> None:
         """Lets the connection go: to its pool if it can carry more, else for good."""
@@ -147,12 +183,6 @@ class Answer:
             self._connection.close()
         else:
             self._connection.release()
-
-    async def __aenter__(self) -> "Answer":
-        return self
-
-    async def __aexit__(self, *raised: object) -> None:
-        self.close()
 
 
 class _Handler(ResponseHandler):
@@ -184,18 +214,27 @@ class Client:
 
     async def post(
         self, provider: Provider, url: str, *, body: bytes, headers: Mapping[str, str], connect: float
-    ) -> Answer:
-        """The answer, whatever its status. Raises `aiohttp.ClientError` or `OSError`.
+    ) -> Response:
+        """The answer, whatever its status. Raises `UpstreamFailure`.
 
         `url` goes out as it is: a client's query is not ours to tidy up. `connect`: seconds."""
+        try:
+            return await self._post(provider, url, body, headers, connect)
+        except FOREIGN as error:
+            raise failure_of(error, provider.name) from error
+
+    async def _post(
+        self, provider: Provider, url: str, body: bytes, headers: Mapping[str, str], connect: float
+    ) -> Response:
         scheme, netloc, path, query, _ = urlsplit(url)
         route = self._route(provider, scheme, netloc)
         target = _printable(f"{path or '/'}?{query}" if query else path or "/")
         sockets: list[int] = []
         _sockets.set(sockets)
         began = time.monotonic()
+        asked = partial(_asked, provider.name, route, target, headers, body, connect)
         try:
-            return await _asked(self._connector(provider), route, target, headers, body, connect)
+            return await asked(self._connector(provider))
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             reused = not sockets and not isinstance(error, aiohttp.ClientConnectorError)
             if not reused or time.monotonic() - began > AT_ONCE:
@@ -203,8 +242,7 @@ class Client:
             # A connection that idled in our pool was closed by its other end, and our request crossed that on
             # its way. The back end is well, and has not answered a byte: so this is not an attempt that
             # failed. Any idle connection may be stale: take a new one.
-            fresh = self._connector(provider, fresh=True)
-            return await _asked(fresh, route, target, headers, body, connect)
+            return await asked(self._connector(provider, fresh=True))
 
     def _connector(self, provider: Provider, *, fresh: bool = False) -> aiohttp.TCPConnector:
         local = provider.zone == "local"
@@ -258,13 +296,14 @@ class Client:
 
 
 async def _asked(
-    connector: aiohttp.TCPConnector,
+    provider: str,
     route: aiohttp.ClientRequest,
     target: str,
     headers: Mapping[str, str],
     body: bytes,
     connect: float,
-) -> Answer:
+    connector: aiohttp.TCPConnector,
+) -> Response:
     try:
         limits = aiohttp.ClientTimeout(total=None, connect=connect)
         connection = await connector.connect(route, [], limits)
@@ -279,7 +318,7 @@ async def _asked(
         while True:
             head, content = await protocol.read()
             if not 100 <= head.code < 200 or head.code == SWITCHING_PROTOCOLS:
-                return Answer(connection, head, content)
+                return Response(provider, connection, head, content)
     except aiohttp.http.HttpProcessingError as error:
         connection.close()
         raise aiohttp.ClientError("not HTTP") from error
@@ -308,29 +347,7 @@ def _printable(target: str) -> str:
 _TARGET = re.compile(r"[!-~]+")
 
 
-async def read_whole(response: Answer, most: int) -> bytes:
-    """The body. Raises `aiohttp.ClientPayloadError` beyond `most` bytes."""
-    parts, size = [], 0
-    async for data in response.content.iter_any():
-        parts.append(data)
-        size += len(data)
-        if size > most:
-            raise aiohttp.ClientPayloadError("too long")
-    return b"".join(parts)
-
-
-async def drained(response: Answer) -> None:
-    """The answer is over, the connection's part in it may need another moment: then it can carry the next
-    request."""
-    if response.content.at_eof():
-        return
-    with suppress(TimeoutError, aiohttp.ClientError, OSError):
-        async with asyncio.timeout(0.05):
-            while not response.content.at_eof():
-                await response.content.readany()
-
-
-def lowered(response: Answer) -> list[tuple[str, str]]:
+def lowered(response: Response) -> list[tuple[str, str]]:
     """Its headers, names in lower case."""
     return [(name.lower(), value) for name, value in response.headers.items()]
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.endings import stop_reason
 from routeproxy.upstream.chain import needed_key
-from routeproxy.upstream.chat import Answered
 from routeproxy.upstream.chunks import chunk_of, reworded, usage_of
 from routeproxy.upstream.dialects import dialect_of
 from routeproxy.upstream.exceptions import failure_of
@@ -75,8 +74,7 @@ class LiteLLM:
             words = f"this provider is reached through LiteLLM, which could not be imported: {error}"
             raise UpstreamFailure("server_error", words) from error
 
-    @asynccontextmanager
-    async def open(self, chat: ChatRequest, call: Call) -> AsyncIterator[Answered]:
+    async def open(self, chat: ChatRequest, call: Call) -> "Answered":
         litellm = await self.load()
         asked = _arguments(litellm, chat, call)
         wire = Wire(self._client, call, manner_of(call.target.provider), asked.body, stream=bool(chat.stream))
@@ -87,13 +85,13 @@ class LiteLLM:
             except Exception as error:
                 raise _failure(error, wire, call) from error
             if wire.chunks:
-                yield Answered(_at_once(wire.chunks))
-            elif hasattr(answer, "__aiter__"):
-                yield Answered(_chunks(answer, wire, call))
-            else:
-                yield Answered(_at_once([reworded(chunk_of(answer), wire.finish_reason)]))
-        finally:
+                return Answered(_at_once(wire.chunks), wire)
+            if hasattr(answer, "__aiter__"):
+                return Answered(_chunks(answer, wire, call), wire)
+            return Answered(_at_once([reworded(chunk_of(answer), wire.finish_reason)]), wire)
+        except BaseException:
             wire.let_go()
+            raise
 
 
 # --- the request
@@ -179,6 +177,23 @@ def _make_known(litellm: Any, model: str, provider: str) -> None:
 
 
 # --- the answer
+
+
+class Answered:
+    """What LiteLLM reads on the wire."""
+
+    done = False
+    """Nobody knows whether the back end said so."""
+
+    def __init__(self, chunks: AsyncIterator[Sequence[Chunk]], wire: Wire) -> None:
+        self._chunks = chunks
+        self._wire = wire
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        self._wire.let_go()
 
 
 async def _at_once(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:

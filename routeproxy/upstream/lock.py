@@ -2,11 +2,10 @@
 forbid. It judges the request and the target by themselves, not the decision that brought them together."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
 from typing import Protocol
 
-from routeproxy.exchange import Call, Part
+from routeproxy.exchange import Call, Say
 from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.invariants import Reached, reached
@@ -88,9 +87,9 @@ class _Behind:
         self._upstream = upstream
         self._lock = lock
 
-    def send(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Part]]:
+    async def send(self, call: Call, say: Say) -> None:
         self._lock.check(call)
-        return self._upstream.send(call)
+        await self._upstream.send(call, say)
 
     async def count_tokens(self, call: Call) -> bytes | None:
         self._lock.check(call)

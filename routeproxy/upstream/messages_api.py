@@ -4,15 +4,13 @@ change, and the answer is relayed frame for frame; a scanner watches for content
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import closing, suppress
 
-import aiohttp
 import msgspec
 from msgspec import UNSET, DecodeError, Struct, UnsetType
 from msgspec.structs import replace
 
-from routeproxy.exchange import NOTHING_YET, Call, Part
+from routeproxy.exchange import NOTHING_YET, Call, Part, Say
 from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
@@ -29,16 +27,7 @@ from routeproxy.upstream.failures import (
     from_response,
     redirected,
 )
-from routeproxy.upstream.http import (
-    Answer,
-    Client,
-    drained,
-    failure_of,
-    forwarded,
-    line_of,
-    lowered,
-    read_whole,
-)
+from routeproxy.upstream.http import Client, Response, failure_of, forwarded, line_of, lowered
 from routeproxy.upstream.params import edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
@@ -61,40 +50,35 @@ class MessagesApi:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    @asynccontextmanager
-    async def send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
-        exchange, provider = call.exchange, call.target.provider
+    async def send(self, call: Call, say: Say) -> None:
+        response = await self._post(call, "/v1/messages", body_for(call))
         try:
-            async with await self._post(call, "/v1/messages", body_for(call)) as response:
-                if not 200 <= response.status < 300:
-                    raise await _failure(response, call)
-                exchange.relayed = _relayed_headers(response, call)
-                async with aclosing(_parts(response, call)) as parts:
-                    yield parts
-        except (aiohttp.ClientError, OSError) as error:
-            raise failure_of(error, provider.name) from error
+            if not 200 <= response.status < 300:
+                raise await _failure(response, call)
+            call.exchange.relayed = _relayed_headers(response, call)
+            await _relay(response, call, say)
+        finally:
+            response.close()
 
     async def count_tokens(self, call: Call) -> bytes | None:
         provider, timeouts = call.target.provider, call.target.timeouts
         path, body = "/v1/messages/count_tokens", body_for(call, counting=True)
         try:
-            async with (
-                asyncio.timeout(min(timeouts.first_token, COUNTING)),
-                await self._post(call, path, body) as response,
-            ):
-                if response.status != 200:
-                    failure = await _failure(response, call)
-                    failure.hide([call.key] if call.key else [])  # its words become a warning
-                    raise failure
-                counted = await read_whole(response, LONGEST_ERROR)
-                if not _counts(counted):
-                    raise _not_a_message(call)
-                call.exchange.relayed = _relayed_headers(response, call)
-                return counted
-        except (aiohttp.ClientError, OSError) as error:
+            async with asyncio.timeout(min(timeouts.first_token, COUNTING)):
+                with closing(await self._post(call, path, body)) as response:
+                    if response.status != 200:
+                        failure = await _failure(response, call)
+                        failure.hide([call.key] if call.key else [])  # its words become a warning
+                        raise failure
+                    counted = await response.whole(LONGEST_ERROR)
+                    if not _counts(counted):
+                        raise _not_a_message(call)
+                    call.exchange.relayed = _relayed_headers(response, call)
+                    return counted
+        except TimeoutError as error:
             raise failure_of(error, provider.name) from error
 
-    async def _post(self, call: Call, path: str, body: bytes) -> Answer:
+    async def _post(self, call: Call, path: str, body: bytes) -> Response:
         provider = call.target.provider
         base = (provider.base_url or PUBLIC).rstrip("/").removesuffix("/v1")
         query = call.exchange.inbound.query
@@ -159,15 +143,18 @@ def headers_for(call: Call) -> dict[str, str]:
 # --- the answer
 
 
-def _parts(response: Answer, call: Call) -> AsyncGenerator[Part]:
-    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return _whole(response, call)
-    return _frames(response, call) if call.exchange.stream else _folded(response, call)
+async def _relay(response: Response, call: Call, say: Say) -> None:
+    if response.content_type != "text/event-stream":
+        await say(await _whole(response, call))
+    elif call.exchange.stream:
+        await _frames(response, call, say)
+    else:
+        await say(await _folded(response, call))
 
 
-async def _whole(response: Answer, call: Call) -> AsyncGenerator[Part]:
+async def _whole(response: Response, call: Call) -> Part:
     """A whole reply, for a client that asked for one or for a stream."""
-    body = await read_whole(response, LONGEST_REPLY)
+    body = await response.whole(LONGEST_REPLY)
     try:
         head = _head.decode(body)
     except (DecodeError, UnicodeDecodeError):
@@ -184,21 +171,25 @@ async def _whole(response: Answer, call: Call) -> AsyncGenerator[Part]:
             body = forms.frames_of(forms.read(body))
     except (InvalidRequest, ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
-    yield Part(body, True)
+    return Part(body, True)
 
 
-async def _folded(response: Answer, call: Call) -> AsyncGenerator[Part]:
+async def _folded(response: Response, call: Call) -> Part:
     """A stream that came although a whole reply was asked for."""
-    async with aclosing(_frames(response, call)) as parts:
-        frames = b"".join([part.data async for part in parts])
+    parts: list[bytes] = []
+
+    async def keep(part: Part) -> None:
+        parts.append(part.data)
+
+    await _frames(response, call, keep)
     try:
-        message = forms.message_of(frames)
+        message = forms.message_of(b"".join(parts))
     except (ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
     if message.get("type") == "error":
         error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
         raise from_error_type(error.type, error.message)
-    yield Part(forms.write(message), True)
+    return Part(forms.write(message), True)
 
 
 def _not_a_message(call: Call) -> UpstreamFailure:
@@ -254,11 +245,11 @@ _NOTABLE = re.compile(
 )
 
 
-async def _frames(response: Answer, call: Call) -> AsyncGenerator[Part]:
+async def _frames(response: Response, call: Call, say: Say) -> None:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
     rest = b""
-    async for data in response.content.iter_any():
+    while data := await response.read():
         new = max(0, len(rest) - 3)
         rest = rest + data if rest else data
         end = max(rest.rfind(b"\n\n", new) + 2, rest.rfind(b"\n\r\n", new) + 3)
@@ -267,15 +258,15 @@ async def _frames(response: Answer, call: Call) -> AsyncGenerator[Part]:
                 raise UpstreamFailure(
                     "connection", f"the back end {call.target.provider.name} sends no end of an event"
                 )
-            yield NOTHING_YET
+            await say(NOTHING_YET)
             continue
-        yield scanner.part(rest[:end])
+        await say(scanner.part(rest[:end]))
         if scanner.over:
-            await drained(response)
+            await response.drain()
             return
         rest = rest[end:]
     if _is_complete(rest):  # some leave out the very last line break
-        yield scanner.part(rest.rstrip() + b"\n\n")
+        await say(scanner.part(rest.rstrip() + b"\n\n"))
     if not scanner.over:
         raise UpstreamFailure("connection", "upstream closed the stream before completing")
 
@@ -392,7 +383,7 @@ def _shown_model(call: Call) -> str | None:
     return asked
 
 
-def _relayed_headers(response: Answer, call: Call) -> list[tuple[str, str]]:
+def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
     return [
         (name, value if call.key is None else value.replace(call.key, HIDDEN))
         for name, value in lowered(response)
@@ -400,13 +391,13 @@ def _relayed_headers(response: Answer, call: Call) -> list[tuple[str, str]]:
     ]
 
 
-async def _failure(response: Answer, call: Call) -> UpstreamFailure:
+async def _failure(response: Response, call: Call) -> UpstreamFailure:
     provider, status = call.target.provider, response.status
     if 300 <= status < 400:
         return redirected(provider.name)
     if status in (401, 403) and not provider.client_key:
         return credentials_refused(provider.name)
-    body = await read_whole(response, LONGEST_ERROR)
+    body = await response.whole(LONGEST_ERROR)
     failure = from_response(
         status, dict(lowered(response)), body.decode("utf-8", "replace"), provider=provider.name
     )

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import httpx
 import msgspec
 
@@ -16,7 +15,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
-from routeproxy.upstream.http import Answer, Client, failure_of, forwarded, lowered
+from routeproxy.upstream.http import Client, Response, forwarded, lowered
 from routeproxy.upstream.providers import NO_KEY, Manner
 from routeproxy.upstream.speech import speech_of, with_additions
 
@@ -63,7 +62,7 @@ class Wire:
         self._manner = manner
         self._body = body
         self._stream = stream
-        self._answers: list[Answer] = []
+        self._answers: list[Response] = []
         self.failure: UpstreamFailure | None = None
         """What went wrong with the last request, if anything did."""
         self.finish_reason: str | None = None
@@ -90,7 +89,7 @@ class Wire:
             if not 200 <= answer.status < 300:
                 return await self._failed(answer, request)
             self.answered = True
-        except (aiohttp.ClientError, OSError) as error:
+        except UpstreamFailure as error:
             # Not a ConnectError: LiteLLM would try that one again by itself.
             raise self.broken(error, httpx.TransportError) from error
         if request.url.path.endswith("/chat/completions"):
@@ -103,14 +102,14 @@ class Wire:
             answer.status, headers=_headers_of(answer), stream=_Body(self, answer), request=request
         )
 
-    async def _added_up(self, answer: Answer, request: httpx.Request) -> httpx.Response:
+    async def _added_up(self, answer: Response, request: httpx.Request) -> httpx.Response:
         """A stream where none was asked for. LiteLLM can't read it, and gets something else to read."""
         lines = (await self._whole(answer)).splitlines()
         data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         self.chunks = tuple(chunk for one in data if (chunk := _chunk_in(one)) is not None)
         return httpx.Response(200, json=_STAND_IN, request=request)
 
-    async def _played(self, answer: Answer, request: httpx.Request) -> httpx.Response:
+    async def _played(self, answer: Response, request: httpx.Request) -> httpx.Response:
         """A whole completion where a stream was asked for: a stream of one chunk."""
         body = b" ".join((await self._whole(answer)).splitlines())
         try:
@@ -125,7 +124,7 @@ class Wire:
             request=request,
         )
 
-    async def _whole(self, answer: Answer) -> bytes:
+    async def _whole(self, answer: Response) -> bytes:
         return b"".join([data async for data in _Body(self, answer)])
 
     @property
@@ -160,9 +159,9 @@ class Wire:
             why = f"LiteLLM would have asked {url.host}{url.path}, which is not in {option} `{stated}`"
             raise self._refused(why)
 
-    def broken(self, error: BaseException, kind: type[httpx.TransportError]) -> httpx.TransportError:
-        self.failure = failure_of(error, self._call.target.provider.name)
-        return kind(self.failure.message)
+    def broken(self, failure: UpstreamFailure, kind: type[httpx.TransportError]) -> httpx.TransportError:
+        self.failure = failure
+        return kind(failure.message)
 
     def _refused(self, why: str) -> httpx.TransportError:
         self.failure = UpstreamFailure("connection", f"the back end {self._call.target.provider.name}: {why}")
@@ -200,14 +199,14 @@ class Wire:
         body = self._body or body
         return with_additions(body, added) if body.startswith(b"{") else body
 
-    async def _failed(self, answer: Answer, request: httpx.Request) -> httpx.Response:
+    async def _failed(self, answer: Response, request: httpx.Request) -> httpx.Response:
         target = self._call.target
         body = b""
         if 300 <= answer.status < 400:
             self.failure = redirected(target.provider.name)
         else:
-            while not answer.content.at_eof() and len(body) < LONGEST_ERROR_BODY:
-                body += await answer.content.read(LONGEST_ERROR_BODY)
+            while len(body) < LONGEST_ERROR_BODY and (data := await answer.read()):
+                body += data
             self.failure = from_response(
                 answer.status,
                 dict(lowered(answer)),
@@ -241,7 +240,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, wire: Wire, answer: Answer) -> None:
+    def __init__(self, wire: Wire, answer: Response) -> None:
         self._wire = wire
         self._answer = answer
 
@@ -249,7 +248,7 @@ class _Body(httpx.AsyncByteStream):
         before = held = b""
         text = self._answer.content_type != _BINARY
         try:
-            async for data in self._answer.content.iter_any():
+            while data := await self._answer.read():
                 for reason in _FINISH_REASON.findall(before + data):
                     self._wire.finish_reason = reason.decode() or self._wire.finish_reason or "stop"
                 before = data[-_LONGEST_FINISH_REASON:]
@@ -260,7 +259,7 @@ class _Body(httpx.AsyncByteStream):
                 yield data
             if held:
                 yield held
-        except (aiohttp.ClientError, OSError) as error:
+        except UpstreamFailure as error:
             raise self._wire.broken(error, httpx.ReadError) from error
 
     async def aclose(self) -> None:
@@ -303,5 +302,5 @@ def _on_a_loop() -> bool:
     return True
 
 
-def _headers_of(answer: Answer) -> list[tuple[str, str]]:
+def _headers_of(answer: Response) -> list[tuple[str, str]]:
     return [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED_BY_NOW]

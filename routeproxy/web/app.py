@@ -3,7 +3,7 @@ method check and body limit."""
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, cast
@@ -20,7 +20,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec.structs import replace
 
 import routeproxy
-from routeproxy.exchange import Exchange, Inbound, Part, new_request_id
+from routeproxy.exchange import Exchange, Inbound, Part, Say, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
@@ -30,7 +30,7 @@ from routeproxy.policy.versions import NoSuchVersion
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Caller, Door, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body
-from routeproxy.web.streaming import LEFT, Answer, Live, Patience, encoded, error_answer
+from routeproxy.web.streaming import LEFT, Answer, Answering, Live, Patience, encoded, error_answer
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +105,15 @@ def build_app(
             done(exchange)
             return
         exchange.inbound = replace(inbound, body=body, url_target=target)
-        parts = answers[method](exchange)
-        await Answer(exchange, parts, live, done, patience)(scope, receive, send)
+        await Answer(exchange, answers[method], live, done, patience)(scope, receive, send)
 
-    async def counted(exchange: Exchange) -> AsyncIterator[Part]:
-        yield Part(await proxy.count_tokens(exchange), True)
+    async def counted(exchange: Exchange, say: Say) -> None:
+        await say(Part(await proxy.count_tokens(exchange), True))
 
-    async def explained(exchange: Exchange) -> AsyncIterator[Part]:
-        yield Part(msgspec.json.encode(await proxy.explain(exchange)), True)
+    async def explained(exchange: Exchange, say: Say) -> None:
+        await say(Part(msgspec.json.encode(await proxy.explain(exchange)), True))
 
-    answers: dict[str, Callable[[Exchange], AsyncIterator[Part]]] = {
+    answers: dict[str, Answering] = {
         "messages": proxy.answer,
         "count_tokens": counted,
         "route": explained,

@@ -4,15 +4,15 @@ Litestar's own)."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
-from routeproxy.exchange import Exchange, Part
+from routeproxy.exchange import Exchange, Part, Say
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.events import PING, error_event, frame
 from routeproxy.upstream.failures import UpstreamFailure
@@ -73,20 +73,24 @@ class Live:
             answer.stop("shutdown")
 
 
+Answering = Callable[[Exchange, Say], Awaitable[None]]
+"""Says the answer to an exchange. Raises `ApiError`."""
+
+
 class Answer:
-    """`parts` written to the client as they come. `done` is called once, after the last byte or the client's
-    leave."""
+    """What `answering` says, written to the client as it comes. `done` is called once, after the last byte or
+    the client's leave."""
 
     def __init__(
         self,
         exchange: Exchange,
-        parts: AsyncIterator[Part],
+        answering: Answering,
         live: Live,
         done: Callable[[Exchange], None],
         patience: Patience,
     ) -> None:
         self._exchange = exchange
-        self._parts = parts
+        self._answering = answering
         self._live = live
         self._done = done
         self._patience = patience
@@ -132,10 +136,7 @@ class Answer:
 
     async def _pump(self) -> None:
         try:
-            async with aclosing(self._parts) as parts:  # type: ignore[type-var]
-                async for part in parts:
-                    if part.data:
-                        await self._write(part.data)
+            await self._answering(self._exchange, self._say)
         except Exception as error:
             if self._stopped_by is not None:
                 return  # it fell over its own cancellation, for which nobody waits
@@ -190,6 +191,10 @@ class Answer:
                 await self._fail(ApiError(503, "routeproxy is shutting down", headers={"retry-after": "1"}))
 
     # --- writing
+
+    async def _say(self, part: Part) -> None:
+        if part.data:
+            await self._write(part.data)
 
     async def _write(self, data: bytes) -> None:
         self._last_write = self._loop.time()

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import pytest
@@ -114,7 +114,7 @@ def engine_of(one: Call) -> ChatBackEnd:
 
 def ask(one: Call, request: ChatRequest | None = None) -> list[Chunk]:
     async def asking() -> list[Chunk]:
-        async with engine_of(one).open(request or chat(), one) as answer:
+        async with aclosing(await engine_of(one).open(request or chat(), one)) as answer:
             return [chunk async for chunks in answer for chunk in chunks]
 
     return LOOP.run(asking())
@@ -126,7 +126,7 @@ def until_failure(one: Call, request: ChatRequest | None = None) -> list[str]:
 
     async def asking() -> None:
         with suppress(UpstreamFailure):
-            async with engine_of(one).open(request or chat(), one) as answer:
+            async with aclosing(await engine_of(one).open(request or chat(), one)) as answer:
                 async for several in answer:
                     chunks.extend(several)
 
@@ -171,7 +171,7 @@ def leave(one: Call, back_end: BackEnd, request: ChatRequest | None = None) -> f
     """How many seconds after the first chunk, when the client leaves, the back end notices."""
 
     async def leaving() -> float:
-        async with engine_of(one).open(request or chat(), one) as chunks:
+        async with aclosing(await engine_of(one).open(request or chat(), one)) as chunks:
             await anext(aiter(chunks))
         return time.monotonic()
 

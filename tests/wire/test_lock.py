@@ -4,15 +4,14 @@ forbidden target is used."""
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from routeproxy.exchange import Call, Exchange, Inbound, Part
+from routeproxy.exchange import Call, Exchange, Inbound, Part, Say
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.compile import Compilation, compile_rules
 from routeproxy.policy.decide import Policy, Provider
@@ -69,20 +68,12 @@ class Recording:
     def of(self, provider: Provider) -> "Recording":
         return self
 
-    def send(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[Part]]:
-        return self._send(call)
-
-    @asynccontextmanager
-    async def _send(self, call: Call) -> AsyncIterator[AsyncIterator[Part]]:
+    async def send(self, call: Call, say: Say) -> None:
         self.asked.append(f"{call.target.name} {call.key}")
         self._before(call.target.name)
         if kind := next(self._outcomes, None):
             raise UpstreamFailure(kind, "failed")  # type: ignore[arg-type]
-
-        async def parts() -> AsyncIterator[Part]:
-            yield Part(b"answer", True)
-
-        yield parts()
+        await say(Part(b"answer", True))
 
     async def count_tokens(self, call: Call) -> bytes | None:
         self.asked.append(f"count {call.target.name}")
@@ -99,7 +90,13 @@ def outcome(proxy: Proxy, data_class: str = "phi", method: str = "messages", tea
     async def asking() -> str:
         if method == "count_tokens":
             return (await proxy.count_tokens(exchange)).decode()
-        return b"".join([part.data async for part in proxy.answer(exchange)]).decode()
+        said: list[bytes] = []
+
+        async def say(part: Part) -> None:
+            said.append(part.data)
+
+        await proxy.answer(exchange, say)
+        return b"".join(said).decode()
 
     try:
         return asyncio.run(asking())
@@ -203,12 +200,11 @@ def test_a_header_that_only_the_live_rules_read_must_not_be_ambiguous() -> None:
     body = msgspec.json.encode({"model": "x", "messages": []})
     exchange = proxy.receive(Inbound(body=body, headers={"x-data-class": ("public", "phi")}))
 
-    async def asking() -> None:
-        async for _ in proxy.answer(exchange):
-            pass
+    async def say(part: Part) -> None:
+        pytest.fail("there was nobody to say anything")
 
     with pytest.raises(ApiError, match="refused") as refused:
-        asyncio.run(asking())
+        asyncio.run(proxy.answer(exchange, say))
     assert refused.value.status == 502
     assert back_ends.asked == ["inside/m a"]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_no_question_about_the_model_stops_the_loop(ollama: Ollama) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(ticks())
             for _ in range(2):
-                async with engine_of(one).open(chat(), one) as chunks:
+                async with aclosing(await engine_of(one).open(chat(), one)) as chunks:
                     async for _ in chunks:
                         pass
             await asyncio.sleep(0.5)
