@@ -73,7 +73,7 @@ ChatMessage = System | User | Assistant | ToolMessage
 
 class Function(Struct, frozen=True):
     name: str
-    description: str | UnsetType = UNSET
+    description: Raw | UnsetType = UNSET
     parameters: Raw | UnsetType = UNSET
     strict: bool | UnsetType = UNSET
 

@@ -60,7 +60,7 @@ InputItem = Message | FunctionCall | FunctionCallOutput | dict[str, Any]
 
 class FunctionTool(Struct, frozen=True, kw_only=True, tag="function"):
     name: str
-    description: str | UnsetType = UNSET
+    description: Raw | UnsetType = UNSET
     parameters: Raw | None = None
     strict: bool = False
     """Always said: the API's own default is true."""

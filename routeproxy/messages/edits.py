@@ -18,7 +18,8 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import without_lone_surrogates
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
-_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*')
+_KEY = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*)')
+"""With what stands before it in an object."""
 
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
 _array: msgspec.json.Decoder[tuple[Raw, ...]] = msgspec.json.Decoder(tuple[Raw, ...])
@@ -35,11 +36,20 @@ class Edit(NamedTuple):
     text: bytes
 
 
-class Member(NamedTuple):
-    """A key and its value: `whole` covers both."""
+class Member(Struct, frozen=True, gc=False):
+    """Where a key and its value stand."""
 
-    whole: Span
-    value: Span
+    start: int
+    value_start: int
+    end: int
+
+    @property
+    def value(self) -> Span:
+        return Span(self.value_start, self.end)
+
+    @property
+    def whole(self) -> Span:
+        return Span(self.start, self.end)
 
 
 def apply(text: bytes, edits: list[Edit]) -> bytes:
@@ -69,17 +79,15 @@ def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Me
     except RecursionError:
         raise InvalidRequest("invalid JSON: nested too deeply") from None
     found: dict[str, Member] = {}
-    at = _skip(text, start) + 1
+    at = start
     for name, raw in values.items():
-        key_start = _skip(text, at)
-        key = _KEY.match(text, key_start)
-        value = bytes(raw)
-        if key is None or not text.startswith(value, key.end()) or _name(key[1]) != name:
+        key, value = _KEY.match(text, at), bytes(raw)
+        if key is None or not text.startswith(value, key.end()) or _name(key[2]) != name:
             raise InvalidRequest(f"{name[:64]}: the key stands twice in one object")
-        span = Span(key.end(), key.end() + len(value))
-        found[name] = Member(Span(key_start, span.end), span)
-        at = _skip(text, span.end) + 1
-    if values and text[at - 1 : at] != b"}":
+        begins = key.end()
+        at = begins + len(value)
+        found[name] = Member(key.start(1), begins, at)
+    if values and not text.startswith(b"}", _skip(text, at)):
         raise InvalidRequest("a key stands twice in one object")
     return found
 

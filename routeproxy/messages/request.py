@@ -268,7 +268,8 @@ class Tool(Struct, frozen=True):
     type: str | None = None
     """`None` and `custom`: the client's own. Anything else names a tool that Anthropic defines,
     `bash_20250124` for one."""
-    description: str | None = None
+    description: Raw = NULL
+    """A string, as the client wrote it: half of what Claude Code sends, and nobody here reads it."""
     input_schema: Raw = NULL
     input_examples: tuple[Raw, ...] | None = None
     defer_loading: bool | None = None

@@ -10,7 +10,8 @@ from routeproxy.chat.request import Function
 
 def _tool(description: str, required: tuple[str, ...], **properties: object) -> Function:
     schema = {"type": "object", "properties": properties, "required": required}
-    return Function("", description, msgspec.Raw(msgspec.json.encode(schema)), UNSET)
+    encoded = msgspec.Raw(msgspec.json.encode(description)), msgspec.Raw(msgspec.json.encode(schema))
+    return Function("", *encoded, UNSET)
 
 
 def _string(description: str) -> dict[str, object]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
 from routeproxy.messages.errors import Incapable, InvalidRequest
-from routeproxy.messages.request import Tool, ToolChoice
+from routeproxy.messages.request import Tool, ToolChoice, without_lone_surrogates
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.schemas import clean, is_strict
@@ -144,14 +144,13 @@ class Toolbox:
         name = self.names.wire(tool.name)
         if builtin := _builtin(tool):
             return msgspec.structs.replace(builtin, name=name)
+        at = f"tools.{position}.custom"
         try:
             parameters = clean(tool.input_schema, self._dialect.schemas)
         except ValueError:
-            raise InvalidRequest(
-                f"tools.{position}.custom.input_schema: Input should be a valid dictionary"
-            ) from None
+            raise InvalidRequest(f"{at}.input_schema: Input should be a valid dictionary") from None
         strict = is_strict(parameters) if tool.strict else UNSET
-        return Function(name, _description(tool), parameters, strict)
+        return Function(name, _description(tool, at), parameters, strict)
 
     def choice(self, wanted: ToolChoice | None) -> str | FunctionChoice | UnsetType:
         """`tool_choice` for the exposed tools; call it after the last turn and before `functions`."""
@@ -193,8 +192,16 @@ def _builtin(tool: Tool) -> Function | None:
     )
 
 
-def _description(tool: Tool) -> str | UnsetType:
-    if not tool.input_examples:
-        return tool.description or UNSET
-    examples = "\n".join(bytes(example).decode() for example in tool.input_examples)
-    return f"{tool.description or ''}\n\nExamples of input:\n{examples}".strip()
+def _description(tool: Tool, at: str) -> Raw | UnsetType:
+    written = bytes(tool.description)
+    if written in (b"null", b'""'):
+        written = b""
+    elif not written.startswith(b'"'):
+        raise InvalidRequest(f"{at}.description: Input should be a valid string")
+    if not tool.input_examples and b"\\u" not in written:  # which may be half an emoji
+        return tool.description if written else UNSET
+    text = msgspec.json.decode(without_lone_surrogates(written), type=str) if written else ""
+    if tool.input_examples:
+        examples = "\n".join(bytes(example).decode() for example in tool.input_examples)
+        text = f"{text}\n\nExamples of input:\n{examples}".strip()
+    return Raw(msgspec.json.encode(text))

@@ -17,6 +17,8 @@ LEAST_BUDGET = 1024
 def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
     """The body after default, set, cap and drop, and the names of its top-level fields, in order."""
     present = members(body)
+    if not (params.default or params.set or params.cap or params.drop):
+        return body, tuple(present)
     values, gone = _wanted(body, present, params, {}, frozenset(), {})
     new = [name for name in values if name not in present]
     names = (*new, *(name for name in present if name not in gone))

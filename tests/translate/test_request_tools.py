@@ -78,6 +78,27 @@ def test_examples_of_input_end_the_description() -> None:
     assert sent["tools"][0]["function"]["description"] == 'runs\n\nExamples of input:\n{"command": "ls"}'
 
 
+DESCRIPTIONS = [
+    pytest.param(
+        b'"runs\\n\\"it\\" \xe2\x80\x94 \\/"', b'"runs\\n\\"it\\" \xe2\x80\x94 \\/"', id="as it is written"
+    ),
+    pytest.param(b'"r\\u00fcn"', '"rün"'.encode(), id="an escape may be written otherwise"),
+    pytest.param(b'"cut \\ud83d"', '"cut \ufffd"'.encode(), id="half an emoji"),
+    pytest.param(b'""', None, id="an empty one"),
+    pytest.param(b"null", None, id="null"),
+]
+
+
+@pytest.mark.parametrize(("written", "sent"), DESCRIPTIONS)
+def test_a_description_comes_through(written: bytes, sent: bytes | None) -> None:
+    body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"tools":[{"name":"T",'
+    body += b'"input_schema":{"type":"object"},"description":' + written + b"}]}"
+    translated = translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+    tools = msgspec.json.encode(translated.chat.tools)
+    expected = b'"name":"T"' + (b',"description":' + sent if sent else b"") + b',"parameters"'
+    assert expected in tools
+
+
 def reference(name: str) -> tuple[Json, ...]:
     return HI, assistant(call()), user(result("call_1", {"type": "tool_reference", "tool_name": name}))
 
@@ -142,6 +163,12 @@ TOOL_REFUSALS = [
         [{"name": "T", "input_schema": [1]}],
         "tools.0.custom.input_schema: Input should be a valid dictionary",
         id="a schema that is none",
+    ),
+    pytest.param(
+        [HI],
+        [tool(description=["runs"])],
+        "tools.0.custom.description: Input should be a valid string",
+        id="a description that is none",
     ),
 ]
 
