@@ -161,7 +161,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "t"}
 
 def cleaned(*messages: Any) -> list[Any]:
     text = body(*messages)
-    return list(json.loads(apply(text, foreign_traces(text)))["messages"])
+    return list(json.loads(apply(text, foreign_traces(text, members(text))))["messages"])
 
 
 CLEANED = [
@@ -213,7 +213,7 @@ def test_what_anthropic_would_refuse_is_taken_out(messages: list[Any], expected:
     ],
 )
 def test_what_cannot_be_read_is_left_to_the_back_end(text: bytes) -> None:
-    assert foreign_traces(text) == []
+    assert foreign_traces(text, members(text)) == []
 
 
 @given(st.text())

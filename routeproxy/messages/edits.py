@@ -158,24 +158,28 @@ class _Block(Struct, frozen=True):
 _block: msgspec.json.Decoder[_Block] = msgspec.json.Decoder(_Block)
 
 _EMPTY_TEXT = re.compile(rb'"text"\s*:\s*""')
-_ODD = rb'\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]'
-_ODD_ID = re.compile(rb'"id"%b|"tool_use_id"%b' % (_ODD, _ODD))
+# It starts with a literal, which the engine looks for much faster than for two that differ.
+_ODD_ID = re.compile(rb'id"(?:(?<="id")|(?<="tool_use_id"))\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]')
 _BAD_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 
 OUR_SIGNATURE = b'"rp1.'
 
 
-def foreign_traces(text: bytes) -> list[Edit]:
+def foreign_traces(text: bytes, present: Mapping[str, Member]) -> list[Edit]:
     """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text
     blocks (one of them poisons a session for good), tool ids in other alphabets. Messages left empty go too.
-    Nothing, for almost every request."""
-    if OUR_SIGNATURE not in text and not _EMPTY_TEXT.search(text) and not _ODD_ID.search(text):
+    Nothing, for almost every request. `present` is what `members` has found."""
+    if "messages" not in present:
+        return []
+    where = present["messages"].value
+    if not (
+        text.find(OUR_SIGNATURE, *where) >= 0
+        or _EMPTY_TEXT.search(text, *where)
+        or _ODD_ID.search(text, *where)
+    ):
         return []
     try:
-        top = members(text)
-        if "messages" not in top:
-            return []
-        spans = elements(text, top["messages"].value)
+        spans = elements(text, where)
         edits: list[Edit] = []
         emptied = []
         for span in spans:
@@ -187,7 +191,7 @@ def foreign_traces(text: bytes) -> list[Edit]:
     except (DecodeError, UnicodeDecodeError):
         repaired = without_lone_surrogates(text)
         # Whatever else it is, the back end will say so in its own words.
-        return foreign_traces(repaired) if repaired != text else []
+        return foreign_traces(repaired, present) if repaired != text else []
 
 
 def _message_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:

@@ -103,7 +103,7 @@ def body_for(call: Call, *, counting: bool = False) -> bytes:
     drop = frozenset(settled)
     exchange.warn(*settled.values())
     changes = edits(body, present, params, {"model": target.model}, drop, params.extra_body)
-    return apply(body, changes + foreign_traces(body))
+    return apply(body, changes + foreign_traces(body, present))
 
 
 def _only_counted(params: Params) -> Params:
@@ -245,6 +245,16 @@ _NOTABLE = re.compile(
 )
 
 
+_WORDS = (b"message_", b"content_block_start", b"error")
+"""One of them stands in everything notable. To look for a word is much faster than to look for a line."""
+
+
+def _notable_in(frames: bytes, at: int) -> re.Match[bytes] | None:
+    """The first line from `at` on that tells of a notable event."""
+    places = [place for word in _WORDS if (place := frames.find(word, at)) >= 0]
+    return _NOTABLE.search(frames, max(at, frames.rfind(b"\n", at, min(places)) + 1)) if places else None
+
+
 async def _frames(response: Response, call: Call, say: Say) -> None:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
@@ -288,20 +298,22 @@ class _Scanner:
         self.over = False
 
     def part(self, frames: bytes) -> Part:
-        if not _NOTABLE.search(frames):
-            return Part(frames, self._content)
-        kept, at = [], 0
-        while at < len(frames):
-            end = found.end() if (found := forms.FRAME_END.search(frames, at)) else len(frames)
-            kept.append(self._look_into(frames[at:end]))
+        kept: list[bytes] = []
+        at = 0
+        while notable := _notable_in(frames, at):
+            line = notable.start()
+            begin = max(at, frames.rfind(b"\n\n", at, line) + 2, frames.rfind(b"\n\r\n", at, line) + 3)
+            end = found.end() if (found := forms.FRAME_END.search(frames, line)) else len(frames)
+            kept += (frames[at:begin], self._look_into(frames[begin:end], notable[1]))
             at = end
-            if self.over:
-                break  # nothing may follow the end
-        return Part(b"".join(kept), self._content)
+            if self.over:  # nothing may follow the end
+                return Part(b"".join(kept), self._content)
+        if not kept:
+            return Part(frames, self._content)
+        return Part(b"".join((*kept, frames[at:])), self._content)
 
-    def _look_into(self, one: bytes) -> bytes:
-        notable = _NOTABLE.search(one)
-        match notable and notable[1]:
+    def _look_into(self, one: bytes, event: bytes) -> bytes:
+        match event:
             case b"message_start":
                 return self._started(one)
             case b"content_block_start":
