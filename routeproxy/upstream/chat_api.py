@@ -23,7 +23,7 @@ from routeproxy.upstream.failures import (
     redirected,
 )
 from routeproxy.upstream.gemini_api import GeminiWords, gemini_request
-from routeproxy.upstream.http import Client, Response, forwarded, lowered
+from routeproxy.upstream.http import Client, Response, forwarded
 from routeproxy.upstream.model_table import limits_of
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
 from routeproxy.upstream.speech import Path, speech_of, with_additions
@@ -146,7 +146,7 @@ def _failure(response: Response, body: bytes, call: Call) -> UpstreamFailure:
         return redirected(target.provider.name)
     return from_response(
         response.status,
-        dict(lowered(response)),
+        dict(response.headers),
         body.decode("utf-8", "replace"),
         provider=target.provider.name,
         model=target.model,

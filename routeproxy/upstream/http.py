@@ -12,30 +12,23 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from string import punctuation
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 import routeproxy
 from routeproxy.exchange import Inbound
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import Kind, UpstreamFailure
+from routeproxy.upstream.incoming import Handler, Incoming, Packed, Unpacking
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
 
 AT_ONCE = 1.0
 """Seconds within which a connection shows that it was dead already. Who goes later has begun to work."""
-
-READ_AT_ONCE = 2**18
-"""Bytes that may wait to be taken, before no more are read."""
-
-
-SWITCHING_PROTOCOLS = 101
-"""Of the informational answers the one that no other follows."""
 
 
 class NotLocal(OSError):
@@ -55,6 +48,7 @@ KINDS: tuple[tuple[type[BaseException], Kind, str], ...] = (
     (NotLocal, "connection", "has an address that is neither loopback nor private, and its zone is local"),
     (NoCertificates, "connection", "has a ca_file that cannot be read"),
     (BadHeader, "connection", "was to get a header with a line break in it"),
+    (Packed, "connection", "packed its answer in a way that nobody asked for"),
     (aiohttp.ConnectionTimeoutError, "timeout_connect", "could not be reached in time"),
     (aiohttp.ServerTimeoutError, "timeout_idle", "went silent"),
     (aiohttp.ClientConnectorCertificateError, "connection", "has a certificate that is not trusted"),
@@ -134,24 +128,23 @@ class Response:
         self,
         provider: str,
         connection: aiohttp.connector.Connection,
-        head: aiohttp.http.RawResponseMessage,
-        content: aiohttp.StreamReader,
+        incoming: Incoming,
     ) -> None:
         self._provider = provider
         self._connection = connection
-        self._content = content
-        self.status = head.code
-        self.headers: Mapping[str, str] = head.headers
-
-    @property
-    def content_type(self) -> str:
-        """Without parameters."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._incoming = incoming
+        self.status = incoming.status
+        self.headers = incoming.headers
+        """Names are in lower case."""
+        self.content_type = incoming.header("content-type").partition(";")[0].strip()
+        """In lower case, without parameters."""
+        encoding = incoming.header("content-encoding")
+        self._body = incoming if encoding in ("", "identity") else Unpacking(incoming, encoding)
 
     async def read(self) -> bytes:
         """What has come of the body; nothing is its end."""
         try:
-            return await self._content.readany()
+            return await self._body.read()
         except FOREIGN as error:
             raise failure_of(error, self._provider) from error
 
@@ -168,12 +161,12 @@ class Response:
     async def drain(self) -> None:
         """The answer is over, the connection's part in it may need another moment: then it can carry the next
         request."""
-        if self._content.at_eof():
+        if self._incoming.at_end:
             return
         with suppress(*FOREIGN):
             async with asyncio.timeout(0.05):
-                while not self._content.at_eof():
-                    await self._content.readany()
+                while await self._incoming.read():
+                    pass
 
     def close(self) -> None:
         """Lets the connection go: to its pool if it can carry more, else for good."""
@@ -185,20 +178,10 @@ class Response:
             self._connection.release()
 
 
-class _Handler(ResponseHandler):
-    """Each piece that is taken of an answer makes aiohttp resume its reading, paused or not, and parse
-    nothing once more: of a stream that comes in small pieces, a twentieth of the work."""
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, **settings: Any) -> None:
         super().__init__(limit=0, **settings)
-        handler: type[ResponseHandler] = _Handler
-        self._factory = partial(handler, loop=self._loop)
+        self._factory = cast(Any, partial(Handler, loop=self._loop))
 
 
 class Client:
@@ -313,15 +296,11 @@ async def _asked(
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ServerDisconnectedError
-        protocol.set_response_params(read_until_eof=True, read_bufsize=READ_AT_ONCE)
+        assert isinstance(protocol, Handler)
+        incoming = protocol.expect()
         transport.writelines([_head(route, target, headers, len(body)), body])
-        while True:
-            head, content = await protocol.read()
-            if not 100 <= head.code < 200 or head.code == SWITCHING_PROTOCOLS:
-                return Response(provider, connection, head, content)
-    except aiohttp.http.HttpProcessingError as error:
-        connection.close()
-        raise aiohttp.ClientError("not HTTP") from error
+        await incoming.head()
+        return Response(provider, connection, incoming)
     except BaseException:
         connection.close()
         raise
@@ -345,11 +324,6 @@ def _printable(target: str) -> str:
 
 
 _TARGET = re.compile(r"[!-~]+")
-
-
-def lowered(response: Response) -> list[tuple[str, str]]:
-    """Its headers, names in lower case."""
-    return [(name.lower(), value) for name, value in response.headers.items()]
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:

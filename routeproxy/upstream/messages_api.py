@@ -27,7 +27,7 @@ from routeproxy.upstream.failures import (
     from_response,
     redirected,
 )
-from routeproxy.upstream.http import Client, Response, failure_of, forwarded, line_of, lowered
+from routeproxy.upstream.http import Client, Response, failure_of, forwarded, line_of
 from routeproxy.upstream.params import edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
@@ -398,7 +398,7 @@ def _shown_model(call: Call) -> str | None:
 def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
     return [
         (name, value if call.key is None else value.replace(call.key, HIDDEN))
-        for name, value in lowered(response)
+        for name, value in response.headers
         if name.startswith("anthropic-") or name in _RELAYED
     ]
 
@@ -411,7 +411,7 @@ async def _failure(response: Response, call: Call) -> UpstreamFailure:
         return credentials_refused(provider.name)
     body = await response.whole(LONGEST_ERROR)
     failure = from_response(
-        status, dict(lowered(response)), body.decode("utf-8", "replace"), provider=provider.name
+        status, dict(response.headers), body.decode("utf-8", "replace"), provider=provider.name
     )
     if _is_api_error(body):
         # Clients match an error's wording and act on it, so it goes out as it came.

@@ -15,7 +15,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
-from routeproxy.upstream.http import Client, Response, forwarded, lowered
+from routeproxy.upstream.http import Client, Response, forwarded
 from routeproxy.upstream.providers import NO_KEY, Manner
 from routeproxy.upstream.speech import speech_of, with_additions
 
@@ -209,7 +209,7 @@ class Wire:
                 body += data
             self.failure = from_response(
                 answer.status,
-                dict(lowered(answer)),
+                dict(answer.headers),
                 body.decode("utf-8", "replace"),
                 provider=target.provider.name,
                 model=target.model,
@@ -303,4 +303,4 @@ def _on_a_loop() -> bool:
 
 
 def _headers_of(answer: Response) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in answer.headers.items() if name.lower() not in _DECODED_BY_NOW]
+    return [(name, value) for name, value in answer.headers if name not in _DECODED_BY_NOW]
