@@ -44,30 +44,31 @@ async def _came(pieces: Sequence[bytes | str]) -> tuple[Any, ...]:
     handler, transport = Handler(asyncio.get_running_loop()), FakeTransport()
     handler.connection_made(transport)
     incoming = handler.expect()
+    body: list[bytes] = []
 
-    async def comes() -> None:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                handler.data_received(piece)
-            else:
-                handler.connection_lost(ConnectionResetError(104, "reset") if piece is BROKEN else None)
-            await asyncio.sleep(0)  # so that it is read before the next one
-
-    body = b""
-    coming = asyncio.get_running_loop().create_task(comes())
-    try:
-        async with asyncio.timeout(0.5):
+    async def read() -> str:
+        try:
             await incoming.head()
             encoding = incoming.header("content-encoding")
             source = Unpacking(incoming, encoding) if encoding else incoming
             while data := await source.read():
-                body += data
-            await coming
-    except (aiohttp.ClientError, Packed) as error:
-        return incoming.status, body, type(error).__name__
-    except TimeoutError:
-        return incoming.status, body, "waits"
-    return incoming.status, body, "reused" if not handler.should_close else "closed"
+                body.append(data)
+        except (aiohttp.ClientError, Packed) as error:
+            return type(error).__name__
+        return ""
+
+    reading = asyncio.get_running_loop().create_task(read())
+    for piece in [*pieces, b""]:
+        await asyncio.sleep(0)  # so that what came before is read before this
+        if not isinstance(piece, bytes):
+            handler.connection_lost(ConnectionResetError(104, "reset") if piece is BROKEN else None)
+        elif piece:
+            handler.data_received(piece)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    outcome = reading.result() if reading.done() else "waits"
+    reading.cancel()
+    return incoming.status, b"".join(body), outcome or ("closed" if handler.should_close else "reused")
 
 
 def came(*pieces: bytes | str) -> tuple[Any, ...]:
