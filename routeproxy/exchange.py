@@ -2,6 +2,7 @@
 and by the log."""
 
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
@@ -232,5 +233,9 @@ def new_request_id() -> str:
     return f"req_{os.urandom(16).hex()}"
 
 
+_PLAIN = re.compile(r"[ !#$&-\[\]-~\"]*")
+"""What a header may hold as it is: all that ASCII can print, but for `%` and `\\`."""
+
+
 def _ascii(text: str) -> str:
-    return quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")

@@ -3,6 +3,7 @@ How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from routeproxy.chat.completion import Chunk, joined
@@ -145,5 +146,6 @@ def _of_this_call(call: Call) -> Mapping[str, Any]:
     }
 
 
+@lru_cache(256)
 def transforms_of(settings: TransformSettings) -> Transforms:
     return Transforms(**{name: getattr(settings, name) for name in Transforms.__struct_fields__})

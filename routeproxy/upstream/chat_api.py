@@ -24,7 +24,7 @@ from routeproxy.upstream.failures import (
 )
 from routeproxy.upstream.gemini_api import GeminiWords, gemini_request
 from routeproxy.upstream.http import Client, Response, forwarded
-from routeproxy.upstream.model_table import limits_of
+from routeproxy.upstream.model_table import dialect_within_limits
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
 from routeproxy.upstream.speech import Path, speech_of, with_additions
 from routeproxy.upstream.sse import Events
@@ -55,7 +55,7 @@ class ChatApi:
         """The providers that summarise no reasoning for us: OpenAI does for verified organisations only."""
 
     def dialect(self, target: Target) -> Dialect:
-        return dialect_of(target, limits_of(target))
+        return dialect_within_limits(target)
 
     async def open(self, chat: ChatRequest, call: Call) -> "Reading":
         provider = call.target.provider.name

@@ -28,11 +28,10 @@ from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.endings import stop_reason
 from routeproxy.upstream.chain import needed_key
 from routeproxy.upstream.chunks import chunk_of, reworded, usage_of
-from routeproxy.upstream.dialects import dialect_of
 from routeproxy.upstream.exceptions import failure_of
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http import Client
-from routeproxy.upstream.model_table import limits_of
+from routeproxy.upstream.model_table import dialect_within_limits
 from routeproxy.upstream.providers import manner_of
 from routeproxy.upstream.wire import SyncTransport, Transport, Wire, current
 
@@ -58,7 +57,7 @@ class LiteLLM:
         self._loading: asyncio.Future[Any] | None = None
 
     def dialect(self, target: Target) -> Dialect:
-        return dialect_of(target, limits_of(target))
+        return dialect_within_limits(target)
 
     async def load(self) -> Any:
         """The module; imported once, in a thread. An import that failed is tried again by the next call."""

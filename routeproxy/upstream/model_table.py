@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.translate.dialect import Dialect
 from routeproxy.upstream.dialects import Limits, dialect_of
 from routeproxy.upstream.speech import speech_of
 
@@ -30,6 +31,23 @@ class Row(Struct, frozen=True):
 def limits_of(target: Target) -> Limits:
     row = _row(target)
     return Limits(_number(row.max_output_tokens), row.supports_vision is not False)
+
+
+MOST_DIALECTS = 1024
+
+_dialects: dict[int, tuple[Target, Dialect]] = {}
+"""By the id of the target, which is kept beside it so that the id stays its own."""
+
+
+def dialect_within_limits(target: Target) -> Dialect:
+    """What `target` understands, the table's limits included; worked out once for each target of the
+    rules."""
+    known = _dialects.get(id(target))
+    if known is None:
+        if len(_dialects) >= MOST_DIALECTS:
+            _dialects.clear()
+        known = _dialects[id(target)] = target, dialect_of(target, limits_of(target))
+    return known[1]
 
 
 def known_facts(target: Target) -> ModelFacts:
