@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from string import punctuation
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -184,6 +184,17 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = cast(Any, partial(Handler, loop=self._loop))
 
 
+class Route(NamedTuple):
+    """How requests to one address travel."""
+
+    request: aiohttp.ClientRequest
+    """What aiohttp finds a connection by: the address, the proxy, the certificates."""
+    headers: dict[str, str]
+    """What all of them say."""
+    before_path: str
+    """An HTTP proxy is told the whole URL."""
+
+
 class Client:
     """One for all providers. Connections are aiohttp's, with its pools, TLS and proxies; requests are written
     and answers are taken here, since its sessions take four times as long for that, for what no back end
@@ -192,7 +203,7 @@ class Client:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._proxies = _proxies(os.environ if environ is None else environ)
         self._connectors: dict[tuple[bool, bool], aiohttp.TCPConnector] = {}
-        self._routes: dict[tuple[str, str, str | None, str | None], aiohttp.ClientRequest] = {}
+        self._routes: dict[tuple[str, str, str | None, str | None], Route] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     async def post(
@@ -200,7 +211,8 @@ class Client:
     ) -> Response:
         """The answer, whatever its status. Raises `UpstreamFailure`.
 
-        `url` goes out as it is: a client's query is not ours to tidy up. `connect`: seconds."""
+        `url` goes out as it is: a client's query is not ours to tidy up. Names of `headers` are in lower
+        case. `connect`: seconds."""
         try:
             return await self._post(provider, url, body, headers, connect)
         except FOREIGN as error:
@@ -235,12 +247,11 @@ class Client:
             self._connectors[local, fresh] = _Connector(socket_factory=sockets, **pool)
         return self._connectors[local, fresh]
 
-    def _route(self, provider: Provider, scheme: str, netloc: str) -> aiohttp.ClientRequest:
-        """How requests to this address travel: by which proxy, with which certificates."""
+    def _route(self, provider: Provider, scheme: str, netloc: str) -> Route:
         proxy = self.proxy_for(provider)
         key = scheme, netloc, proxy, provider.ca_file
         if key not in self._routes:
-            self._routes[key] = aiohttp.ClientRequest(
+            request = aiohttp.ClientRequest(
                 "POST",
                 URL(f"{scheme}://{netloc}"),
                 headers={"user-agent": f"routeproxy/{routeproxy.__version__}"},
@@ -249,6 +260,9 @@ class Client:
                 proxy=URL(proxy) if proxy else None,
                 ssl=self._trusting(provider.ca_file) if provider.ca_file else True,
             )
+            relayed = proxy is not None and not request.is_ssl()
+            before_path = str(request.url.origin()) if relayed else ""
+            self._routes[key] = Route(request, _headers_of(request), before_path)
         return self._routes[key]
 
     def proxy_for(self, provider: Provider) -> str | None:
@@ -280,7 +294,7 @@ class Client:
 
 async def _asked(
     provider: str,
-    route: aiohttp.ClientRequest,
+    route: Route,
     target: str,
     headers: Mapping[str, str],
     body: bytes,
@@ -289,7 +303,7 @@ async def _asked(
 ) -> Response:
     try:
         limits = aiohttp.ClientTimeout(total=None, connect=connect)
-        connection = await connector.connect(route, [], limits)
+        connection = await connector.connect(route.request, [], limits)
     except TimeoutError as error:
         raise aiohttp.ConnectionTimeoutError from error
     try:
@@ -306,16 +320,18 @@ async def _asked(
         raise
 
 
-def _head(route: aiohttp.ClientRequest, target: str, headers: Mapping[str, str], length: int) -> bytes:
-    if route.proxy is not None and not route.is_ssl():
-        target = f"{route.url.origin()}{target}"
-    lines = {name.lower(): value for name, value in route.headers.items()}
-    lines |= {name.lower(): value for name, value in headers.items()}
-    lines["content-length"] = str(length)
+def _headers_of(request: aiohttp.ClientRequest) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _head(route: Route, target: str, headers: Mapping[str, str], length: int) -> bytes:
+    # What a proxy wants to hear is only known once aiohttp has connected to it.
+    always = _headers_of(route.request) if route.before_path else route.headers
+    lines = {**always, **headers, "content-length": str(length)}
     text = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise BadHeader
-    return f"POST {target} HTTP/1.1\r\n{text}\r\n".encode()
+    return f"POST {route.before_path}{target} HTTP/1.1\r\n{text}\r\n".encode()
 
 
 def _printable(target: str) -> str:

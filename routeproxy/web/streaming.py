@@ -97,9 +97,9 @@ class Answer:
         self._state: Literal["waiting", "streaming", "complete"] = "waiting"
         self._stopped_by: Literal["client", "shutdown"] | None = None
         self._ping: asyncio.Task[None] | None = None
-        # A ping must not come between the headers and the first frame, nor queue behind what a slow client
-        # does not read.
-        self._turn = asyncio.Lock()
+        self._writing = False
+        """A ping must not come between the headers and the first frame, nor queue behind what a slow client
+        does not read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = self._loop = asyncio.get_running_loop()
@@ -170,7 +170,7 @@ class Answer:
         """Fills silence with pings."""
         now = self._loop.time()
         if now - self._last_write >= patience:
-            if self._exchange.stream:
+            if self._exchange.stream and (self._ping is None or self._ping.done()):
                 self._ping = self._loop.create_task(self._say_that_it_goes_on())
             self._last_write = now
         patience = self._patience.ping
@@ -178,8 +178,8 @@ class Answer:
 
     async def _say_that_it_goes_on(self) -> None:
         # Asked here, and not by the timer: the answer may have ended since.
-        if self._state != "complete" and not self._turn.locked():
-            await self._write(PING)
+        if self._state != "complete" and not self._writing:
+            await self._put(PING)
 
     async def _stopped(self) -> None:
         if self._stopped_by == "client":
@@ -201,11 +201,20 @@ class Answer:
         if not self._exchange.stream:
             await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
             return
-        async with self._turn:
+        if self._ping is not None:  # a slow client may still have to take it
+            await asyncio.wait((self._ping,))
+            self._ping = None
+        await self._put(data)
+
+    async def _put(self, data: bytes) -> None:
+        self._writing = True
+        try:
             if self._state == "waiting":
                 self._state = "streaming"
                 await self._start(200, [*STREAM_HEADERS, *self._exchange.headers()])
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            self._writing = False
 
     async def _end(self) -> None:
         if self._state == "streaming":
