@@ -81,7 +81,7 @@ def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Me
     found: dict[str, Member] = {}
     at = start
     for name, raw in values.items():
-        key, value = _KEY.match(text, at), bytes(raw)
+        key, value = _KEY.match(text, at), memoryview(raw)
         if key is None or not text.startswith(value, key.end()) or _name(key[2]) != name:
             raise InvalidRequest(f"{name[:64]}: the key stands twice in one object")
         begins = key.end()
@@ -98,7 +98,7 @@ def elements(text: bytes, span: Span) -> list[Span]:
     at = _skip(text, span.start) + 1
     for raw in _array.decode(memoryview(text)[span.start : span.end]):
         start = _skip(text, at)
-        found.append(Span(start, start + len(bytes(raw))))
+        found.append(Span(start, start + len(memoryview(raw))))
         at = _skip(text, found[-1].end) + 1
     return found
 
