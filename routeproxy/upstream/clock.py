@@ -7,8 +7,8 @@ from types import TracebackType
 class Clock:
     """Like `asyncio.timeout_at`, but moving the limit makes no timer: one that rings too early looks again.
 
-    A generator may yield inside this context, if the clock is paused meanwhile: it must never cancel who
-    reads the generator.
+    What is awaited while it is paused is not its affair and never cancelled by it, a client who reads slowly
+    for one.
     """
 
     def __init__(self, limit: float) -> None:

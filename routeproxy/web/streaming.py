@@ -201,10 +201,14 @@ class Answer:
         if not self._exchange.stream:
             await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
             return
-        if self._ping is not None:  # a slow client may still have to take it
+        await self._after_ping()
+        await self._put(data)
+
+    async def _after_ping(self) -> None:
+        """A slow client may still have to take it."""
+        if self._ping is not None:
             await asyncio.wait((self._ping,))
             self._ping = None
-        await self._put(data)
 
     async def _put(self, data: bytes) -> None:
         self._writing = True
@@ -218,6 +222,7 @@ class Answer:
 
     async def _end(self) -> None:
         if self._state == "streaming":
+            await self._after_ping()
             self._state = "complete"
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

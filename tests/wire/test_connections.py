@@ -8,6 +8,7 @@ import socketserver
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_a_connection_that_its_other_end_closed_while_it_idled_fails_nobodys_req
         reply = ask(proxy)
     assert (reply.text, reply.said("attempts")) == ("fine", "1")
     assert len(back_end.requests) == 3
+
+
+def test_what_a_back_end_says_after_its_answer_is_no_answer_to_the_next_request(
+    back_end: BackEnd, proxy_for: Proxied
+) -> None:
+    stray = [pause(0.05), *json_answer(message("stray"))]
+    answers(back_end, [*json_answer(message("first")), *stray], json_answer(message("second")))
+    with proxy_for(back_end.url) as proxy:
+        first = ask(proxy).text
+        time.sleep(0.2)
+        assert (first, ask(proxy).text) == ("first", "second")
+    assert back_end.connections == 2
 
 
 def test_a_new_connection_that_breaks_is_a_failure(back_end: BackEnd, proxy_for: Proxied) -> None:
