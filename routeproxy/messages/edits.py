@@ -18,7 +18,7 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import without_lone_surrogates
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
-_KEY = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*)')
+_KEY = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*)')
 """With what stands before it in an object."""
 
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])

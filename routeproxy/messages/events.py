@@ -177,21 +177,13 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
             case ContentBlockStop():
                 content[-1] = _filled(content[-1], "".join(parts), signature)
             case MessageDelta() if message is not None:
-                usage = msgspec.structs.replace(
-                    message.usage,
-                    **{
-                        name: value
-                        for name in event.usage.__struct_fields__
-                        if (value := getattr(event.usage, name)) is not UNSET
-                    },
-                )
                 message = msgspec.structs.replace(
                     message,
                     content=tuple(content),
                     stop_reason=event.delta.stop_reason,
                     stop_sequence=event.delta.stop_sequence,
                     stop_details=event.delta.stop_details,
-                    usage=usage,
+                    usage=message.usage.updated(event.usage),
                 )
             case Error():
                 return event

@@ -1,7 +1,7 @@
 """What an answer is made of: the message, its content blocks, its usage. The same structs stand in whole
 replies and in stream events."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -53,6 +53,27 @@ class Usage(Struct, frozen=True, kw_only=True):
     output_tokens_details: OutputTokensDetails | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     speed: str | UnsetType = UNSET
+
+    def updated(self, later: "Usage") -> "Usage":
+        """With what `later` knows, which counts everything so far."""
+        return Usage(
+            input_tokens=_known(later.input_tokens, self.input_tokens),
+            cache_creation_input_tokens=_known(
+                later.cache_creation_input_tokens, self.cache_creation_input_tokens
+            ),
+            cache_read_input_tokens=_known(later.cache_read_input_tokens, self.cache_read_input_tokens),
+            output_tokens=later.output_tokens,
+            output_tokens_details=_known(later.output_tokens_details, self.output_tokens_details),
+            service_tier=_known(later.service_tier, self.service_tier),
+            speed=_known(later.speed, self.speed),
+        )
+
+
+T = TypeVar("T")
+
+
+def _known(one: T | UnsetType, other: T | UnsetType) -> T | UnsetType:
+    return other if one is UNSET else one
 
 
 class StopDetails(Struct, frozen=True, tag="refusal"):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 
@@ -283,13 +284,14 @@ def request_line(record: RequestRecord) -> str:
         words.append("client-left")
     if record.version is not None:
         words.append(f"policy={_word(record.version)}")
-    words.append(f"id={_word(record.request_id)}")
+    words.append(f"id={record.request_id}")
     return " ".join(words)
 
 
 PLAIN = re.compile(r"[\w./:@+*\[\]-]+", re.ASCII)
 
 
+@lru_cache(1024)
 def _word(text: str) -> str:
     """`text` so that it can neither end its word nor its line."""
     if PLAIN.fullmatch(text):

@@ -20,6 +20,8 @@ class Calls:
 
     def __iter__(self) -> "Iterator[Call]":
         """In the order of their indexes, those with the same one as they came."""
+        if len(self._all) < 2:
+            return iter(self._all)
         return iter(sorted(self._all, key=lambda call: call.place))
 
     def waiting(self) -> "list[Call]":

@@ -101,9 +101,12 @@ def usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str 
     )
 
 
+_NUMBERS = (int, float)
+
+
 def _first_count(*values: Any) -> int | None:
     for value in values:
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
+        if value.__class__ in _NUMBERS and 0 <= value < 2**53:
             return int(value)
     return None
 

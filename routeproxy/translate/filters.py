@@ -39,7 +39,7 @@ Piece = str | Thought | WrittenCall | StopMatch
 class Filter(Protocol):
     def feed(self, text: str) -> Iterable[Piece]: ...
 
-    def flush(self) -> Iterable[Piece]:
+    def flush(self) -> list[Piece]:
         """What was held back, when no text comes that could change it."""
 
 
@@ -53,7 +53,8 @@ class Pipeline:
     def flush(self) -> list[Piece]:
         pieces: list[Piece] = []
         for place, filter in enumerate(self._filters):
-            pieces += self._through(self._filters[place + 1 :], filter.flush())
+            if held := filter.flush():
+                pieces += self._through(self._filters[place + 1 :], held)
         return pieces
 
     def _through(self, filters: Sequence[Filter], pieces: Iterable[Piece]) -> list[Piece]:
@@ -97,6 +98,9 @@ class ThinkTags:
 
     def feed(self, text: str) -> list[Piece]:
         text = self._held + text
+        if not self._thinking and "<" not in text:  # as nearly always
+            self._held = ""
+            return [text]
         pieces: list[Piece] = []
         while (at := text.find(tag := self._TAGS[self._thinking])) >= 0:
             pieces.append(self._piece(text[:at]))
@@ -122,6 +126,8 @@ class UnescapeNewlines:
         self._held = ""
 
     def feed(self, text: str) -> list[Piece]:
+        if not self._held and "\\" not in text:
+            return [text]
         text = self._held + text
         self._held = "\\" if text.endswith("\\") else ""
         return [text.removesuffix("\\").replace("\\n", "\n")]

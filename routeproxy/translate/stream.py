@@ -168,6 +168,9 @@ class StreamTranslator:
     def _hear(self, text: str) -> None:
         if self._halves.held or text[-1:] >= "\ud800":
             text = self._halves.feed(text)
+        self._hear_as_it_is(text)
+
+    def _hear_as_it_is(self, text: str) -> None:
         if self._text_pipeline is not None:
             for piece in self._text_pipeline.feed(text):
                 self._play(piece)
@@ -176,12 +179,11 @@ class StreamTranslator:
 
     def _flush_text(self) -> None:
         """No text can continue what was held back of it."""
-        half = self._halves.flush()
+        if half := self._halves.flush():
+            self._hear_as_it_is(half)
         if self._text_pipeline is not None:
-            for piece in self._text_pipeline.feed(half) + self._text_pipeline.flush():
+            for piece in self._text_pipeline.flush():
                 self._play(piece)
-        elif half:
-            self._play(half)
 
     def _hear_calls(self, deltas: tuple[ToolCallDelta, ...]) -> None:
         self._flush_text()

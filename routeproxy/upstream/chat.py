@@ -97,13 +97,16 @@ class ThroughChat:
         )
 
 
+_LAST = (Error, MessageStop)
+
+
 async def _stream(answer: Chunks, context: ReplyContext, call: Call, say: Say) -> None:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
         await say(_part(events, call.exchange))
-        if events and isinstance(events[-1], Error | MessageStop):
+        if events and isinstance(events[-1], _LAST):
             return
     await say(_part(translator.finish(done=answer.done), call.exchange))
     for warning in translator.warnings:
