@@ -255,6 +255,12 @@ def _notable_in(frames: bytes, at: int) -> re.Match[bytes] | None:
     return _NOTABLE.search(frames, max(at, frames.rfind(b"\n", at, min(places)) + 1)) if places else None
 
 
+def _begin_of_frame(frames: bytes, at: int, line: int) -> int:
+    """Of the frame that holds the line at `line`; frames begin at `at`."""
+    bare, full = frames.rfind(b"\n\n", at, line), frames.rfind(b"\n\r\n", at, line)
+    return max(at, bare + 2 if bare >= 0 else 0, full + 3 if full >= 0 else 0)
+
+
 async def _frames(response: Response, call: Call, say: Say) -> None:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
@@ -302,7 +308,7 @@ class _Scanner:
         at = 0
         while notable := _notable_in(frames, at):
             line = notable.start()
-            begin = max(at, frames.rfind(b"\n\n", at, line) + 2, frames.rfind(b"\n\r\n", at, line) + 3)
+            begin = _begin_of_frame(frames, at, line)
             end = found.end() if (found := forms.FRAME_END.search(frames, line)) else len(frames)
             kept += (frames[at:begin], self._look_into(frames[begin:end], notable[1]))
             at = end

@@ -401,6 +401,20 @@ def test_g04_a_stream_that_is_cut_at_any_byte_is_the_same_stream(proxy: Running,
             assert response.content == expected
 
 
+@pytest.mark.parametrize(
+    "before", [b"", b": a comment\n\n", b"\n\n"], ids=["first", "after a comment", "blank"]
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_events_without_a_name_are_looked_into_too(
+    proxy: Running, back_end: BackEnd, before: bytes, end: bytes
+) -> None:
+    frames = [b"data: " + one.partition(b"data: ")[2] for one in messages_stream("x", model="served")]
+    body = (before + b"".join(frames)).replace(b"\n", end)
+    answers(back_end, streamed(body))
+    reply = ask(proxy, "other-name", stream=True)
+    assert reply.body == body.replace(b'"served"', b'"other-name"')
+
+
 def test_the_model_is_spliced_into_a_start_that_stands_on_several_lines(
     proxy: Running, back_end: BackEnd
 ) -> None:
