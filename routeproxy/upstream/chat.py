@@ -70,12 +70,15 @@ class ThroughChat:
             usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
             await say(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
+        reply = translated.reply
         chunks = await self._back_end.open(translated.chat, call)
+        # An answer may take minutes, and what was asked is as long as the conversation.
+        del body, request, translated
         try:
             if exchange.stream:
-                await _stream(chunks, translated.reply, call, say)
+                await _stream(chunks, reply, call, say)
             else:
-                await say(await _whole(chunks, translated.reply, call))
+                await say(await _whole(chunks, reply, call))
         finally:
             await chunks.aclose()
 
