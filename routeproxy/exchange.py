@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
@@ -80,6 +81,8 @@ class Exchange:
         self.started = time.perf_counter()
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
+        self._logged_facts: LoggedFacts | None = None
+        """Once the text that they are worked out of is forgotten."""
         self.decision: Decision | None = None
         self.target: Target | None = None
         self.attempts = 0
@@ -115,6 +118,18 @@ class Exchange:
 
     def attempt_failed(self, kind: str) -> None:
         self.tried[-1] = Tried(self.tried[-1].target, kind)
+
+    def forget_text(self) -> None:
+        """Nobody else will be asked. What was said is as long as the conversation, and its answer may take
+        minutes."""
+        facts = self.facts
+        if facts is None:
+            return
+        if self.policy.server.decision_log is not None:
+            self._logged_facts = _logged(facts, self.policy)
+        facts.forget_text()
+        self.facts, self.envelope = None, facts.envelope
+        self.inbound = replace(self.inbound, body=b"")
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""
@@ -185,6 +200,7 @@ class Exchange:
     def logged_decision(self) -> LoggedDecision:
         """What the decision log says of it."""
         decision = self.decision
+        facts = self._logged_facts or (_logged(self.facts, self.policy) if self.facts else None)
         return LoggedDecision(
             time=now(),
             id=self.request_id,
@@ -192,7 +208,7 @@ class Exchange:
             path=PATHS[self.method],
             version=self.policy.version,
             rule=decision.rule if decision else None,
-            facts=_logged(self.facts, self.policy) if self.facts else None,
+            facts=facts,
             targets=tuple(target.name for target in decision.targets) if decision else (),
             attempts=tuple(self.tried),
             status=self.status,

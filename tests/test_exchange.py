@@ -1,15 +1,20 @@
 """What an answer says of itself: true of the attempt that answered, and safe in a header whatever a rule is
-called."""
+called. And how long a request is held."""
 
+import asyncio
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from routeproxy.exchange import Exchange, Inbound
+from routeproxy.exchange import Call, Exchange, Inbound, Part, Say
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.facts import Facts
+from routeproxy.proxy import Proxy
 
 
 def exchange(name: str = "a rule") -> Exchange:
@@ -65,3 +70,81 @@ def test_warnings_are_ascii_and_not_endless() -> None:
     value = header(asked, "x-routeproxy-warning") or ""
     assert value.isascii()
     assert len(value) <= 2000
+
+
+# --- while an answer streams
+
+STREAMING = """
+[providers.corp]
+type = "anthropic"
+base_url = "http://127.0.0.1:1"
+api_key = "none"
+zone = "local"
+[[rules]]
+name = "long"
+match.input_tokens.min = 100_000
+match.headers.x-long.present = true
+targets = "corp/long"
+[default]
+targets = "corp/m"
+"""
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+
+
+class Fixed:
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+
+class Streams:
+    """A back end that looks, between two parts of its answer, who still holds the request."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.holders: list[int] = []
+
+    def of(self, provider: Provider) -> "Streams":
+        return self
+
+    async def send(self, call: Call, say: Say) -> None:
+        for commits in (False, True, True):
+            await say(Part(b"event", commits))
+            self.holders.append(sys.getrefcount(self._body))
+
+    async def count_tokens(self, call: Call) -> bytes | None:
+        return None
+
+
+def streamed(server: str = "") -> tuple[list[int], Exchange]:
+    """How many hold the body after each part, beyond those that always do; and the exchange."""
+    content = [PICTURE, {"type": "text", "text": "x" * 100_000}]
+    fields = {"model": "m", "stream": True, "messages": [{"role": "user", "content": content}]}
+    body = msgspec.json.encode(fields)
+    policy = compile_rules(server + STREAMING, path=Path("rules.toml"), environ={})
+    back_end = Streams(body)
+    proxy = Proxy(Fixed(policy), back_end, len)
+    unheld = sys.getrefcount(body)
+    asked = proxy.receive(Inbound(body=body, headers={"x-long": ("1",)}))
+
+    async def say(part: Part) -> None:
+        asked.headers()
+
+    asyncio.run(proxy.answer(asked, say))
+    return [holders - unheld for holders in back_end.holders], asked
+
+
+def test_nobody_holds_a_request_whose_answer_streams() -> None:
+    """Until there is content another target may have to be asked."""
+    (waiting, begun, going_on), _ = streamed()
+    assert waiting > 0
+    assert (begun, going_on) == (0, 0)
+
+
+def test_what_is_logged_of_it_is_worked_out_before(tmp_path: Path) -> None:
+    holders, asked = streamed(f'[server]\ndecision_log = "{tmp_path / "decisions.jsonl"}"\n')
+    assert holders[1:] == [0, 0]
+    facts = asked.logged_decision().facts
+    assert facts is not None
+    assert (facts.model, facts.images, facts.documents, facts.stream) == ("m", True, False, True)
+    assert facts.input_tokens is not None
+    assert facts.input_tokens > 100_000

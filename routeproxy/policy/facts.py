@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest, explain_decode_error
-from routeproxy.messages.request import Envelope, without_lone_surrogates
+from routeproxy.messages.request import NULL, Envelope, without_lone_surrogates
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
@@ -149,6 +150,12 @@ class Facts:
         return any(block.get("type") == block_type for block in _blocks(_decoded(messages))) or _hides(
             messages, block_type
         )
+
+    def forget_text(self) -> None:
+        """Lets the body go. What has been worked out of it is kept, and no more can be."""
+        self.envelope = replace(self.envelope, messages=NULL, system=NULL)
+        self.count = lambda: 0
+        self._is_below = None
 
     def with_headers(self, headers: Mapping[str, tuple[str, ...]]) -> "Facts":
         """The same request with other headers. What was worked out of its body is kept."""

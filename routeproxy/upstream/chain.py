@@ -219,15 +219,19 @@ class Attempt:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
 
     async def _take(self, part: Part) -> None:
-        if self._exchange.first_content_at is None:
+        exchange = self._exchange
+        first = exchange.first_content_at is None
+        if first:
             self._held.append(part.data)
             if not part.commits:
                 return
-            self._exchange.first_content_at = time.perf_counter()
+            exchange.first_content_at = time.perf_counter()
             part = Part(b"".join(self._held), True)
         if part.data:
             self._clock.pause()  # a client that reads slowly is not the back end's fault
             await self._say(part)
+            if first and exchange.stream:
+                exchange.forget_text()
         limit, self._which = self._now() + self._idle, "idle"
         if self._total_at < limit:
             limit, self._which = self._total_at, "total"

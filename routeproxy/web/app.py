@@ -123,6 +123,7 @@ def build_app(
             done(exchange)
             return
         exchange.inbound = replace(inbound, body=body, url_target=target)
+        del body  # the exchange lets it go before its answer is over
         await Answer(exchange, answers[method], live, done, patience)(scope, receive, send)
 
     async def counted(exchange: Exchange, say: Say) -> None:
