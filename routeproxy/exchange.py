@@ -53,7 +53,10 @@ NOTHING_YET = Part(b"", False)
 """A sign of life from a back end that has nothing to relay: it resets the idle clock."""
 
 Say = Callable[[Part], Awaitable[None]]
-"""Where the parts of an answer go as they come. It returns once there is room for more."""
+"""Where a back end's parts go as they come. It returns once there is room for more."""
+
+Write = Callable[[bytes], Awaitable[None]]
+"""The same for what the client gets."""
 
 
 PATHS = {
@@ -249,9 +252,11 @@ def new_request_id() -> str:
     return f"req_{os.urandom(16).hex()}"
 
 
-_PLAIN = re.compile(r"[ !#$&-\[\]-~\"]*")
-"""What a header may hold as it is: all that ASCII can print, but for `%` and `\\`."""
+_SAFE = " !#$&'()*+,-./:;<=>?@[]^_`{|}~\""
+"""What a header may hold as it is, beside letters and digits: all that ASCII can print but `%` and `\\`."""
+
+_PLAIN = re.compile(f"[A-Za-z0-9{re.escape(_SAFE)}]*")
 
 
 def _ascii(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)

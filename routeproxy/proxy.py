@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from routeproxy.exchange import Call, Exchange, Inbound, Say
+from routeproxy.exchange import Call, Exchange, Inbound, Write
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope, decode_envelope
 from routeproxy.policy.decide import Decision, Policy, Target
@@ -53,12 +53,12 @@ class Proxy:
         """The one place where a request meets the policy: it keeps this version to its end."""
         return Exchange(inbound, self.rules.policy, method=method)
 
-    async def answer(self, exchange: Exchange, say: Say) -> None:
+    async def answer(self, exchange: Exchange, write: Write) -> None:
         """Raises `ApiError` for what the client gets to see as an error."""
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
-        await chain.answer(exchange, self.upstreams, self._keys, say)
+        await chain.answer(exchange, self.upstreams, self._keys, write)
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from routeproxy.chat.request import ChatRequest
-from routeproxy.exchange import Call, Exchange, Inbound, Part
+from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile import compile_rules
@@ -61,10 +61,10 @@ def answered(fallback: str, *content: Any) -> str:
     exchange.envelope = decode_envelope(body)
     exchange.decision = policy.decide(Facts(exchange.envelope, {}, count=lambda: 1))
 
-    async def say(part: Part) -> None:
-        assert part.data
+    async def write(data: bytes) -> None:
+        assert data
 
-    asyncio.run(chain.answer(exchange, BlindAndEcho(), Keys(), say))
+    asyncio.run(chain.answer(exchange, BlindAndEcho(), Keys(), write))
     assert exchange.target is not None
     return exchange.target.provider.name
 

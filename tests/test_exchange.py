@@ -126,10 +126,10 @@ def streamed(server: str = "") -> tuple[list[int], Exchange]:
     unheld = sys.getrefcount(body)
     asked = proxy.receive(Inbound(body=body, headers={"x-long": ("1",)}))
 
-    async def say(part: Part) -> None:
+    async def write(data: bytes) -> None:
         asked.headers()
 
-    asyncio.run(proxy.answer(asked, say))
+    asyncio.run(proxy.answer(asked, write))
     return [holders - unheld for holders in back_end.holders], asked
 
 

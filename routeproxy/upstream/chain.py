@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from routeproxy.exchange import Call, Exchange, Part, Say
+from routeproxy.exchange import Call, Exchange, Part, Say, Write
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
 from routeproxy.policy.decide import Decision, Provider, Target
@@ -38,8 +38,8 @@ class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...
 
 
-async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, say: Say) -> None:
-    """Says the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
+async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write) -> None:
+    """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
     assert decision is not None
     tries = Tries(decision, keys, asyncio.get_running_loop().time)
@@ -51,7 +51,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, say: Say)
         exchange.begin_attempt(target)
         call = Call(target, attempt.key, exchange)
         try:
-            await Attempt(call, tries.deadline, say).send(upstreams.of(target.provider))
+            await Attempt(call, tries.deadline, write).send(upstreams.of(target.provider))
             return
         except UpstreamFailure as failure:
             exchange.attempt_failed(failure.kind)
@@ -60,7 +60,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, say: Say)
             log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
-                await say(Part(frame(error_event(failure.type, failure.message, exchange.shown_id)), True))
+                await write(frame(error_event(failure.type, failure.message, exchange.shown_id)))
                 return
             attempt = tries.after(failure, tuple(exchange.warnings))
         except InvalidRequest:
@@ -75,7 +75,7 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, say: Say)
     exchange.usage = None
     exchange.relayed = list(shown.failure.relay.headers) if shown.failure.relay else []
     if shown.failure.kind == "content_policy" and shown.failure.relay is None:
-        await say(refusal(exchange, shown.failure.message))
+        await write(refusal(exchange, shown.failure.message).data)
         return
     raise shown.failure
 
@@ -188,10 +188,9 @@ class Attempt:
     """One target, once, within its times. What comes before the content is held back, since another target
     may still answer."""
 
-    def __init__(self, call: Call, deadline: float | None, say: Say) -> None:
+    def __init__(self, call: Call, deadline: float | None, write: Write) -> None:
         self._call = call
-        self._exchange = call.exchange
-        self._say = say
+        self._write = write
         self._now = asyncio.get_running_loop().time
         self._held: list[bytes] = []
         started, timeouts = self._now(), call.target.timeouts
@@ -215,21 +214,21 @@ class Attempt:
                 raise
             kind, words = LATE[self._which]
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
-        if self._exchange.first_content_at is None:
+        if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
 
     async def _take(self, part: Part) -> None:
-        exchange = self._exchange
+        exchange, data = self._call.exchange, part.data
         first = exchange.first_content_at is None
         if first:
-            self._held.append(part.data)
+            self._held.append(data)
             if not part.commits:
                 return
             exchange.first_content_at = time.perf_counter()
-            part = Part(b"".join(self._held), True)
-        if part.data:
+            data = b"".join(self._held)
+        if data:
             self._clock.pause()  # a client that reads slowly is not the back end's fault
-            await self._say(part)
+            await self._write(data)
             if first and exchange.stream:
                 exchange.forget_text()
         limit, self._which = self._now() + self._idle, "idle"

@@ -11,6 +11,8 @@ import aiohttp
 import httptools
 from aiohttp.client_proto import ResponseHandler
 
+from routeproxy.encodings import WBITS
+
 LONGEST_HEAD = 65_536
 """Bytes."""
 
@@ -207,9 +209,6 @@ class Incoming:
 
 # --- what was packed although nobody asked for it
 
-_WBITS = {"gzip": zlib.MAX_WBITS + 16, "x-gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
-"""What is called deflate has a zlib header around it, but not everywhere."""
-
 
 class Packed(OSError):
     """A body in a content encoding that was not asked for and can't be undone."""
@@ -219,10 +218,10 @@ class Unpacking:
     """A body out of its content encoding, a bounded piece at a time."""
 
     def __init__(self, incoming: Incoming, encoding: str) -> None:
-        if encoding not in _WBITS:
+        if encoding not in WBITS:
             raise Packed
         self._incoming = incoming
-        self._wbits = _WBITS[encoding]
+        self._wbits = WBITS[encoding]
         self._decoder: Any = None
 
     async def read(self) -> bytes:
@@ -237,8 +236,8 @@ class Unpacking:
 
     def _plain(self, packed: bytes) -> bytes:
         if self._decoder is None:
-            bare = self._wbits == zlib.MAX_WBITS and packed[0] & 15 != zlib.DEFLATED
-            self._decoder = zlib.decompressobj(-zlib.MAX_WBITS if bare else self._wbits)
+            has_zlib_header = packed[0] & 15 == zlib.DEFLATED
+            self._decoder = zlib.decompressobj(self._wbits[0 if has_zlib_header else -1])
         try:
             plain: bytes = self._decoder.decompress(packed, AT_ONCE)
         except zlib.error:

@@ -255,10 +255,10 @@ def _notable_in(frames: bytes, at: int) -> re.Match[bytes] | None:
     return _NOTABLE.search(frames, max(at, frames.rfind(b"\n", at, min(places)) + 1)) if places else None
 
 
-def _begin_of_frame(frames: bytes, at: int, line: int) -> int:
-    """Of the frame that holds the line at `line`; frames begin at `at`."""
-    bare, full = frames.rfind(b"\n\n", at, line), frames.rfind(b"\n\r\n", at, line)
-    return max(at, bare + 2 if bare >= 0 else 0, full + 3 if full >= 0 else 0)
+def _end_of_frames(text: bytes, start: int, stop: int | None = None) -> int:
+    """Where the last frame that ends in there ends; 0 if none does."""
+    bare, full = text.rfind(b"\n\n", start, stop), text.rfind(b"\n\r\n", start, stop)
+    return max(bare + 2 if bare >= 0 else 0, full + 3 if full >= 0 else 0)
 
 
 async def _frames(response: Response, call: Call, say: Say) -> None:
@@ -268,8 +268,8 @@ async def _frames(response: Response, call: Call, say: Say) -> None:
     while data := await response.read():
         new = max(0, len(rest) - 3)
         rest = rest + data if rest else data
-        end = max(rest.rfind(b"\n\n", new) + 2, rest.rfind(b"\n\r\n", new) + 3)
-        if end <= 2:  # not found
+        end = _end_of_frames(rest, new)
+        if not end:
             if len(rest) > LONGEST_FRAME:
                 raise UpstreamFailure(
                     "connection", f"the back end {call.target.provider.name} sends no end of an event"
@@ -308,7 +308,7 @@ class _Scanner:
         at = 0
         while notable := _notable_in(frames, at):
             line = notable.start()
-            begin = _begin_of_frame(frames, at, line)
+            begin = max(at, _end_of_frames(frames, at, line))
             end = found.end() if (found := forms.FRAME_END.search(frames, line)) else len(frames)
             kept += (frames[at:begin], self._look_into(frames[begin:end], notable[1]))
             at = end

@@ -21,7 +21,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec.structs import replace
 
 import routeproxy
-from routeproxy.exchange import Exchange, Inbound, Part, Say, new_request_id
+from routeproxy.exchange import PATHS, Exchange, Inbound, Write, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
@@ -38,10 +38,6 @@ log = logging.getLogger(__name__)
 AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
-
-ROUTE = "/v1/route"
-MESSAGES = "/v1/messages"
-COUNT_TOKENS = "/v1/messages/count_tokens"
 
 GO_ELSEWHERE = {"retry-after": "1", "connection": "close"}
 """What a client is told while the server stops: by the next connection it meets another, or this one started
@@ -126,11 +122,11 @@ def build_app(
         del body  # the exchange lets it go before its answer is over
         await Answer(exchange, answers[method], live, done, patience)(scope, receive, send)
 
-    async def counted(exchange: Exchange, say: Say) -> None:
-        await say(Part(await proxy.count_tokens(exchange), True))
+    async def counted(exchange: Exchange, write: Write) -> None:
+        await write(await proxy.count_tokens(exchange))
 
-    async def explained(exchange: Exchange, say: Say) -> None:
-        await say(Part(msgspec.json.encode(await proxy.explain(exchange)), True))
+    async def explained(exchange: Exchange, write: Write) -> None:
+        await write(msgspec.json.encode(await proxy.explain(exchange)))
 
     answers: dict[str, Answering] = {
         "messages": proxy.answer,
@@ -138,27 +134,22 @@ def build_app(
         "route": explained,
     }
 
-    @asgi(MESSAGES, copy_scope=True)
-    async def create_message(scope: Scope, receive: Receive, send: Send) -> None:
-        await exchange_over_http(cast(HTTPScope, scope), receive, send, "messages")
+    def straight(method: str) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await exchange_over_http(cast(HTTPScope, scope), receive, send, method)
 
-    @asgi(COUNT_TOKENS, copy_scope=True)
-    async def count_tokens(scope: Scope, receive: Receive, send: Send) -> None:
-        await exchange_over_http(cast(HTTPScope, scope), receive, send, "count_tokens")
+        return answer
 
-    @asgi(ROUTE, copy_scope=True)
-    async def explain(scope: Scope, receive: Receive, send: Send) -> None:
-        """What would become of such a request. Nobody is called."""
-        await exchange_over_http(cast(HTTPScope, scope), receive, send, "route")
+    exchanges = {path: straight(method) for method, path in PATHS.items()}
 
     @route("/{rest:path}", http_method=list(HttpMethod))
     async def anything_else(request: AnyRequest) -> ASGIApp:
         """A target named in the URL, or nothing that is here. Litestar's own path parameters only end a
         path."""
         path = request.scope["path"].rstrip("/")
-        for suffix, method in ((COUNT_TOKENS, "count_tokens"), (MESSAGES, "messages")):
-            if path.endswith(suffix):
-                named = path.removesuffix(suffix).strip("/")
+        for method in ("count_tokens", "messages"):
+            if path.endswith(PATHS[method]):
+                named = path.removesuffix(PATHS[method]).strip("/")
                 return cast(ASGIApp, partial(exchange_over_http, method=method, named=named))
         first, colon, rest = path[1:].partition(":")
         if not proxy.rules.policy.server.url_targets or not colon or "/" in first:
@@ -258,9 +249,7 @@ def build_app(
     origins = list(settings.cors_origins)
     shell = Shell(
         [
-            create_message,
-            count_tokens,
-            explain,
+            *(asgi(path, copy_scope=True)(answer) for path, answer in exchanges.items()),
             anything_else,
             list_models,
             show_model,
@@ -287,10 +276,7 @@ def build_app(
         debug=False,
     )
     if not origins:  # pages get their headers from Litestar
-        shell.straight = {
-            path: cast(ASGIApp, partial(exchange_over_http, method=method))
-            for path, method in ((MESSAGES, "messages"), (COUNT_TOKENS, "count_tokens"))
-        }
+        shell.straight = exchanges
     return shell
 
 

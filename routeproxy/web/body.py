@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 from litestar.types import Receive, Scope
 
+from routeproxy.encodings import WBITS
 from routeproxy.messages.errors import ApiError, InvalidRequest
-
-# What is called deflate has a zlib header around it, but not everywhere.
-_WBITS: Mapping[str, tuple[int, ...]] = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
 
 AT_ONCE = 65_536
 """Bytes. More is decompressed in a thread, so that nobody else waits."""
@@ -59,13 +57,13 @@ async def read_body(receive: Receive, headers: Mapping[str, tuple[str, ...]], li
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    if encoding not in _WBITS:
+    if encoding not in WBITS:
         raise InvalidRequest(
             f"content-encoding {encoding[:64]} is not supported; send gzip, deflate or none",
             code="request_body_encoding_unsupported",
         )
     plain, complete = b"", False
-    for wbits in _WBITS[encoding]:
+    for wbits in WBITS[encoding]:
         decoder = zlib.decompressobj(wbits)
         try:
             plain, complete = decoder.decompress(body, limit + 1), decoder.eof

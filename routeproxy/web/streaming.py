@@ -12,7 +12,7 @@ from typing import Literal
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
-from routeproxy.exchange import Exchange, Part, Say
+from routeproxy.exchange import Exchange, Write
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.messages.events import PING, error_event, frame
 from routeproxy.upstream.failures import UpstreamFailure
@@ -73,12 +73,12 @@ class Live:
             answer.stop("shutdown")
 
 
-Answering = Callable[[Exchange, Say], Awaitable[None]]
-"""Says the answer to an exchange. Raises `ApiError`."""
+Answering = Callable[[Exchange, Write], Awaitable[None]]
+"""Writes the answer to an exchange. Raises `ApiError`."""
 
 
 class Answer:
-    """What `answering` says, written to the client as it comes. `done` is called once, after the last byte or
+    """What `answering` writes, on its way to the client. `done` is called once, after the last byte or
     the client's leave."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Answer:
 
     async def _pump(self) -> None:
         try:
-            await self._answering(self._exchange, self._say)
+            await self._answering(self._exchange, self._write)
         except Exception as error:
             if self._stopped_by is not None:
                 return  # it fell over its own cancellation, for which nobody waits
@@ -191,10 +191,6 @@ class Answer:
                 await self._fail(ApiError(503, "routeproxy is shutting down", headers={"retry-after": "1"}))
 
     # --- writing
-
-    async def _say(self, part: Part) -> None:
-        if part.data:
-            await self._write(part.data)
 
     async def _write(self, data: bytes) -> None:
         self._last_write = self._loop.time()

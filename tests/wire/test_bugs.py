@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from routeproxy.exchange import Exchange, Say
+from routeproxy.exchange import Exchange, Write
 from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
@@ -31,7 +31,7 @@ class BrokenDoor(Door):
 
 
 class BrokenProxy(Proxy):
-    async def answer(self, exchange: Exchange, say: Say) -> None:
+    async def answer(self, exchange: Exchange, write: Write) -> None:
         raise ZeroDivisionError
 
 

@@ -92,10 +92,10 @@ def outcome(proxy: Proxy, data_class: str = "phi", method: str = "messages", tea
             return (await proxy.count_tokens(exchange)).decode()
         said: list[bytes] = []
 
-        async def say(part: Part) -> None:
-            said.append(part.data)
+        async def write(data: bytes) -> None:
+            said.append(data)
 
-        await proxy.answer(exchange, say)
+        await proxy.answer(exchange, write)
         return b"".join(said).decode()
 
     try:
@@ -200,11 +200,11 @@ def test_a_header_that_only_the_live_rules_read_must_not_be_ambiguous() -> None:
     body = msgspec.json.encode({"model": "x", "messages": []})
     exchange = proxy.receive(Inbound(body=body, headers={"x-data-class": ("public", "phi")}))
 
-    async def say(part: Part) -> None:
+    async def write(data: bytes) -> None:
         pytest.fail("there was nobody to say anything")
 
     with pytest.raises(ApiError, match="refused") as refused:
-        asyncio.run(proxy.answer(exchange, say))
+        asyncio.run(proxy.answer(exchange, write))
     assert refused.value.status == 502
     assert back_ends.asked == ["inside/m a"]
 
