@@ -5,12 +5,14 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from routeproxy.messages.body import Body
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy, Target
@@ -100,6 +102,11 @@ class Exchange:
         self.error: str | None = None
         self.client_left = False
 
+    @cached_property
+    def body(self) -> Body:
+        """What the client sent. Raises `InvalidRequest` where that can't be read."""
+        return Body(self.inbound.body)
+
     @property
     def stream(self) -> bool:
         return bool(self.envelope and self.envelope.stream) and self.method == "messages"
@@ -133,6 +140,7 @@ class Exchange:
         facts.forget_text()
         self.facts, self.envelope = None, facts.envelope
         self.inbound = replace(self.inbound, body=b"")
+        self.__dict__.pop("body", None)
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""

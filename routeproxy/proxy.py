@@ -16,7 +16,7 @@ import msgspec
 
 from routeproxy.exchange import Call, Exchange, Inbound, Write
 from routeproxy.messages.errors import ApiError
-from routeproxy.messages.request import OLDEST_VERSION, Envelope, decode_envelope
+from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
@@ -62,7 +62,7 @@ class Proxy:
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound
-        envelope = exchange.envelope = _read(inbound)
+        envelope = exchange.envelope = _read(exchange)
         large = len(inbound.body) > LARGE_BODY
         facts = exchange.facts = Facts(
             envelope,
@@ -87,7 +87,7 @@ class Proxy:
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""
         decision = await self.decide(exchange)
-        return explain(decision, exchange.policy, losses=partial(losses, exchange.inbound.body))
+        return explain(decision, exchange.policy, losses=partial(losses, exchange.body))
 
     async def count_tokens(self, exchange: Exchange) -> bytes:
         """The body of the answer: the back end's own count where the first target speaks Messages, else our
@@ -135,10 +135,10 @@ def _shows_tokens(exchange: Exchange) -> bool:
     return asked or exchange.policy.server.decision_log is not None
 
 
-def _read(inbound: Inbound) -> Envelope:
-    envelope = decode_envelope(inbound.body)
-    if inbound.url_target is not None:
-        envelope = msgspec.structs.replace(envelope, model=inbound.url_target.partition("/")[2])
+def _read(exchange: Exchange) -> Envelope:
+    envelope, url_target = exchange.body.envelope(), exchange.inbound.url_target
+    if url_target is not None:
+        envelope = msgspec.structs.replace(envelope, model=url_target.partition("/")[2])
     if requested_model_problem(envelope.model):
         raise ApiError(404, f"model: {envelope.model[:256]}")
     return envelope

@@ -1,7 +1,9 @@
 """A request for chat completions, field by field as OpenAI's reference has it. What is `UNSET` is not
 sent."""
 
+import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 
 class TextPart(Struct, frozen=True, tag="text"):
@@ -46,7 +48,8 @@ class ToolCall(Struct, frozen=True, kw_only=True, tag="function"):
 
 
 class System(Struct, frozen=True, tag_field="role", tag="system"):
-    content: str | tuple[TextPart, ...]
+    content: str | Raw
+    """The text, or JSON text."""
 
 
 class User(Struct, frozen=True, tag_field="role", tag="user"):
@@ -105,6 +108,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
+    model: str | UnsetType = UNSET
     messages: tuple[ChatMessage, ...]
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: str | FunctionChoice | UnsetType = UNSET
@@ -122,3 +126,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     stream_options: StreamOptions | UnsetType = UNSET
+
+
+def asking(model: str, chat: ChatRequest) -> bytes:
+    """The body of a request to `model`."""
+    return msgspec.json.encode(replace(chat, model=model))

@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 
 class InputText(Struct, frozen=True, tag="input_text"):
-    text: str
+    text: str | Raw
 
 
 class InputImage(Struct, frozen=True, tag="input_image"):
@@ -87,7 +87,7 @@ class Reasoning(Struct, frozen=True):
 
 class ResponsesRequest(Struct, frozen=True, kw_only=True):
     model: str
-    instructions: str | UnsetType = UNSET
+    instructions: str | Raw | UnsetType = UNSET
     input: tuple[InputItem, ...]
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
     tool_choice: str | FunctionChoice | UnsetType = UNSET

@@ -7,6 +7,7 @@ from typing import TextIO
 import msgspec
 
 from routeproxy import tokens
+from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.cases import Question
 from routeproxy.policy.conditions import visible
@@ -65,5 +66,5 @@ def _answer(question: Question, policy: Policy) -> Explanation:
     facts = policy.facts_of(question, tokens.count)
     if problem := requested_model_problem(facts.requested):
         raise ApiError(404, f"model: {visible(facts.requested[:256])} ({problem})")
-    dropped = partial(losses, question.body) if question.body is not None else None
+    dropped = partial(losses, Body(question.body)) if question.body is not None else None
     return explain(policy.decide(facts), policy, losses=dropped)

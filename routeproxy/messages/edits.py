@@ -68,6 +68,11 @@ def apply(text: bytes, edits: list[Edit]) -> bytes:
 def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Member]:
     """Where the members of the object that begins at or after `start` stand. Raises `InvalidRequest` for a
     key that comes twice: two readers of such an object may see two different requests."""
+    return scan(text, start, end)[1]
+
+
+def scan(text: bytes, start: int = 0, end: int | None = None) -> tuple[dict[str, Raw], dict[str, Member]]:
+    """The same, with the members' values."""
     try:
         values = _object.decode(memoryview(text)[start:end])
     except DecodeError:
@@ -75,9 +80,27 @@ def members(text: bytes, start: int = 0, end: int | None = None) -> dict[str, Me
         repaired = without_lone_surrogates(text)
         if repaired == text:
             raise
-        return members(repaired, start, end)
+        return scan(repaired, start, end)
     except RecursionError:
         raise InvalidRequest("invalid JSON: nested too deeply") from None
+    found = _side_by_side(values, start, len(text) if end is None else end)
+    return values, _walked(text, values, start) if found is None else found
+
+
+def _side_by_side(values: dict[str, Raw], start: int, end: int) -> dict[str, Member] | None:
+    """Where they stand if there is nothing else between `start` and `end`, as most clients write it: white
+    space, a key that comes twice or one with an escape would make the text longer than this adds up to."""
+    found: dict[str, Member] = {}
+    at = start + 1
+    for name, raw in values.items():
+        begins = at + len(name) + 3
+        ends = begins + len(memoryview(raw))
+        found[name] = Member(at, begins, ends)
+        at = ends + 1
+    return found if at == end else None
+
+
+def _walked(text: bytes, values: dict[str, Raw], start: int) -> dict[str, Member]:
     found: dict[str, Member] = {}
     at = start
     for name, raw in values.items():

@@ -292,11 +292,20 @@ class ContextManagement(Struct, frozen=True):
     edits: tuple[Raw, ...] | None = None
 
 
+class SystemText(Struct, frozen=True, tag="text"):
+    text: Raw
+    """A string, as the client wrote it."""
+
+
+Turns = Annotated[tuple[Turn, ...], Meta(max_length=100_000)]
+System = str | tuple[SystemText, ...]
+
+
 class MessagesRequest(Struct, frozen=True):
     model: str
-    messages: Annotated[tuple[Turn, ...], Meta(max_length=100_000)]
+    messages: Turns
     max_tokens: NonNegative | None = None
-    system: str | tuple[Text, ...] | None = None
+    system: System | None = None
     stream: bool | None = None
     stop_sequences: tuple[str, ...] | None = None
     temperature: float | None = None

@@ -1,10 +1,11 @@
 """A Messages request into a chat request. Pure: no I/O, no clock, no chance, and the input stays as it is."""
 
-from msgspec import UNSET, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from routeproxy.chat.request import ChatRequest, ResponseFormat, StreamOptions
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import MessagesRequest, Text
+from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.dialect import Dialect
@@ -142,11 +143,9 @@ def _format(request: MessagesRequest, dialect: Dialect) -> tuple[ResponseFormat 
     )
 
 
-def _with_instruction(
-    system: str | tuple[Text, ...] | None, instruction: str
-) -> str | tuple[Text, ...] | None:
+def _with_instruction(system: System | None, instruction: str) -> System | None:
     if not instruction:
         return system
     if isinstance(system, str):  # as a block it would go whole, if it begins with the attribution
         return f"{system}\n\n{instruction}"
-    return (*(system or ()), Text(instruction))
+    return (*(system or ()), SystemText(Raw(msgspec.json.encode(instruction))))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from routeproxy.chat import responses as wire
 from routeproxy.chat.completion import (
@@ -85,11 +85,13 @@ def responses_request(
     )
 
 
-def _opening(messages: tuple[ChatMessage, ...]) -> tuple[str | UnsetType, tuple[ChatMessage, ...]]:
+def _opening(
+    messages: tuple[ChatMessage, ...],
+) -> tuple[str | Raw | UnsetType, tuple[ChatMessage, ...]]:
     """The system prompt, which goes into `instructions`: the API's own place for it, and the only one that
     all take (CliRelay#820)."""
     if messages and isinstance(system := messages[0], System):
-        return _joined(system.content), messages[1:]
+        return system.content, messages[1:]
     return UNSET, messages
 
 
@@ -97,7 +99,7 @@ def _items(message: ChatMessage, reasons: bool) -> Iterator[InputItem]:
     match message:
         case System(content=content):
             # Not `system`, which Codex's back end refuses; OpenAI takes both for the same (codex2api#409).
-            yield wire.Message("developer", (wire.InputText(_joined(content)),))
+            yield wire.Message("developer", (wire.InputText(content),))
         case User(content=content):
             yield wire.Message("user", _parts(content))
         case Assistant():
@@ -120,10 +122,6 @@ def _answer(message: Assistant, reasons: bool) -> Iterator[InputItem]:
         yield wire.Message("assistant", (wire.OutputText(message.content),), phase)
     for call in message.tool_calls or ():
         yield wire.FunctionCall(call.id, call.function.name, call.function.arguments)
-
-
-def _joined(content: str | tuple[TextPart, ...]) -> str:
-    return content if isinstance(content, str) else BETWEEN_TEXTS.join(part.text for part in content)
 
 
 def _parts(content: str | tuple[Part, ...]) -> tuple[InputPart, ...]:

@@ -3,17 +3,20 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
+from routeproxy.messages.body import SameTools
 from routeproxy.messages.errors import Incapable, InvalidRequest
-from routeproxy.messages.request import Tool, ToolChoice, without_lone_surrogates
+from routeproxy.messages.request import Tool, ToolChoice
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.schemas import clean, is_strict
+from routeproxy.translate.written import as_written
 
 PLACEHOLDER = "DeferredToolPlaceholder"
 """Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see it."""
@@ -24,13 +27,12 @@ _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"
 _KIND = re.compile(r"[a-z_]*[a-z]")
 
 NameRule = Literal["openai", "gemini"]
+SchemaRule = Literal["openai", "gemini"]
 
 _FITS: dict[NameRule, re.Pattern[str]] = {
     "openai": re.compile(r"[A-Za-z0-9_-]{1,64}\Z"),
     "gemini": re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"),
 }
-_ESCAPED = re.compile(rb"\\u")
-"""What may be half an emoji. (The regex engine finds it in half the time that `in` takes.)"""
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 _PREFIX = re.compile(r"(?:default_api[:.]|functions[.:])+")
 
@@ -79,52 +81,110 @@ def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
     return {key: name for key, name in folded.items() if key not in clashes}
 
 
-class Toolbox:
-    """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
+class Declared:
+    """The tools of a request, as back ends of one kind may see them."""
 
-    def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
+    def __init__(self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRule) -> None:
         self._tools = tools
-        self._dialect = dialect
-        self._warn = warn
-        self.names = ToolNames((tool.name for tool in tools), dialect.tool_names)
-        self._shown: dict[str, bool] = {}
+        self._schemas = schemas
+        self._functions: dict[int, FunctionTool] = {}
+        self.names = ToolNames((tool.name for tool in tools), names)
+        self.warnings: list[str] = []
+        self.shown: dict[str, bool] = {}
+        """Those that the model may see before any turn names others."""
         for tool in tools:
-            if tool.name in self._shown:
+            if tool.name in self.shown:
                 raise InvalidRequest("tools: Tool names must be unique.")
-            self._shown[tool.name] = not tool.defer_loading
-        if tools and not any(self._shown.values()):
+            self.shown[tool.name] = not tool.defer_loading
+        if tools and not any(self.shown.values()):
             raise InvalidRequest(
                 "At least one tool must have defer_loading=false. All tools cannot be deferred."
             )
-        if tools and not dialect.tools:
-            raise Incapable("tools are not supported by this model")
-        self._withhold_server_tools()
+        self.withheld = self._withhold_server_tools()
 
-    def _withhold_server_tools(self) -> None:
+    def _withhold_server_tools(self) -> dict[str, str]:
         server = [tool for tool in self._tools if not _is_custom(tool) and _builtin(tool) is None]
         nothing_else = all(_kind(tool).startswith(_WITHHELD) for tool in self._tools)
         for tool in server:
             kind = _kind(tool)
             if kind.startswith("tool_search_tool"):
-                self._warn("tool search is not run here: all deferred tools are exposed")
-                self._shown = dict.fromkeys(self._shown, True)
+                self.warnings.append("tool search is not run here: all deferred tools are exposed")
+                self.shown = dict.fromkeys(self.shown, True)
             elif not kind.startswith(_REFUSED + _WITHHELD):
                 tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
                 raise InvalidRequest(f"tools.{self._tools.index(tool)}: {tag}")
             elif kind.startswith(_REFUSED) or nothing_else:
                 raise Incapable(f"{kind} is not supported by this model")
             else:
-                self._warn(f"{kind} is not supported by this model and was left out")
-        self._withheld = {tool.name: _kind(tool) for tool in server}
-        self._shown.update(dict.fromkeys(self._withheld, False))
-        if PLACEHOLDER in self._shown:
-            self._shown[PLACEHOLDER] = False
+                self.warnings.append(f"{kind} is not supported by this model and was left out")
+        withheld = {tool.name: _kind(tool) for tool in server}
+        self.shown.update(dict.fromkeys(withheld, False))
+        if PLACEHOLDER in self.shown:
+            self.shown[PLACEHOLDER] = False
+        return withheld
+
+    def functions(self, shown: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
+        """Those of the tools that are shown, in the client's order."""
+        if shown == self.shown:
+            return self._at_first
+        return self._of(shown)
+
+    @cached_property
+    def _at_first(self) -> tuple[FunctionTool, ...]:
+        return self._of(self.shown)
+
+    def _of(self, shown: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
+        return tuple(
+            self._function(position, tool) for position, tool in enumerate(self._tools) if shown[tool.name]
+        )
+
+    def _function(self, position: int, tool: Tool) -> FunctionTool:
+        if position not in self._functions:
+            self._functions[position] = FunctionTool(self._translated(position, tool))
+        return self._functions[position]
+
+    def _translated(self, position: int, tool: Tool) -> Function:
+        name = self.names.wire(tool.name)
+        if builtin := _builtin(tool):
+            return msgspec.structs.replace(builtin, name=name)
+        at = f"tools.{position}.custom"
+        try:
+            parameters = clean(tool.input_schema, self._schemas)
+        except ValueError:
+            raise InvalidRequest(f"{at}.input_schema: Input should be a valid dictionary") from None
+        strict = is_strict(parameters) if tool.strict else UNSET
+        return Function(name, _description(tool, at), parameters, strict)
+
+
+def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRule) -> Declared:
+    """Worked out once for tools that come back."""
+    if not isinstance(tools, SameTools):
+        return Declared(tools, names, schemas)
+    known: dict[tuple[NameRule, SchemaRule], Declared] = tools.translated
+    if (names, schemas) not in known:
+        known[names, schemas] = Declared(tools, names, schemas)
+    return known[names, schemas]
+
+
+class Toolbox:
+    """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
+
+    def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
+        self._declared = declared(tools, dialect.tool_names, dialect.schemas)
+        if tools and not dialect.tools:
+            raise Incapable("tools are not supported by this model")
+        self._dialect = dialect
+        self._warn = warn
+        self._shown = dict(self._declared.shown)
+        self.names = self._declared.names
+        for warning in self._declared.warnings:
+            warn(warning)
 
     def expose(self, name: str) -> None:
         """A deferred tool that the conversation names, from here on."""
         if name not in self._shown:
             raise InvalidRequest(f"Tool reference '{name}' not found in available tools")
-        self._shown[name] = name != PLACEHOLDER and name not in self._withheld
+        self._shown[name] = name != PLACEHOLDER and name not in self._declared.withheld
 
     def expose_if_known(self, name: str) -> None:
         if name in self._shown:
@@ -136,23 +196,7 @@ class Toolbox:
 
     def functions(self) -> tuple[FunctionTool, ...]:
         """The exposed tools, in the client's order."""
-        return tuple(
-            FunctionTool(self._function(position, tool))
-            for position, tool in enumerate(self._tools)
-            if self._shown[tool.name]
-        )
-
-    def _function(self, position: int, tool: Tool) -> Function:
-        name = self.names.wire(tool.name)
-        if builtin := _builtin(tool):
-            return msgspec.structs.replace(builtin, name=name)
-        at = f"tools.{position}.custom"
-        try:
-            parameters = clean(tool.input_schema, self._dialect.schemas)
-        except ValueError:
-            raise InvalidRequest(f"{at}.input_schema: Input should be a valid dictionary") from None
-        strict = is_strict(parameters) if tool.strict else UNSET
-        return Function(name, _description(tool, at), parameters, strict)
+        return self._declared.functions(self._shown)
 
     def choice(self, wanted: ToolChoice | None) -> str | FunctionChoice | UnsetType:
         """`tool_choice` for the exposed tools; call it after the last turn and before `functions`."""
@@ -168,7 +212,7 @@ class Toolbox:
     def _named(self, name: str | None) -> FunctionChoice:
         if name is None:
             raise InvalidRequest("tool_choice.tool.name: Field required")
-        if kind := self._withheld.get(name):
+        if kind := self._declared.withheld.get(name):
             raise Incapable(f"{kind} is not supported by this model")
         if name not in self._shown:
             raise InvalidRequest(f"Tool '{name}' not found in provided tools")
@@ -195,15 +239,10 @@ def _builtin(tool: Tool) -> Function | None:
 
 
 def _description(tool: Tool, at: str) -> Raw | UnsetType:
-    written = bytes(tool.description)
-    if written in (b"null", b'""'):
-        written = b""
-    elif not written.startswith(b'"'):
-        raise InvalidRequest(f"{at}.description: Input should be a valid string")
-    if not tool.input_examples and not _ESCAPED.search(written):
-        return tool.description if written else UNSET
-    text = msgspec.json.decode(without_lone_surrogates(written), type=str) if written else ""
-    if tool.input_examples:
-        examples = "\n".join(bytes(example).decode() for example in tool.input_examples)
-        text = f"{text}\n\nExamples of input:\n{examples}".strip()
-    return Raw(msgspec.json.encode(text))
+    nothing = bytes(tool.description) in (b"null", b'""')
+    written = b"" if nothing else as_written(tool.description, f"{at}.description")
+    if not tool.input_examples:
+        return Raw(written) if written else UNSET
+    text = msgspec.json.decode(written, type=str) if written else ""
+    examples = "\n".join(bytes(example).decode() for example in tool.input_examples)
+    return Raw(msgspec.json.encode(f"{text}\n\nExamples of input:\n{examples}".strip()))

@@ -41,6 +41,7 @@ from routeproxy.messages.request import (
     ToolUse,
     Turn,
 )
+from routeproxy.messages.request import System as SystemPrompt
 from routeproxy.translate import tool_ids
 from routeproxy.translate.blocks import (
     ATTACHED,
@@ -55,12 +56,15 @@ from routeproxy.translate.blocks import (
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import Toolbox
+from routeproxy.translate.written import as_written, joined
 
 ATTRIBUTION = "x-anthropic-billing-header"
+ATTRIBUTION_WRITTEN = b'"x-anthropic-billing-header'
 PREFILL = (
     "This model does not support assistant message prefill. The conversation must end with a user message."
 )
 BETWEEN_TEXTS = "\n\n"
+BETWEEN_WRITTEN = rb"\n\n"
 
 NO_SIGNATURE = "skip_thought_signature_validator"
 """Google's word for a call whose thought signature is not known."""
@@ -128,15 +132,20 @@ class Conversation:
         self.tool_ids: set[str] = set()
         self.effort: str | None = None
 
-    def open_with(self, system: str | Iterable[Text] | None) -> None:
+    def open_with(self, system: SystemPrompt | None) -> None:
         """The system prompt, before the first turn."""
+        strip = self._dialect.strip_attribution
+        text: str | Raw = ""
         if isinstance(system, str):
-            system = (Text(_without_attribution(system) if self._dialect.strip_attribution else system),)
-        text = BETWEEN_TEXTS.join(
-            block.text
-            for block in system or ()
-            if block.text and not (self._dialect.strip_attribution and block.text.startswith(ATTRIBUTION))
-        )
+            text = _without_attribution(system) if strip else system
+        elif system is not None:
+            blocks = [as_written(block.text, f"system.{at}.text") for at, block in enumerate(system)]
+            kept = [
+                block
+                for block in blocks
+                if block != b'""' and not (strip and block.startswith(ATTRIBUTION_WRITTEN))
+            ]
+            text = joined(kept, BETWEEN_WRITTEN) if kept else ""
         if text:
             self._opening = System(text)
             self._messages.append(self._opening)
@@ -390,7 +399,8 @@ class Conversation:
         texts = [part.text for part in parts if isinstance(part, TextPart)]
         if self._messages and isinstance(opening := self._messages[-1], System):
             self._messages.pop()
-            texts.insert(0, str(opening.content))
+            before = opening.content
+            texts.insert(0, before if isinstance(before, str) else msgspec.json.decode(before, type=str))
         self._messages.append(System(BETWEEN_TEXTS.join(texts)))
 
 

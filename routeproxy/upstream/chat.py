@@ -12,7 +12,7 @@ from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part, Say
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
 from routeproxy.messages.reply import Usage, encode
-from routeproxy.messages.request import OLDEST_VERSION, decode_request
+from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.dialect import Dialect
@@ -59,15 +59,15 @@ class ThroughChat:
     async def send(self, call: Call, say: Say) -> None:
         exchange, target = call.exchange, call.target
         dialect = self._back_end.dialect(target)
-        body, fields = with_params(exchange.inbound.body, target.params)
-        request = decode_request(body)
+        body = with_params(exchange.body, target.params)
+        request = body.request()
         try:
-            translated = translate(request, dialect, self._context(call, fields))
+            translated = translate(request, dialect, self._context(call, tuple(body.members)))
         except Incapable as refused:
             raise UpstreamFailure("capability", refused.message) from refused
         exchange.warn(*translated.warnings)
         if is_cache_warmup(request):
-            usage = Usage(input_tokens=rough_tokens(body), output_tokens=0)
+            usage = Usage(input_tokens=rough_tokens(body.text), output_tokens=0)
             await say(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
         reply = translated.reply

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from routeproxy.chat.completion import Chunk
-from routeproxy.chat.request import ChatRequest
+from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
 from routeproxy.translate.dialect import Dialect
@@ -109,7 +109,7 @@ def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
         path = "streamGenerateContent" if chat.stream else "generateContent"
         body, words = gemini_request(chat, model), GeminiWords()
     else:
-        body = b'{"model":%b,%b' % (msgspec.json.encode(model), msgspec.json.encode(chat)[1:])
+        body = asking(model, chat)
         words = CompletionWords()
     fallback = decision is None or decision.fallback.enabled
     additions = speech.additions(provider, target.params.extra_body, fallback=fallback)

@@ -63,7 +63,7 @@ first call of a turn must have one (ai.google.dev/gemini-api/docs/thought-signat
 
 def gemini_request(chat: ChatRequest, model: str) -> bytes:
     """Raises `UpstreamFailure` of class `capability` for what Gemini can't be given."""
-    opening = [text for message in chat.messages if isinstance(message, System) for text in _texts(message)]
+    opening = [message.content for message in chat.messages if isinstance(message, System)]
     body: Json = {"contents": _contents(chat, modern=not _BEFORE_3.match(model.lower()))}
     if opening:
         body["systemInstruction"] = {"parts": [{"text": text} for text in opening]}
@@ -75,11 +75,6 @@ def gemini_request(chat: ChatRequest, model: str) -> bytes:
     if settings := _settings(chat, model.lower()):
         body["generationConfig"] = settings
     return msgspec.json.encode(body)
-
-
-def _texts(message: System) -> list[str]:
-    content = message.content
-    return [content] if isinstance(content, str) else [part.text for part in content]
 
 
 def _declaration(name: str, function: Any) -> Json:

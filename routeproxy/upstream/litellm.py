@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
-from routeproxy.chat.request import ChatRequest
+from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
 from routeproxy.sweeps import without_sweeps
@@ -126,7 +126,7 @@ def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
     else:
         control["_skip_responses_api_bridge"] = True
         if manner.verbatim:
-            body = b'{"model":%b,%b' % (msgspec.json.encode(deployment), msgspec.json.encode(chat)[1:])
+            body = asking(deployment, chat)
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)

@@ -94,16 +94,13 @@ class MessagesApi:
 def body_for(call: Call, *, counting: bool = False) -> bytes:
     """The client's body, with as few bytes changed as can be."""
     exchange, target = call.exchange, call.target
-    assert exchange.envelope is not None
-    body, params = exchange.inbound.body, target.params
+    body, params = exchange.body, target.params
     if counting:
         params = _only_counted(params)
-    present = members(body)
-    settled = settled_by_rules(present, target)
-    drop = frozenset(settled)
+    settled = settled_by_rules(body.members, target)
     exchange.warn(*settled.values())
-    changes = edits(body, present, params, {"model": target.model}, drop, params.extra_body)
-    return apply(body, changes + foreign_traces(body, present))
+    changes = edits(body, params, {"model": target.model}, frozenset(settled), params.extra_body)
+    return apply(body.text, changes + foreign_traces(body.text, body.members))
 
 
 def _only_counted(params: Params) -> Params:

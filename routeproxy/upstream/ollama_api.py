@@ -63,7 +63,7 @@ def ollama_request(chat: ChatRequest, model: str) -> bytes:
 def _message(message: ChatMessage, names: dict[str, str]) -> dict[str, Any]:
     match message:
         case System(content=content):
-            return {"role": "system", **_content(content)}
+            return {"role": "system", "content": content}
         case User(content=content):
             return {"role": "user", **_content(content)}
         case ToolMessage(tool_call_id=id, content=content):

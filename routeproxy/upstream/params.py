@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.messages.edits import Edit, Member, apply, members, set_members
+from routeproxy.messages.body import Body
+from routeproxy.messages.edits import Edit, apply, set_members
 from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Params, Target
 
@@ -14,15 +15,11 @@ LEAST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
 
-def with_params(body: bytes, params: Params) -> tuple[bytes, tuple[str, ...]]:
-    """The body after default, set, cap and drop, and the names of its top-level fields, in order."""
-    present = members(body)
+def with_params(body: Body, params: Params) -> Body:
+    """The body after default, set, cap and drop."""
     if not (params.default or params.set or params.cap or params.drop):
-        return body, tuple(present)
-    values, gone = _wanted(body, present, params, {}, frozenset(), {})
-    new = [name for name in values if name not in present]
-    names = (*new, *(name for name in present if name not in gone))
-    return apply(body, _spliced(body, present, values, gone)), names
+        return body
+    return Body(apply(body.text, edits(body, params)))
 
 
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
@@ -35,56 +32,36 @@ def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
 
 
 def edits(
-    body: bytes,
-    present: Mapping[str, Member],
+    body: Body,
     params: Params,
     also: Mapping[str, Any] | None = None,
     drop: frozenset[str] = frozenset(),
     extra_body: Mapping[str, Any] | None = None,
 ) -> list[Edit]:
-    """Edits of the top-level object, whose `members` are `present`: default, set, cap, drop, in this order;
-    then `also`, and `extra_body` merged into what is there."""
-    return _spliced(body, present, *_wanted(body, present, params, also or {}, drop, extra_body or {}))
-
-
-def _wanted(
-    body: bytes,
-    present: Mapping[str, Member],
-    params: Params,
-    also: Mapping[str, Any],
-    drop: frozenset[str],
-    extra_body: Mapping[str, Any],
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """What is put there, and the names of what goes."""
+    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body`
+    merged into what is there."""
+    present = body.members
     values: dict[str, Any] = {
-        name: value
-        for name, value in params.default.items()
-        if name in drop or _value(body, present, name) is None
+        name: value for name, value in params.default.items() if name in drop or _value(body, name) is None
     }
     values |= params.set
     for name, most in params.cap.items():
-        asked = values.get(name, _value(body, present, name))
+        asked = values.get(name, _value(body, name))
         if isinstance(asked, int | float) and asked > most:
             values[name] = most
     values = {name: value for name, value in values.items() if name not in params.drop}
     if "max_tokens" in values or "thinking" in values:
         values |= _budget_below(
-            values.get("max_tokens", _value(body, present, "max_tokens")),
-            values.get("thinking", _value(body, present, "thinking")),
+            values.get("max_tokens", _value(body, "max_tokens")),
+            values.get("thinking", _value(body, "thinking")),
         )
-    values |= also
+    values |= also or {}
     gone = (params.drop | drop) & present.keys() - values.keys()
-    for name, extra in extra_body.items():
-        there = None if name in gone else values.get(name, _value(body, present, name))
+    for name, extra in (extra_body or {}).items():
+        there = None if name in gone else values.get(name, _value(body, name))
         values[name] = merged(there, extra)
-    return values, gone - values.keys()
-
-
-def _spliced(
-    body: bytes, present: Mapping[str, Member], values: Mapping[str, Any], gone: frozenset[str]
-) -> list[Edit]:
     written = {name: msgspec.json.encode(value) for name, value in values.items()}
-    return set_members(body, written, gone, present)
+    return set_members(body.text, written, gone - values.keys(), present)
 
 
 def merged(one: Any, other: Any) -> Any:
@@ -97,11 +74,11 @@ def merged(one: Any, other: Any) -> Any:
     }
 
 
-def _value(body: bytes, present: Mapping[str, Member], name: str) -> Any:
+def _value(body: Body, name: str) -> Any:
     """What the client wrote; `null` is the same as nothing."""
-    if name not in present:
+    if name not in body.members:
         return None
-    value = body[slice(*present[name].value)]
+    value = body.text[slice(*body.members[name].value)]
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError:

@@ -221,6 +221,35 @@ def test_the_system_prompt_is_one_leading_message(prompt: Any, expected: str) ->
     assert messages(user("hi"), system=prompt) == [said_system(expected), said_user("hi")]
 
 
+WRITTEN = [
+    pytest.param(b'"a \\u2014 \xe2\x80\x94 \\/"', b'"a \\u2014 \xe2\x80\x94 \\/"', id="escapes stay"),
+    pytest.param(b'"cut \\ud83d"', b'"cut \\ufffd"', id="half an emoji"),
+    pytest.param(b'"\\ud83d\\ude00"', b'"\\ud83d\\ude00"', id="a whole one"),
+]
+
+
+def with_system(blocks: bytes) -> bytes:
+    body = (
+        b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"system":' + blocks + b"}"
+    )
+    translated = translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+    return msgspec.json.encode(translated.chat.messages[0])
+
+
+@pytest.mark.parametrize(("written", "sent"), WRITTEN)
+def test_a_system_prompt_goes_out_as_it_was_written(written: bytes, sent: bytes) -> None:
+    one = b'{"type":"text","text":%b}' % written
+    assert with_system(b"[%b]" % one) == b'{"role":"system","content":%b}' % sent
+    both = b'"%b\\n\\n%b"' % (sent[1:-1], sent[1:-1])
+    assert with_system(b"[%b,%b]" % (one, one)) == b'{"role":"system","content":%b}' % both
+
+
+@pytest.mark.parametrize("written", [b"5", b"null", b'"\xff"', b'["a"]'])
+def test_a_system_prompt_that_is_no_text_is_the_clients_mistake(written: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=r"system\.1\.text"):
+        with_system(b'[{"type":"text","text":"a"},{"type":"text","text":%b}]' % written)
+
+
 def test_b03_attribution_stays_if_the_back_end_wants_it() -> None:
     prompt = [text("x-anthropic-billing-header: a"), text("b")]
     assert messages(user("hi"), system=prompt, dialect=quirks(strip_attribution=False))[0] == said_system(

@@ -82,8 +82,8 @@ DESCRIPTIONS = [
     pytest.param(
         b'"runs\\n\\"it\\" \xe2\x80\x94 \\/"', b'"runs\\n\\"it\\" \xe2\x80\x94 \\/"', id="as it is written"
     ),
-    pytest.param(b'"r\\u00fcn"', '"rün"'.encode(), id="an escape may be written otherwise"),
-    pytest.param(b'"cut \\ud83d"', '"cut \ufffd"'.encode(), id="half an emoji"),
+    pytest.param(b'"r\\u00fcn"', b'"r\\u00fcn"', id="an escape stays one"),
+    pytest.param(b'"cut \\ud83d"', b'"cut \\ufffd"', id="half an emoji"),
     pytest.param(b'""', None, id="an empty one"),
     pytest.param(b"null", None, id="null"),
 ]
