@@ -91,7 +91,7 @@ def _joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
     texts: list[str] = []
     model = None
     for chunk in chunks:
-        text = _only_text(chunk)
+        text = only_text(chunk)
         if text:
             model = chunk.model if not texts else model
             texts.append(text)
@@ -109,15 +109,16 @@ def _joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
 _SURROGATES = "\ud800"
 
 
-def _only_text(chunk: Chunk) -> str:
+def only_text(chunk: Chunk) -> str | None:
+    """The text of a chunk that holds nothing else."""
     if chunk.usage is not None or chunk.error is not None or len(chunk.choices) != 1:
-        return ""
+        return None
     (choice,) = chunk.choices
     delta = choice.delta
     if choice.index or choice.finish_reason is not None or choice.stop_reason is not None or delta is None:
-        return ""
+        return None
     content = delta.content
-    return content if content.__class__ is str and delta == Delta(content) else ""
+    return content if content.__class__ is str and delta == Delta(content) else None
 
 
 def _of_text(text: str, model: Any) -> Chunk:

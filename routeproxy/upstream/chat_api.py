@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from routeproxy.chat.completion import Chunk
+from routeproxy.chat.completion import Chunk, only_text
 from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
@@ -27,7 +27,8 @@ from routeproxy.upstream.http import Client, Response, forwarded
 from routeproxy.upstream.model_table import dialect_within_limits
 from routeproxy.upstream.ollama_api import OllamaWords, ollama_request
 from routeproxy.upstream.speech import Path, speech_of, with_additions
-from routeproxy.upstream.sse import Events
+from routeproxy.upstream.sse import Events, data_of
+from routeproxy.upstream.text_runs import TextRuns
 
 LONGEST_ERROR = 2**18
 LONGEST_REPLY = 2**26
@@ -223,7 +224,7 @@ class CompletionWords:
     """Chat completions as OpenAI streams them."""
 
     def __init__(self) -> None:
-        self._events = Events()
+        self._events = Events(TextRuns(_says_nothing).together)
 
     def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
         return _chunks(self._events.feed(data))
@@ -266,6 +267,13 @@ def _chunks(events: list[bytes]) -> tuple[list[Chunk], bool]:
             return chunks, True
         chunks.append(chunk_in(data))
     return chunks, False
+
+
+def _says_nothing(frame: bytes) -> bool:
+    try:
+        return only_text(chunk_in(data_of(frame))) == ""
+    except ValueError:
+        return False
 
 
 def chunk_in(data: bytes) -> Chunk:

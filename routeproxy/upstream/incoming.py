@@ -71,6 +71,9 @@ class Incoming:
         """It came whole, nothing came after it, and the back end keeps the connection open."""
         self._transport = transport
         self._loop = loop
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append
+        """httptools calls it for each chunk, of which a read may bring hundreds."""
         self._parser = httptools.HttpResponseParser(self)
         # As aiohttp has it: there are back ends that end lines with a bare line feed.
         self._parser.set_dangerous_leniencies(
@@ -78,8 +81,6 @@ class Incoming:
         )
         self._begun = False
         self._head_size = 0
-        self._parts: list[bytes] = []
-        self._size = 0
         self._paused = False
         self._failure: aiohttp.ClientError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -98,7 +99,7 @@ class Incoming:
                 return b""
             await self._more()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._size = [], 0
+        self._parts.clear()
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -138,7 +139,7 @@ class Incoming:
             self._fail(aiohttp.ClientError("not HTTP"))
         if not self._begun and self._head_size > LONGEST_HEAD:
             self._fail(aiohttp.ClientError("not HTTP: its head does not end"))
-        if self._size > AT_ONCE and not (self._paused or self.complete):
+        if not (self._paused or self.complete) and sum(map(len, self._parts)) > AT_ONCE:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
@@ -179,9 +180,8 @@ class Incoming:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self.reusable = False  # an answer that nobody asked for
-        else:
-            self.headers = []
+            raise ValueError("an answer that nobody asked for")
+        self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._begun:
@@ -196,11 +196,6 @@ class Incoming:
         if self.complete or (100 <= status < 200 and status != SWITCHING_PROTOCOLS):
             return
         self.status, self._begun = status, True
-
-    def on_body(self, data: bytes) -> None:
-        if not self.complete:
-            self._parts.append(data)
-            self._size += len(data)
 
     def on_message_complete(self) -> None:
         if self._begun and not self.complete:
