@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -84,6 +83,7 @@ class Exchange:
         self.method = method
         self.request_id = new_request_id()
         self.started = time.perf_counter()
+        self._body: Body | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
         self._logged_facts: LoggedFacts | None = None
@@ -102,10 +102,12 @@ class Exchange:
         self.error: str | None = None
         self.client_left = False
 
-    @cached_property
+    @property
     def body(self) -> Body:
         """What the client sent. Raises `InvalidRequest` where that can't be read."""
-        return Body(self.inbound.body)
+        if self._body is None:
+            self._body = Body(self.inbound.body)
+        return self._body
 
     @property
     def stream(self) -> bool:
@@ -140,7 +142,7 @@ class Exchange:
         facts.forget_text()
         self.facts, self.envelope = None, facts.envelope
         self.inbound = replace(self.inbound, body=b"")
-        self.__dict__.pop("body", None)
+        self._body = None
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""

@@ -162,21 +162,25 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
     parts: list[str] = []
     signature = ""
     for event in events:
-        match event:
-            case MessageStart():
-                message = event.message
-            case ContentBlockStart():
-                content.append(event.content_block)
-                parts, signature = [], ""
-            case ContentBlockDelta(delta=SignatureDelta(signature=signature)):
-                pass
-            case ContentBlockDelta(delta=TextDelta(text=part) | ThinkingDelta(thinking=part)):
-                parts.append(part)
-            case ContentBlockDelta(delta=InputJsonDelta(partial_json=part)):
-                parts.append(part)
-            case ContentBlockStop():
-                content[-1] = _filled(content[-1], "".join(parts), signature)
-            case MessageDelta() if message is not None:
+        if isinstance(event, ContentBlockDelta):
+            delta = event.delta
+            if isinstance(delta, TextDelta):
+                parts.append(delta.text)
+            elif isinstance(delta, ThinkingDelta):
+                parts.append(delta.thinking)
+            elif isinstance(delta, InputJsonDelta):
+                parts.append(delta.partial_json)
+            else:
+                signature = delta.signature
+        elif isinstance(event, ContentBlockStart):
+            content.append(event.content_block)
+            parts, signature = [], ""
+        elif isinstance(event, ContentBlockStop):
+            content[-1] = _filled(content[-1], "".join(parts), signature)
+        elif isinstance(event, MessageStart):
+            message = event.message
+        elif isinstance(event, MessageDelta):
+            if message is not None:
                 message = msgspec.structs.replace(
                     message,
                     content=tuple(content),
@@ -185,8 +189,8 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
                     stop_details=event.delta.stop_details,
                     usage=message.usage.updated(event.usage),
                 )
-            case Error():
-                return event
+        elif isinstance(event, Error):
+            return event
     if message is None or message.stop_reason is None:
         return error_event("api_error", "the answer ended before it was complete")
     return message

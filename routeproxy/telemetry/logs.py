@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from io import FileIO
 from pathlib import Path
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -252,10 +253,25 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
 def log_request(record: RequestRecord) -> None:
     """One line at INFO; costs next to nothing above it."""
     if requests.isEnabledFor(logging.INFO):
-        # `info()` would also look up who called it, which costs as much as the rest.
-        requests.handle(
-            requests.makeRecord(requests.name, logging.INFO, __file__, 0, request_line(record), (), None)
+        requests.handle(_Line(request_line(record)))
+
+
+class _Line(logging.LogRecord):
+    """What `requests.info(message)` would make, which looks up who called it, where that file lies and what
+    it is called: three times the work of the line itself."""
+
+    _same: ClassVar[dict[str, Any]] = vars(
+        requests.makeRecord(requests.name, logging.INFO, __file__, 0, "", (), None)
+    )
+
+    def __init__(self, message: str) -> None:
+        now = time.time()
+        self.__dict__.update(
+            self._same, msg=message, created=now, msecs=int(now % 1 * 1000), relativeCreated=now - _BEGAN
         )
+
+
+_BEGAN = time.time()
 
 
 def request_line(record: RequestRecord) -> str:

@@ -48,7 +48,8 @@ def check(
             raise InvalidRequest("stop_sequences: each stop sequence must contain non-whitespace")
     _check_thinking(request, betas)
     for name in _REFUSED_FIELDS:
-        if bytes(getattr(request, name)) not in (b"null", b"[]", b"{}"):
+        asked = getattr(request, name)
+        if asked is not NULL and bytes(asked) not in (b"null", b"[]", b"{}"):
             raise Incapable(f"{name} is not supported by this model")
     wanted = output_format(request)
     if wanted is not None and wanted.type != "json_schema":

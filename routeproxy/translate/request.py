@@ -10,7 +10,7 @@ from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
-from routeproxy.translate.tools import Toolbox
+from routeproxy.translate.tools import NO_TOOLS, Toolbox
 from routeproxy.translate.turns import Conversation
 
 
@@ -65,7 +65,7 @@ def _translate(request: MessagesRequest, dialect: Dialect, context: RequestConte
         warnings[sentence] = None
 
     params.warn_of_ignored(request, context.fields, warn)
-    toolbox = Toolbox(request.tools or (), dialect, warn)
+    toolbox = Toolbox(request.tools or NO_TOOLS, dialect, warn)
     conversation = Conversation(
         dialect, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
     )

@@ -166,6 +166,9 @@ def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRule) -> Dec
     return known[names, schemas]
 
 
+NO_TOOLS = SameTools()
+
+
 class Toolbox:
     """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
 

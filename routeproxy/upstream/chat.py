@@ -10,7 +10,15 @@ from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part, Say
 from routeproxy.messages.errors import Incapable
-from routeproxy.messages.events import ContentBlockStart, Error, Event, MessageDelta, MessageStop, frame
+from routeproxy.messages.events import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    Error,
+    Event,
+    MessageDelta,
+    MessageStop,
+    frame,
+)
 from routeproxy.messages.reply import Usage, encode
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Target, TransformSettings
@@ -89,15 +97,18 @@ class ThroughChat:
         inbound = call.exchange.inbound
         return RequestContext(
             version=inbound.header("anthropic-version") or OLDEST_VERSION,
-            betas=frozenset(
-                beta.strip() for line in inbound.headers.get("anthropic-beta", ()) for beta in line.split(",")
-            ),
+            betas=_betas_in(inbound.headers.get("anthropic-beta", ())),
             target=call.target.model,
             signer=self._signer,
             session_id=inbound.header("x-claude-code-session-id"),
             fields=fields,
             by_rule=frozenset(call.target.params.set) | frozenset(call.target.params.default),
         )
+
+
+@lru_cache(256)
+def _betas_in(lines: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(beta.strip() for line in lines for beta in line.split(","))
 
 
 _LAST = (Error, MessageStop)
@@ -130,16 +141,17 @@ def _part(events: list[Event], exchange: Exchange) -> Part:
         return NOTHING_YET
     commits = exchange.first_content_at is not None
     for event in events:
-        match event:
-            case ContentBlockStart():
-                commits = True
-            case MessageDelta(usage=usage):
-                commits = True
-                exchange.note_usage(usage)
-            case Error(error=error):
-                if exchange.first_content_at is None:  # nothing of this answer has gone out yet
-                    raise from_error_type(error.type, error.message)
-                exchange.error = error.type
+        if isinstance(event, ContentBlockDelta):  # as most are
+            continue
+        if isinstance(event, ContentBlockStart):
+            commits = True
+        elif isinstance(event, MessageDelta):
+            commits = True
+            exchange.note_usage(event.usage)
+        elif isinstance(event, Error):
+            if exchange.first_content_at is None:  # nothing of this answer has gone out yet
+                raise from_error_type(event.error.type, event.error.message)
+            exchange.error = event.error.type
     return Part(b"".join([frame(event) for event in events]), commits)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from string import punctuation
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlsplit
@@ -302,8 +302,7 @@ async def _asked(
     connector: aiohttp.TCPConnector,
 ) -> Response:
     try:
-        limits = aiohttp.ClientTimeout(total=None, connect=connect)
-        connection = await connector.connect(route.request, [], limits)
+        connection = await connector.connect(route.request, [], _limits(connect))
     except TimeoutError as error:
         raise aiohttp.ConnectionTimeoutError from error
     try:
@@ -318,6 +317,11 @@ async def _asked(
     except BaseException:
         connection.close()
         raise
+
+
+@lru_cache
+def _limits(connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect)
 
 
 def _headers_of(request: aiohttp.ClientRequest) -> dict[str, str]:

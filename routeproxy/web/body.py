@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Mapping
+from operator import methodcaller
 
 from litestar.types import Receive, Scope
 
@@ -16,12 +17,18 @@ DISCARD = 4
 """How many times the limit is read and thrown away, so that a client that is still sending gets to see its
 413."""
 
+_decoded = methodcaller("decode", "latin-1")
+
 
 def headers_of(scope: Scope) -> dict[str, tuple[str, ...]]:
-    headers: dict[str, tuple[str, ...]] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = (*headers[name], value) if name in headers else (value,)
+    lines = list(scope["headers"])
+    if not lines:
+        return {}
+    names, values = (tuple(map(_decoded, column)) for column in zip(*lines, strict=True))
+    headers: dict[str, tuple[str, ...]] = dict(zip(names, zip(values, strict=True), strict=True))
+    if len(headers) < len(lines):
+        for name in headers:
+            headers[name] = tuple(value for known, value in zip(names, values, strict=True) if known == name)
     return headers
 
 
