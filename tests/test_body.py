@@ -3,6 +3,7 @@ once, whatever else has their length or their end."""
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,15 @@ def test_what_is_remembered_holds_nothing_else_of_its_request() -> None:
     assert b"Kept" in bytes(text)
     assert memoryview(text).obj is not read.text
     assert len(memoryview(text)) < len(read.text)
+
+
+def test_several_threads_may_read_tools_at_once() -> None:
+    lists = [[tool("T" * (number + 1))] for number in range(bodies.REMEMBERED + 8)]
+
+    def read(turn: int) -> bool:
+        tools = lists[turn * 7 % len(lists)]
+        return [one.name for one in tools_of(body(*tools))] == [one["name"] for one in tools]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(2000)))
+    assert len(bodies._remembered) <= bodies.REMEMBERED

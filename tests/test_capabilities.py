@@ -2,6 +2,7 @@
 it."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream import chain
 from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import Chunks, ThroughChat
+from routeproxy.upstream.chat import LARGE_BODY, Chunks, ThroughChat
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
@@ -47,11 +48,14 @@ class Blind:
 
 
 class BlindAndEcho:
+    def __init__(self, blind: Blind) -> None:
+        self._blind = blind
+
     def of(self, provider: Provider) -> Upstream:
-        return Echo() if provider.type == "echo" else ThroughChat(Blind(), Signer(None))
+        return Echo() if provider.type == "echo" else ThroughChat(self._blind, Signer(None))
 
 
-def answered(fallback: str, *content: Any) -> str:
+def answered(fallback: str, *content: Any, blind: Blind | None = None) -> str:
     """Which provider answers a request with this content."""
     policy = compile_rules(RULES.format(fallback=fallback), path=Path("rules.toml"), environ={})
     body = msgspec.json.encode(
@@ -64,7 +68,7 @@ def answered(fallback: str, *content: Any) -> str:
     async def write(data: bytes) -> None:
         assert data
 
-    asyncio.run(chain.answer(exchange, BlindAndEcho(), Keys(), write))
+    asyncio.run(chain.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write))
     assert exchange.target is not None
     return exchange.target.provider.name
 
@@ -101,3 +105,21 @@ def test_the_next_target_gets_it_where_the_rule_says_so(block: Any, token: str) 
 def test_a_mistake_is_nobodys_to_take() -> None:
     with pytest.raises(InvalidRequest):
         answered(CAPABILITY, ORPHAN)
+
+
+class Watching(Blind):
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def dialect(self, target: Target) -> Dialect:
+        self.threads.append(threading.current_thread().name.partition("_")[0])
+        return super().dialect(target)
+
+
+@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (LARGE_BODY, "translation")])
+def test_a_long_conversation_is_translated_beside_the_event_loop(size: int, thread: str) -> None:
+    """And what it is refused for is heard all the same."""
+    back_end = Watching()
+    with pytest.raises(UpstreamFailure, match="image_block"):
+        answered("", {"type": "text", "text": "x" * size}, PICTURE, blind=back_end)
+    assert back_end.threads == [thread]

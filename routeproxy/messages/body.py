@@ -122,10 +122,11 @@ def _read(text: Raw) -> Tools:
     if len(view) > LONGEST_REMEMBERED:
         return Tools(text)
     key = len(view), bytes(view[-32:])
-    known = _remembered.get(key)
+    # A thread may be here, too: each step leaves what another finds in order.
+    known = _remembered.pop(key, None)
     if known is None or known.text != text:
-        known = _remembered[key] = Tools(text.copy())
-        if len(_remembered) > REMEMBERED:
-            _remembered.popitem(last=False)
-    _remembered.move_to_end(key)
+        known = Tools(text.copy())
+    _remembered[key] = known
+    if len(_remembered) > REMEMBERED:
+        _remembered.popitem(last=False)
     return known

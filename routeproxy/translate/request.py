@@ -35,17 +35,8 @@ class Translated(Struct, frozen=True, kw_only=True):
     reply: ReplyContext
     warnings: tuple[str, ...]
     """One short sentence each, ASCII, with nothing of the prompt: they go into a header."""
-
-
-def is_cache_warmup(request: MessagesRequest) -> bool:
-    """Whether this only warms a cache (`max_tokens: 0`): then the answer is empty and no back end asked.
-
-    Raises `InvalidRequest` for what cannot go with it.
-    """
-    if request.max_tokens != 0:
-        return False
-    params.check_warmup(request)
-    return True
+    warms_cache: bool
+    """This only warms a cache (`max_tokens: 0`): the answer is empty and no back end asked."""
 
 
 def translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
@@ -58,7 +49,8 @@ def translate(request: MessagesRequest, dialect: Dialect, context: RequestContex
 
 def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
     params.check(request, context.version, context.betas, context.by_rule)
-    is_cache_warmup(request)
+    if request.max_tokens == 0:
+        params.check_warmup(request)
     warnings: dict[str, None] = {}  # each once, in order
 
     def warn(sentence: str) -> None:
@@ -121,7 +113,7 @@ def _translate(request: MessagesRequest, dialect: Dialect, context: RequestConte
         target_model=context.target,
         tool_ids=frozenset(conversation.tool_ids),
     )
-    return Translated(chat=chat, reply=reply, warnings=tuple(warnings))
+    return Translated(chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0)
 
 
 def _sent(value: float | None, taken: bool) -> float | UnsetType:

@@ -3,7 +3,6 @@
 import asyncio
 import zlib
 from collections.abc import Mapping
-from operator import methodcaller
 
 from litestar.types import Receive, Scope
 
@@ -17,18 +16,22 @@ DISCARD = 4
 """How many times the limit is read and thrown away, so that a client that is still sending gets to see its
 413."""
 
-_decoded = methodcaller("decode", "latin-1")
-
 
 def headers_of(scope: Scope) -> dict[str, tuple[str, ...]]:
     lines = list(scope["headers"])
-    if not lines:
-        return {}
-    names, values = (tuple(map(_decoded, column)) for column in zip(*lines, strict=True))
-    headers: dict[str, tuple[str, ...]] = dict(zip(names, zip(values, strict=True), strict=True))
+    headers: dict[str, tuple[str, ...]] = {
+        name.decode("latin-1"): (value.decode("latin-1"),) for name, value in lines
+    }
     if len(headers) < len(lines):
-        for name in headers:
-            headers[name] = tuple(value for known, value in zip(names, values, strict=True) if known == name)
+        return _with_all_values(lines)
+    return headers
+
+
+def _with_all_values(lines: list[tuple[bytes, bytes]]) -> dict[str, tuple[str, ...]]:
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, value in lines:
+        text = name.decode("latin-1")
+        headers[text] = (*headers.get(text, ()), value.decode("latin-1"))
     return headers
 
 

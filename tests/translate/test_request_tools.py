@@ -10,7 +10,7 @@ import pytest
 
 from routeproxy.messages.request import decode_request
 from routeproxy.translate.dialect import Dialect
-from routeproxy.translate.request import RequestContext, is_cache_warmup, translate
+from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.schemas import is_strict
 from routeproxy.translate.tools import ToolNames
 from tests.translate.asking import (
@@ -632,7 +632,7 @@ def test_interleaved_thinking_may_have_a_budget_above_one_answer() -> None:
 
 
 def warmup(**params: Any) -> bool:
-    return is_cache_warmup(decode_request(json.dumps({"model": "m", "messages": [HI], **params}).encode()))
+    return ask(HI, **params).warms_cache
 
 
 def test_c20_a_request_for_no_tokens_only_warms_a_cache() -> None:
