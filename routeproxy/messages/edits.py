@@ -143,11 +143,12 @@ def set_members(
     new = b",".join(
         b"%b:%b" % (msgspec.json.encode(name), value) for name, value in values.items() if name not in present
     )
-    kept = [name for name in present if name not in drop]
     if new:
         opening = _skip(text, 0) + 1
-        edits.append(Edit(opening, opening, new + (b"," if kept else b"")))
-    edits += removals([member.whole for member in present.values()], [name in drop for name in present])
+        stays = any(name not in drop for name in present)
+        edits.append(Edit(opening, opening, new + (b"," if stays else b"")))
+    if any(name in present for name in drop):
+        edits += removals([member.whole for member in present.values()], [name in drop for name in present])
     return edits
 
 

@@ -37,7 +37,7 @@ Piece = str | Thought | WrittenCall | StopMatch
 
 
 class Filter(Protocol):
-    def feed(self, text: str) -> Iterable[Piece]: ...
+    def feed(self, text: str) -> Sequence[Piece]: ...
 
     def flush(self) -> list[Piece]:
         """What was held back, when no text comes that could change it."""
@@ -48,7 +48,12 @@ class Pipeline:
         self._filters = filters
 
     def feed(self, text: str) -> list[Piece]:
-        return self._through(self._filters, [text])
+        for place, filter in enumerate(self._filters):
+            pieces = filter.feed(text)
+            if len(pieces) != 1 or not isinstance(first := pieces[0], str):
+                return self._through(self._filters[place + 1 :], pieces)
+            text = first  # as nearly always
+        return [text] if text else []
 
     def flush(self) -> list[Piece]:
         pieces: list[Piece] = []

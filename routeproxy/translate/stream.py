@@ -70,6 +70,7 @@ class StreamTranslator:
         self._count = count
         self._text_pipeline = text_pipeline(transforms, context.scan, self._is_declared)
         self._thought_pipeline = reasoning_pipeline(transforms)
+        self._names_served = transforms.model_name == "served"
         self._keeps_thinking = transforms.thinking == "keep" and context.thinking
         self._shows_thinking = context.display != "omitted"
 
@@ -98,7 +99,7 @@ class StreamTranslator:
         if chunk.error and self._stop_string is None:
             self._out.fail(endings.failure(chunk.error))
             return self._out.taken()
-        if self._transforms.model_name == "served" and chunk.model and isinstance(chunk.model, str):
+        if self._names_served and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
         for choice in chunk.choices:
             if not choice.index:

@@ -194,11 +194,12 @@ class Answer:
 
     async def _write(self, data: bytes) -> None:
         self._last_write = self._loop.time()
-        if not self._exchange.stream:
+        if self._ping is not None:
+            await self._after_ping()
+        if self._state == "streaming" or self._exchange.stream:
+            await self._put(data)
+        else:
             await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
-            return
-        await self._after_ping()
-        await self._put(data)
 
     async def _after_ping(self) -> None:
         """A slow client may still have to take it."""
