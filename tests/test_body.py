@@ -95,6 +95,11 @@ def test_what_is_broken_is_mended_or_refused_in_the_same_words(text: bytes) -> N
     assert reads_the_same(text)
 
 
+def test_a_name_that_is_no_utf_8_is_the_clients_mistake() -> None:
+    with pytest.raises(ApiError, match="utf-8"):
+        Body(b'{"model":"m","messages":[],"\xff":1}')
+
+
 # --- tools that come back
 
 

@@ -55,11 +55,11 @@ class BlindAndEcho:
         return Echo() if provider.type == "echo" else ThroughChat(self._blind, Signer(None))
 
 
-def answered(fallback: str, *content: Any, blind: Blind | None = None) -> str:
+def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: Any) -> str:
     """Which provider answers a request with this content."""
     policy = compile_rules(RULES.format(fallback=fallback), path=Path("rules.toml"), environ={})
     body = msgspec.json.encode(
-        {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
+        {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": content}], **more}
     )
     exchange = Exchange(Inbound(body=body), policy)
     exchange.envelope = decode_envelope(body)
@@ -73,6 +73,7 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None) -> str:
     return exchange.target.provider.name
 
 
+HI = {"type": "text", "text": "hi"}
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 PAPER = {
     "type": "document",
@@ -100,6 +101,16 @@ def test_it_is_refused_in_words_that_claude_code_knows(block: Any, token: str) -
 @pytest.mark.parametrize(("block", "token"), ALSO_INCAPABLE)
 def test_the_next_target_gets_it_where_the_rule_says_so(block: Any, token: str) -> None:
     assert answered(CAPABILITY, block) == "echo"
+
+
+class NoTools(Blind):
+    def dialect(self, target: Target) -> Dialect:
+        return Dialect(tools=False)
+
+
+def test_a_tool_that_nobody_here_knows_goes_to_who_may_know_it() -> None:
+    tools = [{"name": "x", "type": "invented_20270101"}]
+    assert answered(CAPABILITY, HI, blind=NoTools(), tools=tools) == "echo"
 
 
 def test_a_mistake_is_nobodys_to_take() -> None:

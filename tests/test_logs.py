@@ -326,3 +326,18 @@ def test_libraries_below_warning_are_never_heard(name: str, capsys: pytest.Captu
     err = capsys.readouterr().err
     assert "a prompt" not in err
     assert err.count("trouble") == 1
+
+
+def test_a_requests_line_is_a_record_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler of somebody else's finds what it looks for."""
+    with caplog.at_level(logging.INFO, "routeproxy.requests"):
+        log_request(record())
+        logging.getLogger("routeproxy.requests").info(caplog.messages[0])
+    ours, pythons = (vars(one) for one in caplog.records)
+    assert ours.keys() == pythons.keys()
+    assert ours["msg"] == pythons["msg"]
+    for name in ("created", "msecs", "relativeCreated"):
+        assert type(ours[name]) is type(pythons[name])
+    for name in ("created", "relativeCreated"):
+        assert 0 <= pythons[name] - ours[name] < 10_000
+    assert abs(ours["relativeCreated"] - (ours["created"] - logging._startTime) * 1000) < 50  # type: ignore[attr-defined]

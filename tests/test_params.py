@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from routeproxy.messages.body import Body
 from routeproxy.messages.edits import apply
+from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import Params
 from routeproxy.upstream.params import edits, merged, with_params
 
@@ -104,6 +105,12 @@ def test_a_request_that_needs_nothing_is_the_very_same() -> None:
     body = Body(b' { "max_tokens" : 5 , "messages":[] } ')
     params = Params(cap={"max_tokens": 9}, default={"max_tokens": 7}, drop=frozenset({"top_k"}))
     assert with_params(body, params).text is body.text
+
+
+def test_a_value_that_is_no_utf_8_is_the_clients_mistake() -> None:
+    body = Body(b'{"model":"m","messages":[],"stop_sequences":["\xff"]}')
+    with pytest.raises(ApiError, match="utf-8"):
+        with_params(body, Params(default={"stop_sequences": ["a"]}))
 
 
 json_values = st.recursive(

@@ -11,6 +11,7 @@ from routeproxy.chat.completion import Choice, Chunk, Delta
 from routeproxy.messages.events import accumulate
 from routeproxy.upstream.chat_api import CompletionWords
 from routeproxy.upstream.sse import Events
+from routeproxy.upstream.text_runs import TextRuns
 from tests.translate.answering import events_of
 
 CALL = {"index": 0, "id": "c", "function": {"name": "read", "arguments": "{}"}}
@@ -124,3 +125,34 @@ def test_a_comment_or_a_named_event_between_them_is_no_text() -> None:
         2,
         2,
     ]
+
+
+class Looked(list[bytes]):
+    """Counts how many frames are taken out of it in slices."""
+
+    many = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        taken = super().__getitem__(key)
+        self.many += len(taken) if isinstance(key, slice) else 0
+        return taken
+
+
+A, B = (
+    b'{"choices":[{"delta":{"content":"Z"}}]}',
+    b'{"choices":[{"delta":{"content":"","role":"assistant"}}]}',
+)
+MANY = [
+    pytest.param([A] * 4000, 1, id="all alike"),
+    pytest.param([A] * 4000 + [B], 1, id="all but the last"),
+    pytest.param([A, B] * 2000, 8, id="one and one"),
+    pytest.param([A, A, B] * 1300, 8, id="two and one"),
+]
+
+
+@pytest.mark.parametrize(("frames", "times"), MANY)
+def test_odd_frames_among_them_do_not_make_each_look_at_all(frames: list[bytes], times: int) -> None:
+    looked = Looked(frames)
+    together = TextRuns(lambda frame: True).together(looked)
+    assert looked.many <= times * len(frames)
+    assert b"".join(together).count(b"Z") == b"".join(frames).count(b"Z")

@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from routeproxy.messages.edits import Edit, apply, scan
+from routeproxy.messages.errors import explain_decode_error
 from routeproxy.messages.request import (
     NULL,
     Envelope,
@@ -51,12 +52,13 @@ class Body:
         self.text = text
         try:
             self._values, self.members = scan(text)
-        except _UNREADABLE:
-            decode_envelope(text)  # says where the mistake is
-            raise
+        except (DecodeError, UnicodeDecodeError) as error:
+            decode_envelope(text)  # says where the mistake is, unless it is in a name that we skip
+            raise explain_decode_error(error, text) from None
         present = self.members
-        places = [(*present[name].value, short) for name, short in _LONG.items() if name in present]
-        self._outline = apply(text, [Edit(*place) for place in places])
+        self._outline = apply(
+            text, [Edit(*present[name].value, short) for name, short in _LONG.items() if name in present]
+        )
 
     def envelope(self) -> Envelope:
         """Raises `InvalidRequest` with the path of what is wrong."""

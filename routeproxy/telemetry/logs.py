@@ -265,13 +265,14 @@ class _Line(logging.LogRecord):
     )
 
     def __init__(self, message: str) -> None:
-        now = time.time()
+        now, same = time.time(), self._same
         self.__dict__.update(
-            self._same, msg=message, created=now, msecs=int(now % 1 * 1000), relativeCreated=now - _BEGAN
+            same,
+            msg=message,
+            created=now,
+            msecs=float(int(now % 1 * 1000)),
+            relativeCreated=same["relativeCreated"] + (now - same["created"]) * 1000,
         )
-
-
-_BEGAN = time.time()
 
 
 def request_line(record: RequestRecord) -> str:

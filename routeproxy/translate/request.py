@@ -45,6 +45,8 @@ def translate(request: MessagesRequest, dialect: Dialect, context: RequestContex
         return _translate(request, dialect, context)
     except RecursionError:
         raise InvalidRequest("the request is nested too deeply") from None
+    except UnicodeDecodeError as error:  # in what we carry on without reading it
+        raise InvalidRequest(f"invalid JSON: {error}") from None
 
 
 def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -15,7 +14,7 @@ from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import Tool, ToolChoice
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.dialect import Dialect
-from routeproxy.translate.schemas import clean, is_strict
+from routeproxy.translate.schemas import SchemaRules, clean, is_strict
 from routeproxy.translate.written import as_written
 
 PLACEHOLDER = "DeferredToolPlaceholder"
@@ -27,7 +26,6 @@ _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"
 _KIND = re.compile(r"[a-z_]*[a-z]")
 
 NameRule = Literal["openai", "gemini"]
-SchemaRule = Literal["openai", "gemini"]
 
 _FITS: dict[NameRule, re.Pattern[str]] = {
     "openai": re.compile(r"[A-Za-z0-9_-]{1,64}\Z"),
@@ -84,7 +82,7 @@ def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
 class Declared:
     """The tools of a request, as back ends of one kind may see them."""
 
-    def __init__(self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRule) -> None:
+    def __init__(self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> None:
         self._tools = tools
         self._schemas = schemas
         self._functions: dict[int, FunctionTool] = {}
@@ -125,15 +123,6 @@ class Declared:
 
     def functions(self, shown: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
         """Those of the tools that are shown, in the client's order."""
-        if shown == self.shown:
-            return self._at_first
-        return self._of(shown)
-
-    @cached_property
-    def _at_first(self) -> tuple[FunctionTool, ...]:
-        return self._of(self.shown)
-
-    def _of(self, shown: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
         return tuple(
             self._function(position, tool) for position, tool in enumerate(self._tools) if shown[tool.name]
         )
@@ -156,11 +145,11 @@ class Declared:
         return Function(name, _description(tool, at), parameters, strict)
 
 
-def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRule) -> Declared:
+def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> Declared:
     """Worked out once for tools that come back."""
     if not isinstance(tools, SameTools):
         return Declared(tools, names, schemas)
-    known: dict[tuple[NameRule, SchemaRule], Declared] = tools.translated
+    known: dict[tuple[NameRule, SchemaRules], Declared] = tools.translated
     if (names, schemas) not in known:
         known[names, schemas] = Declared(tools, names, schemas)
     return known[names, schemas]
@@ -173,9 +162,9 @@ class Toolbox:
     """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
 
     def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
-        self._declared = declared(tools, dialect.tool_names, dialect.schemas)
         if tools and not dialect.tools:
             raise Incapable("tools are not supported by this model")
+        self._declared = declared(tools, dialect.tool_names, dialect.schemas)
         self._dialect = dialect
         self._warn = warn
         self._shown = dict(self._declared.shown)

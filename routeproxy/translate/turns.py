@@ -59,12 +59,14 @@ from routeproxy.translate.tools import Toolbox
 from routeproxy.translate.written import as_written, joined
 
 ATTRIBUTION = "x-anthropic-billing-header"
-ATTRIBUTION_WRITTEN = b'"x-anthropic-billing-header'
 PREFILL = (
     "This model does not support assistant message prefill. The conversation must end with a user message."
 )
 BETWEEN_TEXTS = "\n\n"
-BETWEEN_WRITTEN = rb"\n\n"
+
+# The same as JSON, for texts that go out as they were written.
+_ATTRIBUTION_WRITTEN = f'"{ATTRIBUTION}'.encode()
+_BETWEEN_WRITTEN = msgspec.json.encode(BETWEEN_TEXTS)[1:-1]
 
 NO_SIGNATURE = "skip_thought_signature_validator"
 """Google's word for a call whose thought signature is not known."""
@@ -143,9 +145,9 @@ class Conversation:
             kept = [
                 block
                 for block in blocks
-                if block != b'""' and not (strip and block.startswith(ATTRIBUTION_WRITTEN))
+                if block != b'""' and not (strip and block.startswith(_ATTRIBUTION_WRITTEN))
             ]
-            text = joined(kept, BETWEEN_WRITTEN) if kept else ""
+            text = joined(kept, _BETWEEN_WRITTEN) if kept else ""
         if text:
             self._opening = System(text)
             self._messages.append(self._opening)

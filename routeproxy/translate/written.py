@@ -10,15 +10,12 @@ from routeproxy.messages.request import without_lone_surrogates
 
 
 def as_written(value: Raw, at: str) -> bytes:
-    """The string `value`, quotes included, fit for a back end. Raises `InvalidRequest` if it is none."""
+    """The string `value`, quotes included, fit for a back end. Raises `InvalidRequest` if it is none, and
+    `UnicodeDecodeError`."""
     text = bytes(value)
     if not text.startswith(b'"'):
         raise InvalidRequest(f"{at}: Input should be a valid string")
-    if not text.isascii():
-        try:
-            text.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"{at}: {error.reason}") from None
+    text.decode()
     return without_lone_surrogates(text)
 
 

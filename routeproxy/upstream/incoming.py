@@ -81,6 +81,7 @@ class Incoming:
         )
         self._begun = False
         self._head_size = 0
+        self._size = 0
         self._paused = False
         self._failure: aiohttp.ClientError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -100,6 +101,7 @@ class Incoming:
             await self._more()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
+        self._size = 0
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -131,6 +133,7 @@ class Incoming:
             return
         if not self._begun:
             self._head_size += len(data)
+        before = len(self._parts)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -139,7 +142,8 @@ class Incoming:
             self._fail(aiohttp.ClientError("not HTTP"))
         if not self._begun and self._head_size > LONGEST_HEAD:
             self._fail(aiohttp.ClientError("not HTTP: its head does not end"))
-        if not (self._paused or self.complete) and sum(map(len, self._parts)) > AT_ONCE:
+        self._size += sum(map(len, self._parts[before:]))
+        if self._size > AT_ONCE and not (self._paused or self.complete):
             self._paused = True
             self._transport.pause_reading()
         self._wake()

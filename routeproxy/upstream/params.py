@@ -8,6 +8,7 @@ import msgspec
 
 from routeproxy.messages.body import Body
 from routeproxy.messages.edits import Edit, apply, set_members
+from routeproxy.messages.errors import explain_decode_error
 from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Params, Target
 
@@ -17,9 +18,8 @@ LEAST_BUDGET = 1024
 
 def with_params(body: Body, params: Params) -> Body:
     """The body after default, set, cap and drop."""
-    if not (params.default or params.set or params.cap or params.drop):
-        return body
-    return Body(apply(body.text, edits(body, params)))
+    text = apply(body.text, edits(body, params))
+    return body if text is body.text else Body(text)
 
 
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
@@ -75,14 +75,14 @@ def merged(one: Any, other: Any) -> Any:
 
 
 def _value(body: Body, name: str) -> Any:
-    """What the client wrote; `null` is the same as nothing."""
+    """What the client wrote; `null` is the same as nothing. Raises `InvalidRequest`."""
     if name not in body.members:
         return None
     value = body.text[slice(*body.members[name].value)]
     try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError:
         return msgspec.json.decode(without_lone_surrogates(value))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise explain_decode_error(error, value) from None
 
 
 def _budget_below(max_tokens: Any, thinking: Any) -> dict[str, Any]:

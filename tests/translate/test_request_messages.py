@@ -244,10 +244,31 @@ def test_a_system_prompt_goes_out_as_it_was_written(written: bytes, sent: bytes)
     assert with_system(b"[%b,%b]" % (one, one)) == b'{"role":"system","content":%b}' % both
 
 
-@pytest.mark.parametrize("written", [b"5", b"null", b'"\xff"', b'["a"]'])
+@pytest.mark.parametrize("written", [b"5", b"null", b'["a"]'])
 def test_a_system_prompt_that_is_no_text_is_the_clients_mistake(written: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"system\.1\.text"):
         with_system(b'[{"type":"text","text":"a"},{"type":"text","text":%b}]' % written)
+
+
+# What goes out without being read.
+UNREAD = [
+    pytest.param(b'"system":[{"type":"text","text":"\xff"}]', id="the system prompt"),
+    pytest.param(b'"tools":[{"name":"T","input_schema":{},"description":"\xff"}]', id="a description"),
+    pytest.param(b'"tools":[{"name":"T","input_schema":{},"input_examples":["\xff"]}]', id="an example"),
+    pytest.param(
+        b'"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"T","input":'
+        b'{"a":"\xff"}}]}]',
+        id="a call",
+    ),
+]
+
+
+@pytest.mark.parametrize("field", UNREAD)
+def test_what_is_no_utf_8_is_the_clients_mistake(field: bytes) -> None:
+    hi = b"" if b"messages" in field else b',"messages":[{"role":"user","content":"hi"}]'
+    body = b'{"model":"m","max_tokens":1%b,%b}' % (hi, field)
+    with pytest.raises(InvalidRequest, match="utf-8"):
+        translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
 
 
 def test_b03_attribution_stays_if_the_back_end_wants_it() -> None:
