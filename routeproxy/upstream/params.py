@@ -18,6 +18,8 @@ LEAST_BUDGET = 1024
 
 def with_params(body: Body, params: Params) -> Body:
     """The body after default, set, cap and drop."""
+    if not (params.default or params.set or params.cap or params.drop):
+        return body
     text = apply(body.text, edits(body, params))
     return body if text is body.text else Body(text)
 
