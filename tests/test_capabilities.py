@@ -20,7 +20,7 @@ from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream import chain
 from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import LARGE_BODY, Chunks, ThroughChat
+from routeproxy.upstream.chat import LONG_BODY, Chunks, ThroughChat
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.keys import Keys
@@ -127,7 +127,7 @@ class Watching(Blind):
         return super().dialect(target)
 
 
-@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (LARGE_BODY, "translation")])
+@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (LONG_BODY, "translation")])
 def test_a_long_conversation_is_translated_beside_the_event_loop(size: int, thread: str) -> None:
     """And what it is refused for is heard all the same."""
     back_end = Watching()

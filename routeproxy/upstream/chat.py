@@ -37,7 +37,7 @@ from routeproxy.upstream.params import with_params
 
 log = logging.getLogger(__name__)
 
-LARGE_BODY = 2**18
+LONG_BODY = 2**18
 """Bytes. A larger one is translated in a thread: 1 MB of conversation takes 8 ms, in which nobody else would
 be heard."""
 
@@ -74,7 +74,7 @@ class ThroughChat:
 
     async def send(self, call: Call, say: Say) -> None:
         exchange = call.exchange
-        if len(exchange.inbound.body) > LARGE_BODY:
+        if len(exchange.inbound.body) > LONG_BODY:
             loop = asyncio.get_running_loop()
             translated = await loop.run_in_executor(_beside_the_loop, self._translated, call)
         else:
