@@ -21,6 +21,9 @@ NULL = Raw(b"null")
 OLDEST_VERSION = "2023-06-01"
 """What a missing `anthropic-version` is taken for."""
 
+ATTRIBUTION = "x-anthropic-billing-header"
+"""How Claude Code's first system block begins. Its nonce changes with every request."""
+
 NonNegative = Annotated[int, Meta(ge=0)]
 
 

@@ -14,12 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest, explain_decode_error
-from routeproxy.messages.request import NULL, Envelope, without_lone_surrogates
+from routeproxy.messages.request import ATTRIBUTION, NULL, Envelope, without_lone_surrogates
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
-
-ATTRIBUTION = "x-anthropic-billing-header"
-"""How Claude Code's first system block begins. Its nonce changes with every request."""
 
 
 def requested_model_problem(name: str) -> str | None:

@@ -24,6 +24,7 @@ from routeproxy.chat.request import (
 )
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
+    ATTRIBUTION,
     Block,
     Compaction,
     Document,
@@ -58,7 +59,6 @@ from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import Toolbox
 from routeproxy.translate.written import as_written, joined
 
-ATTRIBUTION = "x-anthropic-billing-header"
 PREFILL = (
     "This model does not support assistant message prefill. The conversation must end with a user message."
 )

@@ -99,7 +99,7 @@ class Incoming:
             if self.complete:
                 return b""
             await self._more()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        data = b"".join(self._parts)
         self._parts.clear()
         self._size = 0
         if self._paused:

@@ -67,7 +67,8 @@ class Joined:
         self._transport.close()
 
     def flush(self) -> None:
-        if self._waiting and not self._transport.is_closing():
-            self._transport.write(b"".join(self._waiting))
+        data = b"".join(self._waiting)
         self._waiting.clear()
         self._size = 0
+        if data and not self._transport.is_closing():
+            self._transport.write(data)

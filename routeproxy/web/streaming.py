@@ -194,8 +194,7 @@ class Answer:
 
     async def _write(self, data: bytes) -> None:
         self._last_write = self._loop.time()
-        if self._ping is not None:
-            await self._after_ping()
+        await self._after_ping()
         if self._state == "streaming" or self._exchange.stream:
             await self._put(data)
         else:
