@@ -109,7 +109,7 @@ def test_a_request_that_needs_nothing_is_the_very_same() -> None:
 
 def test_a_value_that_is_no_utf_8_is_the_clients_mistake() -> None:
     body = Body(b'{"model":"m","messages":[],"stop_sequences":["\xff"]}')
-    with pytest.raises(ApiError, match="utf-8"):
+    with pytest.raises(ApiError, match="not valid UTF-8"):
         with_params(body, Params(default={"stop_sequences": ["a"]}))
 
 

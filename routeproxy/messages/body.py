@@ -9,12 +9,12 @@ from collections import OrderedDict
 from functools import cached_property
 from typing import Any
 
-from msgspec import DecodeError, Raw
+from msgspec import Raw
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
+from routeproxy.messages.decoding import UNREADABLE, explain_undecodable
 from routeproxy.messages.edits import Edit, apply, scan
-from routeproxy.messages.errors import explain_decode_error
 from routeproxy.messages.request import (
     NULL,
     Envelope,
@@ -35,8 +35,6 @@ LONGEST_REMEMBERED = 2**18
 _LONG = {"messages": b"[]", "system": b"null", "tools": b"null"}
 """What stands in the outline for each."""
 
-_UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
-
 _envelope: Decoder[Envelope] = Decoder(Envelope)
 _request: Decoder[MessagesRequest] = Decoder(MessagesRequest)
 _turns: Decoder[Turns] = Decoder(Turns)
@@ -52,9 +50,9 @@ class Body:
         self.text = text
         try:
             self._values, self.members = scan(text)
-        except (DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE:
             decode_envelope(text)  # says where the mistake is, unless it is in a name that we skip
-            raise explain_decode_error(error, text) from None
+            raise explain_undecodable(text, dict[str, Raw]) from None
         present = self.members
         self._outline = apply(
             text, [Edit(*present[name].value, short) for name, short in _LONG.items() if name in present]
@@ -70,7 +68,7 @@ class Body:
                 system=values.get("system", NULL),
                 tools=self._tools.heads if "tools" in values else None,
             )
-        except _UNREADABLE:
+        except (*UNREADABLE, RecursionError):
             return decode_envelope(self.text)  # without half emojis; or it says where the mistake is
 
     def request(self) -> MessagesRequest:
@@ -83,7 +81,7 @@ class Body:
                 system=_system.decode(values.get("system", NULL)),
                 tools=self._tools.whole if "tools" in values else None,
             )
-        except _UNREADABLE:
+        except (*UNREADABLE, RecursionError):
             return decode_request(self.text)
 
     @cached_property

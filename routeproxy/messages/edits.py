@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import DecodeError, Raw, Struct
 
+from routeproxy.messages.decoding import UNREADABLE, nested_too_deeply, without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import without_lone_surrogates
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*)')
@@ -82,7 +82,7 @@ def scan(text: bytes, start: int = 0, end: int | None = None) -> tuple[dict[str,
             raise
         return scan(repaired, start, end)
     except RecursionError:
-        raise InvalidRequest("invalid JSON: nested too deeply") from None
+        raise nested_too_deeply() from None
     found = _side_by_side(values, start, len(text) if end is None else end)
     return values, _walked(text, values, start) if found is None else found
 
@@ -212,7 +212,7 @@ def foreign_traces(text: bytes, present: Mapping[str, Member]) -> list[Edit]:
             if not empty:
                 edits += inner
         return edits + removals(spans, emptied)
-    except (DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         repaired = without_lone_surrogates(text)
         # Whatever else it is, the back end will say so in its own words.
         return foreign_traces(repaired, present) if repaired != text else []

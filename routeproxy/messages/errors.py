@@ -1,11 +1,9 @@
-"""Errors as the Messages API says them: the type for a status, the body, and the paths in a client's own
-terms (wire.md §2.8)."""
+"""Errors as the Messages API says them: the type for a status, and the body (wire.md §2.8)."""
 
-import re
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import UNSET, DecodeError, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 TYPE_OF_STATUS: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -99,62 +97,3 @@ def error_body(error: ApiError, request_id: str) -> bytes:
     """The JSON body of an error answer; `request_id` also goes out as the header `request-id`."""
     details = Details(error.code) if error.code else UNSET
     return msgspec.json.encode(ErrorBody(ErrorObject(error.type, error.message, details), request_id))
-
-
-_EXPECTED = re.compile(r"^Expected `([^`]+)`(?:, got `([^`]+)`)?")
-_MISSING = re.compile(r"^Object missing required field `([^`]+)`")
-_UNKNOWN_TAG = re.compile(r"^Invalid value '(.*)'$", re.DOTALL)
-_WORDS = {
-    "str": "a valid string",
-    "int": "a valid integer",
-    "float": "a valid number",
-    "bool": "a valid boolean",
-    "array": "a valid list",
-    "object": "a valid dictionary",
-    "null": "null",
-}
-
-
-def explain_decode_error(error: DecodeError | UnicodeDecodeError, body: bytes) -> InvalidRequest:
-    """msgspec's error in the API's words: `$.messages[0].role` reads `messages.0.role`."""
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequest(
-            f"invalid JSON: {text}" if body.strip() else "invalid JSON: the request body is empty"
-        )
-    what, _, path = text.rpartition(" - at `")
-    if not path or not what:
-        what, path = text, "$"
-    path = (
-        path.removesuffix("`")
-        .removeprefix("$")
-        .removeprefix(".")
-        .replace("[", ".")
-        .replace("]", "")
-        .removeprefix(".")
-    )
-    if missing := _MISSING.match(what):
-        return InvalidRequest(f"{path + '.' if path else ''}{missing[1]}: Field required")
-    if not path:
-        return InvalidRequest("request body must be a JSON object")
-    if tag := _UNKNOWN_TAG.match(what):
-        block, _, last = path.rpartition(".")
-        if last == "type":
-            return InvalidRequest(
-                f"{block}: Input tag '{tag[1][:64]}' found using 'type' "
-                "does not match any of the expected tags"
-            )
-    if expected := _EXPECTED.match(what):
-        if expected[2] is None:  # a bound: "Expected `int` >= 0"
-            return InvalidRequest(f"{path}: Input should be {_bound(what)}")
-        words = " or ".join(_WORDS.get(kind.strip(), kind.strip()) for kind in expected[1].split("|"))
-        return InvalidRequest(f"{path}: Input should be {words}")
-    return InvalidRequest(f"{path}: {what}")
-
-
-def _bound(what: str) -> str:
-    return (
-        re.sub(r"^Expected `\w+` >= ", "greater than or equal to ", what)
-        .replace("Expected ", "")
-        .replace("`", "")
-    )

@@ -8,13 +8,12 @@ ignored in both, unknown *block types* are an error of the second.
 `null` means absent everywhere (wire.md §1.1), so optional fields default to `None`.
 """
 
-import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from msgspec import DecodeError, Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
 
-from routeproxy.messages.errors import InvalidRequest, explain_decode_error
+from routeproxy.messages.decoding import decode_leniently
 
 NULL = Raw(b"null")
 
@@ -336,62 +335,22 @@ KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {
     "diagnostics",
 }
 
-T = TypeVar("T")
-
 _envelope: Decoder[Envelope] = Decoder(Envelope)
 _request: Decoder[MessagesRequest] = Decoder(MessagesRequest)
 _fields: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 
-# JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone
-# `\ud83d`.
-_BACKSLASH = ord("\\")
-# It starts with a literal, which the engine looks for at the speed of memory.
-_SURROGATES = re.compile(
-    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
-)
-
 
 def decode_envelope(body: bytes) -> Envelope:
     """The rule-relevant fields of `body`. Raises `InvalidRequest` with the path of what is wrong."""
-    return _decode(_envelope, body)
+    return decode_leniently(_envelope, body)
 
 
 def decode_request(body: bytes) -> MessagesRequest:
     """The whole request. Raises `InvalidRequest`, for an unknown block type with its position."""
-    return _decode(_request, body)
+    return decode_leniently(_request, body)
 
 
 def field_names(body: bytes) -> tuple[str, ...]:
     """The names of the top-level fields, in the client's order."""
-    fields: dict[str, Raw] = _decode(_fields, body)
+    fields: dict[str, Raw] = decode_leniently(_fields, body)
     return tuple(fields)
-
-
-def _decode(decoder: Decoder[T], body: bytes) -> T:
-    try:
-        try:
-            return decoder.decode(body)
-        except DecodeError:
-            repaired = without_lone_surrogates(body)
-            if repaired == body:
-                raise
-            return decoder.decode(repaired)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise explain_decode_error(error, body) from None
-    except RecursionError:
-        raise InvalidRequest("invalid JSON: nested too deeply") from None
-
-
-def without_lone_surrogates(body: bytes) -> bytes:
-    r"""`body` with each unpaired `\udXXX` escape replaced by `\ufffd`, which stands for what was cut."""
-    return _SURROGATES.sub(_paired, body)
-
-
-def _paired(found: re.Match[bytes]) -> bytes:
-    text, first, second = found.string, found[0][:6], found[1]
-    before = found.start()
-    while before and text[before - 1] == _BACKSLASH:
-        before -= 1
-    if (found.start() - before) % 2:  # the backslash is itself escaped, and what follows it is text
-        return first + (rb"\ufffd" if second else b"")
-    return found[0] if second else rb"\ufffd"

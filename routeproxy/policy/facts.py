@@ -10,11 +10,10 @@ from copy import copy
 from functools import cached_property
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
-from routeproxy.messages.errors import InvalidRequest, explain_decode_error
-from routeproxy.messages.request import ATTRIBUTION, NULL, Envelope, without_lone_surrogates
+from routeproxy.messages.decoding import ANY_JSON, UNREADABLE, decode_leniently, nested_too_deeply
+from routeproxy.messages.request import ATTRIBUTION, NULL, Envelope
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
@@ -175,7 +174,7 @@ def _hides(text: bytes, block_type: str) -> bool:
         # Numbers stay text: Python refuses to read very long ones.
         json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note, parse_int=str)
     except RecursionError:
-        raise InvalidRequest("invalid JSON: nested too deeply") from None
+        raise nested_too_deeply() from None
     return twice and seen
 
 
@@ -194,16 +193,11 @@ def _blocks(content: Any) -> Iterator[dict[str, Any]]:
 
 def _decoded(text: bytes) -> Any:
     try:
-        try:
-            return msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # Half an emoji, or bytes that are no text: the blocks can be told apart all the same.
-            readable = text.decode("utf-8", "replace").encode()
-            return msgspec.json.decode(without_lone_surrogates(readable))
-    except RecursionError:  # the envelope was read from higher up the stack
-        raise InvalidRequest("invalid JSON: nested too deeply") from None
-    except msgspec.DecodeError as error:  # a number of thousands of digits
-        raise explain_decode_error(error, text) from None
+        return ANY_JSON.decode(text)
+    except (*UNREADABLE, RecursionError):
+        # Half an emoji, or bytes that are no text: the blocks can be told apart all the same. If it is
+        # something else, such as a number of thousands of digits, this says what.
+        return decode_leniently(ANY_JSON, text.decode("utf-8", "replace").encode())
 
 
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -97,8 +97,8 @@ def read(path: Path) -> Iterator[LoggedDecision]:
             if line.strip():
                 try:
                     yield decode(line)
-                except msgspec.DecodeError as error:
-                    raise ValueError(f"{path}:{number}: not a logged decision: {error}") from None
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    raise ValueError(f"{path}:{number}: not a logged decision") from None
 
 
 def find(path: Path, request_id: str) -> LoggedDecision:

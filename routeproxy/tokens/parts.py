@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from routeproxy.messages.request import NULL, without_lone_surrogates
+from routeproxy.messages.decoding import without_lone_surrogates
+from routeproxy.messages.request import NULL
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 

@@ -4,6 +4,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from routeproxy.chat.request import ChatRequest, ResponseFormat, StreamOptions
+from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
@@ -45,8 +46,8 @@ def translate(request: MessagesRequest, dialect: Dialect, context: RequestContex
         return _translate(request, dialect, context)
     except RecursionError:
         raise InvalidRequest("the request is nested too deeply") from None
-    except UnicodeDecodeError as error:  # in what we carry on without reading it
-        raise InvalidRequest(f"invalid JSON: {error}") from None
+    except UnicodeDecodeError:  # in what we carry on without reading it
+        raise InvalidRequest(f"invalid JSON: {NO_UTF_8}") from None
 
 
 def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:

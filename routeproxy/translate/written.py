@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from msgspec import Raw
 
+from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import without_lone_surrogates
 
 
 def as_written(value: Raw, at: str) -> bytes:

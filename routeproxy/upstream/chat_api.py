@@ -9,6 +9,7 @@ import msgspec
 from routeproxy.chat.completion import Chunk, only_text
 from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Target
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.responses import ResponsesStream, responses_request, responses_whole
@@ -280,5 +281,5 @@ def chunk_in(data: bytes) -> Chunk:
     """Raises `ValueError` for what is no JSON object; whatever is in one is read as far as it can be."""
     try:
         return _chunk.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return salvaged(leniently(data))

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from routeproxy.exchange import Call, Part, Say
+from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
-from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.upstream.local import own_message, rough_tokens, tool_use_id
 
 SILENCE = "(the last user message has no text)"

@@ -30,7 +30,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
-from routeproxy.messages.request import without_lone_surrogates
+from routeproxy.messages.decoding import UNREADABLE, without_lone_surrogates
 from routeproxy.upstream.chunks import leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.sse import Events
@@ -247,7 +247,7 @@ def _answer_in(data: bytes) -> _Answer:
     """Raises `ValueError` for what is no JSON object."""
     try:
         return _answer.decode(data)
-    except (DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         readable = without_lone_surrogates(data.decode("utf-8", "replace").encode())
     try:
         return _answer.decode(readable)

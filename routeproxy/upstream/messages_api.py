@@ -7,10 +7,11 @@ import re
 from contextlib import closing, suppress
 
 import msgspec
-from msgspec import UNSET, DecodeError, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from routeproxy.exchange import NOTHING_YET, Call, Part, Say
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
@@ -154,7 +155,7 @@ async def _whole(response: Response, call: Call) -> Part:
     body = await response.whole(LONGEST_REPLY)
     try:
         head = _head.decode(body)
-    except (DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise _not_a_message(call) from None
     if head.error is not None:
         raise from_error_type(head.error.type, head.error.message)
@@ -285,7 +286,7 @@ async def _frames(response: Response, call: Call, say: Say) -> None:
 
 
 def _is_complete(frame: bytes) -> bool:
-    with suppress(DecodeError, UnicodeDecodeError):
+    with suppress(*UNREADABLE):
         msgspec.json.decode(forms.data_of(frame), type=msgspec.Raw)
         return True
     return False
@@ -376,14 +377,14 @@ def _or_unset(value: int | None) -> int | UnsetType:
 def _event(frame: bytes) -> _EventHead:
     try:
         return _event_head.decode(forms.data_of(frame))
-    except (DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return _EventHead()
 
 
 def _model_in(data: bytes) -> Span | None:
     """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it
     is."""
-    with suppress(DecodeError, UnicodeDecodeError, InvalidRequest):
+    with suppress(*UNREADABLE, InvalidRequest):
         if message := members(data).get("message"):
             model = members(data, *message.value).get("model")
             return model.value if model else None
@@ -428,12 +429,12 @@ def _is_api_error(body: bytes) -> bool:
     """Whether it has the shape that Anthropic's clients read; other shapes lose what they say."""
     try:
         head = _head.decode(body)
-    except (DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
     return head.type == "error" and head.error is not None and bool(head.error.message)
 
 
 def _counts(body: bytes) -> bool:
-    with suppress(DecodeError, UnicodeDecodeError):
+    with suppress(*UNREADABLE):
         return _count.decode(body).input_tokens >= 0
     return False

@@ -22,6 +22,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.upstream.chunks import leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.sse import Lines
@@ -140,7 +141,7 @@ def _line_in(data: bytes) -> _Line:
     """Raises `ValueError` for what is no JSON object."""
     try:
         return _line.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return _salvaged(leniently(data))
 
 

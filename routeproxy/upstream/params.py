@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 
 from routeproxy.messages.body import Body
+from routeproxy.messages.decoding import ANY_JSON, decode_leniently
 from routeproxy.messages.edits import Edit, apply, set_members
-from routeproxy.messages.errors import explain_decode_error
-from routeproxy.messages.request import without_lone_surrogates
 from routeproxy.policy.decide import Params, Target
 
 LEAST_BUDGET = 1024
@@ -81,10 +80,7 @@ def _value(body: Body, name: str) -> Any:
     if name not in body.members:
         return None
     value = body.text[slice(*body.members[name].value)]
-    try:
-        return msgspec.json.decode(without_lone_surrogates(value))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise explain_decode_error(error, value) from None
+    return decode_leniently(ANY_JSON, value)
 
 
 def _budget_below(max_tokens: Any, thinking: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
 from routeproxy.upstream.http import Client, Response, forwarded
@@ -225,7 +226,7 @@ _chunk = msgspec.json.Decoder(Chunk)
 def _chunk_in(data: bytes) -> Chunk | None:
     try:
         return _chunk.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None  # `[DONE]`, for one
 
 

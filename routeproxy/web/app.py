@@ -22,7 +22,8 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy.exchange import PATHS, Exchange, Inbound, Write, new_request_id
-from routeproxy.messages.errors import ApiError, error_body
+from routeproxy.messages.decoding import decode_leniently
+from routeproxy.messages.errors import ApiError, InvalidRequest, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.listing import models_for
@@ -335,13 +336,16 @@ def _version_in(body: bytes) -> str | None:
     if not body.strip():
         return None
     try:
-        return msgspec.json.decode(body, type=_Rollback).version
-    except msgspec.DecodeError as error:
-        raise ApiError(400, f'expected nothing, or {{"version": "…"}}: {error}') from None
+        return decode_leniently(_rollback, body).version
+    except InvalidRequest as error:
+        raise ApiError(400, f'expected nothing, or {{"version": "…"}}: {error.message}') from None
 
 
 class _Rollback(msgspec.Struct):
     version: str | None = None
+
+
+_rollback = msgspec.json.Decoder(_Rollback)
 
 
 def _status(proxy: Proxy, control: Control | None) -> dict[str, object]:

@@ -82,7 +82,7 @@ def test_the_quick_no_is_never_wrong(word: str, escaped: list[bool]) -> None:
 
 
 def test_a_number_that_nobody_can_read_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="Integer value out of range"):
+    with pytest.raises(InvalidRequest, match="a number that can't be read"):
         _ = conversation(b'[{"k":"image","n":%b}]' % (b"1" * 5000)).images
 
 

@@ -1,0 +1,246 @@
+"""Decoding of a client's JSON, and what is wrong with it in the API's own words.
+
+msgspec says what is wrong in a sentence of its own, which no version promises to keep. So that sentence is
+never read: a text that can't be decoded is read once more without its type, and the first value that the type
+does not take is looked for (wire.md §2.8: `$.messages[0].role` reads `messages.0.role`).
+"""
+
+import json
+import re
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import DecodeError, inspect
+from msgspec.json import Decoder
+
+from routeproxy.messages.errors import InvalidRequest
+
+T = TypeVar("T")
+
+UNREADABLE = (DecodeError, UnicodeDecodeError)
+"""What msgspec raises for a text that is not what its type says: text that is no UTF-8 was the second before
+0.23 and is the first since."""
+
+NO_UTF_8 = "a text in it is not valid UTF-8"
+
+ANY_JSON: Decoder[Any] = Decoder()
+
+LARGEST_SEARCHED = 2**20
+"""Bytes. In a longer text nobody looks for the place of a mistake in the syntax, which takes 10 ms a
+megabyte."""
+
+# JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone
+# `\ud83d`.
+_BACKSLASH = ord("\\")
+# It starts with a literal, which the engine looks for at the speed of memory.
+_SURROGATES = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})"
+)
+
+
+def decode_leniently(decoder: Decoder[T], text: bytes) -> T:
+    """What `decoder` reads in `text`, half emojis mended where it must. Raises `InvalidRequest` with the path
+    of what is wrong."""
+    try:
+        try:
+            return decoder.decode(text)
+        except UNREADABLE:
+            repaired = without_lone_surrogates(text)
+            if repaired == text:
+                raise
+            return decoder.decode(repaired)
+    except UNREADABLE:
+        raise explain_undecodable(text, decoder.type) from None
+    except RecursionError:
+        raise nested_too_deeply() from None
+
+
+def nested_too_deeply() -> InvalidRequest:
+    return InvalidRequest("invalid JSON: nested too deeply")
+
+
+def without_lone_surrogates(text: bytes) -> bytes:
+    r"""`text` with each unpaired `\udXXX` escape replaced by `\ufffd`, which stands for what was cut."""
+    return _SURROGATES.sub(_paired, text)
+
+
+def _paired(found: re.Match[bytes]) -> bytes:
+    text, first, second = found.string, found[0][:6], found[1]
+    before = found.start()
+    while before and text[before - 1] == _BACKSLASH:
+        before -= 1
+    if (found.start() - before) % 2:  # the backslash is itself escaped, and what follows it is text
+        return first + (rb"\ufffd" if second else b"")
+    return found[0] if second else rb"\ufffd"
+
+
+# --- what is wrong
+
+
+def explain_undecodable(text: bytes, expected_type: Any) -> InvalidRequest:
+    """Why `text` is not the JSON of an `expected_type`, with the path of the first value that is wrong."""
+    repaired = without_lone_surrogates(text)
+    try:
+        value = msgspec.json.decode(repaired)
+    except UNREADABLE:
+        return InvalidRequest(f"invalid JSON: {_syntax_error(repaired)}")
+    except RecursionError:
+        return nested_too_deeply()
+    try:
+        mismatch = _first_mismatch(value, inspect.type_info(expected_type), ())
+    except RecursionError:
+        return nested_too_deeply()
+    if mismatch is None:
+        return InvalidRequest("invalid JSON: it can't be read")
+    if not mismatch.path:
+        return InvalidRequest("request body must be a JSON object")
+    return InvalidRequest(f"{'.'.join(map(str, mismatch.path))}: {mismatch.words}")
+
+
+def _syntax_error(text: bytes) -> str:
+    if not text.strip():
+        return "the request body is empty"
+    if len(text) > LARGEST_SEARCHED:
+        return "the request body has an error in its syntax"
+    try:
+        readable = text.decode()
+        json.loads(readable, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        return NO_UTF_8
+    except json.JSONDecodeError as error:
+        rest = readable[error.pos :]
+        if not rest.strip() or _HALF.fullmatch(rest):
+            return "the request body ends too early"
+        return f"unexpected {json.dumps(rest[0])} at line {error.lineno}, column {error.colno}"
+    except ValueError:  # NaN, or a number with more digits than Python reads
+        return "it has a number that can't be read"
+    return "it can't be read"
+
+
+_HALF = re.compile(r'"(?:[^"\\]|\\.)*\\?|u[0-9a-fA-F]{0,4}', re.DOTALL)
+"""A string or an escape that does not end."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+class _Mismatch(NamedTuple):
+    """The first value that its type does not take."""
+
+    path: tuple[str | int, ...]
+    words: str
+    """What was expected there, in the API's words."""
+
+
+def _first_mismatch(value: Any, expected: inspect.Type, path: tuple[str | int, ...]) -> _Mismatch | None:
+    match expected:
+        case inspect.Metadata():
+            return _first_mismatch(value, expected.type, path)
+        case inspect.AnyType() | inspect.RawType():
+            return None
+        case inspect.UnionType():
+            return _mismatch_of_union(value, expected, path)
+        case inspect.StructType() if isinstance(value, dict):
+            return _mismatch_of_struct(value, expected, path)
+        case inspect.DictType() if isinstance(value, dict):
+            found = (_first_mismatch(item, expected.value_type, (*path, key)) for key, item in value.items())
+            return next(filter(None, found), None)
+        case inspect.VarTupleType() | inspect.ListType() if isinstance(value, list):
+            if expected.max_length is not None and len(value) > expected.max_length:
+                return _Mismatch(path, f"Input should have at most {expected.max_length} items")
+            found = (_first_mismatch(item, expected.item_type, (*path, at)) for at, item in enumerate(value))
+            return next(filter(None, found), None)
+        case inspect.LiteralType():
+            words = _alternatives([f"'{choice}'" for choice in expected.values])
+            return None if value in expected.values else _Mismatch(path, f"Input should be {words}")
+        case _:
+            return _mismatch_of_scalar(value, expected, path)
+
+
+def _mismatch_of_scalar(value: Any, expected: inspect.Type, path: tuple[str | int, ...]) -> _Mismatch | None:
+    if not _is_of(value, expected):
+        return _Mismatch(path, f"Input should be {_noun(expected)}")
+    if isinstance(expected, inspect.IntType | inspect.FloatType):
+        if expected.ge is not None and value < expected.ge:
+            return _Mismatch(path, f"Input should be greater than or equal to {expected.ge}")
+        if expected.le is not None and value > expected.le:
+            return _Mismatch(path, f"Input should be less than or equal to {expected.le}")
+    return None
+
+
+def _mismatch_of_union(value: Any, union: inspect.UnionType, path: tuple[str | int, ...]) -> _Mismatch | None:
+    # Of the alternatives that are objects a tag tells which one is meant.
+    structs = [one for one in union.types if isinstance(one, inspect.StructType)]
+    if len(structs) > 1 and isinstance(value, dict):
+        field = structs[0].tag_field or "type"
+        if field not in value:
+            return _Mismatch((*path, field), "Field required")
+        tag = value[field]
+        if not isinstance(tag, str):
+            return _Mismatch((*path, field), "Input should be a valid string")
+        meant = next((one for one in structs if one.tag == tag), None)
+        return _wrong_tag(tag, path) if meant is None else _first_mismatch(value, meant, path)
+    for one in union.types:
+        if _is_of(value, one):
+            return _first_mismatch(value, one, path)
+    return _Mismatch(path, f"Input should be {' or '.join(_nouns(union))}")
+
+
+def _mismatch_of_struct(
+    value: dict[str, Any], struct: inspect.StructType, path: tuple[str | int, ...]
+) -> _Mismatch | None:
+    if struct.tag_field is not None and (tag := value.get(struct.tag_field, struct.tag)) != struct.tag:
+        return _wrong_tag(str(tag), path)
+    fields = {field.encode_name: field for field in struct.fields}
+    for name, item in value.items():
+        if (field := fields.get(name)) and (found := _first_mismatch(item, field.type, (*path, name))):
+            return found
+    required = [struct.tag_field] if struct.tag_field else []
+    required += [field.encode_name for field in struct.fields if field.required]
+    missing = next((name for name in required if name not in value), None)
+    return _Mismatch((*path, missing), "Field required") if missing else None
+
+
+def _wrong_tag(tag: str, path: tuple[str | int, ...]) -> _Mismatch:
+    words = f"Input tag '{tag[:64]}' found using 'type' does not match any of the expected tags"
+    return _Mismatch(path, words)
+
+
+_NOUNS: tuple[tuple[tuple[type[inspect.Type], ...], tuple[type, ...], str], ...] = (
+    ((inspect.BoolType,), (bool,), "a valid boolean"),
+    ((inspect.IntType,), (int,), "a valid integer"),
+    ((inspect.FloatType,), (int, float), "a valid number"),
+    ((inspect.StrType, inspect.LiteralType), (str,), "a valid string"),
+    ((inspect.VarTupleType, inspect.ListType), (list,), "a valid list"),
+    ((inspect.StructType, inspect.DictType), (dict,), "a valid dictionary"),
+    ((inspect.NoneType,), (type(None),), "null"),
+)
+"""Types of msgspec, the values that they take, and their name in the API's errors; in the order in which
+alternatives are named."""
+
+
+def _is_of(value: Any, expected: inspect.Type) -> bool:
+    """Whether `value` is of the kind of `expected`, whatever is in it."""
+    if isinstance(expected, inspect.Metadata):
+        return _is_of(value, expected.type)
+    if isinstance(expected, inspect.AnyType | inspect.RawType):
+        return True
+    if isinstance(expected, inspect.IntType) and type(value) is float:
+        return abs(value) >= 2**63  # an integer of so many digits is a float to a decoder without a type
+    return any(isinstance(expected, kinds) and type(value) in values for kinds, values, _ in _NOUNS)
+
+
+def _noun(expected: inspect.Type) -> str:
+    return next((noun for kinds, _, noun in _NOUNS if isinstance(expected, kinds)), "another value")
+
+
+def _nouns(union: inspect.UnionType) -> list[str]:
+    """The alternatives, each once, `null` last."""
+    types = [one.type if isinstance(one, inspect.Metadata) else one for one in union.types]
+    return [noun for kinds, _, noun in _NOUNS if any(isinstance(one, kinds) for one in types)]
+
+
+def _alternatives(choices: list[str]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last
