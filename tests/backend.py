@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tests.budgets import seconds
+
 
 class Received(NamedTuple):
     method: str
@@ -216,9 +218,9 @@ class BackEnd:
     def last(self) -> Received:
         return self.requests[-1]
 
-    def wait_until_left(self, seconds: float = 3.0) -> float:
-        """When the client went away; fails the test when it did not."""
-        limit = time.monotonic() + seconds
+    def wait_until_left(self, usual: float = 3.0) -> float:
+        """When the client went away; fails the test when it did not in `seconds(usual)`."""
+        limit = time.monotonic() + seconds(usual)
         while not self.left_at:
             assert time.monotonic() < limit, "the back end was not let go"
             time.sleep(0.01)

@@ -24,6 +24,7 @@ from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm import import_litellm
 from routeproxy.web.streaming import Patience
+from tests.budgets import seconds
 
 ECHO = """\
 [providers.echo]
@@ -72,7 +73,7 @@ def running(
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + seconds(10)
     while not server.started:
         assert thread.is_alive(), "the server did not start"
         assert time.monotonic() < limit, "the server did not start in time"
@@ -81,7 +82,7 @@ def running(
         yield Running(f"http://127.0.0.1:{sock.getsockname()[1]}", app, path)
     finally:
         server.stop(at_once=True)
-        thread.join(15)
+        thread.join(seconds(15))
 
 
 class Served:
@@ -114,7 +115,7 @@ class Served:
         self.process.send_signal(number)
 
     def exit_code(self, within: float = 5) -> int:
-        return self.process.wait(within)
+        return self.process.wait(seconds(within))
 
     def post(self, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
         return post(self.url, body, path, **headers)
@@ -145,12 +146,12 @@ def serving(folder: Path, *flags: str, environ: Mapping[str, str] | None = None)
 
 def post(url: str, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=seconds(30)) as client:
         return client.post(url + path, content=content, headers=_named(headers))
 
 
 def get(url: str, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=seconds(30)) as client:
         return client.request(method, url + path, headers=_named(headers))
 
 
@@ -159,11 +160,11 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
     return {"content-type": "application/json"} | named
 
 
-def until(condition: Callable[[], Found], seconds: float = 2.0) -> Found:
-    """What `condition` says once it says something; fails the test when it never does."""
-    limit = time.monotonic() + seconds
+def until(condition: Callable[[], Found], usual: float = 2.0) -> Found:
+    """What `condition` says once it says something; fails the test when it does not in `seconds(usual)`."""
+    limit = time.monotonic() + seconds(usual)
     while not (found := condition()):
-        assert time.monotonic() < limit, f"not within {seconds} s"
+        assert time.monotonic() < limit, f"not within {seconds(usual)} s"
         time.sleep(0.02)
     return found
 
@@ -189,7 +190,7 @@ def events(text: str) -> list[str]:
 def dial(url: str) -> socket.socket:
     """A connection of one's own, for what HTTP clients hide."""
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=seconds(5))
 
 
 def in_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **headers: str) -> bytes:

@@ -57,6 +57,7 @@ from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import LoggedDecision
 from routeproxy.translate.dialect import Dialect
 from routeproxy.upstream.failures import STATUS_OF_KIND
+from tests.budgets import seconds
 from tests.running import ECHO, Running, request, running, serving, until
 
 ROOT = Path(__file__).parents[1]
@@ -385,12 +386,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=log,
         )
     try:
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + seconds(10)
         while not (address := re.match(r"routeproxy \S+: (http://\S+)\n", said.read_text())):
             assert server.poll() is None, said.read_text()
             assert time.monotonic() < limit, "it did not start"
             time.sleep(0.02)
-        with urllib.request.urlopen(f"{address[1]}/readyz", timeout=10) as ready:
+        with urllib.request.urlopen(f"{address[1]}/readyz", timeout=seconds(10)) as ready:
             assert ready.status == 200
         yield address[1]
     finally:
@@ -402,12 +403,14 @@ def test_the_readmes_first_question_is_answered(started: str) -> None:
     words = shlex.split(marked("ask").replace("http://127.0.0.1:8082", started))
     assert words[0] == "curl"
     if shutil.which("curl"):
-        answer = subprocess.run(words, capture_output=True, check=True, timeout=10).stdout
+        answer = subprocess.run(words, capture_output=True, check=True, timeout=seconds(10)).stdout
     else:
         url = next(word for word in words if word.startswith("http"))
         headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
         body = words[words.index("-d") + 1].encode()
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, headers), timeout=seconds(10)
+        ) as response:
             answer = response.read()
     assert json.loads(answer)["content"] == [{"type": "text", "text": "Hello, proxy"}]
 

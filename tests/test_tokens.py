@@ -17,7 +17,7 @@ from typing import Any
 import litestar.app
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -29,6 +29,7 @@ from routeproxy.tokens.media import PDF_PAGE, UNKNOWN_PIXELS
 from routeproxy.tokens.memory import Remembered
 from routeproxy.tokens.parts import read, read_loosely
 from routeproxy.tokens.text import measure
+from tests.budgets import examples
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -594,7 +595,7 @@ def test_any_text_has_a_count_lone_surrogates_too(text: str) -> None:
 
 
 @given(st.lists(st.text(max_size=50), max_size=5), st.text(max_size=50))
-@settings(max_examples=50)
+@examples(50)
 def test_more_content_never_costs_less(texts: list[str], another: str) -> None:
     blocks = [said(text) for text in texts]
     assert counted(user(*blocks)) <= counted(user(*blocks, said(another)))

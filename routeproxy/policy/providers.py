@@ -113,7 +113,7 @@ TYPES: Mapping[str, ProviderType] = {
     "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
 }
 
-# What LiteLLM 1.106.2 knows besides and can hold a conversation with: importing it to ask takes seconds.
+# What LiteLLM 1.110.2 knows besides and can hold a conversation with: importing it to ask takes seconds.
 _LITELLM = """
     ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes
     clarifai cloudflare codestral cognition cohere cohere_chat cometapi compactifai cortecs dashscope

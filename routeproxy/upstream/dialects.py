@@ -71,6 +71,12 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
     Quirk(
         GOOGLE,
+        r"^gemini-[12]\b",
+        {"images_in_tool_messages": False},
+        "ai.google.dev/gemini-api/docs/function-calling: functionResponse.parts since Gemini 3",
+    ),
+    Quirk(
+        GOOGLE,
         r"^claude",
         {
             "family": "anthropic",

@@ -42,6 +42,11 @@ MEANINGS: Mapping[str, int | Kind] = {
     "litellm.MidStreamFallbackError": 502,
     "litellm.ModifyResponseException": 500,
     "litellm.SensitiveDataRouteException": "content_policy",
+    "litellm.CallerCredentialAuthenticationError": 401,
+    "litellm.CallerCredentialRateLimitError": 429,
+    "litellm.EndpointNotSupportedByModelError": 400,
+    "litellm.MalformedRequestFieldError": 400,
+    "litellm.UnsupportedEndpointError": 400,
     # of OpenAI's client, below it
     "openai.APIConnectionError": "connection",
     "openai.APIError": 500,

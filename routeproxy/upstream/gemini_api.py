@@ -1,5 +1,5 @@
 """Gemini's own API in terms of chat completions (ai.google.dev/api/generate-content). What it takes of our
-parameters, and how, is what LiteLLM 1.106.2 sends, which is in the field; where that differs, it says so."""
+parameters, and how, is what LiteLLM 1.110.2 sends, which is in the field; where that differs, it says so."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

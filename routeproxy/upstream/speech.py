@@ -13,7 +13,7 @@ from routeproxy.policy.decide import Provider
 from routeproxy.upstream.params import merged
 
 AZURE_VERSION = "2025-02-01-preview"
-"""What is asked of Azure where the rules name no version: LiteLLM 1.106.2's default, for answers that don't
+"""What is asked of Azure where the rules name no version: LiteLLM 1.110.2's default, for answers that don't
 depend on who asks."""
 
 Path = Literal["chat/completions", "responses", "generateContent", "streamGenerateContent"]

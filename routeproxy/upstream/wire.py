@@ -176,18 +176,18 @@ class Wire:
             if name not in _OF_THE_LIBRARIES and not name.startswith("x-stainless-")
         }
         for name in CREDENTIALS:
-            if name in headers and not self._may_send(headers[name]):
+            if name in headers and (self._manner.sends_key or NO_KEY in headers[name]):
                 del headers[name]
+        if self._manner.sends_key and call.key is not None:
+            # In the header where the back end looks for it. LiteLLM 1.110 shows Azure a key as a Bearer token
+            # once it has seen that somebody had none.
+            name, value = speech_of(provider).credentials(call.key)
+            headers[name] = value
         headers["accept-encoding"] = "identity"
         if organization := provider.options.get("organization"):
             headers["openai-organization"] = organization
         headers |= forwarded(provider, call.exchange.inbound)
         return headers | {name.lower(): value for name, value in provider.headers.items()}
-
-    def _may_send(self, credential: str) -> bool:
-        if not self._manner.sends_key:
-            return NO_KEY not in credential
-        return self._call.key is not None and self._call.key in credential
 
     def _completed(self, body: bytes, path: str) -> bytes:
         """`body` with what the rules add to it, in the back end's own shape."""

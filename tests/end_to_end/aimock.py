@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.budgets import seconds
 from tests.end_to_end.clients import AIMOCK
 from tests.running import until
 
@@ -22,7 +23,7 @@ class Aimock:
         self.url = url
 
     def forget(self) -> None:
-        httpx.post(f"{self.url}/__aimock/reset/journal", timeout=5, verify=False).raise_for_status()
+        httpx.post(f"{self.url}/__aimock/reset/journal", timeout=seconds(5), verify=False).raise_for_status()
 
     @property
     def asked(self) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ class Aimock:
 
     def _journal(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = httpx.get(
-            f"{self.url}/__aimock/journal", timeout=5, verify=False
+            f"{self.url}/__aimock/journal", timeout=seconds(5), verify=False
         ).json()
         return entries
 

@@ -9,6 +9,7 @@ import httpx2
 from anthropic import Anthropic
 from anthropic.types import Message
 
+from tests.budgets import seconds
 from tests.invariants import check
 from tests.running import Running
 
@@ -18,7 +19,7 @@ Json = dict[str, Any]
 def post(proxy: Running, request: Mapping[str, Any], **headers: str) -> httpx.Response:
     # Like `proxy.post`, but without reading the certificates of the world for each of hundreds of requests.
     return httpx.post(
-        f"{proxy.url}/v1/messages?beta=true", json=request, headers=headers, timeout=30, verify=False
+        f"{proxy.url}/v1/messages?beta=true", json=request, headers=headers, timeout=seconds(30), verify=False
     )
 
 

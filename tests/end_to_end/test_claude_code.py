@@ -19,6 +19,7 @@ from tests.backend import (
     sse,
     tool_chunk,
 )
+from tests.budgets import seconds
 from tests.end_to_end.clients import (
     AGENT_PYTHON,
     CLAUDE_CODE,
@@ -48,7 +49,7 @@ def claude(prompt: str, url: str, folder: Path, *arguments: str) -> dict[str, An
     ran = subprocess.run(
         [CLAUDE_CODE, "-p", prompt, "--output-format", "json", *arguments],
         cwd=home, env=environment(url, home), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=seconds(60), check=False,
     )  # fmt: skip
     assert ran.stdout, ran.stderr
     result: dict[str, Any] = json.loads(ran.stdout)
@@ -145,6 +146,6 @@ def test_the_agent_sdk_runs_its_loop(tmp_path: Path) -> None:
             ran = subprocess.run(
                 [str(AGENT_PYTHON), "-c", AGENT.format(client=CLAUDE_CODE)],
                 cwd=tmp_path, env=environment(proxy.url, tmp_path),
-                capture_output=True, text=True, timeout=60, check=False,
+                capture_output=True, text=True, timeout=seconds(60), check=False,
             )  # fmt: skip
     assert "result: False The tools said: hello-from-the-tool" in ran.stdout, ran.stderr

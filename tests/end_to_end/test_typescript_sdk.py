@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.backend import CUT, BackEnd, chunk, done, sse, tool_chunk
+from tests.budgets import seconds
 from tests.end_to_end.clients import NODE_MODULES, environment, needs_typescript_sdk
 from tests.running import running
 
@@ -41,7 +42,7 @@ def ask(url: str, folder: Path) -> Any:
     ran = subprocess.run(
         ["node", "-e", SCRIPT],
         env={**environment(url, folder), "NODE_PATH": str(NODE_MODULES)},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=seconds(30), check=False,
     )  # fmt: skip
     assert ran.stdout, ran.stderr
     return json.loads(ran.stdout)

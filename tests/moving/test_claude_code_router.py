@@ -5,7 +5,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.moving.claude_code_router import from_claude_code_router
@@ -392,7 +392,6 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(DOCUMENTS)
 def test_whatever_is_moved_compiles_and_keeps_its_keys_to_itself(document: Any) -> None:
     moved = move(document)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.cli.init import Source, run_init
@@ -15,6 +15,7 @@ from routeproxy.policy.compile import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.environment import PREFERRED, environment_policy
 from routeproxy.policy.problems import RulesRefused
+from tests.budgets import examples
 from tests.moving.laws import FILES
 from tests.policy.asking import ask, names
 
@@ -203,7 +204,7 @@ def initialised(variables: dict[str, str]) -> Policy | None:
     return compiled(text, variables) if code == 0 else None
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(VARIABLES)
 def test_the_rules_of_the_variables_are_the_policy_of_the_variables(variables: dict[str, str]) -> None:
     assert version(initialised(variables)) == version(environments(variables))

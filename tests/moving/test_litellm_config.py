@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.moving.litellm_config import from_litellm
@@ -392,7 +392,6 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(DOCUMENTS)
 def test_whatever_is_moved_compiles_and_keeps_its_keys_to_itself(document: Any) -> None:
     found = move(document)

@@ -2,14 +2,13 @@
 what is refused is refused with a request that would have."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, assume, event, given, reject, settings
+from hypothesis import assume, event, given, reject
 from msgspec import Struct
 
 from routeproxy.exchange import Call, Exchange, Inbound
@@ -23,6 +22,7 @@ from routeproxy.policy.problems import Code, Report, RulesRefused
 from routeproxy.policy.prove import Search, prove, refusal
 from routeproxy.policy.satisfy import Callers, Literal, possible
 from routeproxy.upstream.lock import InvariantBroken, Locked
+from tests.budgets import examples
 from tests.policy.policies import (
     FACTS,
     HEADERS,
@@ -44,15 +44,7 @@ from tests.policy.policies import (
     unproved,
 )
 
-MANY = int(os.environ.get("LAWS", "1"))
-"""Try more cases of each: `LAWS=100 pytest tests/policy/test_proof_laws.py`."""
-
-lawful = settings(
-    max_examples=50 * MANY,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+lawful = examples(50)
 CROWD = 40
 """Requests for each file."""
 
@@ -297,7 +289,7 @@ def test_where_any_model_may_be_asked_for_nothing_is_known_of_its_region() -> No
 
 
 @pytest.mark.parametrize("bounds", [nullcontext, cut_short])
-@settings(lawful, max_examples=200 * MANY)
+@examples(200)
 @given(dice)
 def test_a_search_finds_a_way_wherever_there_is_one(
     bounds: Callable[[], AbstractContextManager[None]], dice: Dice
@@ -332,7 +324,7 @@ def facts_of(asked: Asked, stated: Mapping[str, str] | None = None) -> Facts | N
 # --- one fact
 
 
-@settings(lawful, max_examples=500 * MANY)
+@examples(500)
 @given(dice)
 def test_what_some_value_meets_is_possible(dice: Dice) -> None:
     fact = dice.one((*FACTS, "team"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import TypeAdapter
@@ -18,6 +18,7 @@ from routeproxy.messages.reply import Message, ThinkingBlock, encode
 from routeproxy.translate.dialect import Dialect
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.responses import ResponsesStream, responses_request, responses_whole
+from tests.budgets import examples
 from tests.invariants import check
 from tests.translate import answering
 from tests.translate.answering import TOOLS
@@ -848,7 +849,7 @@ class TestReasoningComesBack:
 
 # --- laws
 
-lawful = settings(max_examples=60, deadline=None, database=None)
+lawful = examples(60)
 
 texts = st.text(max_size=6) | st.sampled_from(["Hello", "\n", " ", "😀"])
 arguments = st.dictionaries(st.sampled_from("ab"), st.integers() | texts, max_size=2).map(json.dumps)

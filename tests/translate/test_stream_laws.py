@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
 from typing import Any
 
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message as SdkMessage
 from anthropic.types import RawMessageStreamEvent
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import Struct
 from pydantic import TypeAdapter
@@ -27,13 +26,11 @@ from routeproxy.chat.completion import (
 from routeproxy.messages.events import Error, Event, accumulate, frame
 from routeproxy.messages.reply import Message, encode
 from routeproxy.translate.transforms import Transforms
+from tests.budgets import examples
 from tests.invariants import check
 from tests.translate.answering import TOOLS, call, calls, ends, reply, text, thinks, translator, whole
 
-MANY = int(os.environ.get("LAWS", "1"))
-"""Try more cases of each: `LAWS=100 pytest tests/translate/test_stream_laws.py`."""
-
-lawful = settings(max_examples=40 * MANY, deadline=None, database=None)
+lawful = examples(40)
 
 # Anything at all
 

@@ -13,6 +13,7 @@ import httpx
 
 from routeproxy.messages.request import OLDEST_VERSION
 from tests.backend import BackEnd, Script, streamed
+from tests.budgets import seconds
 from tests.invariants import check
 from tests.running import Running, request
 
@@ -91,7 +92,7 @@ def ask(
 ) -> Reply:
     """One request, answered whole. `model` chooses the rule that a test means."""
     named = {"anthropic-version": OLDEST_VERSION} | dict(headers)  # every real client sends one
-    with httpx.Client(timeout=30, headers=named) as client:
+    with httpx.Client(timeout=seconds(30), headers=named) as client:
         return Reply(client.post(proxy.url + path, json=request(**{"model": model, **fields})))
 
 

@@ -19,6 +19,7 @@ import pytest
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.http import Client, is_local
 from tests.backend import CUT, BackEnd, json_answer, messages_stream, pause, streamed
+from tests.budgets import seconds
 from tests.running import Running, request, running
 from tests.wire.asking import answers, ask, message
 
@@ -185,7 +186,7 @@ def test_more_requests_than_a_pool_usually_holds_wait_for_no_free_connection(
 
     async def all_at_once(url: str) -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=20) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=seconds(20)) as client:
             asked = [client.post(url + "/v1/messages", json=request()) for _ in range(120)]
             return await asyncio.gather(*asked)
 

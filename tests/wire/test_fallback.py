@@ -24,6 +24,7 @@ from tests.backend import (
     pause,
     streamed,
 )
+from tests.budgets import seconds
 from tests.running import Running, running
 from tests.wire.asking import answers, ask, message
 from tests.wire.asking_litellm import LITELLMS_WARNINGS
@@ -530,7 +531,7 @@ def test_a_back_end_that_cannot_be_reached_in_time(proxy: Running, three: BackEn
     began = time.monotonic()
     reply = ask(proxy, "connect")
     assert (reply.text, reply.said("attempts")) == ("three", "2")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < seconds(1)
 
 
 SILENT = [
@@ -603,7 +604,7 @@ def test_a_deadline_bounds_all_attempts(proxy: Running, two: BackEnd, three: Bac
     began = time.monotonic()
     reply = ask(proxy, "deadline")
     assert reply.error == (500, "api_error", "broken")
-    assert 0.25 < time.monotonic() - began < 1
+    assert 0.25 < time.monotonic() - began < seconds(1)
     three.wait_until_left()
 
 

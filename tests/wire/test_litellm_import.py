@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.budgets import seconds
+
 TICKS = """
 import asyncio, time
 from routeproxy.upstream.http import Client
@@ -60,7 +62,7 @@ print([name for name in ("LiteLLM", "httpx", "openai") if logging.getLogger(name
 
 def lines(script: str, *arguments: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=seconds(60)
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -24,6 +24,7 @@ from tests.backend import (
     sse,
     streamed,
 )
+from tests.budgets import seconds
 from tests.running import Running, dial, events, hear, in_bytes, request, running, until
 
 # Of LiteLLM's own types, noticed when it first uses them.
@@ -556,7 +557,7 @@ def test_a_slash_too_many_does_no_harm(proxy: Running, path: str) -> None:
 def test_a15_models_are_listed_at_once_and_without_a_redirect(locked: Running) -> None:
     started = time.monotonic()
     answer = locked.get("/v1/models?limit=1000", x_api_key=RIGHT)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < seconds(1)
     assert (answer.status_code, answer.history) == (200, [])
     assert any("claude" in model["id"] or "anthropic" in model["id"] for model in answer.json()["data"])
 
@@ -656,7 +657,7 @@ def test_a23_slow_streams_hold_nobody_up(proxy: Running, claude: BackEnd) -> Non
 
     async def many() -> tuple[list[int], float, list[str]]:
         async with httpx.AsyncClient(
-            base_url=proxy.url, timeout=20, limits=httpx.Limits(max_connections=None)
+            base_url=proxy.url, timeout=seconds(20), limits=httpx.Limits(max_connections=None)
         ) as client:
             slow = [
                 asyncio.ensure_future(client.post("/v1/messages", json=request(model="through", stream=True)))
@@ -676,7 +677,7 @@ def test_a23_slow_streams_hold_nobody_up(proxy: Running, claude: BackEnd) -> Non
 
     statuses, took, ends = asyncio.run(many())
     assert statuses == [200] * 50
-    assert took < 1
+    assert took < seconds(1)
     assert ends == ["message_stop"] * 2
 
 
