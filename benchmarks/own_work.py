@@ -28,14 +28,14 @@ from typing import Any
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Provider, Target
 from routeproxy.proxy import Proxy
 from routeproxy.tokens import count
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import Chunks, ThroughChat
+from routeproxy.upstream.chat.upstream import Chunks, ThroughChat
+from routeproxy.upstream.failover import Upstream
 from routeproxy.web.app import build_app
 
 RECORDED = Path(__file__).parent.parent / "tests" / "wire" / "claude-code" / "first-turn.json"

@@ -24,12 +24,12 @@ from msgspec import Raw, Struct
 from msgspec.json import encode
 
 from routeproxy.messages.request import Envelope, ToolHead
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file import RulesFile, read
-from routeproxy.policy.locate import Map
-from routeproxy.policy.problems import Report
+from routeproxy.policy.file.problems import Report
+from routeproxy.policy.file.source_map import Map
+from routeproxy.policy.file.tables import RulesFile, read
 
 ENVIRON = {"OPENAI_API_KEY": "none", "GEMINI_API_KEY": "none"}
 

@@ -21,10 +21,10 @@ from typing import Protocol
 import uvicorn
 from litestar import Litestar
 
-from routeproxy.web.protocol import Http
-from routeproxy.web.streaming import Live
+from routeproxy.web.response import Live
+from routeproxy.web.server_protocol import Http
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("routeproxy.processes")
 
 KEEP_ALIVE = 75
 """Seconds. uvicorn's own 5 s race the connection pools of clients."""

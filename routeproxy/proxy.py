@@ -21,12 +21,12 @@ from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.tokens import Ceiling
-from routeproxy.upstream import chain
-from routeproxy.upstream.chain import OF_THE_KEY, Upstreams
+from routeproxy.upstream import failover as chain
+from routeproxy.upstream.dry_run import losses
+from routeproxy.upstream.failover import OF_THE_KEY, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.guard import Locked
 from routeproxy.upstream.keys import Keys
-from routeproxy.upstream.lock import Locked
-from routeproxy.upstream.rehearsal import losses
 
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for

@@ -24,9 +24,9 @@ import routeproxy
 from routeproxy import tokens
 from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import Policy, Provider
-from routeproxy.policy.live import LiveRules
-from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.versions import NoSuchVersion, Versions
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.live.live import LiveRules
+from routeproxy.policy.live.versions import NoSuchVersion, Versions
 from routeproxy.processes import Server, Workers, listen, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
@@ -36,9 +36,9 @@ from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Door
-from routeproxy.web.streaming import Live, Patience
+from routeproxy.web.response import Live, Patience
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("routeproxy.serve")
 
 
 def serve(options: Options) -> int:

@@ -7,13 +7,13 @@ import tomli
 from msgspec import Struct
 
 from routeproxy import tokens
-from routeproxy.policy.compile import Compilation, Lint, compile_rules
+from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
+from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.environment import environment_policy, environment_rules, read_environment
-from routeproxy.policy.layers import Copies, Disk, Kept
-from routeproxy.policy.live import Loaded
-from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.versions import Bundle
+from routeproxy.policy.file.includes import Copies, Disk, Kept
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.live.live import Loaded
+from routeproxy.policy.live.versions import Bundle
 
 DEFAULT_RULES = Path("rules.toml")
 

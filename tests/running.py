@@ -22,8 +22,8 @@ import httpx
 from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
-from routeproxy.upstream.litellm import import_litellm
-from routeproxy.web.streaming import Patience
+from routeproxy.upstream.litellm.backend import import_litellm
+from routeproxy.web.response import Patience
 from tests.budgets import seconds
 
 ECHO = """\

@@ -11,7 +11,7 @@ import pytest
 from routeproxy.exchange import Call, Exchange, Inbound, Part, Say
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.facts import Facts
 from routeproxy.proxy import Proxy

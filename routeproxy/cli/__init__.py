@@ -274,8 +274,8 @@ def explain(
     """
     from routeproxy.cli.explain import parse_headers, run_explain
     from routeproxy.cli.logged import logged_question
-    from routeproxy.policy.cases import Question
     from routeproxy.policy.decide import Policy
+    from routeproxy.policy.questions import Question
     from routeproxy.sources import find_rules
 
     def question(policy: Policy) -> Question:
@@ -455,7 +455,7 @@ def _sources(rules: Path | None, *, allow_literal_keys: bool) -> "Sources":
 
 def _end(run: Callable[[], int]) -> NoReturn:
     """Leaves with the exit code that `run` gives; 1 for rules with errors, 2 for what can't be read."""
-    from routeproxy.policy.problems import RulesRefused
+    from routeproxy.policy.file.problems import RulesRefused
 
     try:
         code = run()

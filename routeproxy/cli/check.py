@@ -11,11 +11,11 @@ from typing import Literal, TextIO
 import msgspec
 
 from routeproxy.cli.annotations import github, sarif
+from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.lints import Lints
-from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.policy.file.problems import Problem, RulesRefused
 from routeproxy.sources import Sources
-from routeproxy.upstream.model_table import known_facts
+from routeproxy.upstream.chat.model_table import known_facts
 
 Format = Literal["text", "json", "sarif", "github"]
 

@@ -9,9 +9,9 @@ import msgspec
 from routeproxy import tokens
 from routeproxy.cli.logged import logged
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.cases import Question
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.diff import differences, outcome
+from routeproxy.policy.questions import Question
+from routeproxy.policy.verify.diff import differences, outcome
 
 
 def run_diff(

@@ -9,12 +9,12 @@ import msgspec
 from routeproxy import tokens
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
-from routeproxy.policy.cases import Question
 from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.upstream.rehearsal import losses
+from routeproxy.policy.questions import Question
+from routeproxy.upstream.dry_run import losses
 
 
 def run_explain(

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TextIO
 
-from routeproxy.moving.claude_code_router import from_claude_code_router
-from routeproxy.moving.litellm_config import from_litellm
-from routeproxy.moving.moved import Moved
-from routeproxy.moving.starter import starter
-from routeproxy.policy.environment import environment_policy, environment_rules, read_environment
-from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.migrate.claude_code_router import from_claude_code_router
+from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
+from routeproxy.migrate.litellm_config import from_litellm
+from routeproxy.migrate.moved import Moved
+from routeproxy.migrate.starter import starter
+from routeproxy.policy.file.problems import Problem, RulesRefused
 
 Source = Literal["starter", "env", "claude-code-router", "litellm"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from routeproxy.policy.cases import Question
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.questions import Question
 from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, find, read
 
 

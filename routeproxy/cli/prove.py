@@ -7,7 +7,7 @@ import msgspec
 
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.prove import Open, Proof, Proved, prove
+from routeproxy.policy.verify.proof import Open, Proof, Proved, prove
 
 
 def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) -> int:

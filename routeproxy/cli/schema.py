@@ -4,7 +4,7 @@ from typing import TextIO
 
 import msgspec
 
-from routeproxy.policy.schema import schema
+from routeproxy.policy.compile.schema import schema
 
 
 def run_schema(*, layer: bool = False, out: TextIO) -> int:

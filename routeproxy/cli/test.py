@@ -10,7 +10,7 @@ from msgspec import Struct
 from routeproxy import tokens
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import explain
-from routeproxy.policy.trial import Outcome, try_case
+from routeproxy.policy.verify.run_case import Outcome, try_case
 
 
 class Coverage(Struct, frozen=True):

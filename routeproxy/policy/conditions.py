@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct
 
 from routeproxy.policy.facts import Facts, ascii_lower
-from routeproxy.policy.file import HeaderTable, MatchTable, RangeTable, TextTable, listed
-from routeproxy.policy.locate import Path
+from routeproxy.policy.file.problems import Code, Report, closest
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import HeaderTable, MatchTable, RangeTable, TextTable, listed
 from routeproxy.policy.patterns import Search, glob, hint_for, regex
-from routeproxy.policy.problems import Code, Report, closest
 from routeproxy.policy.providers import FORBIDDEN_HEADERS
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

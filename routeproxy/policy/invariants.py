@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts, ascii_lower
-from routeproxy.policy.file import ReachTable, listed
+from routeproxy.policy.file.tables import ReachTable, listed
 from routeproxy.policy.patterns import covers, overlap
 from routeproxy.policy.providers import ModelFacts, Provider
 

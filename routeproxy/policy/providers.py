@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from routeproxy.policy.facts import ascii_lower
-from routeproxy.policy.file import ModelTable, ProviderTable, Strings, Zone, listed
-from routeproxy.policy.locate import Path
+from routeproxy.policy.file.problems import Code, Report, closest, one_of
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import ModelTable, ProviderTable, Strings, Zone, listed
 from routeproxy.policy.patterns import WILD, matches
-from routeproxy.policy.problems import Code, Report, closest, one_of
 
 Engine = Literal["direct", "litellm"]
 

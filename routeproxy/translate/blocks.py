@@ -26,7 +26,7 @@ from routeproxy.messages.request import (
     ToolReference,
     UrlSource,
 )
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.tools import Toolbox
 
 NO_VISION = "[image omitted: model has no vision]"

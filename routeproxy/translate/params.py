@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from routeproxy.chat.request import JsonSchema, ResponseFormat
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import KNOWN_FIELDS, NULL, MessagesRequest, OutputFormat
-from routeproxy.translate.dialect import Dialect, Effort
+from routeproxy.translate.profile import Dialect, Effort
 from routeproxy.translate.schemas import is_strict
 
 Warn = Callable[[str], None]

@@ -9,10 +9,10 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.conversation import Conversation
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import NO_TOOLS, Toolbox
-from routeproxy.translate.turns import Conversation
 
 
 class RequestContext(Struct, frozen=True, kw_only=True):

@@ -31,11 +31,19 @@ from routeproxy.messages.reply import (
     ToolUseBlock,
     Usage,
 )
-from routeproxy.translate import endings, reasoning
-from routeproxy.translate.calls import Call, Calls
+from routeproxy.translate import reasoning
+from routeproxy.translate import stop_reasons as endings
 from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.event_writer import (
+    OpenBlock,
+    OpenCall,
+    OpenText,
+    OpenThinking,
+    OpenThought,
+    Outgoing,
+)
 from routeproxy.translate.filters import HalfCharacters, Piece, StopMatch, Thought, WrittenCall
-from routeproxy.translate.outgoing import OpenBlock, OpenCall, OpenText, OpenThinking, OpenThought, Outgoing
+from routeproxy.translate.tool_calls import Call, Calls
 from routeproxy.translate.tool_ids import for_client
 from routeproxy.translate.transforms import UNTOUCHED, Transforms, reasoning_pipeline, text_pipeline
 

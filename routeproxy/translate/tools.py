@@ -13,9 +13,9 @@ from routeproxy.messages.body import SameTools
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import Tool, ToolChoice
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
+from routeproxy.translate.raw_json import as_written
 from routeproxy.translate.schemas import SchemaRules, clean, is_strict
-from routeproxy.translate.written import as_written
 
 PLACEHOLDER = "DeferredToolPlaceholder"
 """Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see it."""

@@ -11,7 +11,7 @@ from routeproxy.exchange import Call, Part, Say
 from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
-from routeproxy.upstream.local import own_message, rough_tokens, tool_use_id
+from routeproxy.upstream.synthetic import own_message, rough_tokens, tool_use_id
 
 SILENCE = "(the last user message has no text)"
 MOST_EVENTS = 200

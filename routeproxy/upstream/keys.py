@@ -7,7 +7,7 @@ from pathlib import Path
 
 from routeproxy.policy.decide import Provider, Secret
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("routeproxy.upstream.keys")
 
 Stamp = tuple[int, ...] | None
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream import model_table
-from routeproxy.upstream.chain import Upstream
-from routeproxy.upstream.chat import ThroughChat
-from routeproxy.upstream.chat_api import ChatApi
+from routeproxy.upstream.chat import model_table
+from routeproxy.upstream.chat.direct import ChatApi
+from routeproxy.upstream.chat.upstream import ThroughChat
 from routeproxy.upstream.echo import Echo
-from routeproxy.upstream.http import Client
-from routeproxy.upstream.messages_api import MessagesApi
+from routeproxy.upstream.failover import Upstream
+from routeproxy.upstream.http.client import Client
+from routeproxy.upstream.messages.upstream import MessagesApi
 
 if TYPE_CHECKING:
-    from routeproxy.upstream.litellm import LiteLLM
+    from routeproxy.upstream.litellm.backend import LiteLLM
 
 MESSAGES = frozenset({"anthropic", "echo"})
 """Provider types that speak Messages themselves; the rest speaks chat completions."""
@@ -44,7 +44,7 @@ class Registry:
     @cached_property
     def _litellm(self) -> "LiteLLM":
         # With what it travels on, LiteLLM's own import not included, this takes 8 MB and 70 ms of each start.
-        module = import_module("routeproxy.upstream.litellm")
+        module = import_module("routeproxy.upstream.litellm.backend")
         made: LiteLLM = module.LiteLLM(self._client)
         return made
 

@@ -26,15 +26,15 @@ from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.errors import ApiError, InvalidRequest, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.listing import models_for
-from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.versions import NoSuchVersion
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.live.versions import NoSuchVersion
+from routeproxy.policy.model_list import models_for
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Caller, Door, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body
-from routeproxy.web.streaming import LEFT, Answer, Answering, Live, Patience, encoded, error_answer
+from routeproxy.web.response import LEFT, Answer, Answering, Live, Patience, encoded, error_answer
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("routeproxy.web.app")
 
 AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]

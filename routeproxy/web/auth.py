@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from routeproxy.messages.errors import ApiError
+from routeproxy.policy.compile.teams import expired
 from routeproxy.policy.decide import ClientKey, Policy
-from routeproxy.policy.teams import expired
 from routeproxy.upstream.keys import SecretFiles
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("routeproxy.web.auth")
 
 Headers = Mapping[str, tuple[str, ...]]
 

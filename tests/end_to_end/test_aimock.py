@@ -16,7 +16,7 @@ from tests.end_to_end.clients import needs_aimock
 from tests.end_to_end.judges import judged, post, replayed, results
 from tests.invariants import check
 from tests.running import Running, request, running
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 
 pytestmark = [
     needs_aimock,

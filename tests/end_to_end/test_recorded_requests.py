@@ -15,7 +15,7 @@ from tests.end_to_end.back_ends import KEY, rules, signed_in
 from tests.end_to_end.formats import FORMATS, INPUT, LAST, SIGNATURE, TEXT, THOUGHT, Seen, answering
 from tests.end_to_end.judges import judged, post, replayed, results, said
 from tests.running import Running, running
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 
 pytestmark = [
     *LITELLMS_WARNINGS,

@@ -13,12 +13,12 @@ import tomli_w
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from routeproxy.policy.cases import Question
-from routeproxy.policy.compile import Compilation, compile_rules
+from routeproxy.policy.compile.compiler import Compilation, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts, requested_model_problem
-from routeproxy.policy.layers import Kept
-from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.file.includes import Kept
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.questions import Question
 
 Table = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Denial, Fallback, Params, Policy, Retry, Timeouts, TransformSettings
-from routeproxy.policy.listing import models_for
+from routeproxy.policy.model_list import models_for
 from tests.policy.asking import KEYS, PROVIDERS, ask, names, policy, request, rules
 
 THREE = rules("""
@@ -344,7 +344,7 @@ def test_the_version_is_the_same_in_every_process() -> None:
 
 _PRINT_VERSION = """
 from pathlib import Path
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 text = '[providers.vertex]\\ntype = "vertex_ai"\\nproject = "p"\\nlocation = "l"\\n'
 text += '[default]\\ntargets = "vertex/*"'
 print(compile_rules(text, path=Path("rules.toml"), environ={}).version)

@@ -21,11 +21,11 @@ import pytest
 from typer.testing import CliRunner
 
 from routeproxy.cli import app
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
-from routeproxy.policy.diff import differences
-from routeproxy.policy.layers import Disk
-from routeproxy.policy.problems import Code, RulesRefused
+from routeproxy.policy.file.includes import Disk
+from routeproxy.policy.file.problems import Code, RulesRefused
+from routeproxy.policy.verify.diff import differences
 
 GOLDEN = Path(__file__).parent / "golden"
 POLICIES = sorted(file.parent for file in GOLDEN.rglob("rules.toml"))

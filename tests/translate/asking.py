@@ -8,7 +8,7 @@ import pytest
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request, field_names
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.request import RequestContext, Translated, translate
 from routeproxy.translate.thinking import Signer
 

@@ -10,7 +10,7 @@ import pytest
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.tool_ids import for_client
 from tests.translate.asking import (

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from routeproxy.messages.request import decode_request
-from routeproxy.translate.dialect import Dialect
+from routeproxy.translate.profile import Dialect
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.schemas import is_strict
 from routeproxy.translate.tools import ToolNames

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, FunctionDelta
 from routeproxy.messages.events import Error, MessageDelta, MessageStart, SignatureDelta, accumulate, frame
 from routeproxy.messages.reply import Message, StopDetails, ThinkingBlock, ToolUseBlock, Usage
-from routeproxy.translate.endings import STOP_REASONS
+from routeproxy.translate.stop_reasons import STOP_REASONS
 from routeproxy.translate.tools import ToolNames
 from tests.invariants import check
 from tests.translate.answering import (

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from routeproxy.exchange import Exchange, Write
-from routeproxy.policy.compile import compile_rules
+from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.registry import Registry

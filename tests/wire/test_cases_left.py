@@ -11,8 +11,8 @@ import pytest
 from routeproxy.upstream.failures import from_error
 from tests.backend import BackEnd, chunk, data, done, json_answer, pause, sse, streamed
 from tests.running import Running, request, running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import ask
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
 
 pytestmark = LITELLMS_WARNINGS
 

@@ -21,7 +21,7 @@ from tests.backend import (
     streamed,
     tool_chunk,
 )
-from tests.wire.asking_litellm import (
+from tests.upstream.litellm.asking import (
     LITELLMS_WARNINGS,
     ask,
     call,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routeproxy.web.streaming import Patience
+from routeproxy.web.response import Patience
 from tests.backend import HANG, BackEnd, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, dial, events, hear, in_bytes, request, running, until

@@ -24,8 +24,8 @@ from tests.backend import (
     tool_chunk,
 )
 from tests.running import Running, running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import Reply, answers, ask
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
 
 pytestmark = LITELLMS_WARNINGS
 

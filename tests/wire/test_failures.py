@@ -31,8 +31,8 @@ from tests.backend import (
 )
 from tests.budgets import seconds
 from tests.running import Running, running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import KEY, OVERLOADED, answers, ask
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
 
 pytestmark = LITELLMS_WARNINGS
 

@@ -26,8 +26,8 @@ from tests.backend import (
 )
 from tests.budgets import seconds
 from tests.running import Running, running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import answers, ask, message
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
 
 pytestmark = LITELLMS_WARNINGS
 

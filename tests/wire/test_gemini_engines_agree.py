@@ -11,10 +11,10 @@ import pytest
 
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, json_answer
 from tests.running import Running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS, call, leave, target
+from tests.upstream.litellm.test_gemini import CALL, TALK, THOUGHT, part, stream
 from tests.wire.asking import answers, ask
-from tests.wire.asking_litellm import LITELLMS_WARNINGS, call, leave, target
 from tests.wire.test_engines_agree import ENGINES, READ, REQUESTS, Outcome, both, outcomes
-from tests.wire.test_litellm_gemini import CALL, TALK, THOUGHT, part, stream
 
 pytestmark = LITELLMS_WARNINGS
 

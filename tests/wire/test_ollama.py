@@ -24,10 +24,10 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.exchange import Call
+from routeproxy.upstream.chat.ollama import ollama_request
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.ollama_api import ollama_request
 from tests.backend import CUT, HANG, RESET, BackEnd, Received, Step, json_answer, pause, streamed
-from tests.wire.asking_litellm import (
+from tests.upstream.litellm.asking import (
     LITELLMS_WARNINGS,
     LOOP,
     ask,

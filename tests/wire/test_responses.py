@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, chunk, done, error, json_answer, sse, streamed
-from tests.wire.asking_litellm import (
+from tests.upstream.litellm.asking import (
     LITELLMS_WARNINGS,
     ask,
     call,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from routeproxy.web.streaming import Patience
+from routeproxy.web.response import Patience
 from tests.backend import (
     CUT,
     HANG,
@@ -32,8 +32,8 @@ from tests.backend import (
 )
 from tests.budgets import seconds
 from tests.running import Running, request, running
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import answers, ask
-from tests.wire.asking_litellm import LITELLMS_WARNINGS
 
 pytestmark = LITELLMS_WARNINGS
 

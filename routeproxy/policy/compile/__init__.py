@@ -1,0 +1,1 @@
+"""From the tables of a rules file to the policy that decides."""

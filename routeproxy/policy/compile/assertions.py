@@ -1,0 +1,236 @@
+"""What a rules file promises of itself: `[[invariants]]` and `[[tests]]`, from their tables."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from msgspec.structs import asdict
+
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import decode_envelope
+from routeproxy.policy.compile.actions import Book
+from routeproxy.policy.conditions import check_header_names, compile_match
+from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.file.includes import Folder, relative_problem
+from routeproxy.policy.file.problems import Code, Report
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import (
+    CaseTable,
+    ExpectTable,
+    InvariantTable,
+    MatchTable,
+    ReachTable,
+    RequestTable,
+    listed,
+)
+from routeproxy.policy.invariants import Invariant, reach_of
+from routeproxy.policy.patterns import covers
+from routeproxy.policy.questions import Case, Expected, Question
+
+NOT_IN_WHEN = ("input_tokens", "system", "user", "url_target")
+"""What the proof can't go by."""
+BESIDE_A_BODY = frozenset({"body", "team", "headers", "input_tokens", "url_target", "no_fallback"})
+
+
+def nested(match: MatchTable, path: Path) -> Iterator[tuple[MatchTable, Path]]:
+    """`match` and every table in it, with its place."""
+    yield match, path
+    for index, inner in enumerate(match.any or ()):
+        yield from nested(inner, (*path, "any", index))
+    if isinstance(match.not_, MatchTable):
+        yield from nested(match.not_, (*path, "not"))
+    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
+        yield from nested(inner, (*path, "not", index))
+
+
+class Promises:
+    """Compiles those of one file."""
+
+    def __init__(
+        self,
+        report: Report,
+        label: str,
+        book: Book,
+        teams: Collection[str],
+        rules: Collection[str],
+        file: int = 0,
+    ) -> None:
+        """`teams` and `rules` are the names that may be meant."""
+        self.report = report
+        self.label = label
+        self.book = book
+        self.teams = teams
+        self.rules = rules
+        self.file = file
+
+    # --- invariants
+
+    def invariants(self, tables: list[InvariantTable]) -> Iterator[Invariant]:
+        names: dict[str, int] = {}
+        for index, table in enumerate(tables):
+            path: Path = ("invariants", index)
+            name = self._name(table.name, f"invariant {index + 1}", names, path)
+            yield self._invariant(table, name, path)
+
+    def _invariant(self, table: InvariantTable, name: str, path: Path) -> Invariant:
+        if table.never is None and table.only is None and not self.report.faulty(path):
+            message = "an invariant says what a target must never be, or only"
+            self.report.error(Code.MISSING, path, message, expected='`never.zone = "public"` or the like')
+        if table.when is not None:
+            for match, at in nested(table.when, (*path, "when")):
+                self._check_when(match, at)
+        self.check_reach(table.never, (*path, "never"))
+        self.check_reach(table.only, (*path, "only"))
+        return Invariant(
+            name=name,
+            where=f"{self.label}:{self.report.map.value(path).line}",
+            path=path,
+            when=compile_match(table.when, (*path, "when"), self.report) if table.when else (),
+            never=reach_of(table.never) if table.never else None,
+            only=reach_of(table.only) if table.only else None,
+        )
+
+    def _check_when(self, match: MatchTable, path: Path) -> None:
+        self.check_teams(match, path)
+        for key in NOT_IN_WHEN:
+            if getattr(match, key) is not None:
+                message = f"`{key}` can't be part of an invariant: nothing could be proved of it"
+                hint = (
+                    "say it by team, model, headers, tools, images, documents, thinking, effort or max_tokens"
+                )
+                self.report.error(Code.FORBIDDEN, (*path, key), message, hint=hint, key=True)
+
+    def check_teams(self, match: MatchTable, path: Path) -> None:
+        """Of this table alone, not of those in it."""
+        for index, name in enumerate(listed(match.team) if match.team is not None else ()):
+            here = (*path, "team") if isinstance(match.team, str) else (*path, "team", index)
+            self._check_team(name, here)
+
+    def _check_team(self, name: str, path: Path) -> None:
+        if name not in self.teams:
+            self.report.unknown(Code.UNDEFINED, path, f"there is no team `{name}`", name, self.teams)
+
+    def check_reach(self, table: ReachTable | None, path: Path) -> None:
+        for key in ("provider", "target"):
+            written = getattr(table, key, None)
+            for index, value in enumerate(listed(written) if written is not None else ()):
+                here = (*path, key) if isinstance(written, str) else (*path, key, index)
+                self._check_reached(value, here)
+
+    def _check_reached(self, value: str, path: Path) -> None:
+        known = self.book.written("providers")
+        provider, slash, _ = value.partition("/")
+        if path[-1] == "target" or path[-2] == "target":
+            if not slash:
+                message = f"`{value}` is not a target: an alias may change, so write `provider/model`"
+                self.report.error(Code.WRONG_VALUE, path, message, expected="a glob such as `corp/*`")
+                return
+            if any(covers(provider, name) for name in known):
+                return
+        elif value in known:
+            return
+        self.report.unknown(Code.UNDEFINED, path, f"there is no provider `{provider}`", provider, known)
+
+    # --- tests
+
+    def cases(self, tables: list[CaseTable], folder: Folder, team: str | None = None) -> Iterator[Case]:
+        """`team` is the one that the file belongs to."""
+        names: dict[str, int] = {}
+        for index, table in enumerate(tables):
+            path: Path = ("tests", index)
+            name = self._name(table.name, f"test {index + 1}", names, path)
+            expect = self._expected(table.expect, (*path, "expect")) if table.expect else None
+            question = self._question(table.request, (*path, "request"), folder, team)
+            if table.expect is None and table.never is None and not self.report.faulty(path):
+                message = "a test says what it expects, or what must never be"
+                self.report.error(Code.MISSING, path, message, expected="`expect = { … }` or `never = { … }`")
+            self.check_reach(table.never, (*path, "never"))
+            if question is not None:
+                yield Case(
+                    name=name,
+                    where=f"{self.label}:{self.report.map.value(path).line}",
+                    file=self.file,
+                    path=path,
+                    question=question,
+                    expect=expect,
+                    never=reach_of(table.never) if table.never else None,
+                )
+
+    def _question(
+        self, table: RequestTable | None, path: Path, folder: Folder, team: str | None
+    ) -> Question | None:
+        if table is None or (table.model is None and table.body is None and table.url_target is None):
+            if not self.report.faulty(path):
+                message = "a test has a request, which asks for a model"
+                self.report.error(Code.MISSING, path, message, expected='`request = { model = "…" }`')
+            return None
+        said = {name: value for name, value in asdict(table).items() if value is not None}
+        if table.team is not None:
+            self._check_team(table.team, (*path, "team"))
+            if team not in (None, table.team):
+                message = f"the tests of an included file are its team's: `{team}`"
+                self.report.error(Code.CONTRADICTION, (*path, "team"), message)
+        if table.model is not None and (problem := requested_model_problem(table.model)):
+            self.report.error(Code.WRONG_VALUE, (*path, "model"), problem)
+        check_header_names(list(table.headers or {}), (*path, "headers"), self.report)
+        if table.tools is not None:
+            tools = table.tools
+            said["tools"] = (("tool",) if tools else ()) if isinstance(tools, bool) else listed(tools)
+        if table.body is not None:
+            said["body"] = self._body(table.body, (*path, "body"), folder)
+            for name in sorted(said.keys() - BESIDE_A_BODY):
+                message = f"`{name}` is what the body says"
+                self.report.error(Code.CONTRADICTION, (*path, name), message, key=True)
+        said["headers"] = _lines(table.headers or {})
+        said.setdefault("team", team)
+        return Question(**said) if not self.report.faulty(path) else None
+
+    def _body(self, name: str, path: Path, folder: Folder) -> bytes | None:
+        if problem := relative_problem(name):
+            self.report.error(Code.FORBIDDEN, path, f"`body` {problem}")
+            return None
+        try:
+            body = folder.read(name)
+            decode_envelope(body)
+        except OSError as error:
+            self.report.error(Code.UNDEFINED, path, f"`{name}` can't be read: {error.strerror or error}")
+            return None
+        except InvalidRequest as refused:
+            self.report.error(Code.WRONG_VALUE, path, f"`{name}` is not a request: {refused.message}")
+            return None
+        return body
+
+    def _expected(self, table: ExpectTable, path: Path) -> Expected:
+        known = (*self.rules, "default")
+        if table.rule is not None and table.rule not in known and not _gate_of(table.rule, self.teams):
+            what = f"there is no rule `{table.rule}`"
+            self.report.unknown(Code.UNDEFINED, (*path, "rule"), what, table.rule, known)
+        said: dict[str, Any] = {
+            name: value
+            for name, value in asdict(table).items()
+            if value is not None and name not in {"targets", "transforms"}
+        }
+        if table.targets is not None:
+            said["targets"] = listed(table.targets)
+        if table.transforms is not None:
+            written = asdict(table.transforms)
+            said["transforms"] = {name: value for name, value in written.items() if value is not None}
+        return Expected(**said)
+
+    def _name(self, written: str | None, otherwise: str, names: dict[str, int], path: Path) -> str:
+        name = written or otherwise
+        if (first := names.setdefault(name, int(path[-1]))) != path[-1]:
+            line = self.report.map.value((path[0], first)).line
+            message = f"two {path[0]} are called `{name}`"
+            self.report.error(
+                Code.DUPLICATE, (*path, "name"), message, hint=f"the other stands in line {line}"
+            )
+        return name
+
+
+def _gate_of(rule: str, teams: Collection[str]) -> bool:
+    return any(rule == f"[teams.{team}] models" for team in teams)
+
+
+def _lines(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """As an HTTP server hands them over."""
+    return {name.lower(): (value.strip(" \t").encode().decode("latin-1"),) for name, value in headers.items()}

@@ -1,0 +1,269 @@
+"""What `check` finds besides errors: rules that are never reached, names that nothing uses, chains that get
+worse from one target to the next. It compiles to a policy all the same."""
+
+import datetime
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.compile.assertions import nested
+from routeproxy.policy.compile.compiler import Compilation
+from routeproxy.policy.compile.teams import expired
+from routeproxy.policy.conditions import Check, Equals, TextCheck
+from routeproxy.policy.decide import ClientKey, Policy, Rule, Secret, Target
+from routeproxy.policy.file.problems import Code, Report
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
+from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.verify.proof import Search, callers_of, refusal, refutes, requests_for
+
+Facts = Callable[[Target], ModelFacts]
+"""What is known of a model, from whatever source."""
+
+NOT_SENT = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers of a connection. HTTP libraries write them themselves, and proxies take them off."""
+
+MUCH = 0.9
+"""A context window of less than that share is smaller; 1,047,576 and 1,048,576 tokens are the same."""
+
+ABILITIES = {"vision": "sees no images", "tools": "takes no tools", "thinking": "does not think"}
+
+
+class Lints:
+    def __init__(self, known: Facts, today: datetime.date | None = None) -> None:
+        self._known = known
+        self._today = today or datetime.datetime.now(datetime.UTC).date()
+
+    def __call__(self, compilation: Compilation, policy: Policy) -> None:
+        """Reports to `compilation`."""
+        _Finder(compilation, policy, self._known, self._today).run()
+
+
+class _Finder:
+    def __init__(self, compilation: Compilation, policy: Policy, known: Facts, today: datetime.date) -> None:
+        self.compilation = compilation
+        self.policy = policy
+        self.known = known
+        self.today = today
+        self.report = compilation.report
+
+    def run(self) -> None:
+        self._unreachable()
+        self._unused()
+        self._chains()
+        self._conditions()
+        self._keys()
+        self._default_first()
+
+    # --- rules that are never reached
+
+    def _unreachable(self) -> None:
+        callers = callers_of(self.policy)
+        for place, rule in enumerate(self.policy.rules):
+            if not rule.checks or self._is_reached(rule):
+                continue
+            if Search(callers, ()).run(rule.checks) is None:
+                message = "no request can meet all conditions of this rule: they exclude each other"
+                self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
+                continue
+            for other in self.policy.rules[:place]:
+                if not other.checks:
+                    break  # that is said of it already
+                if refutes(callers, rule.checks, [refusal(other.checks)]):
+                    message = f"no request gets here: `{other.name}` above takes all that this rule would"
+                    self._warn(rule, Code.UNREACHABLE, rule.path, message, hint=f"it stands in {other.where}")
+                    break
+            else:
+                if refutes(callers, rule.checks, [refusal(one.checks) for one in self.policy.rules[:place]]):
+                    message = "no request gets here: the rules above together take all that this one would"
+                    self._warn(rule, Code.UNREACHABLE, rule.path, message)
+
+    def _is_reached(self, rule: Rule) -> bool:
+        """Whether a request that was made up for it gets there. Most rules are settled by that."""
+        for question in requests_for(self.policy, rule.checks):
+            try:
+                decision = self.policy.decide(self.policy.facts_of(question))
+            except InvalidRequest:
+                continue
+            if decision.rule == rule.name:
+                return True
+        return False
+
+    # --- names that nothing uses
+
+    def _unused(self) -> None:
+        file, policy = self.compilation.file, self.policy
+        rules = (*policy.rules, policy.default)
+        used = {target.provider.name for rule in rules for target in rule.targets}
+        for name in policy.providers.keys() - used:
+            message = f"no rule sends anything to the provider `{name}`"
+            self.report.warn(Code.UNUSED, ("providers", name), message, key=True)
+        named = set(self._written_targets())
+        for name in file.aliases.keys() - named:
+            message = f"nothing uses the alias `{name}`"
+            self.report.warn(Code.UNUSED, ("aliases", name), message, key=True)
+        meant = {name for checks in self._all_checks() for check in checks for name in _teams(check)}
+        stated = {layer.team for layer in self.compilation.layers}
+        for name, table in file.teams.items():
+            bounded = table.targets or table.models or table.request_headers or table.provider_keys
+            if name not in meant | stated and not bounded:
+                message = f"no rule looks at the team `{name}`, which is like any other client"
+                self.report.warn(Code.UNUSED, ("teams", name), message, key=True)
+
+    def _written_targets(self) -> Iterator[str]:
+        file = self.compilation.file
+        tables: list[Targets | None] = [rule.targets for rule in file.rules]
+        tables += [rule.targets for layer in self.compilation.layers for rule in layer.file.rules]
+        tables += [file.default.targets if file.default else None]
+        tables += [team.targets for team in file.teams.values()]  # type: ignore[misc]
+        for written in tables:
+            for item in written if isinstance(written, list) else [written]:
+                name = item.target if isinstance(item, TargetTable) else item
+                if name is not None:
+                    yield name
+
+    def _all_checks(self) -> Iterator[tuple[Check, ...]]:
+        yield from (rule.checks for rule in self.policy.rules)
+        yield from (one.when for one in self.policy.invariants if not one.implied)
+
+    # --- chains
+
+    def _chains(self) -> None:
+        for rule in (*self.policy.rules, self.policy.default):
+            first = rule.targets[0] if rule.targets else None
+            seen: set[str] = set()
+            for place, target in enumerate(rule.reachable):
+                if target.name in seen and target in rule.reachable[:place]:
+                    message = f"`{target.name}` stands in this chain already: what failed is asked once more"
+                    self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message)
+                elif place and first is not None:
+                    self._compare(rule, first, target, place)
+                seen.add(target.name)
+
+    def _compare(self, rule: Rule, first: Target, target: Target, place: int) -> None:
+        before, now = self.known(first), self.known(target)
+        worse = [
+            words
+            for ability, words in ABILITIES.items()
+            if getattr(before, ability) is not False and getattr(now, ability) is False
+        ]
+        if before.context_window and now.context_window and now.context_window < MUCH * before.context_window:
+            worse.append(f"has a context window of {now.context_window:,}, not {before.context_window:,}")
+        if worse:
+            message = f"when `{first.name}` fails, `{target.name}` is asked, which {' and '.join(worse)}"
+            hint = "a rule above may take such requests, or the chain may end before it"
+            self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message, hint=hint)
+
+    # --- conditions that clients can't meet
+
+    def _conditions(self) -> None:
+        for report, match, path in self._matches():
+            if match.url_target and not self.policy.server.url_targets:
+                message = "never true: `[server] url_targets` is off"
+                report.warn(Code.NEVER_TRUE, (*path, "url_target"), message)
+            for name, wanted in (match.headers or {}).items():
+                here = (*path, "headers", name)
+                if name.lower() in NOT_SENT:
+                    message = f"`{name}` belongs to a connection: no client can send it to be matched"
+                    report.warn(Code.NEVER_TRUE, here, message, key=True)
+                for value in _plain(wanted):
+                    if value != value.strip(" \t") or not value.isprintable():
+                        message = f"no header is ever {value!r}: values come trimmed and as one line"
+                        report.warn(Code.NEVER_TRUE, here, message)
+
+    def _matches(self) -> Iterator[tuple[Report, MatchTable, Path]]:
+        files: list[tuple[Report, list[RuleTable]]] = [(self.report, self.compilation.file.rules)]
+        files += [(layer.report, layer.file.rules) for layer in self.compilation.layers]
+        for report, rules in files:
+            for index, rule in enumerate(rules):
+                for match, at in nested(rule.match, ("rules", index, "match")) if rule.match else ():
+                    yield report, match, at
+        for index, invariant in enumerate(self.compilation.file.invariants):
+            for match, at in nested(invariant.when, ("invariants", index, "when")) if invariant.when else ():
+                yield self.report, match, at
+
+    # --- keys
+
+    def _keys(self) -> None:
+        policy = self.policy
+        holders: list[tuple[Path, tuple[ClientKey, ...]]] = [
+            (("teams", name, "keys"), team.keys) for name, team in policy.teams.items()
+        ]
+        for path, keys in [*holders, (("server", "admin_keys"), policy.server.admin_keys)]:
+            for index, key in enumerate(keys):
+                self._key_file(key.secret, (*path, index))
+                if expired(key, self.today):
+                    message = f"the key {key.name} expired on {key.expires}"
+                    self.report.warn(Code.EXPIRED, (*path, index), message)
+        for name, provider in policy.providers.items():
+            for secret in provider.keys:
+                self._key_file(secret, ("providers", name, "api_key"))
+        for name, team in policy.teams.items():
+            for provider in team.providers.values():
+                for secret in provider.keys:
+                    self._key_file(secret, ("teams", name, "provider_keys", provider.name))
+        if policy.server.signing_key is not None:
+            self._key_file(policy.server.signing_key, ("server", "signing_key"))
+
+    def _key_file(self, secret: Secret, path: Path) -> None:
+        if secret.kind != "file":
+            return
+        name = secret.name
+        try:
+            found = FilePath(name).stat()
+        except OSError as error:
+            self.report.warn(Code.UNSET_VARIABLE, path, f"the key file {name}: {error.strerror}")
+            return
+        if found.st_mode & stat.S_IROTH:
+            message = f"everybody on this machine can read the key file {name}"
+            self.report.warn(Code.READABLE_KEY, path, message, hint=f"chmod o-r {name}")
+
+    # --- what a half-written file would lack
+
+    def _default_first(self) -> None:
+        file = self.compilation.file
+        default = self.report.map.value(("default",)).line
+        last = max((self.report.map.value(("rules", at)).line for at in range(len(file.rules))), default=0)
+        if last > default:
+            message = (
+                "`[default]` stands above rules: a copy of this file that was cut short would still load"
+            )
+            hint = "at the end of the rules it is the seal that all of them are there"
+            self.report.warn(Code.MISPLACED, ("default",), message, hint=hint)
+
+    def _warn(self, rule: Rule, code: Code, path: Path, message: str, hint: str | None = None) -> None:
+        self.compilation.reports[rule.file].warn(code, path, message, hint=hint)
+
+
+def _teams(check: Check) -> Iterator[str]:
+    match check:
+        case Equals() if check.subject.name == "team":
+            yield from check.values
+        case TextCheck():
+            return
+    for tables in (getattr(check, "choices", ()), getattr(check, "tables", ())):
+        for table in tables:
+            for inner in table:
+                yield from _teams(inner)
+
+
+def _plain(wanted: Any) -> Iterator[str]:
+    """The values that a header has to equal."""
+    equal = wanted if isinstance(wanted, str | list) else wanted.equals
+    yield from [equal] if isinstance(equal, str) else equal or ()

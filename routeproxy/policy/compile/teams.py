@@ -1,0 +1,200 @@
+"""Teams: whose keys open the proxy, what each may ask for, and what its requests may ever reach."""
+
+import datetime
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+
+from msgspec.structs import replace
+
+from routeproxy.policy.compile.actions import Actions
+from routeproxy.policy.conditions import (
+    MODEL,
+    TEAM,
+    Equals,
+    NoneOf,
+    check_header_names,
+    globbed,
+)
+from routeproxy.policy.decide import ClientKey, Provider, Rule, Secret, Team
+from routeproxy.policy.facts import ascii_lower
+from routeproxy.policy.file.problems import Code, Report
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable, listed
+from routeproxy.policy.invariants import Invariant, Reach
+from routeproxy.policy.patterns import covers
+from routeproxy.policy.providers import FORBIDDEN_HEADERS, TYPES, read_secret
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME"` or `"file:PATH"`'
+
+
+def digest_of(key: str) -> str:
+    """How a client's key is known: `sha256:…` in a file has these 64 digits."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class Teams:
+    """Compiles `[teams.NAME]` and whatever else holds keys of clients."""
+
+    def __init__(
+        self, report: Report, actions: Actions, environ: Mapping[str, str], allow_literal_keys: bool
+    ) -> None:
+        self.report = report
+        self.actions = actions
+        self.environ = environ
+        self.allow_literal_keys = allow_literal_keys
+        self._seen: dict[str, Path] = {}
+        """By the digest of a key, where it stands."""
+
+    def team(self, name: str, table: TeamTable) -> Team:
+        path: Path = ("teams", name)
+        if not name.isprintable() or not name.strip():
+            message = "a team's name is one line of printable characters"
+            self.report.error(Code.WRONG_VALUE, path, message, key=True)
+        if table.keys is None and not self.report.faulty((*path, "keys")):
+            self.report.warn(Code.NO_EFFECT, path, f"team `{name}` has no keys, so nobody is of it", key=True)
+        return Team(
+            name=name,
+            where=self.actions.where(path),
+            keys=tuple(self.keys(table.keys, (*path, "keys"))) if table.keys is not None else (),
+            gate=self._gate(name, table, (*path, "models")),
+            request_headers=self._headers(table.request_headers or {}, (*path, "request_headers")),
+            providers=dict(self._providers(table, (*path, "provider_keys"))),
+            explain=table.explain,
+        )
+
+    def invariant(self, name: str, table: TeamTable) -> Invariant | None:
+        """What `[teams.NAME] targets` promises."""
+        if table.targets is None:
+            return None
+        path: Path = ("teams", name, "targets")
+        return Invariant(
+            name=f"[teams.{name}] targets",
+            where=self.actions.where(path),
+            path=path,
+            when=(Equals(TEAM, (name,)),),
+            only=Reach(target=tuple(self._targets(table.targets, path))),
+            implied=True,
+        )
+
+    # --- keys
+
+    def keys(self, written: Keys, path: Path) -> Iterator[ClientKey]:
+        items = written if isinstance(written, list) else [written]
+        for index, item in enumerate(items):
+            here = (*path, index) if isinstance(written, list) else path
+            table = KeyTable(key=item) if isinstance(item, str) else item
+            if table.key is None:
+                if not self.report.faulty(here):
+                    self.report.error(Code.MISSING, here, '`key = "env:NAME"` is missing here')
+                continue
+            at = here if isinstance(item, str) else (*here, "key")
+            secret = self._secret(table.key, at)
+            name = table.name or (secret.reference if secret.kind != "sha256" else f"key {index + 1}")
+            yield ClientKey(name, secret, table.expires)
+
+    def _secret(self, written: str, path: Path) -> Secret:
+        scheme, _, rest = written.partition(":")
+        if scheme == "sha256":
+            found = Secret("sha256", rest.lower())
+            if not _SHA256.fullmatch(found.name):
+                message = "a hashed key is `sha256:` and 64 hexadecimal digits"
+                hint = "`routeproxy keys new TEAM` makes a key and prints this line"
+                self.report.error(Code.WRONG_VALUE, path, message, hint=hint)
+                return found
+            digest = found.name
+        elif written in {"none", "client"}:
+            self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
+            return Secret("none")
+        else:
+            found = read_secret(
+                written, path, self.report, self.environ, self.allow_literal_keys, expected=CLIENT_KEYS
+            )
+            if not found.value:
+                return found
+            digest = digest_of(found.value)
+        self._check_twice(digest, path)
+        return found
+
+    def _check_twice(self, digest: str, path: Path) -> None:
+        if (first := self._seen.setdefault(digest, path)) != path:
+            line = self.report.map.value(first).line
+            whose = ".".join(map(str, first[:2]))
+            message = f"this key is that of `{whose}` too: nobody could tell whose request it is"
+            self.report.error(Code.DUPLICATE, path, message, hint=f"the other stands in line {line}")
+
+    # --- what a team may ask for, say and reach
+
+    def _gate(self, name: str, table: TeamTable, path: Path) -> Rule | None:
+        if table.models is None:
+            return None
+        wanted = globbed(MODEL, tuple(map(ascii_lower, listed(table.models))))
+        return Rule(
+            name=f"[teams.{name}] models",
+            where=self.actions.where(path),
+            path=path,
+            checks=(NoneOf(((wanted,),), 0),),
+            is_gate=True,
+        )
+
+    def _headers(self, written: Mapping[str, str], path: Path) -> Mapping[str, str]:
+        check_header_names(list(written), path, self.report)
+        for name, value in written.items():
+            here = (*path, name)
+            if name.lower() in FORBIDDEN_HEADERS:
+                message = f"`{name}` carries a secret: a team can't be given one"
+                self.report.error(Code.FORBIDDEN, here, message, key=True)
+            if value.startswith(("env:", "file:")) or not value.isprintable() or value != value.strip():
+                message = "what a team's requests say stands here itself, as one trimmed line"
+                self.report.error(Code.WRONG_VALUE, here, message)
+        return {name.lower(): value for name, value in written.items()}
+
+    def _providers(self, table: TeamTable, path: Path) -> Iterator[tuple[str, Provider]]:
+        book = self.actions.book
+        for name, written in (table.provider_keys or {}).items():
+            here = (*path, name)
+            provider = book.providers.get(name)
+            if name not in book.written("providers"):
+                what = f"there is no provider `{name}`"
+                self.report.unknown(Code.UNDEFINED, here, what, name, book.written("providers"), key=True)
+            if provider is None:
+                continue
+            if provider.type in TYPES and TYPES[provider.type].in_process:
+                message = f"type {provider.type} contacts nobody, so it has no key"
+                self.report.error(Code.NOT_FOR_TYPE, here, message, key=True)
+            values = listed(written)
+            if {"none", "client"} & {*values}:
+                message = f"a team's own key for `{name}` is a key: leave it out for the provider's"
+                self.report.error(Code.WRONG_VALUE, here, message)
+                continue
+            paths = [here] if isinstance(written, str) else [(*here, index) for index in range(len(values))]
+            keys = tuple(
+                read_secret(value, at, self.report, self.environ, self.allow_literal_keys)
+                for value, at in zip(values, paths, strict=True)
+            )
+            yield name, replace(provider, keys=keys, client_key=False)
+
+    def _targets(self, written: str | list[str], path: Path) -> Iterator[str]:
+        """As globs over `provider/model`; an alias stands for all that it names."""
+        book = self.actions.book
+        for index, name in enumerate(listed(written)):
+            here = path if isinstance(written, str) else (*path, index)
+            provider, slash, model = name.partition("/")
+            if not slash:
+                for entry in self.actions.entries(name, here):
+                    yield entry.name
+            elif not any(covers(provider, known) for known in book.written("providers")):
+                known = book.written("providers")
+                what = f"there is no provider `{provider}`"
+                self.report.unknown(Code.UNDEFINED, here, what, provider, known)
+            elif not model:
+                self.report.error(Code.EMPTY, here, f"a model is missing after `{provider}/`")
+            else:
+                yield name
+
+
+def expired(key: ClientKey, today: datetime.date) -> bool:
+    return key.expires is not None and key.expires < today

@@ -1,0 +1,179 @@
+"""Included files: each is one team's, stands where it is included, and can only narrow what that team has."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from routeproxy.policy.file.problems import Code, Report, RulesRefused
+from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.tables import LayerFile, read
+from routeproxy.policy.patterns import is_glob
+
+
+class Folder(Protocol):
+    """Where a rules file stands, with what it includes. Names are relative to it, with `/`."""
+
+    def find(self, pattern: str) -> list[str]:
+        """The files of this name, or that match its glob, in name order."""
+
+    def read(self, name: str) -> bytes: ...
+
+
+class Disk:
+    """A folder as it is; remembers what it was asked for."""
+
+    def __init__(self, root: FilePath) -> None:
+        self.root = root
+        self.looked_at: dict[FilePath, None] = {}
+        """Files and folders: a change of one of them may change the policy."""
+
+    def find(self, pattern: str) -> list[str]:
+        """Raises `PermissionError` for what lies outside."""
+        folder, _, name = pattern.rpartition("/")
+        self.looked_at[self.root / folder] = None
+        found = sorted(path for path in (self.root / folder).glob(name) if not path.name.startswith("."))
+        return [path.relative_to(self.root).as_posix() for path in found if self._inside(path)]
+
+    def read(self, name: str) -> bytes:
+        path = self.root / name
+        self.looked_at[path] = None
+        self._inside(path)
+        if path.exists() and not path.is_file():
+            # Whoever may put a pipe there must not keep a reload waiting for it.
+            raise OSError(f"`{name}` is not a file")
+        return path.read_bytes()
+
+    def _inside(self, path: FilePath) -> bool:
+        # A link may lead anywhere, and whoever may write a layer must not read other files by it.
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise PermissionError(f"`{path.name}` leads out of this file's folder")
+        return True
+
+
+class Copies:
+    """Remembers what another folder gave, so that the same policy can be compiled again without it."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self.found: dict[str, list[str]] = {}
+        self.contents: dict[str, bytes] = {}
+
+    def find(self, pattern: str) -> list[str]:
+        self.found[pattern] = self._folder.find(pattern)
+        return self.found[pattern]
+
+    def read(self, name: str) -> bytes:
+        self.contents[name] = self._folder.read(name)
+        return self.contents[name]
+
+
+class Kept:
+    """A folder from copies."""
+
+    def __init__(self, found: Mapping[str, list[str]], contents: Mapping[str, bytes]) -> None:
+        self._found = found
+        self._contents = contents
+
+    def find(self, pattern: str) -> list[str]:
+        return self._found.get(pattern, [])
+
+    def read(self, name: str) -> bytes:
+        if name not in self._contents:
+            raise FileNotFoundError(f"{name} was not kept")
+        return self._contents[name]
+
+
+class Layer(Struct, frozen=True):
+    """One included file, read."""
+
+    file: LayerFile
+    report: Report
+    label: str
+    team: str
+    included_at: Path
+    """The `include` in the rules file."""
+
+
+def relative_problem(name: str, *, globs: bool = False) -> str | None:
+    """Why a name in a rules file does not lead to a file beside or below it."""
+    parts = name.split("/")
+    if name.startswith("/") or "\\" in name or ":" in parts[0]:
+        return "must be relative to this file's folder"
+    if ".." in parts:
+        return "must not lead out of this file's folder"
+    if is_glob("".join(parts[:-1])) or "**" in name or (is_glob(name) and not globs):
+        return "may have a `*` only in the last part of its name" if globs else "must be the name of one file"
+    return None
+
+
+def read_layers(
+    include: str, path: Path, report: Report, folder: Folder, beside: FilePath
+) -> Iterator[Layer]:
+    """The files that `include` names. What is wrong with one is in its own report."""
+    if problem := relative_problem(include, globs=True):
+        report.error(Code.FORBIDDEN, path, f"`include` {problem}")
+        return
+    try:
+        names = folder.find(include)
+    except OSError as error:
+        report.error(Code.FORBIDDEN, path, f"an included file can't be taken: {error}")
+        return
+    if not names and is_glob(include):
+        report.warn(Code.NO_EFFECT, path, f"no file matches `{include}`")
+    elif not names:
+        report.error(Code.UNDEFINED, path, f"there is no file `{include}` beside this one")
+    for name in names:
+        try:
+            text = folder.read(name).decode().removeprefix("\ufeff")
+        except (OSError, UnicodeDecodeError) as error:
+            report.error(Code.UNDEFINED, path, f"`{name}` can't be read: {error}")
+            continue
+        yield _layer(text, name, path, Report(text, str(beside / name)))
+
+
+def _layer(text: str, name: str, included_at: Path, report: Report) -> Layer:
+    try:
+        document = report.parse()
+    except RulesRefused:
+        return Layer(LayerFile(), report, name, "", included_at)
+    file = read(document, report, LayerFile)
+    if file.team is None and not report.faulty(("team",)):
+        message = "an included file begins with the team that it belongs to"
+        report.error(Code.MISSING, (), message, expected='`team = "NAME"`')
+    for at in _sent(document, ()):
+        message = f"an included file can't have `{at[-1]}`: it can only narrow"
+        report.error(Code.FORBIDDEN, at, message, hint="it belongs to the file that includes", key=True)
+    for at, value in _texts(document, ()):
+        if value.startswith(("env:", "file:")):
+            report.error(Code.FORBIDDEN, at, "an included file can't read variables or files")
+    return Layer(file, report, name, file.team or "", included_at)
+
+
+ELSEWHERE = frozenset({"container", "inference_geo", "mcp_servers", "thread"})
+"""Parameters that take a request to places that no target names."""
+
+
+def _sent(value: Any, path: Path) -> Iterator[Path]:
+    """Where something of its own would be sent to a back end."""
+    for key, item in _items(value):
+        here = (*path, key)
+        if key == "extra_body" or (key in ELSEWHERE and path[-2:-1] == ("params",)):
+            yield here
+        else:
+            yield from _sent(item, here)
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    for key, item in _items(value):
+        yield from _texts(item, (*path, key))
+
+
+def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)

@@ -1,0 +1,313 @@
+"""What is wrong with a rules file, said so that it can be put right: where, what, what else."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+import tomli
+from msgspec import Struct
+
+from routeproxy.policy.file.source_map import MOST_LEVELS, Map, Path, Place
+
+Severity = Literal["error", "warning"]
+
+
+class Code(StrEnum):
+    """Stable: scripts and editors filter by these. From RP101 on they are warnings."""
+
+    SYNTAX = "RP001"
+    UNKNOWN_KEY = "RP002"
+    WRONG_VALUE = "RP003"
+    MISSING = "RP004"
+    EMPTY = "RP005"
+    NOT_YET = "RP006"
+    UNDEFINED = "RP007"
+    DUPLICATE = "RP008"
+    CONTRADICTION = "RP009"
+    BAD_PATTERN = "RP010"
+    FORBIDDEN = "RP011"
+    LITERAL_SECRET = "RP012"
+    NOT_FOR_TYPE = "RP013"
+    BROKEN_INVARIANT = "RP014"
+    NOT_PROVED = "RP015"
+    TEST_FAILED = "RP016"
+
+    REST_UNUSED = "RP101"
+    RISKY_FALLBACK = "RP102"
+    UNSET_VARIABLE = "RP103"
+    NO_EFFECT = "RP104"
+    UNREACHABLE = "RP105"
+    NEVER_TRUE = "RP106"
+    UNUSED = "RP107"
+    WORSE_CHAIN = "RP108"
+    READABLE_KEY = "RP109"
+    EXPIRED = "RP110"
+    MISPLACED = "RP111"
+
+
+class Location(Struct, frozen=True):
+    file: str
+    line: int
+    column: int
+    end_column: int
+    text: str
+    """The line as it stands, literal keys masked."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    code: Code
+    severity: Severity
+    path: Path
+    message: str
+    expected: str | None = None
+    hint: str | None = None
+    rule: str | None = None
+    location: Location | None = None
+
+    def __str__(self) -> str:
+        """As compilers say it: one line for machines and editors, then the line itself with a caret."""
+        place = self.location
+        where = f"{place.file}:{place.line}:{place.column}: " if place else ""
+        lines = [f"{where}{self.severity} {self.code.value}: {self.message}"]
+        margin = " "
+        if place:
+            margin = " " * len(str(place.line))
+            # Tabs stay tabs below, so that the caret stands right at any width.
+            before = "".join("\t" if c == "\t" else " " for c in place.text[: place.column - 1])
+            lines += [
+                f"{margin} |",
+                f"{place.line} | {place.text}".rstrip(),
+                f"{margin} | {before}{'^' * (place.end_column - place.column)}",
+            ]
+        if self.rule:
+            lines.append(f"{margin} = in rule `{self.rule}`")
+        if self.expected:
+            lines.append(f"{margin} = expected {self.expected}")
+        if self.hint:
+            lines.append(f"{margin} = {self.hint}")
+        return "\n".join(lines)
+
+
+class RulesRefused(Exception):
+    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides. As
+    text it is what must be mended; warnings would only hide that."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        errors = [problem for problem in problems if problem.severity == "error"]
+        super().__init__("\n\n".join(map(str, errors or problems)))
+        self.problems = problems
+        self.files: tuple[FilePath, ...] = ()
+        """What else was looked at, besides the file itself."""
+
+
+class Report:
+    """Collects the problems of one file and gives each its place."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.file = file
+        self.document: dict[str, Any] = {}
+        self.map = Map(text)
+        self._problems: list[Problem] = []
+
+    def parse(self) -> dict[str, Any]:
+        """The text as TOML. Raises `RulesRefused` if it isn't: nothing more can be said about such a file."""
+        try:
+            self.document = tomli.loads(self.map.text)
+        except tomli.TOMLDecodeError as error:
+            hint = _hint_for(error, self.map.text)
+            self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
+            raise self.refused() from None
+        except RecursionError:
+            self.error(Code.SYNTAX, (), _TOO_DEEP)
+            raise self.refused() from None
+        self.map = Map.of(self.map.text)
+        if len(self.map.deepest) > MOST_LEVELS:
+            self.error(Code.SYNTAX, self.map.deepest, _TOO_DEEP)
+            raise self.refused()
+        return self.document
+
+    @cached_property
+    def _shown(self) -> Map:
+        """What may be shown of the text. A file without problems never needs it."""
+        return _masked(self.map)
+
+    def error(
+        self,
+        code: Code,
+        path: Path,
+        message: str,
+        *,
+        expected: str | None = None,
+        hint: str | None = None,
+        key: bool = False,
+    ) -> None:
+        """`key`: the key itself is at fault, not what stands behind it."""
+        self._add(
+            code, path, message, "error", expected, hint, self.map.key(path) if key else self.map.value(path)
+        )
+
+    def warn(
+        self, code: Code, path: Path, message: str, *, hint: str | None = None, key: bool = False
+    ) -> None:
+        self._add(
+            code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path)
+        )
+
+    def unknown(
+        self,
+        code: Code,
+        path: Path,
+        what: str,
+        word: str,
+        known: Iterable[str],
+        *,
+        key: bool = False,
+        hint: str = "",
+    ) -> None:
+        """A word that isn't one of `known`: names the nearest, and all of them."""
+        known = sorted(known)
+        near = closest(word, known)
+        self.error(
+            code,
+            path,
+            what + (f"; did you mean `{near}`?" if near else ""),
+            expected=one_of(known) if known else None,
+            hint=hint or None,
+            key=key,
+        )
+
+    def faulty(self, path: Path, *codes: Code) -> bool:
+        """Whether an error (of one of `codes`) was found at `path` or below, so that no more need be said."""
+        return any(
+            problem.severity == "error"
+            and problem.path[: len(path)] == path
+            and problem.code in (codes or Code)
+            for problem in self._problems
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(
+            sorted(
+                self._problems, key=lambda p: (p.location.line, p.location.column) if p.location else (0, 0)
+            )
+        )
+
+    @property
+    def failed(self) -> bool:
+        return any(problem.severity == "error" for problem in self._problems)
+
+    def refused(self) -> RulesRefused:
+        return RulesRefused(self.problems)
+
+    def _add(
+        self,
+        code: Code,
+        path: Path,
+        message: str,
+        severity: Severity,
+        expected: str | None,
+        hint: str | None,
+        place: Place,
+    ) -> None:
+        text = self._shown.line(place.line)
+        self._problems.append(
+            Problem(
+                code=code,
+                severity=severity,
+                path=path,
+                message=message,
+                expected=expected,
+                hint=hint,
+                rule=self._rule(path),
+                location=Location(self.file, place.line, place.column, place.end_column, text),
+            )
+        )
+
+    def _rule(self, path: Path) -> str | None:
+        match path:
+            case ("default", *_):
+                return "default"
+            case ("rules", int(index), *_):
+                rule = self.document["rules"][index]
+                name = rule.get("name") if isinstance(rule, dict) else None
+                return name if isinstance(name, str) and name else unnamed_rule(index)
+        return None
+
+
+_TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
+
+
+def unnamed_rule(index: int) -> str:
+    return f"rule {index + 1}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def one_of(words: Iterable[str]) -> str:
+    quoted = [f"`{word}`" for word in words]
+    more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
+    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
+
+
+def _hint_for(error: tomli.TOMLDecodeError, text: str) -> str | None:
+    if re.search(r"^(?:<{7}|={7}|>{7})", text, re.MULTILINE):
+        return "the marks of a merge that was not finished are in it"
+    if error.pos >= len(text.rstrip()):
+        return "the file ends here: was it saved whole?"
+    return next((hint for start, hint in _SYNTAX_HINTS.items() if error.msg.startswith(start)), None)
+
+
+_SYNTAX_HINTS = {
+    "Illegal character '\\n'": "the closing quote is missing",
+    "Invalid value": "text needs quotes around it",
+    "Cannot mutate immutable": "a table in braces is complete: write all of its keys inside them, or none",
+    "Cannot overwrite": "this key stands twice, or as a value and as a table",
+    "Cannot declare": "this table stands twice",
+}
+
+# A misspelt `apikey` holds a key all the same.
+_SECRET_NAME = re.compile(r"key|secret|passw|authorization", re.IGNORECASE)
+_REFERENCE = re.compile(r"""["']*(?:env:|file:|sha256:|none\b|client\b)""")
+_USER_IN_ADDRESS = re.compile(r"""(://)([^/@\s"']+)(?=@)""")
+_AFTER_SECRET_NAME = re.compile(
+    r"""((?:key|secret|passw|authorization)[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:|sha256:)([^"'\n]+)""",
+    re.IGNORECASE,
+)
+
+
+def _masked(map: Map) -> Map:
+    """The text with literal keys and passwords blotted out: excerpts of it end up in build logs.
+
+    Where the text could not be parsed there are no values to go by, only what stands behind a telling name.
+    """
+    text = _USER_IN_ADDRESS.sub(_blot_second, map.text)
+    if not map.values:
+        return Map(_AFTER_SECRET_NAME.sub(_blot_second, text))
+    for path, (start, end) in map.values.items():
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        value = text[start:end]
+        if value[0] in "\"'" and _SECRET_NAME.search(name) and not _REFERENCE.match(value):
+            text = text[:start] + _blotted(value) + text[end:]
+    return Map(text)
+
+
+def _blot_second(match: re.Match[str]) -> str:
+    return match[1] + _blotted(match[2])
+
+
+def _blotted(text: str) -> str:
+    """As long as before, so that carets below it stand right."""
+    return re.sub(r"[^\n]", "•", text)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

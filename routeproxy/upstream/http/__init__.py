@@ -1,0 +1,1 @@
+"""Our own HTTP client: connections, answers, addresses, headers."""

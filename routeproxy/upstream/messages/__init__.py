@@ -1,0 +1,1 @@
+"""Back ends that speak Messages: a byte pipe."""

@@ -1,0 +1,916 @@
+"""The documentation is held to the code: examples compile, commands run, tables are complete, links lead on.
+
+A comment directly above a fenced block says how it is meant; readers of the rendered page don't see it:
+
+    <!-- with: openai, default -->   a piece: it stands among these tables of the first file in docs/rules.md
+    <!-- file: teams/x.toml -->      how commands further down, and files that include it, call it
+    <!-- more of: rules.toml -->     goes on with a file that the page has shown above
+    <!-- made: rules.toml -->        the file that the command above has written
+    <!-- refused -->                 has errors, on purpose
+
+A page is read from top to bottom: a command sees the files as they were shown so far. The commands of one
+block run one after the other in one folder. A `text` block directly below is what they print; only versions
+of rules and fresh keys may differ. A `json` block below a `curl` line has the shape of the answer.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import httpx
+import msgspec
+import pytest
+import tomli
+import tomli_w
+import typer
+import yaml
+from msgspec import inspect as kinds
+from typer.testing import CliRunner
+
+from routeproxy import cli
+from routeproxy.messages.errors import TYPE_OF_STATUS
+from routeproxy.migrate import environment
+from routeproxy.policy.compile.actions import FAILURES
+from routeproxy.policy.compile.compiler import compile_rules
+from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
+from routeproxy.policy.file import tables as file
+from routeproxy.policy.file.problems import Code, RulesRefused
+from routeproxy.policy.file.tables import Ability
+from routeproxy.policy.providers import TYPES
+from routeproxy.policy.verify.diff import differences
+from routeproxy.serve import in_force
+from routeproxy.sources import Options, Sources
+from routeproxy.telemetry import logs
+from routeproxy.telemetry.decisions import LoggedDecision
+from routeproxy.translate.profile import Dialect
+from routeproxy.upstream.failures import STATUS_OF_KIND
+from tests.budgets import seconds
+from tests.running import ECHO, Running, request, running, serving, until
+
+ROOT = Path(__file__).parents[2]
+README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
+RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("rules", "promises", "recipes", "commands", "providers", "running", "moving")
+)
+PAGES = (README, RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING)
+
+KEYS = {
+    name: f"test-{name}"
+    for name in (
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "CORP_API_KEY",
+        "ADMIN_KEY",
+        "PAYMENTS_KEY",
+        "RESEARCH_KEY",
+    )
+}
+"""What is set for whoever tries the commands."""
+
+
+# --- reading pages
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    text: str
+    says: Mapping[str, str]
+    """What the comment above it says."""
+    follows: "Block | None"
+    """The block that stands directly above."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+_FENCE = re.compile(
+    r"(?:^<!-- (?P<says>.*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@cache
+def all_blocks(page: Path) -> tuple[Block, ...]:
+    text, found, end = page.read_text(encoding="utf-8"), [], 0
+    for match in _FENCE.finditer(text):
+        says = (part.partition(":") for part in (match["says"] or "").split(";"))
+        above = found[-1] if found and not text[end : match.start()].strip() else None
+        line = text.count("\n", 0, match.start("language")) + 1
+        end = match.end()
+        found.append(
+            Block(
+                page,
+                line,
+                match["language"],
+                match["text"],
+                {name.strip(): value.strip() for name, _, value in says},
+                above,
+            )
+        )
+    return tuple(found)
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    return [block for block in all_blocks(page) if block.language == language]
+
+
+def marked(mark: str) -> str:
+    """The README's block of this mark."""
+    return next(block.text for block in all_blocks(README) if mark in block.says)
+
+
+def every(language: str) -> list[Any]:
+    return [pytest.param(block, id=block.id) for page in PAGES for block in blocks(page, language)]
+
+
+def files_of(page: Path, *, above: int | None = None) -> dict[str, str]:
+    """What the page calls by these names, all of it or as far as it is shown above a line."""
+    files: dict[str, str] = {}
+    for block in all_blocks(page):
+        if above is not None and block.line >= above:
+            break
+        if name := block.says.get("more of"):
+            files[name] += f"\n{block.text}"
+        elif name := block.says.get("file"):
+            assert name not in files, f"{block.id}: {name} is there already"
+            files[name] = block.text
+    return files
+
+
+def write(files: Mapping[str, str], folder: Path) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def rows(page: Path, heading: str, *, of: str = "") -> list[list[str]]:
+    """The cells of all tables between a heading and the next, or of the one whose first column is called
+    `of`."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") + 2 :], maxsplit=1, flags=re.MULTILINE)[0]
+    if of:
+        section = section[section.index(f"| {of} |") :].partition("\n\n")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    assert lines, f"{page.name} has no table under {heading}"
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# --- rules
+
+
+class EveryVariable(Mapping[str, str]):
+    """An environment in which everything is set, each to something else, but for what moves a provider. A
+    value passes for a key and for an address."""
+
+    def __getitem__(self, name: str) -> str:
+        if name.endswith("_API_BASE"):
+            raise KeyError(name)
+        return f"https://set.example/{name}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def is_included(block: Block) -> bool:
+    return "team" in tomli.loads(block.text)
+
+
+def whole(block: Block) -> str:
+    """A piece of a file among the tables that the comment above it names, or behind what it goes on with."""
+    if name := block.says.get("more of"):
+        return files_of(block.page, above=block.line + 1)[name]
+    surroundings = tomli.loads(blocks(RULES, "toml")[0].text)
+    added: dict[str, Any] = {}
+    for name in filter(None, re.split(r",\s*", block.says.get("with", ""))):
+        if name in ("default", "aliases"):
+            added[name] = surroundings[name]
+        else:
+            section = next(section for section in ("providers", "teams") if name in surroundings[section])
+            added.setdefault(section, {})[name] = surroundings[section][name]
+    return f"{block.text}\n{tomli_w.dumps(added)}"
+
+
+@pytest.mark.parametrize("block", every("toml"))
+def test_every_example_of_rules_compiles_without_a_problem(block: Block, tmp_path: Path) -> None:
+    if is_included(block):
+        name = block.says["file"]
+        includes = [
+            rule["include"]
+            for other in blocks(block.page, "toml")
+            for rule in tomli.loads(other.text).get("rules", ())
+            if "include" in rule
+        ]
+        assert any(Path(name).match(include) for include in includes), "no file on this page includes it"
+        return
+    write(files_of(block.page), tmp_path)
+    path = tmp_path / (block.says.get("file") or block.says.get("more of") or "rules.toml")
+    if "refused" in block.says:
+        with pytest.raises(RulesRefused):
+            compile_rules(whole(block), path=path, environ=EveryVariable())
+    else:
+        policy = compile_rules(whole(block), path=path, environ=EveryVariable())
+        assert list(map(str, policy.warnings)) == []
+
+
+@pytest.mark.parametrize("block", every("json"))
+def test_every_example_of_json_is_json(block: Block) -> None:
+    assert json.loads(block.text)
+
+
+# --- commands
+
+
+def lines_of(block: Block) -> list[str]:
+    """Those of a shell: one that ends in a backslash goes on."""
+    return block.text.replace("\\\n", " ").splitlines()
+
+
+class Command(NamedTuple):
+    words: list[str]
+    variables: dict[str, str]
+
+
+def command_in(line: str) -> Command | None:
+    said = re.match(r"((?:[A-Z_]+=\S* )*)routeproxy (.*)", line)
+    if said is None:
+        return None
+    words = itertools.takewhile(lambda word: word not in {">", ">>", "||"}, shlex.split(said[2]))
+    return Command([*words], dict(word.split("=", 1) for word in said[1].split()))
+
+
+def sessions() -> list[Any]:
+    found = []
+    for page in PAGES:
+        printed = {block.follows.line: block.text for block in blocks(page, "text") if block.follows}
+        for block in blocks(page, "sh"):
+            commands = [command for line in lines_of(block) if (command := command_in(line))]
+            if commands:
+                found.append(pytest.param(block, commands, printed.get(block.line), id=block.id))
+    return found
+
+
+def made_by(block: Block) -> list[Block]:
+    """The files that its commands write, as far as the page shows them."""
+    after = [other for other in all_blocks(block.page) if other.line > block.line]
+    until_next = itertools.takewhile(lambda other: other.language != "sh", after)
+    return [other for other in until_next if "made" in other.says]
+
+
+def as_ever(text: str) -> str:
+    """Without what is different every time: versions of rules, fresh keys and their hashes."""
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\b[0-9a-f]{12}\b|\b[0-9a-f]{64}\b", "…", text)
+    return re.sub(r"(?<=\brp_)\w+_[\w-]{43}\b", "…", text).rstrip()
+
+
+def understood(words: list[str]) -> None:
+    """Exits if the command line does not know a word of it."""
+    command: Any = typer.main.get_command(cli.app)
+    while "commands" in vars(command):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context(command.name, list(words))
+
+
+@pytest.mark.parametrize(("block", "commands", "shown"), sessions())
+def test_every_command_runs_and_prints_what_is_shown(
+    block: Block, commands: list[Command], shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - {"PATH", "HOME"}:
+        monkeypatch.delenv(name)
+    write(files_of(block.page, above=block.line), tmp_path)
+    printed = ""
+    for words, variables in commands:
+        if words[0] == "serve" and "--help" not in words:
+            understood(words)
+            continue
+        keys = {} if "PREFERRED_PROVIDER" in variables else KEYS
+        result = CliRunner().invoke(cli.app, words, env=keys | variables)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert result.exit_code in ((0,) if shown is None else (0, 1)), result.output
+        printed += result.output
+    if shown is not None:
+        assert as_ever(printed) == as_ever(shown)
+    for made in made_by(block):
+        assert Path(made.says["made"]).read_text(encoding="utf-8") == made.text
+
+
+def test_every_command_of_a_pipeline_is_understood() -> None:
+    found = [
+        command
+        for page in PAGES
+        for block in blocks(page, "yaml")
+        for line in block.text.splitlines()
+        if (command := command_in(re.sub(r"^\s*(- )?(run: )?", "", line)))
+    ]
+    assert len(found) > 3
+    for words, _ in found:
+        understood(words)
+
+
+@pytest.mark.parametrize("block", every("yaml"))
+def test_every_example_of_yaml_is_yaml(block: Block) -> None:
+    assert yaml.safe_load(block.text)
+
+
+def flags_of(command: Any) -> set[str]:
+    options = [param for param in command.params if param.param_type_name == "option"]
+    return {flag for param in options if not param.hidden for flag in param.opts} - {"--help"}
+
+
+def command_line() -> dict[str, Any]:
+    """By name, all commands: of a group its members."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
+        found |= inner or {name: command}
+    return found
+
+
+@pytest.mark.parametrize("name", command_line())
+def test_every_flag_is_explained(name: str) -> None:
+    page = RUNNING if name == "serve" else COMMANDS
+    flags = flags_of(command_line()[name])
+    shown = {flag for row in rows(page, "Starting" if name == "serve" else name)[1:] for flag in code(row[0])}
+    everywhere = {"--allow-literal-keys"} & flags if name != "serve" else set()  # said once for all
+    assert shown - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
+
+
+def test_every_command_is_listed() -> None:
+    shown = [code(row[0])[0] for row in rows(COMMANDS, "The command line")[1:]]
+    assert sorted(shown) == sorted(command_line())
+
+
+# --- the README's first minutes
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the server that the README's line starts, with no keys, on a free port."""
+    setup, install, serve = marked("run").strip().split(" && ")
+    assert setup.endswith(".venv")
+    assert install == ".venv/bin/pip install ."
+    program, *words = serve.split()
+    assert program == ".venv/bin/routeproxy"
+    said = tmp_path_factory.mktemp("readme") / "said"
+    with said.open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "routeproxy", *words, "--port", "0"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "HOME": str(said.parent)},
+            stderr=log,
+        )
+    try:
+        limit = time.monotonic() + seconds(10)
+        while not (address := re.match(r"routeproxy \S+: (http://\S+)\n", said.read_text())):
+            assert server.poll() is None, said.read_text()
+            assert time.monotonic() < limit, "it did not start"
+            time.sleep(0.02)
+        with urllib.request.urlopen(f"{address[1]}/readyz", timeout=seconds(10)) as ready:
+            assert ready.status == 200
+        yield address[1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_readmes_first_question_is_answered(started: str) -> None:
+    words = shlex.split(marked("ask").replace("http://127.0.0.1:8082", started))
+    assert words[0] == "curl"
+    if shutil.which("curl"):
+        answer = subprocess.run(words, capture_output=True, check=True, timeout=seconds(10)).stdout
+    else:
+        url = next(word for word in words if word.startswith("http"))
+        headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+        body = words[words.index("-d") + 1].encode()
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, headers), timeout=seconds(10)
+        ) as response:
+            answer = response.read()
+    assert json.loads(answer)["content"] == [{"type": "text", "text": "Hello, proxy"}]
+
+
+def test_the_readmes_sdk_example_prints_the_answer(started: str) -> None:
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(marked("sdk").replace("http://127.0.0.1:8082", started), names)
+    names["client"].close()
+    assert printed.getvalue() == "Hello\n"
+
+
+def test_the_lines_that_ci_runs_stand_alone() -> None:
+    for mark in ("run", "test"):
+        assert re.fullmatch(r"python3 -m venv \.venv && .+\n", marked(mark))
+
+
+# --- nothing is left out
+
+
+TABLES = [
+    table
+    for table in vars(file).values()
+    if isinstance(table, type) and issubclass(table, file.Table) and table is not file.Table
+]
+
+
+def words_of_code(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    spans = [block.text for block in blocks(page, "toml")] + re.findall(r"`([^`\n]+)`", text)
+    return {word for span in spans for word in re.findall(r"\w+", span)}
+
+
+KEY_TABLES = {
+    "Rules": (file.RuleTable,),
+    "match": (file.MatchTable, file.HeaderTable, file.RangeTable),
+    "targets": (file.TargetTable,),
+    "deny": (file.DenyTable,),
+    "fallback": (file.FallbackTable,),
+    "retry": (file.RetryTable,),
+    "timeouts and deadline": (file.TimeoutsTable,),
+    "params": (file.ParamsTable,),
+    "transforms": (file.TransformsTable,),
+    "Included files": (file.LayerFile,),
+    "providers": (file.ProviderTable,),
+    "Facts about models": (file.ModelTable,),
+    "teams": (file.TeamTable, file.KeyTable),
+    "invariants": (file.InvariantTable, file.ReachTable),
+    "tests": (file.CaseTable, file.RequestTable, file.ExpectTable),
+    "server": (file.ServerTable,),
+}
+"""By a heading of docs/rules.md, the tables of the language whose keys have their rows there."""
+
+
+def own_keys(table: type) -> set[str]:
+    return {entry.encode_name for entry in msgspec.structs.fields(table)}
+
+
+@pytest.mark.parametrize("heading", KEY_TABLES)
+def test_every_key_has_its_row(heading: str) -> None:
+    firsts = [name for row in rows(RULES, heading) for name in code(row[0])]
+    shown = {re.sub(r"^.*\.(?=[a-z])|\.NAME$|\W", "", name) for name in firsts}
+    assert set().union(*map(own_keys, KEY_TABLES[heading])) - shown == set()
+
+
+def test_the_rest_of_the_keys_are_headings() -> None:
+    named = {table for tables in KEY_TABLES.values() for table in tables}
+    below = {base for table in named for base in table.__mro__}
+    assert set(TABLES) - below == {file.RulesFile}
+    headings = set(re.findall(r"^##+ (\w+)$", RULES.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {name.lower() for name in headings} >= own_keys(file.RulesFile)
+
+
+def written(value: Any, kind: kinds.Type) -> Iterator[tuple[type, str]]:
+    """The keys that stand in `value`, each with the table of the language that it belongs to."""
+    match kind:
+        case kinds.UnionType():
+            for member in kind.types:
+                yield from written(value, member)
+        case kinds.StructType() if isinstance(value, dict):
+            for entry in kind.fields:
+                if entry.encode_name in value:
+                    owner = next(base for base in reversed(kind.cls.__mro__) if entry.name in vars(base))
+                    yield owner, entry.encode_name
+                    yield from written(value[entry.encode_name], entry.type)
+        case kinds.DictType() if isinstance(value, dict):
+            for inner in value.values():
+                yield from written(inner, kind.value_type)
+        case kinds.ListType() if isinstance(value, list):
+            for inner in value:
+                yield from written(inner, kind.item_type)
+
+
+@cache
+def keys_in_examples() -> frozenset[tuple[type, str]]:
+    found: set[tuple[type, str]] = set()
+    for page in PAGES:
+        for block in blocks(page, "toml"):
+            if "refused" not in block.says:
+                table = file.LayerFile if is_included(block) else file.RulesFile
+                found.update(written(tomli.loads(block.text), kinds.type_info(table)))
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("table", [*TABLES, file.ActionTable], ids=lambda table: table.__name__)
+def test_every_key_stands_in_an_example(table: type[file.Table]) -> None:
+    """In one that a test compiles, not only in prose."""
+    own = {entry.encode_name for entry in msgspec.structs.fields(table) if entry.name in vars(table)}
+    assert own - {key for owner, key in keys_in_examples() if owner is table} == set()
+
+
+def test_keys_that_are_not_enforced_are_listed_as_such() -> None:
+    text = RULES.read_text(encoding="utf-8").partition("## Not in this version")[2]
+    for table in TABLES:
+        for key in table.not_yet:
+            assert re.search(rf"`\W*{key}\W*`", text), key
+
+
+def test_every_condition_has_its_row() -> None:
+    table = rows(RULES, "match", of="condition")[1:]
+    shown = [name.removesuffix(".NAME") for row in table for name in code(row[0])]
+    assert sorted(shown) == sorted(own_keys(file.MatchTable))
+
+
+def test_every_failure_is_explained() -> None:
+    shown = {name: row[2] for row in rows(RULES, "fallback", of="failure")[1:] for name in code(row[0])}
+    assert shown == {kind: "yes" if kind in USUAL_FAILURES else "no" for kind in FAILURES}
+
+
+def test_every_code_is_explained() -> None:
+    shown = {code(row[0])[0]: row[1] for row in rows(COMMANDS, "Problems and their codes")[1:]}
+    assert shown.keys() == {code.value for code in Code}
+    assert all(meaning.startswith("warning: ") == (name >= "RP100") for name, meaning in shown.items())
+
+
+def test_the_times_are_the_defaults() -> None:
+    shown = {code(row[0])[0]: row[2] for row in rows(RULES, "timeouts and deadline")[1:]}
+    assert shown.pop("deadline") == "no limit"
+    usual = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__}
+    assert shown == {
+        f"timeouts.{name}": f"{limit:g} s" if limit else "no limit" for name, limit in usual.items()
+    }
+
+
+def test_every_type_of_provider_has_a_recipe() -> None:
+    table = {name: row for row in rows(PROVIDERS, "Providers")[1:] for name in code(row[0])}
+    assert table.keys() == TYPES.keys()
+    for name, kind in TYPES.items():
+        assert code(table[name][1]) == list(kind.key_variables)
+        assert code(table[name][2]) == ([kind.base_url] if kind.base_url else [])
+    used = {
+        provider.get("type", name)
+        for block in blocks(PROVIDERS, "toml")
+        for name, provider in tomli.loads(block.text)["providers"].items()
+    }
+    assert set(TYPES) - used == {"sagemaker_chat"}  # as bedrock
+
+
+def test_every_option_of_a_type_is_named_beside_its_recipe() -> None:
+    assert {option for kind in TYPES.values() for option in kind.options} <= words_of_code(PROVIDERS)
+
+
+def test_everything_that_supports_may_name_is_explained() -> None:
+    section = RULES.read_text(encoding="utf-8").partition("\n### supports\n")[2].partition("\n## ")[0]
+    switches = {field.name for field in msgspec.structs.fields(Dialect) if field.type is bool}
+    assert switches - {"strip_attribution"} == set(get_args(Ability))  # that one is a transform
+    assert set(get_args(Ability)) <= set(code(section))
+
+
+def test_the_status_of_every_failure_is_shown() -> None:
+    shown = {
+        code(row[0])[0]: (row[1], code(row[2]))
+        for row in rows(RUNNING, "What a client sees when a back end fails")[1:]
+        if code(row[0]) and code(row[0])[0] in STATUS_OF_KIND
+    }
+    assert shown.pop("content_policy") == ("200", [])  # a message: `stop_reason` says it
+    assert shown == {
+        kind: (str(STATUS_OF_KIND[kind]), [TYPE_OF_STATUS[STATUS_OF_KIND[kind]]])
+        for kind in FAILURES
+        if kind != "content_policy"
+    }
+
+
+# --- moving
+
+
+class Remembers(dict[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+
+def variables_that_are_read() -> set[str]:
+    asked: set[str] = set()
+    for provider in environment.PREFERRED:
+        environ = Remembers(
+            {
+                "PREFERRED_PROVIDER": provider,
+                "BIG_MODEL": "m",
+                "AZURE_OPENAI_ENDPOINT": "https://r.example",
+                "CUSTOM_BASE_URL": "https://c.example/v1",
+                "CUSTOM_API_KEY": "k",
+                "VERTEX_PROJECT": "p",
+                "VERTEX_LOCATION": "l",
+            }
+        )
+        environment.environment_policy(environ)
+        asked |= environ.asked
+    logging = set(re.findall(r'"(LOG_[A-Z_]+)"', Path(logs.__file__).read_text(encoding="utf-8")))
+    return asked | logging | {"ANTHROPIC_AUTH_TOKEN"}
+
+
+def test_the_variables_of_older_proxies_are_all_explained_and_all_read() -> None:
+    shown = {
+        name
+        for row in rows(MOVING, "The variables")
+        for name in code(row[0])
+        if re.fullmatch(r"[A-Z_]+", name)
+    }
+    assert shown == variables_that_are_read()
+
+
+def test_the_default_models_are_shown() -> None:
+    models = {
+        name: [code(cell) for cell in row[1:]]
+        for row in rows(MOVING, "The variables")
+        for name in code(row[0])
+        if name in environment.PREFERRED
+    }
+    assert models.keys() == set(environment.PREFERRED)
+    for provider, (big, small) in environment.BIG_AND_SMALL.items():
+        assert models["google" if provider == "gemini" else provider] == [[big], [small]]
+
+
+def test_every_prefix_is_shown() -> None:
+    text = MOVING.read_text(encoding="utf-8").partition("## Where a name leads")[2].partition("\n## ")[0]
+    assert set(environment.PREFIXES) <= set(code(text))
+
+
+def test_the_newline_flags_are_said_to_change_nothing() -> None:
+    plain, with_flag = (environment.environment_policy(KEYS, process_newlines=flag) for flag in (False, True))
+    assert plain.version == with_flag.version
+    assert "They change nothing in this version" in MOVING.read_text(encoding="utf-8")
+
+
+# --- what the server says of itself
+
+
+def shown_in(page: Path, start: str) -> str:
+    return next(block.text for block in blocks(page, "text") if block.text.startswith(start))
+
+
+def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+        [providers.openai]
+        [providers.ollama]
+        [teams.payments]
+        keys = "env:PAYMENTS_KEY"
+        [teams.research]
+        keys = "env:RESEARCH_KEY"
+        [[rules]]
+        name = "haiku"
+        match.model = "haiku"
+        targets = "ollama/qwen3:8b"
+        [[rules]]
+        name = "opus"
+        match.model = "opus"
+        targets = "openai/gpt-5"
+        [default]
+        targets = "openai/gpt-4.1"
+    """
+    policy = compile_rules(text, path=Path("rules.toml"), environ=KEYS)
+    said = in_force(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
+    assert as_ever("\n".join(said)) == as_ever(shown_in(RUNNING, "routeproxy 0"))
+
+
+def test_strangers_are_refused_in_these_words(tmp_path: Path) -> None:
+    write({"rules.toml": ECHO}, tmp_path)
+    with serving(tmp_path, "--rules", "rules.toml", "--host", "0.0.0.0", "--port", "0") as served:
+        assert served.exit_code(within=10) == 2
+        assert served.said == shown_in(RUNNING, "routeproxy: anybody")
+
+
+def test_a_requests_log_line_looks_as_shown() -> None:
+    record = logs.RequestRecord(
+        request_id="req_0ad9…",
+        method="POST",
+        path="/v1/messages",
+        status=200,
+        duration_ms=812,
+        ttft_ms=301,
+        client_model="claude-haiku-4-5",
+        team="research",
+        rule="background work",
+        version="5f1c08a7d3b2",
+        provider="openai",
+        model="gpt-4.1-mini",
+        attempts=1,
+        input_tokens=5120,
+        output_tokens=64,
+        stream=True,
+    )
+    shown = shown_in(RUNNING, "2026-").strip()
+    assert shown.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
+
+
+def test_a_logged_decision_looks_as_shown() -> None:
+    shown = [
+        block.text for page in PAGES for block in blocks(page, "json") if block.text.startswith('{"time"')
+    ]
+    assert len(shown) == 2
+    for line in shown:
+        assert msgspec.json.encode(msgspec.json.decode(line, type=LoggedDecision)) == line.strip().encode()
+
+
+def test_what_a_reload_changes_is_said_as_shown() -> None:
+    before = """
+        [providers.openai]
+        [providers.gemini]
+        [[rules]]
+        name = "background work"
+        match.model = "haiku"
+        targets = "openai/gpt-4.1-mini"
+        [default]
+        targets = "openai/gpt-4.1"
+    """
+    after = before.replace("openai/gpt-4.1-mini", "gemini/gemini-2.5-flash")
+    policies = [compile_rules(text, path=Path("rules.toml"), environ=KEYS) for text in (before, after)]
+    _, *shown = shown_in(RUNNING, "INFO    routeproxy.policy.live").splitlines()
+    assert differences(*policies) == [line.strip() for line in shown]
+
+
+# --- over HTTP
+
+
+class Asked(NamedTuple):
+    """What a line with curl asks."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+def curl(line: str, variables: Mapping[str, str]) -> Asked:
+    program, *words = shlex.split(string.Template(line).substitute(variables))
+    assert program == "curl"
+    method, headers, body, url = None, {}, None, ""
+    waiting = iter(words)
+    for word in waiting:
+        match word:
+            case "-s":
+                pass
+            case "-X":
+                method = next(waiting)
+            case "-H":
+                name, value = next(waiting).split(": ", 1)
+                headers[name] = value
+            case "-d":
+                body = next(waiting).encode()
+            case _:
+                assert word.startswith("http://127.0.0.1:8082/"), word
+                url = word
+    return Asked(method or ("POST" if body is not None else "GET"), url, headers, body)
+
+
+def shape(value: Any) -> Any:
+    """The keys, of lists those of the first item."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def test_every_question_over_http_is_answered_as_shown(tmp_path: Path) -> None:
+    rules = files_of(RUNNING)["rules.toml"]
+    write({"rules.toml": rules}, tmp_path)
+    shown = {block.follows.line: block.text for block in blocks(RUNNING, "json") if block.follows}
+    with serving(tmp_path, "--rules", "rules.toml", "--port", "0", environ=KEYS) as served:
+        first = until(lambda: served.get("/readyz").json()["rules_version"], 10)
+        more = '[[rules]]\nname = "more"\nmatch.model = "none"\ntargets = "echo/*"\n'
+        write({"rules.toml": rules + more}, tmp_path)
+        until(lambda: served.get("/readyz").json()["rules_version"] != first)
+        for block in blocks(RUNNING, "sh"):
+            for line in lines_of(block):
+                if line.startswith("curl "):
+                    asked = curl(re.sub(r"\b[0-9a-f]{12}\b", first, line), KEYS)
+                    url = asked.url.replace("http://127.0.0.1:8082", served.url)
+                    answer = httpx.request(asked.method, url, headers=asked.headers, content=asked.body)
+                    assert answer.status_code == 200, answer.text
+                    if block.line in shown:
+                        assert shape(answer.json()) == shape(json.loads(shown[block.line]))
+
+
+def test_curl_is_used_only_where_its_answers_are_tested() -> None:
+    pages = {
+        page
+        for page in PAGES
+        for block in blocks(page, "sh")
+        if re.search("^curl ", block.text, re.MULTILINE)
+    }
+    assert pages == {README, RUNNING}
+
+
+REFUSED_TEAMS = """
+[server]
+admin_keys = ["env:ADMIN_KEY"]
+[providers.echo]
+[teams.payments]
+keys = ["env:PAYMENTS_KEY", { key = "env:OVER_KEY", expires = 2027-06-30 }]
+models = "claude-*"
+[teams.research]
+keys = "env:RESEARCH_KEY"
+[default]
+targets = "echo/*"
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "headers", "question"),
+    [
+        pytest.param("no key", {}, {}, id="no key"),
+        pytest.param("a wrong key", {"x_api_key": "w"}, {}, id="a wrong key"),
+        pytest.param(
+            "the keys of two teams at once",
+            {"x_api_key": KEYS["PAYMENTS_KEY"], "authorization": f"Bearer {KEYS['RESEARCH_KEY']}"},
+            {},
+            id="two teams",
+        ),
+        pytest.param(
+            "an admin key for anything but its own addresses",
+            {"x_api_key": KEYS["ADMIN_KEY"]},
+            {},
+            id="an admin key",
+        ),
+        pytest.param(
+            "`/v1/route` by a team without `explain`",
+            {"x_api_key": KEYS["PAYMENTS_KEY"]},
+            {"path": "/v1/route"},
+            id="why",
+        ),
+        pytest.param(
+            "no such model, or one that the team may not ask for",
+            {"x_api_key": KEYS["PAYMENTS_KEY"]},
+            {"body": request(model="NAME")},
+            id="a model",
+        ),
+    ],
+)
+def test_a_refusal_has_these_words(
+    what: str, headers: dict[str, str], question: dict[str, Any], refusing: Running
+) -> None:
+    _, status, type_, words = next(row for row in rows(RUNNING, "When routeproxy refuses") if row[0] == what)
+    answer = refusing.post(**({"body": request()} | question), **headers)
+    assert (str(answer.status_code), f"`{answer.json()['error']['type']}`") == (status, type_)
+    assert answer.json()["error"]["message"] == words.strip("`")
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(REFUSED_TEAMS, tmp_path_factory.mktemp("refusing"), KEYS | {"OVER_KEY": "o"}) as server:
+        yield server
+
+
+# --- links and the rest
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's, for headings outside of code."""
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        other = (page.parent / name).resolve() if name else page
+        assert other.exists(), link
+        assert not anchor or anchor in anchors(other), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == {page.name for page in PAGES[1:]}
+    assert all(f"(docs/{page.name})" in text for page in PAGES[1:])
+
+
+def test_the_changelog_has_a_place_for_what_comes() -> None:
+    lines = CHANGELOG.read_text(encoding="utf-8").splitlines()
+    assert "## Unreleased" in lines
+    assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"

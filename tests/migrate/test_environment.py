@@ -1,0 +1,807 @@
+"""The older proxies' variables: each one's effect, who wins, and that one's own endpoint stays one's own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from routeproxy.messages.request import Envelope
+from routeproxy.migrate.environment import (
+    LISTED,
+    PREFERRED,
+    PREFIXES,
+    TOGETHER_MODEL,
+    environment_policy,
+    environment_rules,
+    read_environment,
+)
+from routeproxy.policy.compile.compiler import compile_rules
+from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.facts import Facts
+from routeproxy.policy.file.problems import Problem, RulesRefused
+from routeproxy.policy.model_list import models_for
+
+Variables = dict[str, str]
+
+KEYS = {
+    "OPENAI_API_KEY": "o",
+    "GEMINI_API_KEY": "g",
+    "ANTHROPIC_API_KEY": "a",
+    "AZURE_OPENAI_API_KEY": "z",
+    "TOGETHERAI_API_KEY": "t",
+    "NVIDIA_API_KEY": "n",
+    "OPENROUTER_API_KEY": "r",
+    "CUSTOM_API_KEY": "c",
+}
+ADDRESSES = {
+    "AZURE_OPENAI_ENDPOINT": "https://res.openai.azure.com",
+    "VERTEX_PROJECT": "project",
+    "VERTEX_LOCATION": "europe-west1",
+}
+EVERYTHING = KEYS | ADDRESSES
+CORP = "https://llm.corp.example/v1"
+
+
+def prefers(provider: str, **more: str) -> Variables:
+    return {"PREFERRED_PROVIDER": provider, **more}
+
+
+def decided(policy: Policy, model: str, url: str | None = None) -> Decision:
+    envelope = Envelope(model=model, messages=Raw(b"[]"))
+    return policy.decide(Facts(envelope, {}, url_target=url.replace(":", "/", 1) if url else None))
+
+
+def target(variables: Variables, model: str, url: str | None = None) -> Target:
+    (only,) = decided(environment_policy(variables), model, url).targets
+    return only
+
+
+def leads(variables: Variables, model: str, url: str | None = None) -> str:
+    """The target's name, or the denial's status and words."""
+    decision = decided(environment_policy(variables), model, url)
+    if decision.deny:
+        return f"{decision.deny.status} {decision.deny.message}"
+    return " ".join(found.name for found in decision.targets)
+
+
+def problems(variables: Variables) -> tuple[Problem, ...]:
+    with pytest.raises(RulesRefused) as refused:
+        environment_policy(variables)
+    return refused.value.problems
+
+
+def warnings(variables: Variables) -> list[str]:
+    return [problem.message for problem in environment_policy(variables).warnings]
+
+
+# --- PREFERRED_PROVIDER, BIG_MODEL, SMALL_MODEL
+
+
+@pytest.mark.parametrize(
+    ("variables", "big", "small"),
+    [
+        pytest.param(KEYS, "openai/gpt-4.1", "openai/gpt-4.1-mini", id="nothing said: OpenAI"),
+        pytest.param({}, "openai/gpt-4.1", "openai/gpt-4.1-mini", id="not even a key"),
+        pytest.param(prefers("openai"), "openai/gpt-4.1", "openai/gpt-4.1-mini", id="openai"),
+        pytest.param(prefers(" OpenAI "), "openai/gpt-4.1", "openai/gpt-4.1-mini", id="capitals and spaces"),
+        pytest.param(prefers("google"), "gemini/gemini-2.5-pro", "gemini/gemini-2.5-flash", id="google"),
+        pytest.param(
+            prefers("google", USE_VERTEX_AUTH="true", **ADDRESSES),
+            "vertex/gemini-2.5-pro",
+            "vertex/gemini-2.5-flash",
+            id="google through vertex",
+        ),
+        pytest.param(
+            prefers("vertex", **ADDRESSES), "vertex/gemini-2.5-pro", "vertex/gemini-2.5-flash", id="vertex"
+        ),
+        pytest.param(prefers("azure", **ADDRESSES), "azure/gpt-4.1", "azure/gpt-4.1-mini", id="azure"),
+        pytest.param(
+            prefers("together"), f"together/{TOGETHER_MODEL}", f"together/{TOGETHER_MODEL}", id="together"
+        ),
+        pytest.param(
+            prefers("together", TOGETHER_MODEL="Qwen/Q"),
+            "together/Qwen/Q",
+            "together/Qwen/Q",
+            id="TOGETHER_MODEL",
+        ),
+        pytest.param(
+            prefers("ollama", BIG_MODEL="llama3.3:70b", SMALL_MODEL="qwen3"),
+            "ollama/llama3.3:70b",
+            "ollama/qwen3",
+            id="ollama",
+        ),
+        pytest.param(
+            prefers("ollama", SMALL_MODEL="qwen3"),
+            "ollama/qwen3",
+            "ollama/qwen3",
+            id="one stands in for the other",
+        ),
+        pytest.param(
+            prefers("custom", CUSTOM_BASE_URL=CORP, BIG_MODEL="corp-1"),
+            "custom/corp-1",
+            "custom/corp-1",
+            id="custom",
+        ),
+        pytest.param(
+            prefers("nvidia", BIG_MODEL="nvidia/nemotron-ultra"),
+            "nvidia/nvidia/nemotron-ultra",
+            "nvidia/nvidia/nemotron-ultra",
+            id="nvidia, where nvidia/ is part of the name",
+        ),
+        pytest.param(
+            prefers("openrouter", BIG_MODEL="openai/gpt-4.1", SMALL_MODEL="openrouter/qwen/q3"),
+            "openrouter/openai/gpt-4.1",
+            "openrouter/qwen/q3",
+            id="openrouter, whose names begin with vendors",
+        ),
+        pytest.param(
+            prefers("anthropic"), "anthropic/claude-opus-4-8", "anthropic/claude-haiku-4-5", id="anthropic"
+        ),
+        pytest.param(
+            prefers("anthropic", BIG_MODEL="gpt-4.1"),
+            "anthropic/claude-opus-4-8",
+            "anthropic/claude-haiku-4-5",
+            id="anthropic ignores BIG_MODEL",
+        ),
+        pytest.param({"BIG_MODEL": "gpt-5"}, "openai/gpt-5", "openai/gpt-4.1-mini", id="BIG_MODEL alone"),
+        pytest.param(
+            {"BIG_MODEL": "openai/gpt-5"}, "openai/gpt-5", "openai/gpt-4.1-mini", id="no prefix is doubled"
+        ),
+        pytest.param(
+            {"BIG_MODEL": "gemini/gemini-3-pro"},
+            "gemini/gemini-3-pro",
+            "openai/gpt-4.1-mini",
+            id="another's prefix",
+        ),
+        pytest.param(
+            {"BIG_MODEL": "gemini-3-pro"}, "gemini/gemini-3-pro", "openai/gpt-4.1-mini", id="a Gemini name"
+        ),
+        pytest.param(
+            {"BIG_MODEL": "vertex_ai/gemini-3-pro", **ADDRESSES},
+            "vertex/gemini-3-pro",
+            "openai/gpt-4.1-mini",
+            id="Vertex by prefix",
+        ),
+        pytest.param(
+            prefers("google", BIG_MODEL="gpt-5"),
+            "openai/gpt-5",
+            "gemini/gemini-2.5-flash",
+            id="google with an OpenAI name",
+        ),
+        pytest.param(
+            prefers("google", BIG_MODEL="foo-7b"),
+            "openai/foo-7b",
+            "gemini/gemini-2.5-flash",
+            id="google with any other",
+        ),
+        pytest.param(
+            prefers("google", OPENAI_BASE_URL=CORP),
+            "gemini/gemini-2.5-pro",
+            "gemini/gemini-2.5-flash",
+            id="google, own OpenAI",
+        ),
+        pytest.param(
+            prefers("custom", CUSTOM_BASE_URL=CORP, BIG_MODEL="openai/corp-1"),
+            "custom/corp-1",
+            "custom/corp-1",
+            id="custom with LiteLLM's prefix for OpenAI-compatible",
+        ),
+        pytest.param(
+            prefers("azure", BIG_MODEL="gemini-2.5-pro", **ADDRESSES),
+            "azure/gemini-2.5-pro",
+            "azure/gpt-4.1-mini",
+            id="azure keeps known names",
+        ),
+        pytest.param(
+            {"BIG_MODEL": "  "}, "openai/gpt-4.1", "openai/gpt-4.1-mini", id="an empty variable is unset"
+        ),
+    ],
+)
+def test_claudes_names_lead_to_the_big_and_the_small_model(
+    variables: Variables, big: str, small: str
+) -> None:
+    policy = environment_policy(variables)
+    assert decided(policy, "claude-opus-4-8").targets[0].name == big
+    assert decided(policy, "claude-haiku-4-5").targets[0].name == small
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-opus-4-8", "openai/gpt-4.1"),
+        ("claude-sonnet-5[1m]", "openai/gpt-4.1"),
+        ("Claude-Next", "openai/gpt-4.1"),
+        ("my-sonnet", "openai/gpt-4.1"),
+        ("claude-3-5-haiku-20241022", "openai/gpt-4.1-mini"),
+        ("HAIKU", "openai/gpt-4.1-mini"),
+        ("some-model", "openai/some-model"),
+    ],
+)
+def test_haiku_is_small_and_any_other_claude_is_big(model: str, expected: str) -> None:
+    assert leads(KEYS, model) == expected
+
+
+# --- who wins
+
+
+@pytest.mark.parametrize(
+    ("variables", "model", "expected"),
+    [
+        pytest.param(EVERYTHING, "openai/gpt-5", "openai/gpt-5", id="openai/"),
+        pytest.param(EVERYTHING, "gemini/gemini-3", "gemini/gemini-3", id="gemini/"),
+        pytest.param(EVERYTHING, "vertex_ai/gemini-3", "vertex/gemini-3", id="vertex_ai/"),
+        pytest.param(EVERYTHING, "azure/my-gpt", "azure/my-gpt", id="azure/"),
+        pytest.param(EVERYTHING, "anthropic/claude-opus-4-8", "anthropic/claude-opus-4-8", id="anthropic/"),
+        pytest.param(EVERYTHING, "together_ai/Qwen/Q", "together/Qwen/Q", id="together_ai/"),
+        pytest.param(EVERYTHING, "ollama/qwen3:8b", "ollama/qwen3:8b", id="ollama/"),
+        pytest.param(EVERYTHING, "ollama_chat/qwen3", "ollama/qwen3", id="ollama_chat/"),
+        pytest.param(EVERYTHING, "nvidia_nim/meta/llama", "nvidia/meta/llama", id="nvidia_nim/"),
+        pytest.param(EVERYTHING, "openrouter/qwen/q3", "openrouter/qwen/q3", id="openrouter/"),
+        pytest.param(EVERYTHING, "OpenAI/gpt-5", "openai/gpt-5", id="a prefix in capitals"),
+        pytest.param(
+            EVERYTHING, "gemini/claude-like", "gemini/claude-like", id="a prefix before Claude's names"
+        ),
+        pytest.param(EVERYTHING, "gpt-5", "openai/gpt-5", id="a bare OpenAI name"),
+        pytest.param(EVERYTHING, "o3-mini", "openai/o3-mini", id="a bare o-series name"),
+        pytest.param(EVERYTHING, "chatgpt-4o-latest", "openai/chatgpt-4o-latest", id="a bare ChatGPT name"),
+        pytest.param(EVERYTHING, "gemini-3-pro", "gemini/gemini-3-pro", id="a bare Gemini name"),
+        pytest.param(
+            prefers("google", **EVERYTHING), "gpt-5", "openai/gpt-5", id="google: OpenAI's names go there"
+        ),
+        pytest.param(
+            prefers("google", **EVERYTHING), "gemini-3", "gemini/gemini-3", id="google: Gemini's stay"
+        ),
+        pytest.param(prefers("google", **EVERYTHING), "other", "gemini/other", id="google: any other stays"),
+        pytest.param(
+            prefers("google", OPENAI_BASE_URL=CORP, **EVERYTHING),
+            "gpt-5",
+            "gemini/gpt-5",
+            id="google, own OpenAI: all stay",
+        ),
+        pytest.param(prefers("azure", **EVERYTHING), "gpt-4o", "azure/gpt-4o", id="azure: known names stay"),
+        pytest.param(
+            prefers("together", **EVERYTHING),
+            "gemini-3",
+            "together/gemini-3",
+            id="together: known names stay",
+        ),
+        pytest.param(
+            prefers("anthropic", **EVERYTHING), "gpt-5", "anthropic/gpt-5", id="anthropic: known names stay"
+        ),
+        pytest.param(EVERYTHING, "nvidia/nemo", "openai/nvidia/nemo", id="nvidia/ is no prefix"),
+        pytest.param(EVERYTHING, "meta/llama-4", "openai/meta/llama-4", id="meta/ is no prefix"),
+        pytest.param(EVERYTHING, "qwen/q3", "openai/qwen/q3", id="qwen/ is no prefix"),
+        pytest.param(EVERYTHING, "mistralai/m", "openai/mistralai/m", id="mistralai/ is no prefix"),
+        pytest.param(
+            prefers("openrouter", OPENROUTER_API_KEY="r", BIG_MODEL="b"),
+            "openai/gpt-5",
+            "openrouter/openai/gpt-5",
+            id="openrouter: vendors that are not set up here are its own",
+        ),
+        pytest.param(
+            KEYS,
+            "azure/x",
+            "400 `azure` is not set up here: AZURE_OPENAI_ENDPOINT is not set",
+            id="not set up",
+        ),
+        pytest.param(
+            {},
+            "anthropic/claude-opus-4-8",
+            "400 `anthropic` is not set up here: ANTHROPIC_API_KEY is not set",
+            id="a prefix is never answered by somebody else",
+        ),
+        pytest.param(
+            {},
+            "gemini-3",
+            "400 `gemini` is not set up here: GEMINI_API_KEY is not set",
+            id="no key for a known name",
+        ),
+        pytest.param(
+            EVERYTHING | {"USE_VERTEX_AUTH": "1"},
+            "gemini/gemini-3",
+            "gemini/gemini-3",
+            id="gemini/ with USE_VERTEX_AUTH",
+        ),
+    ],
+)
+def test_a_prefix_wins_then_the_preferred_provider_then_known_names(
+    variables: Variables, model: str, expected: str
+) -> None:
+    assert leads({"BIG_MODEL": "", **variables}, model) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("openai:gpt-5", "openai/gpt-5"),
+        ("gemini:gemini-3", "gemini/gemini-3"),
+        ("google:gemini-3", "gemini/gemini-3"),
+        ("anthropic:claude-opus-4-8", "anthropic/claude-opus-4-8"),
+        ("ollama:llama3.3:70b", "ollama/llama3.3:70b"),
+        ("nvidia:nvidia/nano:30b", "nvidia/nvidia/nano:30b"),
+        ("nvidia_nim:x", "nvidia/x"),
+        ("together:Qwen/Q", "together/Qwen/Q"),
+        ("vertex_ai:gemini-3", "vertex/gemini-3"),
+        ("openrouter:openai/gpt-5", "openrouter/openai/gpt-5"),
+        ("openai:claude-opus-4-8", "openai/claude-opus-4-8"),
+        ("azure:o3-mini", "azure-responses/o3-mini"),
+        ("azure:gpt-4o", "azure/gpt-4o"),
+        ("custom:x", "404 model: custom/x"),
+    ],
+)
+def test_a_model_in_the_url_wins_over_every_mapping(url: str, expected: str) -> None:
+    assert leads(EVERYTHING, "claude-opus-4-8", url) == expected
+
+
+# --- no public fallback
+
+OWN = {
+    "custom": prefers("custom", CUSTOM_BASE_URL=CORP, BIG_MODEL="corp-1"),
+    "ollama": prefers("ollama", BIG_MODEL="llama3.3"),
+    "openai": prefers("openai", OPENAI_BASE_URL=CORP, BIG_MODEL="corp-1"),
+    "nvidia": prefers("nvidia", NVIDIA_BASE_URL="http://10.0.0.7:8000/v1", BIG_MODEL="nemotron"),
+    "openrouter": prefers("openrouter", OPENROUTER_BASE_URL=CORP, BIG_MODEL="corp-1"),
+}
+
+
+@pytest.mark.parametrize("provider", OWN)
+@pytest.mark.parametrize("model", ["gpt-5", "gemini-3-pro", "other", "meta/llama", "google/gemma"])
+def test_on_an_endpoint_of_ones_own_every_name_stays(provider: str, model: str) -> None:
+    assert leads(OWN[provider] | EVERYTHING, model) == f"{provider}/{model}"
+
+
+@pytest.mark.parametrize("provider", OWN)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_on_an_endpoint_of_ones_own_a_public_providers_prefix_is_refused(provider: str, prefix: str) -> None:
+    found = leads(OWN[provider] | EVERYTHING, f"{prefix}x")
+    assert found == (f"{provider}/x" if PREFIXES[prefix] == provider else found)
+    assert PREFIXES[prefix] == provider or found.startswith(f"400 everything here goes to `{provider}`")
+
+
+def test_a_second_endpoint_of_ones_own_can_be_named() -> None:
+    both = OWN["custom"] | {"OLLAMA_BASE_URL": "http://gpu.corp.example:11434", "OPENAI_BASE_URL": CORP}
+    assert leads(both, "ollama/qwen3") == "ollama/qwen3"
+    assert leads(both, "openai/x") == "openai/x"
+
+
+def test_a_public_prefix_in_a_variable_is_refused_there() -> None:
+    (problem,) = problems(OWN["custom"] | {"BIG_MODEL": "gemini/gemini-3"})
+    assert (
+        problem.message
+        == "BIG_MODEL is `gemini/gemini-3`, but nothing leads from `custom` to another provider"
+    )
+    assert problem.hint == "leave out `gemini/`"
+
+
+NAMES = st.lists(
+    st.sampled_from([*PREFIXES, "google/", "custom/", "nvidia/", "vertex/", "together/"])
+    | st.sampled_from(
+        ["claude-opus-4-8", "haiku", "gpt-5", "o3", "gemini-3", "nemotron", "[1m]", ":", "/", "@"]
+    )
+    | st.text("aAzZ09._:@/+-[]", max_size=4),
+    max_size=4,
+).map("".join)
+SPOILED = st.dictionaries(
+    st.sampled_from(["USE_VERTEX_AUTH", "MAX_OUTPUT_TOKENS", "SMALL_MODEL", "TOGETHER_MODEL"]),
+    st.sampled_from(["1", "0"]),
+)
+
+
+@given(
+    st.sampled_from(list(OWN)),
+    st.sampled_from([{}, EVERYTHING]),
+    SPOILED,
+    NAMES,
+    st.sampled_from([None, *PREFERRED]),
+)
+def test_no_name_whatsoever_leads_from_ones_own_endpoint_to_a_public_one(
+    provider: str, others: Variables, more: Variables, name: str, url: str | None
+) -> None:
+    policy = environment_policy(OWN[provider] | ADDRESSES | others | more)
+    decision = decided(policy, name, f"{url}:{name}" if url else None)
+    assert all(found.provider.zone != "public" for found in decision.targets)
+    assert all(found.zone != "public" for found in policy.providers.values())
+    assert decision.targets or decision.deny
+
+
+@given(
+    st.sampled_from(PREFERRED),
+    st.sets(st.sampled_from([*EVERYTHING])),
+    NAMES,
+    st.sampled_from([None, *PREFERRED]),
+)
+def test_whatever_else_is_set_there_is_a_policy_and_an_answer(
+    provider: str, more: set[str], name: str, url: str | None
+) -> None:
+    needed = ADDRESSES | {"CUSTOM_BASE_URL": CORP, "BIG_MODEL": "b"}
+    variables = prefers(provider) | needed | {key: EVERYTHING[key] for key in more}
+    decision = decided(environment_policy(variables), name, f"{url}:{name}" if url else None)
+    assert decision.targets or decision.deny
+
+
+@pytest.mark.parametrize(
+    "address", ["https://api.openai.com/v1", "https://api.openai.com", "https://API.openai.com/v1/"]
+)
+def test_the_public_address_written_out_is_still_the_public_api(address: str) -> None:
+    variables = KEYS | {"OPENAI_BASE_URL": address}
+    assert target(variables, "gpt-5").provider.base_url == "https://api.openai.com/v1"
+    assert leads(variables, "gemini-3") == "gemini/gemini-3"
+
+
+# --- the other variables
+
+
+@pytest.mark.parametrize(
+    ("variables", "model", "expected"),
+    [
+        pytest.param(KEYS, "gpt-5", ("openai", "https://api.openai.com/v1", "public"), id="OpenAI"),
+        pytest.param(OWN["openai"], "x", ("openai", CORP, "private"), id="OPENAI_BASE_URL"),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://127.0.0.1:8000/v1/"},
+            "x",
+            ("openai", "http://127.0.0.1:8000/v1", "local"),
+            id="on this machine",
+        ),
+        pytest.param(OWN["custom"], "x", ("openai_compatible", CORP, "private"), id="CUSTOM_BASE_URL"),
+        pytest.param(
+            OWN["ollama"], "x", ("ollama", "http://localhost:11434", "local"), id="Ollama's own address"
+        ),
+        pytest.param(
+            OWN["ollama"] | {"OLLAMA_BASE_URL": "http://gpu:11434"},
+            "x",
+            ("ollama", "http://gpu:11434", "private"),
+            id="OLLAMA_BASE_URL",
+        ),
+        pytest.param(
+            OWN["ollama"] | {"OLLAMA_API_BASE": "http://localhost:1"},
+            "x",
+            ("ollama", "http://localhost:1", "local"),
+            id="OLLAMA_API_BASE",
+        ),
+        pytest.param(
+            OWN["nvidia"], "x", ("nvidia_nim", "http://10.0.0.7:8000/v1", "private"), id="NVIDIA_BASE_URL"
+        ),
+        pytest.param(OWN["openrouter"], "x", ("openrouter", CORP, "private"), id="OPENROUTER_BASE_URL"),
+        pytest.param(
+            prefers("google", USE_VERTEX_AUTH="yes", **ADDRESSES),
+            "x",
+            ("vertex_ai", None, "public"),
+            id="USE_VERTEX_AUTH",
+        ),
+        pytest.param(
+            {"USE_VERTEX_AUTH": "yes", **ADDRESSES},
+            "gemini/x",
+            ("vertex_ai", None, "public"),
+            id="gemini/ goes through Vertex too",
+        ),
+    ],
+)
+def test_where_a_provider_is(variables: Variables, model: str, expected: tuple[str, str | None, str]) -> None:
+    found = target(variables, model).provider
+    assert (found.type, found.base_url, found.zone) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "model", "reference", "value"),
+    [
+        pytest.param(EVERYTHING, "gpt-5", "env:OPENAI_API_KEY", "o", id="OPENAI_API_KEY"),
+        pytest.param(EVERYTHING, "gemini-3", "env:GEMINI_API_KEY", "g", id="GEMINI_API_KEY"),
+        pytest.param(EVERYTHING, "anthropic/c", "env:ANTHROPIC_API_KEY", "a", id="ANTHROPIC_API_KEY"),
+        pytest.param(EVERYTHING, "azure/x", "env:AZURE_OPENAI_API_KEY", "z", id="AZURE_OPENAI_API_KEY"),
+        pytest.param(EVERYTHING, "together_ai/x", "env:TOGETHERAI_API_KEY", "t", id="TOGETHERAI_API_KEY"),
+        pytest.param(EVERYTHING, "nvidia_nim/x", "env:NVIDIA_API_KEY", "n", id="NVIDIA_API_KEY"),
+        pytest.param(EVERYTHING, "openrouter/x", "env:OPENROUTER_API_KEY", "r", id="OPENROUTER_API_KEY"),
+        pytest.param(OWN["custom"] | KEYS, "x", "env:CUSTOM_API_KEY", "c", id="CUSTOM_API_KEY"),
+        pytest.param(OWN["openai"] | KEYS, "x", "env:OPENAI_API_KEY", "o", id="OPENAI_API_KEY to one's own"),
+        pytest.param(
+            prefers("together", TOGETHER_API_KEY="t"),
+            "x",
+            "env:TOGETHER_API_KEY",
+            "t",
+            id="TOGETHER_API_KEY, the slip",
+        ),
+    ],
+)
+def test_each_provider_gets_its_own_key(variables: Variables, model: str, reference: str, value: str) -> None:
+    (key,) = target(variables, model).provider.keys
+    assert (key.reference, key.value) == (reference, value)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param(OWN["ollama"] | KEYS, id="Ollama"),
+        pytest.param(OWN["custom"], id="custom without a key"),
+        pytest.param(OWN["openai"], id="an OpenAI-compatible server without a key"),
+    ],
+)
+def test_what_needs_no_key_gets_none(variables: Variables) -> None:
+    assert target(variables, "x").provider.keys == ()
+    assert warnings(variables) == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "version", "expected"),
+    [
+        pytest.param(
+            "https://r.openai.azure.com/", None, ("https://r.openai.azure.com", None), id="a resource"
+        ),
+        pytest.param(
+            "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            None,
+            ("https://r.openai.azure.com", "2024-10-21"),
+            id="a whole deployment",
+        ),
+        pytest.param(
+            "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "2025-04-01-preview",
+            ("https://r.openai.azure.com", "2025-04-01-preview"),
+            id="the variable wins",
+        ),
+        pytest.param(
+            "https://gate.corp.example/azure/openai/deployments/d",
+            None,
+            ("https://gate.corp.example/azure", None),
+            id="behind a gateway",
+        ),
+    ],
+)
+def test_azures_endpoint_may_be_a_whole_address(
+    endpoint: str, version: str | None, expected: tuple[str, str | None]
+) -> None:
+    more = {"AZURE_API_VERSION": version} if version else {}
+    found = target(prefers("azure", AZURE_OPENAI_ENDPOINT=endpoint, **more), "gpt-4o").provider
+    assert (found.base_url, found.options.get("api_version")) == expected
+
+
+@pytest.mark.parametrize(
+    ("deployment", "api"),
+    [
+        ("gpt-4o", "chat"),
+        ("gpt-4.1", "chat"),
+        ("foo3-bar", "chat"),
+        ("o3", "responses"),
+        ("my-o4-mini", "responses"),
+        ("gpt-5.1-codex", "responses"),
+    ],
+)
+def test_azures_reasoning_deployments_go_through_the_responses_api(deployment: str, api: str) -> None:
+    assert target(prefers("azure", **EVERYTHING), deployment).provider.api == api
+    assert target(prefers("azure", BIG_MODEL=deployment, **EVERYTHING), "claude-opus-4-8").provider.api == api
+    assert target(EVERYTHING, f"azure/{deployment}").provider.api == api
+
+
+def test_vertex_gets_its_project_and_location() -> None:
+    options = target(prefers("vertex", **ADDRESSES), "claude-opus-4-8").provider.options
+    assert options == {"project": "project", "location": "europe-west1"}
+
+
+@pytest.mark.parametrize(("more", "expected"), [({}, 128_000), ({"OLLAMA_NUM_CTX": "32768"}, 32_768)])
+def test_ollama_gets_its_context_size(more: Variables, expected: int) -> None:
+    assert target(OWN["ollama"] | more, "x").provider.options["num_ctx"] == expected
+
+
+THINKING = {"reasoning_budget": 16_384, "chat_template_kwargs": {"enable_thinking": True}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "model", "url", "body"),
+    [
+        pytest.param(
+            prefers("nvidia", BIG_MODEL="nvidia/Nemotron"), "claude-opus-4-8", None, THINKING, id="big"
+        ),
+        pytest.param(
+            prefers("nvidia", BIG_MODEL="meta/llama"), "claude-opus-4-8", None, {}, id="big, another model"
+        ),
+        pytest.param(
+            prefers("nvidia", BIG_MODEL="b"), "nvidia/NEMOTRON-nano", None, THINKING, id="asked for"
+        ),
+        pytest.param(OWN["custom"], "nemotron", None, THINKING, id="at any OpenAI-compatible provider"),
+        pytest.param(OWN["openai"], "openai/nemotron", None, THINKING, id="by prefix, at one's own"),
+        pytest.param(EVERYTHING, "openrouter/nvidia/nemotron", None, THINKING, id="by prefix"),
+        pytest.param(EVERYTHING, "m", "nvidia:nvidia/nemotron", THINKING, id="by URL"),
+        pytest.param(EVERYTHING, "m", "ollama:nemotron", {}, id="by URL, at Ollama"),
+        pytest.param(EVERYTHING, "ollama/nemotron", None, {}, id="not at Ollama"),
+        pytest.param(
+            prefers(
+                "nvidia", BIG_MODEL="nemotron", NVIDIA_REASONING_BUDGET="500", NVIDIA_ENABLE_THINKING="False"
+            ),
+            "claude-opus-4-8",
+            None,
+            {"reasoning_budget": 500, "chat_template_kwargs": {"enable_thinking": False}},
+            id="as the variables say",
+        ),
+    ],
+)
+def test_nemotron_gets_nvidias_fields_wherever_it_runs(
+    variables: Variables, model: str, url: str | None, body: dict[str, Any]
+) -> None:
+    assert target(variables, model, url).params.extra_body == body
+
+
+@pytest.mark.parametrize(("value", "cap"), [("4096", {"max_tokens": 4096}), ("0", {}), ("", {})])
+@pytest.mark.parametrize("model", ["claude-opus-4-8", "gemini-3", "azure/o3", "anthropic/c", "other"])
+def test_output_is_capped_everywhere(value: str, cap: dict[str, int], model: str) -> None:
+    assert target(EVERYTHING | {"MAX_OUTPUT_TOKENS": value}, model).params.cap == cap
+
+
+@pytest.mark.parametrize("flags", [{}, {"process_newlines": True}, {"preserve_openai_newlines": True}])
+@pytest.mark.parametrize(
+    ("model", "newlines"), [("together_ai/x", "unescape"), ("gpt-5", "keep"), ("gemini-3", "keep")]
+)
+def test_only_togethers_literal_newlines_become_line_breaks(
+    flags: dict[str, bool], model: str, newlines: str
+) -> None:
+    (found,) = decided(environment_policy(EVERYTHING, **flags), model).targets
+    assert found.transforms.newlines == newlines
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [({}, ("127.0.0.1", 8082)), ({"HOST": "0.0.0.0", "PORT": "9000"}, ("0.0.0.0", 9000))],
+)
+def test_host_and_port(variables: Variables, address: tuple[str, int]) -> None:
+    server = environment_policy(variables).server
+    assert (server.host, server.port) == address
+    assert server.url_targets
+
+
+def test_claudes_names_are_listed() -> None:
+    assert models_for(environment_policy({}), None) == tuple(LISTED)
+
+
+# --- what is wrong, and what is odd
+
+
+@pytest.mark.parametrize(
+    ("variables", "named", "said"),
+    [
+        pytest.param(
+            prefers("oppenai"),
+            ["PREFERRED_PROVIDER"],
+            [
+                "did you mean `openai`?",
+                "`google`, `azure`, `together`, `ollama`, `custom`, `anthropic`, `nvidia`, `openrouter`",
+            ],
+            id="an unknown provider",
+        ),
+        pytest.param(
+            prefers("ollama"), ["BIG_MODEL"], ["set BIG_MODEL and SMALL_MODEL"], id="ollama without a model"
+        ),
+        pytest.param(
+            prefers("nvidia"),
+            ["BIG_MODEL"],
+            ["`nvidia`, which has no default model"],
+            id="nvidia without a model",
+        ),
+        pytest.param(
+            prefers("openrouter"), ["BIG_MODEL"], ["or one of them for both"], id="openrouter without a model"
+        ),
+        pytest.param(
+            prefers("custom"),
+            ["BIG_MODEL", "CUSTOM_BASE_URL"],
+            ["CUSTOM_BASE_URL=https://"],
+            id="custom without anything",
+        ),
+        pytest.param(
+            prefers("azure"),
+            ["AZURE_OPENAI_ENDPOINT"],
+            ["https://my-resource.openai.azure.com"],
+            id="azure without endpoint",
+        ),
+        pytest.param(
+            prefers("google", USE_VERTEX_AUTH="true"),
+            ["VERTEX_PROJECT", "VERTEX_LOCATION"],
+            ["USE_VERTEX_AUTH is true", "VERTEX_LOCATION=us-central1"],
+            id="vertex without project and location",
+        ),
+        pytest.param(
+            prefers("vertex", VERTEX_PROJECT="p"),
+            ["VERTEX_LOCATION"],
+            ["VERTEX_LOCATION is not set"],
+            id="vertex without location",
+        ),
+        pytest.param(
+            {"BIG_MODEL": "azure/x"},
+            ["AZURE_OPENAI_ENDPOINT"],
+            ["Azure is asked for"],
+            id="a model's provider is not there",
+        ),
+        pytest.param({"PORT": "http"}, ["PORT"], ["can't be `http`", "at most 65535"], id="PORT"),
+        pytest.param(
+            {"MAX_OUTPUT_TOKENS": "-1"}, ["MAX_OUTPUT_TOKENS"], ["a whole number"], id="MAX_OUTPUT_TOKENS"
+        ),
+        pytest.param({"OLLAMA_NUM_CTX": "128k"}, ["OLLAMA_NUM_CTX"], ["a whole number"], id="OLLAMA_NUM_CTX"),
+        pytest.param(
+            {"USE_VERTEX_AUTH": "maybe"}, ["USE_VERTEX_AUTH"], ["`true` or `false`"], id="USE_VERTEX_AUTH"
+        ),
+        pytest.param(
+            {"OPENAI_BASE_URL": "llm.corp"}, ["OPENAI_BASE_URL"], ["an address such as"], id="no address"
+        ),
+        pytest.param(
+            prefers("custom", BIG_MODEL="x", CUSTOM_BASE_URL="https://me:pw@llm.corp"),
+            ["CUSTOM_BASE_URL"],
+            ["without a password"],
+            id="a password",
+        ),
+        pytest.param({"BIG_MODEL": "gpt 5"}, ["BIG_MODEL"], ["can't be `gpt 5`"], id="no model's name"),
+        pytest.param(
+            prefers("x", PORT="y", USE_VERTEX_AUTH="z"),
+            ["USE_VERTEX_AUTH", "PREFERRED_PROVIDER", "PORT"],
+            [],
+            id="all at once",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named_with_what_to_do(
+    variables: Variables, named: list[str], said: list[str]
+) -> None:
+    found = problems(variables)
+    assert [problem.path[0] for problem in found] == named
+    assert all(str(problem.path[0]) in problem.message for problem in found)
+    text = "\n".join(map(str, found))
+    assert [words for words in said if words not in text] == []
+
+
+def test_a_password_is_not_repeated() -> None:
+    assert "pw" not in str(
+        problems(prefers("custom", BIG_MODEL="x", CUSTOM_BASE_URL="https://me:pw@llm.corp"))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        pytest.param(KEYS, [], id="nothing odd"),
+        pytest.param(EVERYTHING | prefers("azure"), [], id="nothing odd with everything"),
+        pytest.param(
+            prefers("together", TOGETHER_API_KEY="t"),
+            ["TOGETHERAI_API_KEY is not set: TOGETHER_API_KEY is taken for it"],
+            id="Together's slip",
+        ),
+        pytest.param(
+            prefers("google", BIG_MODEL="gpt-5", **KEYS),
+            ["BIG_MODEL is `gpt-5`, which is not a Gemini model: it goes to OpenAI"],
+            id="google with an OpenAI model",
+        ),
+        pytest.param(
+            OWN["custom"] | {"BIG_MODEL": "openai/corp-1"},
+            ["BIG_MODEL is `openai/corp-1`: it goes to CUSTOM_BASE_URL as `corp-1`, not to OpenAI"],
+            id="custom with OpenAI's prefix",
+        ),
+    ],
+)
+def test_what_is_odd_is_said_at_start(variables: Variables, said: list[str]) -> None:
+    assert warnings(variables) == said
+
+
+def test_a_missing_key_is_said_at_start() -> None:
+    (warning,) = warnings({})
+    assert "OPENAI_API_KEY" in warning
+
+
+# --- the file that it could be, and .env
+
+
+@pytest.mark.parametrize("variables", [{}, EVERYTHING, *OWN.values(), prefers("azure", **EVERYTHING)])
+def test_the_same_policy_can_be_had_as_a_rules_file(variables: Variables) -> None:
+    written = compile_rules(environment_rules(variables), path=Path("rules.toml"), environ=variables)
+    assert written.version == environment_policy(variables).version
+
+
+def test_no_key_is_written_into_the_rules_file() -> None:
+    secret = {name: f"sk-secret-{name}" for name in KEYS}
+    assert "sk-secret" not in environment_rules(EVERYTHING | secret)
+
+
+def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('BIG_MODEL="from-file"\nSMALL_MODEL=small\n# a comment\nEMPTY\n')
+    found = read_environment({"BIG_MODEL": "from-environment"}, tmp_path / ".env")
+    assert found == {"BIG_MODEL": "from-environment", "SMALL_MODEL": "small"}
+
+
+def test_no_dotenv_is_no_problem(tmp_path: Path) -> None:
+    assert read_environment({"A": "1"}, tmp_path / ".env") == {"A": "1"}

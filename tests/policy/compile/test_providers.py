@@ -1,0 +1,176 @@
+from typing import Any
+
+import pytest
+
+from routeproxy.policy.decide import Provider, Secret
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.providers import TYPE_NAMES, TYPES
+from tests.policy.asking import brief, policy, problems
+
+ENDS = '\n[default]\ndeny = "no"\n'
+
+
+def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Provider:
+    (found,) = policy(f"[providers.{text}{ENDS}", environ or {}, **how).providers.values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "zone", "engine"),
+    [
+        ("openai", "https://api.openai.com/v1", "public", "direct"),
+        ("anthropic", "https://api.anthropic.com", "public", "direct"),
+        ("ollama", "http://localhost:11434", "local", "direct"),
+        ("echo", None, "local", "direct"),
+        ("gemini", "https://generativelanguage.googleapis.com/v1beta", "public", "litellm"),
+        ("openrouter", "https://openrouter.ai/api/v1", "public", "direct"),
+        ("groq", None, "public", "litellm"),
+    ],
+)
+def test_one_line_is_a_whole_provider(name: str, base_url: str | None, zone: str, engine: str) -> None:
+    found = provider(f"{name}]")
+    assert (found.type, found.base_url, found.zone, found.engine) == (name, base_url, zone, engine)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("ollama]", "local"),
+        ('ollama]\nbase_url = "http://gpu.example:11434"', "public"),
+        ('ollama]\nbase_url = "http://gpu.example:11434"\nzone = "private"', "private"),
+        ('corp]\ntype = "openai_compatible"\nbase_url = "https://x.example/v1"', "public"),
+    ],
+)
+def test_an_address_of_ones_own_discards_the_preset_zone(text: str, zone: str) -> None:
+    assert provider(text).zone == zone
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "keys"),
+    [
+        ("openai]", {"OPENAI_API_KEY": "a"}, ["env:OPENAI_API_KEY"]),
+        ("openai]", {}, ["env:OPENAI_API_KEY"]),
+        ("together_ai]", {"TOGETHER_API_KEY": "a"}, ["env:TOGETHER_API_KEY"]),
+        ("together_ai]", {"TOGETHERAI_API_KEY": "a", "TOGETHER_API_KEY": "b"}, ["env:TOGETHERAI_API_KEY"]),
+        ('openai]\napi_key = "env:MINE"', {"OPENAI_API_KEY": "a"}, ["env:MINE"]),
+        ('openai]\napi_key = ["env:A", "file:/b"]', {}, ["env:A", "file:/b"]),
+        ('openai]\napi_key = "none"', {"OPENAI_API_KEY": "a"}, []),
+        ('anthropic]\napi_key = "client"', {"ANTHROPIC_API_KEY": "a"}, []),
+        ("groq]", {}, ["env:GROQ_API_KEY"]),
+        ("huggingface]", {}, ["env:HF_TOKEN"]),
+        ("nano-gpt]", {}, ["env:NANO_GPT_API_KEY"]),
+        ("ollama]", {}, []),
+        ("bedrock]", {}, []),
+        ("hosted_vllm]", {}, []),
+        ('x]\ntype = "openai_compatible"\nbase_url = "http://x"', {"OPENAI_API_KEY": "a"}, []),
+    ],
+)
+def test_a_key_is_the_one_named_else_the_types_usual_one(
+    text: str, environ: dict[str, str], keys: list[str]
+) -> None:
+    assert [key.reference for key in provider(text, environ).keys] == keys
+
+
+def test_a_variable_that_is_empty_is_not_set() -> None:
+    (key,) = provider("openai]", {"OPENAI_API_KEY": ""}).keys
+    assert (key.value, key.unset) == (None, True)
+    assert [brief(problem) for problem in problems(f"[providers.openai]{ENDS}", {"OPENAI_API_KEY": ""})] == [
+        "1:12 RP103 provider `openai` has no key: OPENAI_API_KEY is not set"
+    ]
+
+
+def test_a_literal_key_is_taken_only_when_allowed() -> None:
+    text = 'openai]\napi_key = "sk-1"'
+    with pytest.raises(RulesRefused, match="RP012"):
+        provider(text)
+    (key,) = provider(text, literal_keys=True).keys
+    assert (key, repr(key)) == (Secret("literal", "", "sk-1"), "Secret(literal)")
+
+
+def test_the_clients_own_login_is_forwarded_to_anthropic_only() -> None:
+    assert provider('anthropic]\napi_key = "client"').client_key
+    with pytest.raises(RulesRefused, match="RP013"):
+        provider('openai]\napi_key = "client"')
+
+
+def test_an_address_may_come_from_a_variable_if_its_zone_is_said() -> None:
+    text = 'openai]\nbase_url = "env:WHERE"'
+    assert (
+        provider(f'{text}\nzone = "private"', {"WHERE": "https://x.example/v1/"}).base_url
+        == "https://x.example/v1"
+    )
+    with pytest.raises(RulesRefused, match="needs a `zone`"):
+        provider(text, {"WHERE": "https://x.example/v1"})
+    with pytest.raises(RulesRefused, match="`WHERE` is not set"):
+        provider(f'{text}\nzone = "private"')
+    with pytest.raises(RulesRefused, match="is not an address"):
+        provider(f'{text}\nzone = "private"', {"WHERE": "x.example"})
+
+
+def test_headers_may_come_from_variables_and_are_not_shown() -> None:
+    found = provider('openai]\nheaders = { X-Gate = "env:GATE", x-app = "y" }', {"GATE": "hidden"})
+    assert found.headers == {"x-gate": "hidden", "x-app": "y"}
+    assert "hidden" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ('vertex]\ntype = "vertex_ai"\nproject = "p"\nlocation = "l"', {"project": "p", "location": "l"}),
+        ("ollama]\nnum_ctx = 128_000", {"num_ctx": 128_000}),
+        ('azure]\nbase_url = "https://x"\napi_version = "v"', {"api_version": "v"}),
+    ],
+)
+def test_what_a_type_needs_is_among_its_options(text: str, options: dict[str, Any]) -> None:
+    assert provider(text).options == options
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_table_of_types_is_consistent(name: str) -> None:
+    kind = TYPES[name]
+    assert set(kind.required) <= {*kind.options, "base_url"}
+    assert kind.speaks_messages == (kind.engines == ("direct",))
+    assert not set(kind.spellings) & set(TYPE_NAMES)
+
+
+def test_echo_has_no_address() -> None:
+    with pytest.raises(RulesRefused, match="type echo contacts nobody, so it has no `base_url`"):
+        provider('echo]\nbase_url = "http://x"')
+
+
+def test_no_type_is_listed_twice() -> None:
+    assert len(set(TYPE_NAMES)) == len(TYPE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        pytest.param('openai]\nengine = "litellm"', "litellm", id="one word away"),
+        pytest.param('openai]\nengine = "direct"', "direct", id="said"),
+        pytest.param("openai]\nlitellm_params = { seed = 1 }", "litellm", id="what only LiteLLM takes"),
+        pytest.param('azure]\nbase_url = "https://a.example"\napi = "responses"', "direct", id="Responses"),
+    ],
+)
+def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
+    assert provider(text).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param(
+            'vertex_ai]\nproject = "p"\nlocation = "l"\nengine = "direct"',
+            'type vertex_ai is always spoken to through LiteLLM: leave out `engine = "direct"`',
+            id="not there",
+        ),
+        pytest.param(
+            'openai]\nengine = "direct"\nlitellm_params = { seed = 1 }',
+            '`litellm_params` are for LiteLLM, which `engine = "direct"` leaves out',
+            id="both",
+        ),
+        pytest.param('ollama]\napi = "chat"', "type ollama has no choice of `api`", id="no choice"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(text: str, problem: str) -> None:
+    found = [one.message for one in problems(f"[providers.{text}{ENDS}") if one.severity == "error"]
+    assert found == [problem]
