@@ -130,9 +130,10 @@ def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)
+    # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
+    bare = not (manner.prefixes_models or prefix or deployment.startswith(f"{name}/"))
     control |= {
-        # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
-        "model": f"{name}/{prefix}{deployment}",
+        "model": deployment if bare else f"{name}/{prefix}{deployment}",
         "custom_llm_provider": name,
         "api_key": needed_key(call) or manner.anonymous,
         "max_retries": 0,
@@ -316,6 +317,19 @@ def import_litellm() -> Any:
     return litellm
 
 
+class _SharedAsyncClient(httpx.AsyncClient):
+    """Stays open. LiteLLM keeps 200 of OpenAI's clients and closes those that it lets go, and each of them
+    would close the one HTTP client that they all have from us."""
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _SharedClient(httpx.Client):
+    def close(self) -> None:
+        pass
+
+
 class _NoMcp:
     @staticmethod
     def should_use_litellm_mcp_gateway(tools: object) -> bool:
@@ -354,5 +368,5 @@ def _set_up(litellm: Any) -> None:
     litellm.in_memory_llm_clients_cache = OurClients()
     litellm.module_level_aclient = asynchronous
     litellm.module_level_client = synchronous
-    litellm.aclient_session = httpx.AsyncClient(transport=Transport(), **ours)
-    litellm.client_session = httpx.Client(transport=SyncTransport(), **ours)
+    litellm.aclient_session = _SharedAsyncClient(transport=Transport(), **ours)
+    litellm.client_session = _SharedClient(transport=SyncTransport(), **ours)

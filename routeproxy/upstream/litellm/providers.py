@@ -66,6 +66,9 @@ class Manner(Struct, frozen=True, kw_only=True):
     verbatim: bool = False
     """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of
     it."""
+    prefixes_models: bool = True
+    """A model is asked for as `name/model`, of which LiteLLM takes the first part off. Where it makes something
+    else of some models behind its own prefix, the bare name."""
     allowed: tuple[str, ...] = ALLOWED
     tells_its_end: bool = False
     """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
@@ -100,6 +103,8 @@ _MANNERS: Mapping[str, Manner] = {
         address=_azure,
         arguments={"api_version": "api_version"},
         over_responses="azure",
+        # `azure/M` goes to OpenAI's path, with the key as a token, as soon as LiteLLM knows a `mistral/M`.
+        prefixes_models=False,
     ),
     "together_ai": _OPENAI,
     "nvidia_nim": _OPENAI,

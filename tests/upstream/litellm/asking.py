@@ -60,7 +60,7 @@ LOOP = Loop()
 
 LITELLMS_WARNINGS = [
     pytest.mark.filterwarnings(
-        "ignore:Item .* on TypedDict class .* is using the `ReadOnly` qualifier:UserWarning"
+        "ignore:Items? .* on TypedDict class .* (is|are) using the `ReadOnly` qualifier:UserWarning"
     ),
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
 ]

@@ -4,8 +4,18 @@ address and nowhere else."""
 import pytest
 
 from routeproxy.policy.providers import TYPE_NAMES, TYPES
+from routeproxy.upstream.litellm.backend import import_litellm
 from tests.backend import BackEnd, chunk, done, sse
-from tests.upstream.litellm.asking import LITELLMS_WARNINGS, ask, call, chat, said, target, until_failure
+from tests.upstream.litellm.asking import (
+    LITELLMS_WARNINGS,
+    LOOP,
+    ask,
+    call,
+    chat,
+    said,
+    target,
+    until_failure,
+)
 
 pytestmark = LITELLMS_WARNINGS
 
@@ -77,3 +87,24 @@ def test_nothing_goes_past_our_client(type: str, monkeypatch: pytest.MonkeyPatch
     with BackEnd(sse(chunk("a"), done())) as back_end:
         until_failure(call(target(type, f"{back_end.url}/v1", "some-model")))
     assert {one.header("accept-encoding") for one in back_end.requests} <= {"identity"}
+
+
+def test_a_deployment_with_the_name_of_a_model_of_mistrals_is_still_asked_at_azure() -> None:
+    """LiteLLM takes `azure/M` to OpenAI's path, with the key as a token, once it knows a `mistral/M`."""
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        ask(call(target("mistral", f"{back_end.url}/v1", "large", engine="litellm")))
+        ask(call(target("azure", back_end.url, "large", engine="litellm")))
+    assert back_end.last.path.startswith("/openai/deployments/large/chat/completions")
+    assert back_end.last.header("api-key") == "KEY-1"
+
+
+def test_a_client_that_litellm_lets_go_does_not_take_ours_with_it() -> None:
+    litellm = import_litellm()
+
+    async def let_go() -> bool:
+        await litellm.aclient_session.aclose()
+        return bool(litellm.aclient_session.is_closed)
+
+    assert not LOOP.run(let_go())
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        assert ask(call(target("mistral", f"{back_end.url}/v1", "large", engine="litellm")))
