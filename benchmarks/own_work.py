@@ -32,9 +32,9 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Provider, Target
 from routeproxy.proxy import Proxy
 from routeproxy.tokens import count
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream.chat.upstream import Chunks, ThroughChat
+from routeproxy.upstream.chat.upstream import ChatUpstream, Chunks
 from routeproxy.upstream.failover import Upstream
 from routeproxy.web.app import build_app
 
@@ -67,8 +67,8 @@ class Scripted:
     def __init__(self, chunks: list[Chunk]) -> None:
         self._chunks = chunks
 
-    def dialect(self, target: Target) -> Dialect:
-        return Dialect()
+    def profile(self, target: Target) -> ModelProfile:
+        return ModelProfile()
 
     async def open(self, chat: ChatRequest, call: Call) -> Chunks:
         return Said(self._chunks)
@@ -153,7 +153,7 @@ def own_work(rounds: int) -> None:
     policy = compile_rules(RULES, path=Path("rules.toml"), environ={})
 
     def app(events: int) -> Any:
-        parts = Fixed(policy, ThroughChat(Scripted(answer_of(events)), Signer(None)))
+        parts = Fixed(policy, ChatUpstream(Scripted(answer_of(events)), Signer(None)))
         return build_app(Proxy(parts, parts, count))
 
     async def measured(body: bytes, events: int, times: int) -> float:

@@ -28,7 +28,7 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.problems import Report
-from routeproxy.policy.file.source_map import Map
+from routeproxy.policy.file.source_map import SourceMap
 from routeproxy.policy.file.tables import RulesFile, read
 
 ENVIRON = {"OPENAI_API_KEY": "none", "GEMINI_API_KEY": "none"}
@@ -139,7 +139,7 @@ def loading(rounds: int, sizes: list[int]) -> None:
 def stages(text: str) -> Iterator[tuple[str, float]]:
     parsing = Report(text, "rules.toml")
     yield "tomli", cpu(partial(tomli.loads, text))
-    yield "locate", cpu(partial(Map.of, text))
+    yield "locate", cpu(partial(SourceMap.of, text))
     parsed = cpu(parsing.parse)
     reading = cpu(partial(read, parsing.document, parsing, RulesFile))
     whole = cpu(partial(compiled, text))

@@ -42,7 +42,7 @@ class Inbound(Struct, frozen=True, kw_only=True):
         return values[0] if values else None
 
 
-class Part(NamedTuple):
+class Output(NamedTuple):
     """One write to the client: whole frames of a stream, or a whole reply."""
 
     data: bytes
@@ -50,10 +50,10 @@ class Part(NamedTuple):
     """Whether content is in it: from here on the answer is this back end's, for better or worse."""
 
 
-NOTHING_YET = Part(b"", False)
+KEEPALIVE = Output(b"", False)
 """A sign of life from a back end that has nothing to relay: it resets the idle clock."""
 
-Say = Callable[[Part], Awaitable[None]]
+Emit = Callable[[Output], Awaitable[None]]
 """Where a back end's parts go as they come. It returns once there is room for more."""
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -67,7 +67,7 @@ PATHS = {
 }
 
 
-class Tried(NamedTuple):
+class AttemptRecord(NamedTuple):
     """One attempt."""
 
     target: str
@@ -76,11 +76,11 @@ class Tried(NamedTuple):
 
 
 class Exchange:
-    def __init__(self, inbound: Inbound, policy: Policy, *, method: str = "messages") -> None:
+    def __init__(self, inbound: Inbound, policy: Policy, *, endpoint: str = "messages") -> None:
         self.inbound = inbound
         self.policy = policy
         """The version that this request arrived under, and keeps."""
-        self.method = method
+        self.endpoint = endpoint
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self._body: Body | None = None
@@ -91,7 +91,7 @@ class Exchange:
         self.decision: Decision | None = None
         self.target: Target | None = None
         self.attempts = 0
-        self.tried: list[Tried] = []
+        self.tried: list[AttemptRecord] = []
         self.warnings: list[str] = []
         self._warnings_of_request = 0
         self.relayed: list[tuple[str, str]] = []
@@ -111,7 +111,7 @@ class Exchange:
 
     @property
     def stream(self) -> bool:
-        return bool(self.envelope and self.envelope.stream) and self.method == "messages"
+        return bool(self.envelope and self.envelope.stream) and self.endpoint == "messages"
 
     @property
     def shown_id(self) -> str:
@@ -122,14 +122,14 @@ class Exchange:
         """What an earlier attempt said of itself is no longer true of the answer."""
         self.target = target
         self.attempts += 1
-        self.tried.append(Tried(target.name, None))
+        self.tried.append(AttemptRecord(target.name, None))
         self.warnings[self._warnings_of_request :] = []
         self.relayed = []
         self.usage = None
         self.error = None
 
     def attempt_failed(self, kind: str) -> None:
-        self.tried[-1] = Tried(self.tried[-1].target, kind)
+        self.tried[-1] = AttemptRecord(self.tried[-1].target, kind)
 
     def forget_text(self) -> None:
         """Nobody else will be asked. What was said is as long as the conversation, and its answer may take
@@ -192,7 +192,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request_id,
             method="POST",
-            path=PATHS[self.method],
+            path=PATHS[self.endpoint],
             status=self.status,
             duration_ms=(time.perf_counter() - self.started) * 1000,
             ttft_ms=None if first is None else (first - self.started) * 1000,
@@ -218,7 +218,7 @@ class Exchange:
             time=now(),
             id=self.request_id,
             shown_id=self.shown_id if self.shown_id != self.request_id else UNSET,
-            path=PATHS[self.method],
+            path=PATHS[self.endpoint],
             version=self.policy.version,
             rule=decision.rule if decision else None,
             facts=facts,

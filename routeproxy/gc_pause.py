@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_sweeps() -> Iterator[None]:
+def paused() -> Iterator[None]:
     """While much is made that stays: each sweep would go through all of it and find nothing. For all threads,
     so not for long."""
     sweeping = gc.isenabled()

@@ -21,8 +21,8 @@ from typing import Protocol
 import uvicorn
 from litestar import Litestar
 
-from routeproxy.web.response import Live
-from routeproxy.web.server_protocol import Http
+from routeproxy.web.response import InFlight
+from routeproxy.web.server_protocol import HttpProtocol
 
 log = logging.getLogger("routeproxy.processes")
 
@@ -38,7 +38,7 @@ SWITCH = 0.001
 class Serves(Protocol):
     """What a server runs."""
 
-    live: Live
+    live: InFlight
 
     def build(self) -> Litestar: ...
 
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
                 app.build,
                 factory=True,
                 loop="uvloop",
-                http=Http,
+                http=HttpProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

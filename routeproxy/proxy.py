@@ -21,11 +21,11 @@ from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.tokens import Ceiling
-from routeproxy.upstream import failover as chain
+from routeproxy.upstream import failover
 from routeproxy.upstream.dry_run import losses
-from routeproxy.upstream.failover import OF_THE_KEY, Upstreams
+from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.guard import Locked
+from routeproxy.upstream.guard import InvariantGuard
 from routeproxy.upstream.keys import Keys
 
 LARGE_BODY = 16_384
@@ -44,21 +44,21 @@ class Rules(Protocol):
 class Proxy:
     def __init__(self, rules: Rules, upstreams: Upstreams, count: Callable[[bytes], int]) -> None:
         self.rules = rules
-        self.upstreams = Locked(upstreams, rules)
+        self.upstreams = InvariantGuard(upstreams, rules)
         self._count = count
         self._counting = ThreadPoolExecutor(COUNTING_THREADS, "tokens")
         self._keys = Keys()
 
-    def receive(self, inbound: Inbound, method: str = "messages") -> Exchange:
+    def receive(self, inbound: Inbound, endpoint: str = "messages") -> Exchange:
         """The one place where a request meets the policy: it keeps this version to its end."""
-        return Exchange(inbound, self.rules.policy, method=method)
+        return Exchange(inbound, self.rules.policy, endpoint=endpoint)
 
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Raises `ApiError` for what the client gets to see as an error."""
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
-        await chain.answer(exchange, self.upstreams, self._keys, write)
+        await failover.answer(exchange, self.upstreams, self._keys, write)
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound
@@ -110,7 +110,7 @@ class Proxy:
             except UpstreamFailure as failure:
                 exchange.attempts += 1
                 exchange.warn(f"input_tokens is an estimate: {failure.message}")
-                if key is None or failure.kind not in OF_THE_KEY:
+                if key is None or failure.kind not in KEY_FAILURES:
                     return None
                 self._keys.refused(target.provider, key)
             else:
@@ -131,7 +131,7 @@ def _not_here() -> int:
 
 def _shows_tokens(exchange: Exchange) -> bool:
     """Whether somebody reads the number, not only a rule."""
-    asked = exchange.inbound.explain or exchange.method == "route"
+    asked = exchange.inbound.explain or exchange.endpoint == "route"
     return asked or exchange.policy.server.decision_log is not None
 
 

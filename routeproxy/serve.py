@@ -35,8 +35,8 @@ from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
-from routeproxy.web.auth import Door
-from routeproxy.web.response import Live, Patience
+from routeproxy.web.auth import Authenticator
+from routeproxy.web.response import InFlight, StreamTimings
 
 log = logging.getLogger("routeproxy.serve")
 
@@ -86,7 +86,7 @@ def _delete(options: Options, folder: Path) -> None:
 def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
     """Raises `ValueError` where everybody on the network would be a client. A reload must not open what
     start-up would refuse to."""
-    if _is_loopback(host) or sources.options.insecure or Door(policy, sources.token()).needs_key:
+    if _is_loopback(host) or sources.options.insecure or Authenticator(policy, sources.token()).needs_key:
         return
     raise ValueError(
         f"anybody who can reach {host} could use this server and its provider keys. Write keys for teams "
@@ -103,11 +103,11 @@ def configure_logs(sources: Sources) -> None:
 class App:
     """What one process serves."""
 
-    def __init__(self, sources: Sources, rules: LiveRules, *, patience: Patience | None = None) -> None:
+    def __init__(self, sources: Sources, rules: LiveRules, *, patience: StreamTimings | None = None) -> None:
         self._sources = sources
         self.rules = rules
         self._patience = patience
-        self.live = Live()
+        self.live = InFlight()
 
     @property
     def drain(self) -> float:
@@ -116,7 +116,7 @@ class App:
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
         upstreams = Registry(_signing_key(rules.policy), sources.variables())
-        door = Door(rules.policy, sources.token())
+        door = Authenticator(rules.policy, sources.token())
         decisions = Decisions(rules.policy)
 
         def done(exchange: Exchange) -> None:
@@ -180,7 +180,7 @@ class Decisions:
             self._log = DecisionLog(Path(self._path)) if self._path is not None else None
 
     def write(self, exchange: Exchange) -> None:
-        if self._log is None or exchange.method == "route":  # nothing was decided, it was only asked about
+        if self._log is None or exchange.endpoint == "route":  # nothing was decided, it was only asked about
             return
         try:
             self._log.write(exchange.logged_decision())

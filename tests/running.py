@@ -23,7 +23,7 @@ from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm.backend import import_litellm
-from routeproxy.web.response import Patience
+from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
 
 ECHO = """\
@@ -58,7 +58,7 @@ def running(
     environ: Mapping[str, str] | None = None,
     *,
     options: Options | None = None,
-    patience: Patience | None = None,
+    patience: StreamTimings | None = None,
 ) -> Iterator[Running]:
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
     path = folder / "rules.toml"

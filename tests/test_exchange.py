@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from routeproxy.exchange import Call, Exchange, Inbound, Part, Say
+from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
@@ -106,9 +106,9 @@ class Streams:
     def of(self, provider: Provider) -> "Streams":
         return self
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         for commits in (False, True, True):
-            await say(Part(b"event", commits))
+            await emit(Output(b"event", commits))
             self.holders.append(sys.getrefcount(self._body))
 
     async def count_tokens(self, call: Call) -> bytes | None:

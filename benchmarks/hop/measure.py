@@ -18,7 +18,7 @@ EVENTS = 100
 WHOLE = Script()
 AT_ONCE = Script(EVENTS)
 ONE_BY_ONE = Script(EVENTS, gap=0.002)
-LATE = Script(10, gap=0.002, delay=0.02)
+TIMEOUT_FAILURES = Script(10, gap=0.002, delay=0.02)
 """A first token that takes its time: what a hop adds to it is not hidden by the rest of the stream."""
 SLOW = Script(events=100_000, gap=1.0, stamped=True)
 
@@ -40,14 +40,14 @@ class Case(NamedTuple):
 
     @property
     def key(self) -> str:
-        ways = {WHOLE: "", AT_ONCE: " at once", ONE_BY_ONE: " one by one", LATE: " late"}
+        ways = {WHOLE: "", AT_ONCE: " at once", ONE_BY_ONE: " one by one", TIMEOUT_FAILURES: " late"}
         return self.size + ways[self.script]
 
 
 SMALL = Case("1 kB", WHOLE, "1 kB", latency=True)
 STREAM = Case("1 kB", AT_ONCE, f"1 kB, {EVENTS} events at once")
 EVENT_BY_EVENT = Case("1 kB", ONE_BY_ONE, f"1 kB, {EVENTS} events one by one", least=10)
-FIRST_TOKEN = Case("1 kB", LATE, "1 kB, first token after 20 ms", least=25)
+FIRST_TOKEN = Case("1 kB", TIMEOUT_FAILURES, "1 kB, first token after 20 ms", least=25)
 CASES = [
     SMALL,
     Case("16 kB", WHOLE, "16 kB"),

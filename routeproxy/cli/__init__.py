@@ -275,16 +275,16 @@ def explain(
     from routeproxy.cli.explain import parse_headers, run_explain
     from routeproxy.cli.logged import logged_question
     from routeproxy.policy.decide import Policy
-    from routeproxy.policy.questions import Question
+    from routeproxy.policy.questions import HypotheticalRequest
     from routeproxy.sources import find_rules
 
-    def question(policy: Policy) -> Question:
+    def question(policy: Policy) -> HypotheticalRequest:
         given = sum(one is not None for one in (model, request, decision))
         if given > 1 or (given == 0 and url_target is None):
             raise ValueError("say which request: one of --model, --request and --decision")
         if decision is not None:
             return logged_question(policy, decision, log)
-        return Question(
+        return HypotheticalRequest(
             model=model or "",
             body=request.read_bytes() if request is not None else None,
             team=team,

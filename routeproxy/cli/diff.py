@@ -10,7 +10,7 @@ from routeproxy import tokens
 from routeproxy.cli.logged import logged
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.verify.diff import differences, outcome
 
 
@@ -66,13 +66,15 @@ def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[
         yield from _change(f"{decision.id} of {decision.time}", question, before, after)
 
 
-def _change(name: str, question: Question, before: Policy, after: Policy) -> Iterator[tuple[str, str, str]]:
+def _change(
+    name: str, question: HypotheticalRequest, before: Policy, after: Policy
+) -> Iterator[tuple[str, str, str]]:
     was, now = (_outcome(question, policy) for policy in (before, after))
     if was != now:
         yield name, was, now
 
 
-def _outcome(question: Question, policy: Policy) -> str:
+def _outcome(question: HypotheticalRequest, policy: Policy) -> str:
     try:
         return outcome(policy.decide(policy.facts_of(question, tokens.count)))
     except InvalidRequest as refused:

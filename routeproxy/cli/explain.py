@@ -13,13 +13,13 @@ from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.upstream.dry_run import losses
 
 
 def run_explain(
     load: Callable[[], Policy],
-    question: Callable[[Policy], Question],
+    question: Callable[[Policy], HypotheticalRequest],
     *,
     whole: bool = False,
     json: bool = False,
@@ -59,7 +59,7 @@ def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return headers
 
 
-def _answer(question: Question, policy: Policy) -> Explanation:
+def _answer(question: HypotheticalRequest, policy: Policy) -> Explanation:
     if question.team is not None and question.team not in policy.teams:
         known = ", ".join(policy.teams) or "none"
         raise ValueError(f"there is no team `{question.team}`; the rules know {known}")

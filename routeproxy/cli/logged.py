@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, find, read
 
 
-def question_of(facts: LoggedFacts) -> Question:
+def question_of(facts: LoggedFacts) -> HypotheticalRequest:
     """What rules could look at, but for the system text, which is not logged."""
-    return Question(
+    return HypotheticalRequest(
         model=facts.model,
         team=facts.team,
         headers={name: (value.encode().decode("latin-1"),) for name, value in facts.headers.items()},
@@ -28,7 +28,7 @@ def question_of(facts: LoggedFacts) -> Question:
     )
 
 
-def logged_question(policy: Policy, request_id: str, log: Path | None) -> Question:
+def logged_question(policy: Policy, request_id: str, log: Path | None) -> HypotheticalRequest:
     """Raises `ValueError` if there is no such decision."""
     path = log or _log_of(policy)
     facts = find(path, request_id).facts
@@ -37,7 +37,7 @@ def logged_question(policy: Policy, request_id: str, log: Path | None) -> Questi
     return question_of(facts)
 
 
-def logged(path: Path) -> Iterator[tuple[LoggedDecision, Question]]:
+def logged(path: Path) -> Iterator[tuple[LoggedDecision, HypotheticalRequest]]:
     """The requests for an answer. Questions for a token count go the same way, and come beside them."""
     for decision in read(path):
         if decision.facts is not None and decision.path == "/v1/messages":

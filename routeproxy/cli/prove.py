@@ -7,7 +7,7 @@ import msgspec
 
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.verify.proof import Open, Proof, Proved, prove
+from routeproxy.policy.verify.proof import Finding, Proof, Proved, prove
 
 
 def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) -> int:
@@ -61,11 +61,11 @@ def _looked_at(proved: Proved) -> str:
     return f"{rules} forbidden targets; {branches} looked at"
 
 
-def _open_of(proof: Proof, proved: Proved) -> list[Open]:
+def _open_of(proof: Proof, proved: Proved) -> list[Finding]:
     return [open for open in proof.open if open.invariant is proved.invariant]
 
 
-def _why(open: Open) -> list[str]:
+def _why(open: Finding) -> list[str]:
     return [
         f"    {open.rule.where}: {open.message}",
         f"        expected {open.way_out}",
@@ -107,7 +107,7 @@ def _document(proof: Proof) -> dict[str, Any]:
     }
 
 
-def _question(open: Open) -> dict[str, Any] | None:
+def _question(open: Finding) -> dict[str, Any] | None:
     if open.counter_example is None:
         return None
     said = msgspec.structs.asdict(open.counter_example)

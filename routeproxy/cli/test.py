@@ -10,7 +10,7 @@ from msgspec import Struct
 from routeproxy import tokens
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import explain
-from routeproxy.policy.verify.run_case import Outcome, try_case
+from routeproxy.policy.verify.run_case import Outcome, run_case
 
 
 class Coverage(Struct, frozen=True):
@@ -38,7 +38,7 @@ def run_test(
     `load` does not run the tests itself.
     """
     policy = load()
-    outcomes = [try_case(policy, case, tokens.count) for case in policy.tests]
+    outcomes = [run_case(policy, case, tokens.count) for case in policy.tests]
     print("\n".join([*_lines(outcomes, policy), _summary(outcomes, policy)]), file=out)
     covered = covered_by(outcomes, policy)
     if coverage or min_coverage:

@@ -271,7 +271,7 @@ class Flag(Single, frozen=True):
         return f"{self.fact} is {_true(self.wanted)}"
 
 
-class DearFlag(Flag, frozen=True):
+class ExpensiveFlag(Flag, frozen=True):
     cost = 1
 
 
@@ -308,7 +308,7 @@ class HasTool(Single, frozen=True):
 
 class AnyOf(Check, frozen=True):
     choices: tuple[tuple[Check, ...], ...]
-    dearest: int
+    highest_cost: int
 
     def __call__(self, facts: Facts) -> bool:
         return any(first_miss(checks, facts) is None for checks in self.choices)
@@ -326,7 +326,7 @@ class AnyOf(Check, frozen=True):
 
 class NoneOf(Check, frozen=True):
     tables: tuple[tuple[Check, ...], ...]
-    dearest: int
+    highest_cost: int
 
     def __call__(self, facts: Facts) -> bool:
         return all(first_miss(checks, facts) is not None for checks in self.tables)
@@ -379,7 +379,7 @@ def cost(check: Check) -> int:
         case TextCheck() | Present():
             return check.subject.cost
         case AnyOf() | NoneOf():
-            return check.dearest
+            return check.highest_cost
     return check.cost
 
 
@@ -390,8 +390,8 @@ _FLAGS: dict[str, tuple[type[Flag], str]] = {
     "stream": (Flag, "stream"),
     "thinking": (Flag, "thinking"),
     "url_target": (Flag, "has_url_target"),
-    "images": (DearFlag, "images"),
-    "documents": (DearFlag, "documents"),
+    "images": (ExpensiveFlag, "images"),
+    "documents": (ExpensiveFlag, "documents"),
 }
 
 

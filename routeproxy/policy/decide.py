@@ -17,7 +17,7 @@ from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant, Reached, reached
 from routeproxy.policy.providers import Provider as Provider
 from routeproxy.policy.providers import Secret as Secret
-from routeproxy.policy.questions import Case, Headers, Question
+from routeproxy.policy.questions import Case, Headers, HypotheticalRequest
 
 FailureKind = Literal[
     "rate_limit",
@@ -339,7 +339,9 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         rules = (*self.rules, self.default)
         return rules, Index([rule.checks for rule in rules])
 
-    def facts_of(self, question: Question, count: Callable[[bytes], int] = lambda body: 0) -> Facts:
+    def facts_of(
+        self, question: HypotheticalRequest, count: Callable[[bytes], int] = lambda body: 0
+    ) -> Facts:
         """The facts of a request that was not sent. Raises `InvalidRequest` if no rule is asked about it."""
         headers = self.headers_of(question.team, question.headers)
         self.check_headers(headers)

@@ -19,7 +19,7 @@ from routeproxy.policy.invariants import Reach
 Headers = Mapping[str, tuple[str, ...]]
 
 
-class Question(Struct, frozen=True, kw_only=True):
+class HypotheticalRequest(Struct, frozen=True, kw_only=True):
     """A request by its facts. What is left out is the smallest request's, or with `body` that request's."""
 
     model: str = ""
@@ -118,6 +118,6 @@ class Case(Struct, frozen=True, kw_only=True):
     where: str
     file: int
     path: tuple[str | int, ...]
-    question: Question
+    question: HypotheticalRequest
     expect: Expected | None = None
     never: Reach | None = None

@@ -26,7 +26,7 @@ from routeproxy.messages.request import (
     ToolReference,
     UrlSource,
 )
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.tools import Toolbox
 
 NO_VISION = "[image omitted: model has no vision]"
@@ -45,9 +45,9 @@ class BlockWriter:
     """Blocks of users and tools into parts. `at` is the block's place in the request, for errors."""
 
     def __init__(
-        self, dialect: Dialect, toolbox: Toolbox, *, citations_allowed: bool, warn: Callable[[str], None]
+        self, profile: ModelProfile, toolbox: Toolbox, *, citations_allowed: bool, warn: Callable[[str], None]
     ) -> None:
-        self._dialect = dialect
+        self._profile = profile
         self._toolbox = toolbox
         self._citations_allowed = citations_allowed
         self._warn = warn
@@ -90,8 +90,8 @@ class BlockWriter:
             raise InvalidRequest(f"{at}.citations: Extra inputs are not permitted")
 
     def _image(self, block: Image, at: str) -> Part:
-        if not self._dialect.vision:
-            if self._dialect.without_vision == "refuse":
+        if not self._profile.vision:
+            if self._profile.without_vision == "refuse":
                 raise Incapable("capability_rejected: image_block")
             self._warn("images were replaced by a placeholder: the model has no vision")
             return TextPart(NO_VISION)
@@ -108,7 +108,7 @@ class BlockWriter:
             self._warn("citations are not produced by this model")
         match block.source:
             case Base64Source(media_type=media_type, data=data) if not media_type.startswith("text/"):
-                if not self._dialect.files:
+                if not self._profile.files:
                     raise Incapable("capability_rejected: document_block")
                 if block.context:
                     yield TextPart(_document_text(block, ""))

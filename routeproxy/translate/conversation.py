@@ -54,7 +54,7 @@ from routeproxy.translate.blocks import (
     server_result_text,
     wrong_tag,
 )
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.raw_json import as_written, joined
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import Toolbox
@@ -110,7 +110,7 @@ class Conversation:
 
     def __init__(
         self,
-        dialect: Dialect,
+        profile: ModelProfile,
         toolbox: Toolbox,
         signer: Signer,
         warn: Callable[[str], None],
@@ -118,12 +118,12 @@ class Conversation:
         strict: bool,
     ) -> None:
         """`strict`: the rules of version 2026-10-21 hold."""
-        self._dialect = dialect
+        self._profile = profile
         self._toolbox = toolbox
         self._signer = signer
         self._strict = strict
         self._warn = warn
-        self._writer = BlockWriter(dialect, toolbox, citations_allowed=not strict, warn=warn)
+        self._writer = BlockWriter(profile, toolbox, citations_allowed=not strict, warn=warn)
         self._opening: System | None = None
         self._messages: list[ChatMessage] = []
         self._draft: Draft | None = None
@@ -136,7 +136,7 @@ class Conversation:
 
     def open_with(self, system: SystemPrompt | None) -> None:
         """The system prompt, before the first turn."""
-        strip = self._dialect.strip_attribution
+        strip = self._profile.strip_attribution
         text: str | Raw = ""
         if isinstance(system, str):
             text = _without_attribution(system) if strip else system
@@ -167,7 +167,7 @@ class Conversation:
         self._emit()
         if not self._messages or self._messages[-1] is self._opening:
             raise InvalidRequest("messages: text content blocks must be non-empty")
-        if isinstance(self._messages[-1], Assistant) and not self._dialect.prefill:
+        if isinstance(self._messages[-1], Assistant) and not self._profile.prefill:
             raise Incapable(PREFILL)
         return tuple(self._messages)
 
@@ -211,11 +211,11 @@ class Conversation:
         if block.is_error:
             parts = _marked_as_error(parts)
         attached = [part for part in parts if not isinstance(part, TextPart)]
-        if attached and self._dialect.images_in_tool_messages:
+        if attached and self._profile.images_in_tool_messages:
             self._results[id] = ToolMessage(call.id, tuple(parts))
             return
         texts = (part.text if isinstance(part, TextPart) else ATTACHED[type(part)] for part in parts)
-        self._results[id] = ToolMessage(call.id, "\n".join(texts) or self._dialect.empty_tool_result)
+        self._results[id] = ToolMessage(call.id, "\n".join(texts) or self._profile.empty_tool_result)
         if attached:
             self._attached[id] = [TextPart(f"From the result of tool call {call.id}:"), *attached]
 
@@ -231,7 +231,7 @@ class Conversation:
         if not text:
             return
         opening = self._draft is None and all(said.role == "system" for said in self._held)
-        if self._dialect.mid_system == "user" and not opening:
+        if self._profile.mid_system == "user" and not opening:
             self._say("user", [TextPart(f"<system-reminder>\n{text}\n</system-reminder>")])
         else:
             self._say("system", [TextPart(text)])
@@ -310,7 +310,7 @@ class Conversation:
             )
         if b'": ' in arguments or b"\n" in arguments or b"{ " in arguments:  # may have been indented
             arguments = msgspec.json.format(arguments, indent=-1)
-        id = tool_ids.for_back_end(block.id, self._dialect.tool_call_ids)
+        id = tool_ids.for_back_end(block.id, self._profile.tool_call_ids)
         function = FunctionCall(self._toolbox.names.wire(block.name), arguments.decode())
         draft.calls[block.id] = ToolCall(id=id, function=function)
         draft.last_calls_at = index
@@ -318,7 +318,7 @@ class Conversation:
     def _restore(self, signature: str | None, thinking: str, draft: Draft) -> None:
         """Takes what this back end's family had put into a signature; any other is not for it to see."""
         carried = self._signer.open(signature) if signature else None
-        if carried is None or carried.family != self._dialect.family:
+        if carried is None or carried.family != self._profile.family:
             return
         match carried.kind, carried.payload:
             case "text", str(text):
@@ -367,11 +367,11 @@ class Conversation:
         if draft.is_plain():  # as most are
             return Assistant(text)
         reasoning: str | UnsetType = UNSET
-        if draft.reasoning and self._dialect.takes_reasoning:
+        if draft.reasoning and self._profile.takes_reasoning:
             reasoning = BETWEEN_TEXTS.join(draft.reasoning)
-        elif draft.calls and self._dialect.replays_reasoning:
+        elif draft.calls and self._profile.replays_reasoning:
             reasoning = ""
-        litellms = self._dialect.thought_signatures == "provider_specific_fields"
+        litellms = self._profile.thought_signatures == "provider_specific_fields"
         own = draft.signatures.get("") if litellms else None
         return Assistant(
             text if text.strip() else None,
@@ -383,7 +383,7 @@ class Conversation:
 
     def _signed(self, draft: Draft) -> Iterable[ToolCall]:
         """The calls, with the thought signatures that came with them."""
-        google = self._dialect.thought_signatures == "extra_content"
+        google = self._profile.thought_signatures == "extra_content"
         for position, (id, call) in enumerate(draft.calls.items()):
             signature = draft.signatures.get(id)
             if google and position == 0:  # the one of several that Gemini signs

@@ -15,7 +15,7 @@ from routeproxy.messages.events import (
 )
 from routeproxy.messages.reply import Message, ReplyBlock
 from routeproxy.translate.reasoning import Carried
-from routeproxy.translate.tool_calls import Call
+from routeproxy.translate.tool_calls import ToolCall
 
 
 class OpenText:
@@ -32,14 +32,14 @@ class OpenThinking:
 
 
 class OpenCall:
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ToolCall) -> None:
         self.call = call
 
 
 OpenBlock = OpenText | OpenThinking | OpenCall
 
 
-class Outgoing:
+class EventWriter:
     def __init__(self, message: Callable[[], Message]) -> None:
         self._message = message
         """What `message_start` bears. It is asked for when the first block is opened."""

@@ -75,7 +75,7 @@ class Pipeline:
         return [piece for piece in pieces if piece != ""]
 
 
-class HalfCharacters:
+class SurrogateJoiner:
     """Joins the halves of a character that was cut in two: JSON can send each as an escape of its own."""
 
     def __init__(self) -> None:

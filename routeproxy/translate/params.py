@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from routeproxy.chat.request import JsonSchema, ResponseFormat
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import KNOWN_FIELDS, NULL, MessagesRequest, OutputFormat
-from routeproxy.translate.profile import Dialect, Effort
+from routeproxy.translate.profile import Effort, ModelProfile
 from routeproxy.translate.schemas import is_strict
 
 Warn = Callable[[str], None]
@@ -114,7 +114,7 @@ def response_format(wanted: OutputFormat) -> ResponseFormat:
     return ResponseFormat(JsonSchema("output", wanted.schema, is_strict(wanted.schema)))
 
 
-def effort(request: MessagesRequest, latest: str | None, dialect: Dialect) -> Effort | UnsetType:
+def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) -> Effort | UnsetType:
     """`reasoning_effort`: off, an effort that was asked for, or the one that a budget amounts to.
 
     `latest` is the last that a system turn asked for; it counts more than the one on top.
@@ -125,15 +125,15 @@ def effort(request: MessagesRequest, latest: str | None, dialect: Dialect) -> Ef
         raise InvalidRequest(
             "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'"
         )
-    if not dialect.efforts:
+    if not profile.efforts:
         return UNSET
     if request.thinking is not None and request.thinking.type == "disabled":
-        return _nearest("none", dialect.efforts)
+        return _nearest("none", profile.efforts)
     if asked is not None:
-        return _nearest(CLIENTS_EFFORTS[asked], dialect.efforts)
+        return _nearest(CLIENTS_EFFORTS[asked], profile.efforts)
     if request.thinking is not None and request.thinking.budget_tokens is not None:
         budget = request.thinking.budget_tokens
-        return _nearest(next(word for below, word in BUDGETS if budget < below), dialect.efforts)
+        return _nearest(next(word for below, word in BUDGETS if budget < below), profile.efforts)
     return UNSET
 
 
@@ -162,12 +162,12 @@ def safe_id(id: str) -> str:
     return id if _SAFE.match(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
 
 
-def service_tier(request: MessagesRequest, dialect: Dialect, warn: Warn) -> str | UnsetType:
+def service_tier(request: MessagesRequest, profile: ModelProfile, warn: Warn) -> str | UnsetType:
     if request.speed == "fast":
-        if dialect.priority_tier:
+        if profile.priority_tier:
             return "priority"
         warn("speed fast is not supported by this model")
-    if request.service_tier == "standard_only" and dialect.priority_tier:
+    if request.service_tier == "standard_only" and profile.priority_tier:
         return "default"
     return UNSET
 

@@ -1,9 +1,9 @@
 """What one chat back end takes and what it refuses: quirks as data, so that the translator holds no
 provider's name.
 
-`upstream/` fills a `Dialect` from its table of providers and models; `translate/` only reads it. The defaults
-are those of an OpenAI-compatible server about which nothing is known: assumed able, and unlimited (wire.md,
-"Decided").
+`upstream/` fills a `ModelProfile` from its table of providers and models; `translate/` only reads it. The
+defaults are those of an OpenAI-compatible server about which nothing is known: assumed able, and unlimited
+(wire.md, "Decided").
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from msgspec import Struct
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class Dialect(Struct, frozen=True, kw_only=True):
+class ModelProfile(Struct, frozen=True, kw_only=True):
     family: str = "openai"
     """Whose reasoning carriers fit: a signature minted for one family is dropped by another (wire.md
     §1.6)."""

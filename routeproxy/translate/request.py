@@ -10,7 +10,7 @@ from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.conversation import Conversation
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import NO_TOOLS, Toolbox
 
@@ -40,17 +40,17 @@ class Translated(Struct, frozen=True, kw_only=True):
     """This only warms a cache (`max_tokens: 0`): the answer is empty and no back end asked."""
 
 
-def translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
+def translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> Translated:
     """Raises `InvalidRequest`, for what Anthropic would refuse and for what this back end cannot take."""
     try:
-        return _translate(request, dialect, context)
+        return _translate(request, profile, context)
     except RecursionError:
         raise InvalidRequest("the request is nested too deeply") from None
     except UnicodeDecodeError:  # in what we carry on without reading it
         raise InvalidRequest(f"invalid JSON: {NO_UTF_8}") from None
 
 
-def _translate(request: MessagesRequest, dialect: Dialect, context: RequestContext) -> Translated:
+def _translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> Translated:
     params.check(request, context.version, context.betas, context.by_rule)
     if request.max_tokens == 0:
         params.check_warmup(request)
@@ -60,11 +60,11 @@ def _translate(request: MessagesRequest, dialect: Dialect, context: RequestConte
         warnings[sentence] = None
 
     params.warn_of_ignored(request, context.fields, warn)
-    toolbox = Toolbox(request.tools or NO_TOOLS, dialect, warn)
+    toolbox = Toolbox(request.tools or NO_TOOLS, profile, warn)
     conversation = Conversation(
-        dialect, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
+        profile, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
     )
-    format, instruction = _format(request, dialect)
+    format, instruction = _format(request, profile)
     conversation.open_with(_with_instruction(request.system, instruction))
     for index, turn in enumerate(request.messages):
         conversation.take(index, turn)
@@ -73,30 +73,30 @@ def _translate(request: MessagesRequest, dialect: Dialect, context: RequestConte
     choice = toolbox.choice(request.tool_choice)
     tools = toolbox.functions()
     one_call = request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use)
-    stops = params.stops(request.stop_sequences, dialect.stop_limit)
-    limit = min(request.max_tokens or 0, dialect.max_output_tokens or request.max_tokens or 0)
-    if not dialect.sampling and (request.temperature is not None or request.top_p is not None):
+    stops = params.stops(request.stop_sequences, profile.stop_limit)
+    limit = min(request.max_tokens or 0, profile.max_output_tokens or request.max_tokens or 0)
+    if not profile.sampling and (request.temperature is not None or request.top_p is not None):
         warn("temperature and top_p are not supported by this model and were left out")
-    if not dialect.top_k and request.top_k is not None:
+    if not profile.top_k and request.top_k is not None:
         warn("top_k is not supported by this model and was left out")
     user_id = request.metadata.user_id if request.metadata is not None else None
     chat = ChatRequest(
         messages=messages,
         tools=tools or UNSET,
         tool_choice=choice if tools else UNSET,
-        parallel_tool_calls=False if one_call and tools and dialect.parallel_tool_calls else UNSET,
-        max_tokens=limit if dialect.max_tokens_field == "max_tokens" else UNSET,
-        max_completion_tokens=limit if dialect.max_tokens_field == "max_completion_tokens" else UNSET,
-        temperature=_sent(request.temperature, dialect.sampling),
-        top_p=_sent(request.top_p, dialect.sampling),
-        top_k=request.top_k if dialect.top_k and request.top_k is not None else UNSET,
+        parallel_tool_calls=False if one_call and tools and profile.parallel_tool_calls else UNSET,
+        max_tokens=limit if profile.max_tokens_field == "max_tokens" else UNSET,
+        max_completion_tokens=limit if profile.max_tokens_field == "max_completion_tokens" else UNSET,
+        temperature=_sent(request.temperature, profile.sampling),
+        top_p=_sent(request.top_p, profile.sampling),
+        top_k=request.top_k if profile.top_k and request.top_k is not None else UNSET,
         stop=stops.sent,
-        reasoning_effort=params.effort(request, conversation.effort, dialect),
+        reasoning_effort=params.effort(request, conversation.effort, profile),
         response_format=format,
-        service_tier=params.service_tier(request, dialect, warn),
-        user=params.safe_id(user_id) if user_id and dialect.user else UNSET,
+        service_tier=params.service_tier(request, profile, warn),
+        user=params.safe_id(user_id) if user_id and profile.user else UNSET,
         prompt_cache_key=(
-            params.safe_id(context.session_id) if context.session_id and dialect.prompt_cache_key else UNSET
+            params.safe_id(context.session_id) if context.session_id and profile.prompt_cache_key else UNSET
         ),
         stream=True if request.stream else UNSET,
         stream_options=StreamOptions() if request.stream else UNSET,
@@ -112,7 +112,7 @@ def _translate(request: MessagesRequest, dialect: Dialect, context: RequestConte
         scan=stops.scanned,
         speed="standard" if request.speed is not None else None,
         signer=context.signer,
-        family=dialect.family,
+        family=profile.family,
         target_model=context.target,
         tool_ids=frozenset(conversation.tool_ids),
     )
@@ -123,13 +123,13 @@ def _sent(value: float | None, taken: bool) -> float | UnsetType:
     return value if taken and value is not None else UNSET
 
 
-def _format(request: MessagesRequest, dialect: Dialect) -> tuple[ResponseFormat | UnsetType, str]:
+def _format(request: MessagesRequest, profile: ModelProfile) -> tuple[ResponseFormat | UnsetType, str]:
     """The schema of the answer: as a parameter, or an instruction where there is no such parameter."""
     wanted = params.output_format(request)
     if wanted is None:
         return UNSET, ""
     format = params.response_format(wanted)
-    if dialect.structured_outputs and (dialect.structured_outputs_with_tools or not request.tools):
+    if profile.structured_outputs and (profile.structured_outputs_with_tools or not request.tools):
         return format, ""
     schema = bytes(wanted.schema).decode()
     return (

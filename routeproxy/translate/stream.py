@@ -1,7 +1,7 @@
 """Chunks of a chat completion in, events of a Messages stream out. No I/O here, and no chunk makes it raise.
 
 A client sees one block after another; back ends mix text, reasoning and calls as they like (wire.md §2.5). So
-at most one block is open, `Outgoing.open`, and what cannot be shown yet waits: a call for its id or
+at most one block is open, `EventWriter.open`, and what cannot be shown yet waits: a call for its id or
 for the call before it, text for a call whose arguments are not finished.
 """
 
@@ -31,19 +31,18 @@ from routeproxy.messages.reply import (
     ToolUseBlock,
     Usage,
 )
-from routeproxy.translate import reasoning
-from routeproxy.translate import stop_reasons as endings
+from routeproxy.translate import reasoning, stop_reasons
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.event_writer import (
+    EventWriter,
     OpenBlock,
     OpenCall,
     OpenText,
     OpenThinking,
     OpenThought,
-    Outgoing,
 )
-from routeproxy.translate.filters import HalfCharacters, Piece, StopMatch, Thought, WrittenCall
-from routeproxy.translate.tool_calls import Call, Calls
+from routeproxy.translate.filters import Piece, StopMatch, SurrogateJoiner, Thought, WrittenCall
+from routeproxy.translate.tool_calls import ToolCall, ToolCalls
 from routeproxy.translate.tool_ids import for_client
 from routeproxy.translate.transforms import UNTOUCHED, Transforms, reasoning_pipeline, text_pipeline
 
@@ -82,14 +81,14 @@ class StreamTranslator:
         self._keeps_thinking = transforms.thinking == "keep" and context.thinking
         self._shows_thinking = context.display != "omitted"
 
-        self._out = Outgoing(self._message)
-        self._calls = Calls()
+        self._out = EventWriter(self._message)
+        self._calls = ToolCalls()
         self._tool_ids = set(context.tool_ids)
         self._later: list[Piece] = []
         """What came while a call was open whose arguments were not finished."""
         self._blank = ""
         """White space before any text. Alone it makes no block: Anthropic refuses to get such a one back."""
-        self._halves = HalfCharacters()
+        self._halves = SurrogateJoiner()
         self._model = context.model
         self._usage: CompletionUsage | None = None
         self._refusal = ""
@@ -105,7 +104,7 @@ class StreamTranslator:
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.error and self._stop_string is None:
-            self._out.fail(endings.failure(chunk.error))
+            self._out.fail(stop_reasons.failure(chunk.error))
             return self._out.taken()
         if self._names_served and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
@@ -127,7 +126,7 @@ class StreamTranslator:
         elif done and self._out.shown:
             self._finish_reason = self._finish_reason or "stop"
         if self._finish_reason is None and self._stop_string is None:
-            self._out.fail(error_event("api_error", endings.CLOSED_EARLY))
+            self._out.fail(error_event("api_error", stop_reasons.CLOSED_EARLY))
             return self._out.taken()
         self._flush_text()
         self._advance(at_end=True)
@@ -283,7 +282,7 @@ class StreamTranslator:
             for piece in later:
                 self._play(piece)
 
-    def _next_call(self, at_end: bool) -> Call | None:
+    def _next_call(self, at_end: bool) -> ToolCall | None:
         for call in self._calls.waiting():
             if not call.name or not (call.upstream_id or at_end):
                 continue
@@ -298,7 +297,7 @@ class StreamTranslator:
                 return call
         return None
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: ToolCall) -> None:
         id = for_client(call.upstream_id) if call.upstream_id else self._new_tool_id()
         while id in self._tool_ids:
             id = self._new_tool_id()
@@ -341,7 +340,7 @@ class StreamTranslator:
                 self._settle(call)
         self._out.leave()
 
-    def _settle(self, call: Call) -> None:
+    def _settle(self, call: ToolCall) -> None:
         rest = call.arguments.settle()
         if rest is not None:
             self._show_arguments(rest)
@@ -374,12 +373,12 @@ class StreamTranslator:
             self._out.fail(stop)
             return
         estimate = self._count("".join(self._out.text))
-        usage = endings.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        usage = stop_reasons.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
         self._out.end(MessageDelta(stop, usage))
 
     def _stop(self) -> Stop | Error:
         stopped = self._stop_string is not None and OpenCall not in self._out.shown
-        reason = endings.stop_reason("stop" if stopped else self._finish_reason)
+        reason = stop_reasons.stop_reason("stop" if stopped else self._finish_reason)
         usable = OpenText in self._out.shown or OpenCall in self._out.shown
         undeclared = self._undeclared and not usable and reason in ("end_turn", "tool_use")
         if reason == "failed" or undeclared:
@@ -388,11 +387,11 @@ class StreamTranslator:
                 return error_event("api_error", problem)
             self.warnings.append(problem)
             reason = "end_turn"
-        if self._refusal and reason not in endings.CUT_SHORT:
+        if self._refusal and reason not in stop_reasons.CUT_SHORT:
             reason = "refusal"
         if reason == "refusal":
             return Stop(reason, stop_details=StopDetails(explanation=self._refusal or None))
-        if reason in endings.CUT_SHORT:
+        if reason in stop_reasons.CUT_SHORT:
             return Stop(reason)
         if OpenCall in self._out.shown:
             return Stop("tool_use")
@@ -401,13 +400,13 @@ class StreamTranslator:
         return Stop("end_turn")
 
     def _is_cut_short(self) -> bool:
-        return endings.stop_reason(self._finish_reason) in endings.CUT_SHORT
+        return stop_reasons.stop_reason(self._finish_reason) in stop_reasons.CUT_SHORT
 
 
 _NO_THOUGHT = Thought("", [])
 
 
-def _unreadable(call: Call) -> Error:
+def _unreadable(call: ToolCall) -> Error:
     return error_event(
         "api_error", f"the model's arguments for the tool {call.name[:64]} are not a JSON object"
     )

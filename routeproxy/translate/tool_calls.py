@@ -7,24 +7,24 @@ from routeproxy.chat.completion import ToolCallDelta
 from routeproxy.translate.arguments import Arguments
 
 
-class Calls:
+class ToolCalls:
     """The calls of one answer, told apart by `index`, by `id`, or only by the order in which they come."""
 
     def __init__(self) -> None:
-        self._all: list[Call] = []
-        self._at: dict[int, Call] = {}
-        self._latest: Call | None = None
+        self._all: list[ToolCall] = []
+        self._at: dict[int, ToolCall] = {}
+        self._latest: ToolCall | None = None
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
-    def __iter__(self) -> "Iterator[Call]":
+    def __iter__(self) -> "Iterator[ToolCall]":
         """In the order of their indexes, those with the same one as they came."""
         if len(self._all) < 2:
             return iter(self._all)
         return iter(sorted(self._all, key=lambda call: call.place))
 
-    def waiting(self) -> "list[Call]":
+    def waiting(self) -> "list[ToolCall]":
         return [call for call in self if call.state == "waiting"]
 
     def add(self, deltas: Sequence[ToolCallDelta]) -> None:
@@ -33,20 +33,20 @@ class Calls:
             call = self._meant_by(delta, index, position, alone=len(deltas) == 1)
             place = position if index is None else index
             if call is None:
-                call = Call(place)
+                call = ToolCall(place)
                 self._all.append(call)
             self._at[place] = self._latest = call
             call.add(delta)
 
     def add_whole(self, id: str, name: str, arguments: str) -> None:
-        call = Call(max((call.place for call in self._all), default=-1) + 1)
+        call = ToolCall(max((call.place for call in self._all), default=-1) + 1)
         call.upstream_id, call.name = id, name
         call.arguments.add(arguments)
         self._all.append(call)
 
     def _meant_by(
         self, delta: ToolCallDelta, index: int | None, position: int, *, alone: bool
-    ) -> "Call | None":
+    ) -> "ToolCall | None":
         id, name = _id(delta), _name(delta)
         if index is not None:
             there = self._at.get(index)
@@ -64,14 +64,14 @@ class Calls:
         named_the_same_way = index is not None and id == there.upstream_id != ""
         return None if name and not named_the_same_way and there.is_over_before(name, delta) else there
 
-    def _known(self, id: str, index: int | None) -> "Call | None":
+    def _known(self, id: str, index: int | None) -> "ToolCall | None":
         return next(
             (call for call in self._all if call.upstream_id == id and (index is None or call.place == index)),
             None,
         )
 
 
-class Call:
+class ToolCall:
     def __init__(self, place: int) -> None:
         self.place = place
         self.upstream_id = ""

@@ -13,7 +13,7 @@ from routeproxy.messages.body import SameTools
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import Tool, ToolChoice
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.raw_json import as_written
 from routeproxy.translate.schemas import SchemaRules, clean, is_strict
 
@@ -161,11 +161,11 @@ NO_TOOLS = SameTools()
 class Toolbox:
     """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
 
-    def __init__(self, tools: Sequence[Tool], dialect: Dialect, warn: Callable[[str], None]) -> None:
-        if tools and not dialect.tools:
+    def __init__(self, tools: Sequence[Tool], profile: ModelProfile, warn: Callable[[str], None]) -> None:
+        if tools and not profile.tools:
             raise Incapable("tools are not supported by this model")
-        self._declared = declared(tools, dialect.tool_names, dialect.schemas)
-        self._dialect = dialect
+        self._declared = declared(tools, profile.tool_names, profile.schemas)
+        self._profile = profile
         self._warn = warn
         self._shown = dict(self._declared.shown)
         self.names = self._declared.names
@@ -196,7 +196,7 @@ class Toolbox:
             return self._named(wanted.name)
         if wanted is None or not any(self._shown.values()):
             return UNSET
-        if wanted.type == "any" and not self._dialect.tool_choice_required:
+        if wanted.type == "any" and not self._profile.tool_choice_required:
             self._warn("tool_choice any is not supported by this model; auto is used")
             return "auto"
         return _CHOICES[wanted.type]

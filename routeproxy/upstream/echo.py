@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.exchange import Call, Part, Say
+from routeproxy.exchange import Call, Emit, Output
 from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
@@ -19,15 +19,15 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 
 class Echo:
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         for part in _parts(call):
-            await say(part)
+            await emit(part)
 
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
 
 
-def _parts(call: Call) -> Iterator[Part]:
+def _parts(call: Call) -> Iterator[Output]:
     exchange = call.exchange
     body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
     content, stop_reason = _answer(body)
@@ -38,16 +38,16 @@ def _parts(call: Call) -> Iterator[Part]:
     message = own_message(exchange, content, stop_reason, usage=usage)
     exchange.note_usage(usage)
     if not exchange.stream:
-        yield Part(encode(message), True)
+        yield Output(encode(message), True)
         return
     started = False
     for event in events_of(message):
         started = started or isinstance(event, ContentBlockStart)
         if isinstance(event, ContentBlockDelta) and isinstance(event.delta, TextDelta):
             for piece in _pieces(event.delta.text):
-                yield Part(frame(ContentBlockDelta(event.index, TextDelta(piece))), True)
+                yield Output(frame(ContentBlockDelta(event.index, TextDelta(piece))), True)
         else:
-            yield Part(frame(event), started)
+            yield Output(frame(event), started)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from routeproxy.exchange import Call, Exchange, Part, Say, Write
+from routeproxy.exchange import Call, Emit, Exchange, Output, Write
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
 from routeproxy.policy.decide import Decision, Provider, Target
@@ -20,14 +20,14 @@ from routeproxy.upstream.synthetic import refusal
 
 log = logging.getLogger("routeproxy.upstream.chain")
 
-OF_THE_KEY: frozenset[Kind] = frozenset({"auth", "rate_limit"})
+KEY_FAILURES: frozenset[Kind] = frozenset({"auth", "rate_limit"})
 """Failures that another key may not have."""
 
 
 class Upstream(Protocol):
     """One way of speaking to back ends. However `send` ends, it lets the back end go."""
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         """Asks, and says the answer. Raises `UpstreamFailure`, before the first part or after any."""
 
     async def count_tokens(self, call: Call) -> bytes | None:
@@ -42,8 +42,8 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Wr
     """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
     assert decision is not None
-    tries = Tries(decision, keys, asyncio.get_running_loop().time)
-    attempt: Try | None = tries.first()
+    tries = RetryPlan(decision, keys, asyncio.get_running_loop().time)
+    attempt: PlannedAttempt | None = tries.first()
     while attempt is not None:
         if attempt.wait:
             await asyncio.sleep(attempt.wait)
@@ -80,20 +80,20 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Wr
     raise shown.failure
 
 
-class Try(NamedTuple):
+class PlannedAttempt(NamedTuple):
     target: Target
     key: str | None
     """None: needed by none, or not set (which is the attempt's failure to report)."""
     wait: float = 0.0
 
 
-class Tried(NamedTuple):
+class FailedAttempt(NamedTuple):
     target: Target
     failure: UpstreamFailure
     warnings: tuple[str, ...]
 
 
-class Tries:
+class RetryPlan:
     """What to try next, given how the last try failed. It only decides."""
 
     def __init__(self, decision: Decision, keys: Keys, now: Callable[[], float]) -> None:
@@ -102,32 +102,32 @@ class Tries:
         self._keys = keys
         self._time = now
         self._targets = iter(decision.targets)
-        self._tried: list[Tried] = []
-        self._now: Try
+        self._tried: list[FailedAttempt] = []
+        self._now: PlannedAttempt
         self._refused: set[str] = set()
         """Keys of this target that were tried in vain."""
         self._retries = 0
         """Of this target."""
 
-    def first(self) -> Try:
+    def first(self) -> PlannedAttempt:
         return self._begin(next(self._targets))
 
-    def after(self, failure: UpstreamFailure, warnings: tuple[str, ...] = ()) -> Try | None:
+    def after(self, failure: UpstreamFailure, warnings: tuple[str, ...] = ()) -> PlannedAttempt | None:
         target, key, _ = self._now
-        self._tried.append(Tried(target, failure, warnings))
+        self._tried.append(FailedAttempt(target, failure, warnings))
         if self._too_late():
             return None
-        if key is not None and failure.kind in OF_THE_KEY:
+        if key is not None and failure.kind in KEY_FAILURES:
             self._keys.refused(target.provider, key)
             self._refused.add(key)
             if unused := [other for other in self._keys.of(target.provider) if other not in self._refused]:
-                self._now = Try(target, unused[0])
+                self._now = PlannedAttempt(target, unused[0])
                 return self._now
         if failure.retryable and self._retries + 1 < self._decision.retry.attempts:
             wait = max(failure.retry_after or 0.0, self._decision.retry.backoff * 2**self._retries)
             if wait <= LONGEST_RETRY_AFTER and not self._too_late(wait):
                 self._retries += 1
-                self._now = Try(target, self._key_of(target), wait)
+                self._now = PlannedAttempt(target, self._key_of(target), wait)
                 return self._now
         # `timeout_total` is in no list: the time for the whole answer is used up, and another target would
         # not make it shorter.
@@ -141,7 +141,7 @@ class Tries:
         """Whether some failure was of the kind that passes."""
         return any(one.failure.retryable for one in self._tried)
 
-    def verdict(self) -> Tried:
+    def verdict(self) -> FailedAttempt:
         """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else
         the last one."""
         passing = [one for one in self._tried if one.failure.retryable]
@@ -152,10 +152,10 @@ class Tries:
             passing[0].failure.tell_to_wait(min(waits))
         return passing[0]
 
-    def _begin(self, target: Target) -> Try:
+    def _begin(self, target: Target) -> PlannedAttempt:
         self._refused = set()
         self._retries = 0
-        self._now = Try(target, self._key_of(target))
+        self._now = PlannedAttempt(target, self._key_of(target))
         return self._now
 
     def _key_of(self, target: Target) -> str | None:
@@ -175,7 +175,7 @@ def needed_key(call: Call) -> str | None:
     return call.key
 
 
-LATE: Mapping[str, tuple[Kind, str]] = {
+TIMEOUT_FAILURES: Mapping[str, tuple[Kind, str]] = {
     "first_token": ("timeout_first_token", "gave no token in time"),
     "deadline": ("timeout_first_token", "gave no token before the deadline of the rule"),
     "idle": ("timeout_idle", "went silent in the middle of its answer"),
@@ -212,12 +212,12 @@ class Attempt:
         except TimeoutError:
             if not self._clock.expired:
                 raise
-            kind, words = LATE[self._which]
+            kind, words = TIMEOUT_FAILURES[self._which]
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
 
-    async def _take(self, part: Part) -> None:
+    async def _take(self, part: Output) -> None:
         exchange, data = self._call.exchange, part.data
         first = exchange.first_content_at is None
         if first:

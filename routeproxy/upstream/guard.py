@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from typing import Protocol
 
-from routeproxy.exchange import Call, Say
+from routeproxy.exchange import Call, Emit
 from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.invariants import Reached, reached
@@ -28,7 +28,7 @@ class InvariantBroken(ApiError):
         super().__init__(502, message, headers={"x-should-retry": "false"})
 
 
-class Locked:
+class InvariantGuard:
     """Back ends behind the lock."""
 
     def __init__(self, upstreams: Upstreams, rules: Rules) -> None:
@@ -83,13 +83,13 @@ def _reached(call: Call, policy: Policy) -> Iterator[Reached]:
 
 
 class _Behind:
-    def __init__(self, upstream: Upstream, lock: Locked) -> None:
+    def __init__(self, upstream: Upstream, lock: InvariantGuard) -> None:
         self._upstream = upstream
         self._lock = lock
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         self._lock.check(call)
-        await self._upstream.send(call, say)
+        await self._upstream.send(call, emit)
 
     async def count_tokens(self, call: Call) -> bytes | None:
         self._lock.check(call)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat import model_table
-from routeproxy.upstream.chat.direct import ChatApi
-from routeproxy.upstream.chat.upstream import ThroughChat
+from routeproxy.upstream.chat.direct import DirectBackEnd
+from routeproxy.upstream.chat.upstream import ChatUpstream
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.messages.upstream import MessagesApi
+from routeproxy.upstream.messages.upstream import MessagesUpstream
 
 if TYPE_CHECKING:
-    from routeproxy.upstream.litellm.backend import LiteLLM
+    from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
 MESSAGES = frozenset({"anthropic", "echo"})
 """Provider types that speak Messages themselves; the rest speaks chat completions."""
@@ -27,10 +27,10 @@ class Registry:
     def __init__(self, signing_key: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
         """`environ` says which proxies there are."""
         self._client = Client(environ)
-        self._messages = MessagesApi(self._client)
+        self._messages = MessagesUpstream(self._client)
         self._echo = Echo()
         self._signer = Signer(signing_key)
-        self._direct = ThroughChat(ChatApi(self._client), self._signer)
+        self._direct = ChatUpstream(DirectBackEnd(self._client), self._signer)
 
     def of(self, provider: Provider) -> Upstream:
         match provider.type:
@@ -42,15 +42,15 @@ class Registry:
                 return self._direct if provider.engine == "direct" else self._through_litellm
 
     @cached_property
-    def _litellm(self) -> "LiteLLM":
+    def _litellm(self) -> "LiteLLMBackEnd":
         # With what it travels on, LiteLLM's own import not included, this takes 8 MB and 70 ms of each start.
         module = import_module("routeproxy.upstream.litellm.backend")
-        made: LiteLLM = module.LiteLLM(self._client)
+        made: LiteLLMBackEnd = module.LiteLLMBackEnd(self._client)
         return made
 
     @cached_property
-    def _through_litellm(self) -> ThroughChat:
-        return ThroughChat(self._litellm, self._signer)
+    def _through_litellm(self) -> ChatUpstream:
+        return ChatUpstream(self._litellm, self._signer)
 
     async def prepare(self, policy: Policy) -> None:
         """Brings in what the policy's providers need, before a request waits for it."""

@@ -3,7 +3,7 @@ for."""
 
 import os
 
-from routeproxy.exchange import Exchange, Part
+from routeproxy.exchange import Exchange, Output
 from routeproxy.messages.events import events_of, frame
 from routeproxy.messages.reply import Message, ReplyBlock, StopDetails, StopReason, Usage, encode
 
@@ -16,12 +16,12 @@ def tool_use_id() -> str:
     return f"toolu_{os.urandom(12).hex()}"
 
 
-def message_part(exchange: Exchange, message: Message) -> Part:
+def message_part(exchange: Exchange, message: Message) -> Output:
     """`message` in the form that the client asked for."""
     exchange.note_usage(message.usage)
     if not exchange.stream:
-        return Part(encode(message), commits=True)
-    return Part(b"".join(frame(event) for event in events_of(message)), commits=True)
+        return Output(encode(message), commits=True)
+    return Output(b"".join(frame(event) for event in events_of(message)), commits=True)
 
 
 def own_message(
@@ -43,7 +43,7 @@ def own_message(
     )
 
 
-def refusal(exchange: Exchange, explanation: str) -> Part:
+def refusal(exchange: Exchange, explanation: str) -> Output:
     """A back end's content filter stopped the request: the API says that with a 200 (wire.md, "Decided")."""
     usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
     details = StopDetails(explanation=explanation)

@@ -30,9 +30,17 @@ from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import NoSuchVersion
 from routeproxy.policy.model_list import models_for
 from routeproxy.proxy import Proxy
-from routeproxy.web.auth import Caller, Door, Headers
+from routeproxy.web.auth import Authenticator, Caller, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body
-from routeproxy.web.response import LEFT, Answer, Answering, Live, Patience, encoded, error_answer
+from routeproxy.web.response import (
+    CLIENT_CLOSED_REQUEST,
+    ExchangeResponse,
+    InFlight,
+    Responder,
+    StreamTimings,
+    encoded,
+    error_answer,
+)
 
 log = logging.getLogger("routeproxy.web.app")
 
@@ -62,7 +70,7 @@ class Control(Protocol):
         """Raises `NoSuchVersion`, `RulesRefused` or `ValueError`."""
 
 
-class Shell(Litestar):
+class RouteproxyApp(Litestar):
     """Litestar without the plugins that it finds by itself, of which our handlers use none. Pydantic, which
     is here for LiteLLM, would make a worker 8 MB larger and its start a tenth of a second longer."""
 
@@ -81,18 +89,18 @@ class Shell(Litestar):
 def build_app(
     proxy: Proxy,
     *,
-    door: Door | None = None,
-    live: Live | None = None,
-    patience: Patience | None = None,
+    door: Authenticator | None = None,
+    live: InFlight | None = None,
+    patience: StreamTimings | None = None,
     done: Callable[[Exchange], None] = lambda exchange: None,
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]] | None = None,
     control: Control | None = None,
 ) -> Litestar:
     """The application around `proxy`. Without `control` its rules stay as they are."""
-    door = door or Door(proxy.rules.policy, None)
+    door = door or Authenticator(proxy.rules.policy, None)
     problem = control.problem if control is not None else lambda: None
-    live = live or Live()
-    patience = patience or Patience()
+    live = live or InFlight()
+    patience = patience or StreamTimings()
 
     async def exchange_over_http(
         scope: HTTPScope, receive: Receive, send: Send, method: str, named: str | None = None
@@ -110,7 +118,7 @@ def build_app(
             target = _url_target(named, exchange.policy) if named is not None else None
             body = await read_body(receive, headers, settings.max_body_mb * 2**20)
         except ClientLeft:
-            exchange.client_left, exchange.status = True, LEFT
+            exchange.client_left, exchange.status = True, CLIENT_CLOSED_REQUEST
             done(exchange)
             return
         except Exception as raised:
@@ -121,7 +129,7 @@ def build_app(
             return
         exchange.inbound = replace(inbound, body=body, url_target=target)
         del body  # the exchange lets it go before its answer is over
-        await Answer(exchange, answers[method], live, done, patience)(scope, receive, send)
+        await ExchangeResponse(exchange, answers[method], live, done, patience)(scope, receive, send)
 
     async def counted(exchange: Exchange, write: Write) -> None:
         await write(await proxy.count_tokens(exchange))
@@ -129,7 +137,7 @@ def build_app(
     async def explained(exchange: Exchange, write: Write) -> None:
         await write(msgspec.json.encode(await proxy.explain(exchange)))
 
-    answers: dict[str, Answering] = {
+    answers: dict[str, Responder] = {
         "messages": proxy.answer,
         "count_tokens": counted,
         "route": explained,
@@ -248,7 +256,7 @@ def build_app(
 
     settings = proxy.rules.policy.server
     origins = list(settings.cors_origins)
-    shell = Shell(
+    shell = RouteproxyApp(
         [
             *(asgi(path, copy_scope=True)(answer) for path, answer in exchanges.items()),
             anything_else,
@@ -298,7 +306,7 @@ def _url_target(named: str, policy: Policy) -> str:
 def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
     """`inbound` as its caller may send it."""
     policy = exchange.policy
-    if exchange.method == "route" and not caller.may_explain:
+    if exchange.endpoint == "route" and not caller.may_explain:
         if caller.team is None:
             raise ApiError(401, "x-api-key header is required: only known clients may ask why")
         raise ApiError(403, "this key may not ask why: `explain` of its team is not set")

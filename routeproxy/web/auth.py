@@ -35,7 +35,7 @@ class _Owner(Struct, frozen=True):
     digest: bytes
 
 
-class Door:
+class Authenticator:
     """Open when no key was written for any team and there is no token, unless a key is required all the same:
     then nobody gets in."""
 

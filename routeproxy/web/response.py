@@ -26,18 +26,18 @@ STREAM_HEADERS = (
 )
 JSON_HEADERS = (("content-type", "application/json"),)
 
-LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 """What the log shows of a client that left before its answer began. nginx says so too, and nobody gets to see
 it."""
 
-LEAVING = "routeproxy.leaving"
-"""The ASGI extension of our own server that is a `Leaving`."""
+DISCONNECT_SIGNAL = "routeproxy.leaving"
+"""The ASGI extension of our own server that is a `DisconnectSignal`."""
 
 SHUTDOWN = 2.0
 """Seconds in which a client must take the end of its answer when the server stops."""
 
 
-class Patience(Struct, frozen=True):
+class StreamTimings(Struct, frozen=True):
     """Seconds of silence before something is said."""
 
     hold: float = 8.0
@@ -46,7 +46,7 @@ class Patience(Struct, frozen=True):
     ping: float = 10.0
 
 
-class Leaving:
+class DisconnectSignal:
     """Tells who listens that the client is gone: a task that waits for the server to say so would be made and
     cancelled for every request."""
 
@@ -60,12 +60,12 @@ class Leaving:
             listener()
 
 
-class Live:
+class InFlight:
     """The answers that are being written, so that a shutdown can wait for them, and end them properly."""
 
     def __init__(self) -> None:
         self.draining = False
-        self.answers: set[Answer] = set()
+        self.answers: set[ExchangeResponse] = set()
 
     def end_all(self) -> None:
         """Every answer that is still open ends now, with an `error` event or a 503."""
@@ -73,21 +73,21 @@ class Live:
             answer.stop("shutdown")
 
 
-Answering = Callable[[Exchange, Write], Awaitable[None]]
+Responder = Callable[[Exchange, Write], Awaitable[None]]
 """Writes the answer to an exchange. Raises `ApiError`."""
 
 
-class Answer:
+class ExchangeResponse:
     """What `answering` writes, on its way to the client. `done` is called once, after the last byte or
     the client's leave."""
 
     def __init__(
         self,
         exchange: Exchange,
-        answering: Answering,
-        live: Live,
+        answering: Responder,
+        live: InFlight,
         done: Callable[[Exchange], None],
-        patience: Patience,
+        patience: StreamTimings,
     ) -> None:
         self._exchange = exchange
         self._answering = answering
@@ -149,8 +149,8 @@ class Answer:
 
     def _listen(self, scope: Scope, receive: Receive) -> Callable[[], object]:
         """From here on it is heard if the client leaves. Returns what ends that."""
-        leaving = (scope.get("extensions") or {}).get(LEAVING)
-        if not isinstance(leaving, Leaving):
+        leaving = (scope.get("extensions") or {}).get(DISCONNECT_SIGNAL)
+        if not isinstance(leaving, DisconnectSignal):
             return self._loop.create_task(self._watch(receive)).cancel
         leaving.listeners.add(self._left)
         if leaving.gone:
@@ -184,7 +184,7 @@ class Answer:
     async def _stopped(self) -> None:
         if self._stopped_by == "client":
             self._exchange.client_left = True
-            self._exchange.status = self._exchange.status or LEFT
+            self._exchange.status = self._exchange.status or CLIENT_CLOSED_REQUEST
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN):

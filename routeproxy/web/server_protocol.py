@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from routeproxy.web.response import LEAVING, Leaving
+from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal
 
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
@@ -15,11 +15,11 @@ AT_MOST = 65_536
 _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 
 
-class Http(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self.leaving = Leaving()
-        self.transport = cast(asyncio.Transport, Joined(self.transport, self.loop))
+        self.leaving = DisconnectSignal()
+        self.transport = cast(asyncio.Transport, CoalescingTransport(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
         """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
@@ -30,7 +30,7 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {LEAVING: self.leaving}  # type: ignore[dict-item]
+        self.scope["extensions"] = {DISCONNECT_SIGNAL: self.leaving}  # type: ignore[dict-item]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -41,7 +41,7 @@ class Http(HttpToolsProtocol):
         super().on_response_complete()
 
 
-class Joined:
+class CoalescingTransport:
     """A transport that sends in one piece what one turn of the event loop writes: an answer's headers, body
     and end are three writes, and each costs as much as a tenth of a small request."""
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from routeproxy.cli.check import run_check
 from routeproxy.cli.explain import parse_headers, run_explain
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.sources import Options, Sources
 from tests.policy.asking import KEYS, policy, rules
 
@@ -36,10 +36,12 @@ POLICY = rules("""
 """)
 
 
-def explained(question: Question, *headers: str, policy: Policy = POLICY, **how: Any) -> tuple[int, str]:
+def explained(
+    question: HypotheticalRequest, *headers: str, policy: Policy = POLICY, **how: Any
+) -> tuple[int, str]:
     out = io.StringIO()
 
-    def asked(policy: Policy) -> Question:
+    def asked(policy: Policy) -> HypotheticalRequest:
         return replace(question, headers=parse_headers(headers))
 
     code = run_explain(lambda: policy, asked, out=out, **how)
@@ -48,7 +50,7 @@ def explained(question: Question, *headers: str, policy: Policy = POLICY, **how:
 
 def test_explain_shows_every_rule_in_order_and_then_where_it_goes() -> None:
     code, text = explained(
-        Question(model="claude-haiku-4-5", input_tokens=58211, stream=True), "x-team: payments"
+        HypotheticalRequest(model="claude-haiku-4-5", input_tokens=58211, stream=True), "x-team: payments"
     )
     assert code == 0
     assert text == dedent(f"""\
@@ -70,12 +72,12 @@ no user, no target in the URL
 
 
 def test_explain_shows_a_denial() -> None:
-    _, text = explained(Question(model="x", images=True), "X-Team:payments")
+    _, text = explained(HypotheticalRequest(model="x", images=True), "X-Team:payments")
     assert "✓ payments  rules.toml:8  matches\n\ndenied with 400: no pictures\n" in text
 
 
 def test_explain_as_json_is_the_same_decision() -> None:
-    code, text = explained(Question(model="claude-haiku-4-5"), json=True)
+    code, text = explained(HypotheticalRequest(model="claude-haiku-4-5"), json=True)
     found = json.loads(text)["explanation"]
     assert code == 0
     assert [step["why"] for step in found["steps"]] == [
@@ -93,10 +95,13 @@ def test_explain_as_json_is_the_same_decision() -> None:
     ("question", "headers", "said"),
     [
         pytest.param(
-            Question(model="../x"), (), "refused with 404 before any rule: model: ../x", id="no name"
+            HypotheticalRequest(model="../x"),
+            (),
+            "refused with 404 before any rule: model: ../x",
+            id="no name",
         ),
         pytest.param(
-            Question(model="x"),
+            HypotheticalRequest(model="x"),
             ("x-team: a", "x-team: b"),
             "refused with 400 before any rule: header x-team",
             id="two",
@@ -104,7 +109,7 @@ def test_explain_as_json_is_the_same_decision() -> None:
     ],
 )
 def test_explain_shows_what_no_rule_is_asked_about(
-    question: Question, headers: tuple[str, ...], said: str
+    question: HypotheticalRequest, headers: tuple[str, ...], said: str
 ) -> None:
     code, text = explained(question, *headers)
     assert (code, text.startswith(said)) == (0, True)
@@ -112,28 +117,28 @@ def test_explain_shows_what_no_rule_is_asked_about(
 
 def test_explain_refuses_a_header_without_a_colon() -> None:
     with pytest.raises(ValueError, match="`x-team` is not a header: write `name: value`"):
-        explained(Question(model="x"), "x-team")
+        explained(HypotheticalRequest(model="x"), "x-team")
 
 
 @pytest.mark.parametrize(
     ("fact", "match"),
     [
-        (Question(model="x", stream=True), "match.stream = true"),
-        (Question(model="x", images=True), "match.images = true"),
-        (Question(model="x", documents=True), "match.documents = true"),
-        (Question(model="x", tools=("web_search_1",)), 'match.tools = "web_*"'),
-        (Question(model="x", thinking=True), "match.thinking = true"),
-        (Question(model="x", effort="high"), 'match.effort = "high"'),
-        (Question(model="x", system="You are"), 'match.system = "you"'),
-        (Question(model="x", user="u"), 'match.user = "u"'),
-        (Question(model="x", max_tokens=5), "match.max_tokens.min = 5"),
-        (Question(model="x", url_target="echo/it"), "match.url_target = true"),
+        (HypotheticalRequest(model="x", stream=True), "match.stream = true"),
+        (HypotheticalRequest(model="x", images=True), "match.images = true"),
+        (HypotheticalRequest(model="x", documents=True), "match.documents = true"),
+        (HypotheticalRequest(model="x", tools=("web_search_1",)), 'match.tools = "web_*"'),
+        (HypotheticalRequest(model="x", thinking=True), "match.thinking = true"),
+        (HypotheticalRequest(model="x", effort="high"), 'match.effort = "high"'),
+        (HypotheticalRequest(model="x", system="You are"), 'match.system = "you"'),
+        (HypotheticalRequest(model="x", user="u"), 'match.user = "u"'),
+        (HypotheticalRequest(model="x", max_tokens=5), "match.max_tokens.min = 5"),
+        (HypotheticalRequest(model="x", url_target="echo/it"), "match.url_target = true"),
     ],
 )
-def test_a_question_can_state_every_fact(fact: Question, match: str) -> None:
+def test_a_question_can_state_every_fact(fact: HypotheticalRequest, match: str) -> None:
     found = rules(f'[[rules]]\nname = "it"\n{match}\ntargets = "echo/it"')
     assert found.decide(found.facts_of(fact)).rule == "it"
-    assert found.decide(found.facts_of(Question(model="x"))).rule == "default"
+    assert found.decide(found.facts_of(HypotheticalRequest(model="x"))).rule == "default"
 
 
 # --- check

@@ -56,7 +56,7 @@ from routeproxy.serve import in_force
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import LoggedDecision
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.failures import STATUS_OF_KIND
 from tests.budgets import seconds
 from tests.running import ECHO, Running, request, running, serving, until
@@ -576,7 +576,7 @@ def test_every_option_of_a_type_is_named_beside_its_recipe() -> None:
 
 def test_everything_that_supports_may_name_is_explained() -> None:
     section = RULES.read_text(encoding="utf-8").partition("\n### supports\n")[2].partition("\n## ")[0]
-    switches = {field.name for field in msgspec.structs.fields(Dialect) if field.type is bool}
+    switches = {field.name for field in msgspec.structs.fields(ModelProfile) if field.type is bool}
     assert switches - {"strip_attribution"} == set(get_args(Ability))  # that one is a transform
     assert set(get_args(Ability)) <= set(code(section))
 

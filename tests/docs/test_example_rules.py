@@ -11,9 +11,9 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.problems import Code, RulesRefused
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.verify.proof import prove
-from routeproxy.policy.verify.run_case import try_case
+from routeproxy.policy.verify.run_case import run_case
 
 EXAMPLE = Path(__file__).parents[2] / "rules.example.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def decided(
     policy: Policy, model: str = "claude-sonnet-5", headers: dict[str, str] | None = None, **facts: object
 ) -> Decision:
     lines = {name: (value,) for name, value in (headers or {}).items()}
-    question = Question(model=model, headers=lines, **facts)  # type: ignore[arg-type]
+    question = HypotheticalRequest(model=model, headers=lines, **facts)  # type: ignore[arg-type]
     return policy.decide(policy.facts_of(question))
 
 
@@ -111,7 +111,7 @@ def test_tokens_are_counted_only_when_no_rule_above_has_matched(model: str, time
 def test_it_keeps_its_promises() -> None:
     policy = compiled()
     assert [one.holds for one in prove(policy).invariants] == [True]
-    assert [try_case(policy, case, len).differences for case in policy.tests] == [(), ()]
+    assert [run_case(policy, case, len).differences for case in policy.tests] == [(), ()]
 
 
 def test_its_invariant_would_notice_a_leak() -> None:

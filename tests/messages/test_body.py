@@ -15,7 +15,7 @@ from routeproxy.messages import body as bodies
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import Tool, decode_envelope, decode_request
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.thinking import Signer
 
@@ -128,28 +128,28 @@ def test_what_a_turn_exposes_is_hidden_again_in_the_next_request() -> None:
     deferred = [tool("Bash"), tool("Read", defer_loading=True), tool("Grep", defer_loading=True)]
     naming = {"role": "system", "content": [{"type": "tool_addition", "tool_name": "Read"}]}
 
-    def shown(*messages: dict[str, Any], dialect: Dialect | None = None) -> list[str]:
+    def shown(*messages: dict[str, Any], profile: ModelProfile | None = None) -> list[str]:
         fields = {"model": "m", "messages": messages, "max_tokens": 5, "tools": deferred}
         request = Body(json.dumps(fields).encode()).request()
         context = RequestContext(target="m", signer=Signer(None))
-        tools = translate(request, dialect or Dialect(), context).chat.tools
+        tools = translate(request, profile or ModelProfile(), context).chat.tools
         return [one.function.name for one in tools or ()]
 
     assert shown(HI) == ["Bash"]
     assert shown(naming, HI) == ["Bash", "Read"]
     assert shown(HI) == ["Bash"]
-    assert shown(naming, HI, dialect=Dialect(tool_names="gemini", schemas="gemini")) == ["Bash", "Read"]
+    assert shown(naming, HI, profile=ModelProfile(tool_names="gemini", schemas="gemini")) == ["Bash", "Read"]
 
 
 def test_each_kind_of_back_end_gets_its_own_names_and_schemas() -> None:
     odd = tool("1st tool")
 
-    def names(dialect: Dialect) -> list[str]:
+    def names(profile: ModelProfile) -> list[str]:
         context = RequestContext(target="m", signer=Signer(None))
-        tools = translate(body(odd).request(), dialect, context).chat.tools
+        tools = translate(body(odd).request(), profile, context).chat.tools
         return [one.function.name for one in tools or ()]
 
-    openai, gemini = Dialect(), Dialect(tool_names="gemini", schemas="gemini")
+    openai, gemini = ModelProfile(), ModelProfile(tool_names="gemini", schemas="gemini")
     first = names(openai), names(gemini)
     assert first[0] != first[1]
     assert (names(openai), names(gemini)) == first
@@ -159,7 +159,7 @@ def test_a_tool_that_is_refused_is_refused_each_time() -> None:
     read = body(tool(), tool())
     for _ in range(2):
         with pytest.raises(ApiError, match="unique"):
-            translate(read.request(), Dialect(), RequestContext(target="m", signer=Signer(None)))
+            translate(read.request(), ModelProfile(), RequestContext(target="m", signer=Signer(None)))
 
 
 def test_only_so_many_lists_are_remembered_and_none_that_is_long() -> None:

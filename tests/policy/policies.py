@@ -18,7 +18,7 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.file.includes import Kept
 from routeproxy.policy.file.problems import RulesRefused
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 
 Table = dict[str, Any]
 
@@ -469,8 +469,8 @@ class Asked(Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def question(self) -> Question:
-        return Question(
+    def question(self) -> HypotheticalRequest:
+        return HypotheticalRequest(
             body=self.body,
             team=self.team,
             headers={

@@ -16,8 +16,8 @@ from routeproxy.policy.conditions import (
     Begins,
     Check,
     Contains,
-    DearFlag,
     Equals,
+    ExpensiveFlag,
     Flag,
     HasTool,
     Matches,
@@ -169,7 +169,7 @@ class Cheap(Facts):
 
 DEAR: list[Check] = [
     Contains(SYSTEM, ("x",)),
-    DearFlag("images", attrgetter("images"), True),
+    ExpensiveFlag("images", attrgetter("images"), True),
     HasTool(("x",), (glob("x"),)),
     TokensWithin("input_tokens", attrgetter("input_tokens"), 1, None),
 ]
@@ -221,7 +221,7 @@ LEAVES: st.SearchStrategy[Check] = st.one_of(
     st.sampled_from(FLAGS).flatmap(
         lambda f: st.builds(Flag, st.just(f), st.just(attrgetter(f)), st.booleans())
     ),
-    st.builds(DearFlag, st.just("images"), st.just(attrgetter("images")), st.booleans()),
+    st.builds(ExpensiveFlag, st.just("images"), st.just(attrgetter("images")), st.booleans()),
     st.builds(Within, st.just("max_tokens"), st.just(attrgetter("max_tokens")), BOUNDS, BOUNDS),
     st.builds(TokensWithin, st.just("input_tokens"), st.just(attrgetter("input_tokens")), BOUNDS, BOUNDS),
 )

@@ -8,7 +8,7 @@ import pytest
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request, field_names
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.request import RequestContext, Translated, translate
 from routeproxy.translate.thinking import Signer
 
@@ -65,13 +65,13 @@ def tool(name: str = "Bash", **more: Any) -> Json:
     return {"name": name, "input_schema": {"type": "object", "properties": {}}, **more}
 
 
-def quirks(**fields: Any) -> Dialect:
-    return Dialect(**fields)
+def quirks(**fields: Any) -> ModelProfile:
+    return ModelProfile(**fields)
 
 
 def ask(
     *turns: Json,
-    dialect: Dialect | None = None,
+    profile: ModelProfile | None = None,
     version: str = "2023-06-01",
     session: str | None = None,
     **params: Any,
@@ -89,7 +89,7 @@ def ask(
         session_id=session,
         fields=field_names(body),
     )
-    return translate(decode_request(body), dialect or Dialect(), context)
+    return translate(decode_request(body), profile or ModelProfile(), context)
 
 
 def chat(*turns: Json, **options: Any) -> Json:

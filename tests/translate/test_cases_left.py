@@ -142,7 +142,7 @@ def test_a_schema_for_the_answer_leaves_the_system_prompt_whole() -> None:
         user("hi"),
         system="x-anthropic-billing-header: cch=1;\nbe kind",
         output_config=format,
-        dialect=quirks(structured_outputs=False),
+        profile=quirks(structured_outputs=False),
     )
     assert sent[0]["content"].startswith("be kind\n\nAnswer with a JSON value only")
 

@@ -10,7 +10,7 @@ import pytest
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.tool_ids import for_client
 from tests.translate.asking import (
@@ -49,11 +49,11 @@ SEARCH = {"type": "search_result", "source": "https://a.b", "title": "A & B", "c
 
 
 def round_of(
-    *content: Any, dialect: Dialect | None = None, calls: tuple[str, ...] = ("call_1",), **params: Any
+    *content: Any, profile: ModelProfile | None = None, calls: tuple[str, ...] = ("call_1",), **params: Any
 ) -> list[Any]:
     """What follows the assistant's message when the user answers its calls with `content`."""
     turns = (user("hi"), assistant(*(call(id) for id in calls)), user(*content))
-    return messages(*turns, dialect=dialect, **params)[2:]
+    return messages(*turns, profile=profile, **params)[2:]
 
 
 ORDER = [
@@ -232,7 +232,7 @@ def with_system(blocks: bytes) -> bytes:
     body = (
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"system":' + blocks + b"}"
     )
-    translated = translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
     return msgspec.json.encode(translated.chat.messages[0])
 
 
@@ -268,12 +268,12 @@ def test_what_is_no_utf_8_is_the_clients_mistake(field: bytes) -> None:
     hi = b"" if b"messages" in field else b',"messages":[{"role":"user","content":"hi"}]'
     body = b'{"model":"m","max_tokens":1%b,%b}' % (hi, field)
     with pytest.raises(InvalidRequest, match="not valid UTF-8"):
-        translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+        translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
 
 
 def test_b03_attribution_stays_if_the_back_end_wants_it() -> None:
     prompt = [text("x-anthropic-billing-header: a"), text("b")]
-    assert messages(user("hi"), system=prompt, dialect=quirks(strip_attribution=False))[0] == said_system(
+    assert messages(user("hi"), system=prompt, profile=quirks(strip_attribution=False))[0] == said_system(
         "x-anthropic-billing-header: a\n\nb"
     )
 
@@ -300,7 +300,7 @@ def test_b07_a_back_end_without_system_turns_gets_them_as_user_text_after_the_re
         system("note"),
         user(result("call_1", "ok"), text("x")),
     )
-    assert messages(*turns, system="top", dialect=quirks(mid_system="user")) == [
+    assert messages(*turns, system="top", profile=quirks(mid_system="user")) == [
         said_system("top\n\nfirst"),
         said_user("hi"),
         called(function()),
@@ -320,7 +320,7 @@ def test_b11_arguments_are_compact_json_in_the_clients_order() -> None:
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "Edit",
             "input": {"z": 1, "a": {"b": [1, 2], "text": "k: \\"v\\",  w"}}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c"}]}]}"""
-    translated = translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
     arguments = json.loads(msgspec.json.encode(translated.chat))["messages"][1]["tool_calls"][0]["function"][
         "arguments"
     ]
@@ -350,7 +350,7 @@ def test_what_a_tool_answered_is_text(block: Any, content: str) -> None:
 
 
 def test_b17_a_back_end_that_needs_words_gets_some() -> None:
-    assert round_of(result(), dialect=quirks(empty_tool_result="(no output)")) == [
+    assert round_of(result(), profile=quirks(empty_tool_result="(no output)")) == [
         answered("call_1", "(no output)")
     ]
 
@@ -377,7 +377,7 @@ def test_b21_images_of_several_results_come_after_the_last_tool_message() -> Non
 
 def test_b20_back_ends_that_take_images_in_tool_messages_get_them_there() -> None:
     assert round_of(
-        result("call_1", text("seen"), image()), dialect=quirks(images_in_tool_messages=True)
+        result("call_1", text("seen"), image()), profile=quirks(images_in_tool_messages=True)
     ) == [answered("call_1", [text("seen"), image_part()])]
 
 
@@ -388,7 +388,7 @@ def test_b22_an_image_url_is_kept() -> None:
 
 
 def test_b23_a_model_without_vision_gets_a_placeholder_and_the_client_a_warning() -> None:
-    translated = ask(user(text("see"), image(), image()), dialect=quirks(vision=False))
+    translated = ask(user(text("see"), image(), image()), profile=quirks(vision=False))
     assert json.loads(msgspec.json.encode(translated.chat))["messages"] == [
         said_user("see\n\n[image omitted: model has no vision]\n\n[image omitted: model has no vision]")
     ]
@@ -396,8 +396,8 @@ def test_b23_a_model_without_vision_gets_a_placeholder_and_the_client_a_warning(
 
 
 def test_b23_or_refuses() -> None:
-    dialect = quirks(vision=False, without_vision="refuse")
-    assert refusal(user(image()), dialect=dialect) == "capability_rejected: image_block"
+    profile = quirks(vision=False, without_vision="refuse")
+    assert refusal(user(image()), profile=profile) == "capability_rejected: image_block"
 
 
 def test_b24_a_pdf_is_a_file_part() -> None:
@@ -412,7 +412,7 @@ def test_b24_a_pdf_in_a_result_follows_in_a_user_message() -> None:
 
 
 def test_b24_a_pdf_for_a_model_without_files_is_refused_in_the_word_that_clients_know() -> None:
-    assert refusal(user(document(PDF)), dialect=quirks(files=False)) == "capability_rejected: document_block"
+    assert refusal(user(document(PDF)), profile=quirks(files=False)) == "capability_rejected: document_block"
 
 
 DOCUMENTS = [
@@ -461,14 +461,14 @@ def test_citations_that_nobody_will_make_are_warned_of() -> None:
 
 def test_b31_a_back_end_that_wants_its_reasoning_back_gets_an_empty_one_at_least() -> None:
     turns = (user("hi"), assistant("first"), user("and"), assistant(call()), user(result()))
-    assert messages(*turns, dialect=quirks(replays_reasoning=True))[1:4:2] == [
+    assert messages(*turns, profile=quirks(replays_reasoning=True))[1:4:2] == [
         {"role": "assistant", "content": "first"},
         called(function(), reasoning_content=""),
     ]
 
 
-def tool_round(id: str, **dialect: Any) -> tuple[str, str]:
-    sent = messages(user("hi"), assistant(call(id)), user(result(id)), dialect=quirks(**dialect))
+def tool_round(id: str, **profile: Any) -> tuple[str, str]:
+    sent = messages(user("hi"), assistant(call(id)), user(result(id)), profile=quirks(**profile))
     return sent[1]["tool_calls"][0]["id"], sent[2]["tool_call_id"]
 
 
@@ -491,12 +491,12 @@ def test_b35_an_id_that_clients_cannot_hold_comes_back_unchanged(id: str) -> Non
 def test_b36_long_ids_are_shortened_and_pairs_stay_pairs(rule: str, pattern: str) -> None:
     ids = ["x" * 79 + "1", "x" * 79 + "2"]
     turns = (user("hi"), assistant(*(call(id) for id in ids)), user(*(result(id, id) for id in ids)))
-    sent = messages(*turns, dialect=quirks(tool_call_ids=rule))
+    sent = messages(*turns, profile=quirks(tool_call_ids=rule))
     called_as = [one["id"] for one in sent[1]["tool_calls"]]
     assert called_as == [one["tool_call_id"] for one in sent[2:]]
     assert len(set(called_as)) == 2
     assert all(re.fullmatch(pattern, id) for id in called_as)
-    assert messages(*turns, dialect=quirks(tool_call_ids=rule)) == sent
+    assert messages(*turns, profile=quirks(tool_call_ids=rule)) == sent
 
 
 WRONG_TAG = "found using 'type' does not match any of the expected tags"
@@ -585,7 +585,7 @@ def test_a_broken_conversation_is_refused_in_anthropics_words(turns: list[Any], 
 
 
 def test_b40_a_back_end_that_continues_gets_its_prefill() -> None:
-    assert messages(user("hi"), assistant("Sure"), dialect=quirks(prefill=True))[-1] == {
+    assert messages(user("hi"), assistant("Sure"), profile=quirks(prefill=True))[-1] == {
         "role": "assistant",
         "content": "Sure",
     }
@@ -673,7 +673,7 @@ def test_b44_the_user_is_short_safe_and_stable(user_id: str, pattern: str) -> No
 
 
 def test_b44_the_session_is_the_key_of_a_prompt_cache() -> None:
-    assert chat(user("hi"), session="s-1", dialect=quirks(prompt_cache_key=True))["prompt_cache_key"] == "s-1"
+    assert chat(user("hi"), session="s-1", profile=quirks(prompt_cache_key=True))["prompt_cache_key"] == "s-1"
     assert "prompt_cache_key" not in chat(user("hi"), session="s-1")
 
 
@@ -689,7 +689,7 @@ def best_of_five(body: bytes) -> float:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        translate(request, Dialect(), context)
+        translate(request, ModelProfile(), context)
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -701,7 +701,7 @@ def test_b46_a_history_eight_times_as_long_takes_no_more_than_sixteen_times_as_l
 def test_b46_the_request_stays_as_it_is() -> None:
     request = decode_request(long_history(100))
     before = msgspec.json.encode(request)
-    translate(request, Dialect(), RequestContext(target="m", signer=SIGNER))
+    translate(request, ModelProfile(), RequestContext(target="m", signer=SIGNER))
     assert msgspec.json.encode(request) == before
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from routeproxy.messages.request import decode_request
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.schemas import is_strict
 from routeproxy.translate.tools import ToolNames
@@ -41,8 +41,8 @@ def names(*turns: Json, **options: Any) -> list[str]:
     return [one["function"]["name"] for one in chat(*(turns or (HI,)), **options).get("tools", ())]
 
 
-def parameters(schema: Any, **dialect: Any) -> Any:
-    sent = chat(HI, tools=[{"name": "T", "input_schema": schema}], dialect=quirks(**dialect))
+def parameters(schema: Any, **profile: Any) -> Any:
+    sent = chat(HI, tools=[{"name": "T", "input_schema": schema}], profile=quirks(**profile))
     return sent["tools"][0]["function"]["parameters"]
 
 
@@ -68,7 +68,7 @@ def test_c01_a_schema_without_faults_keeps_its_bytes() -> None:
     head = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],'
     head += b'"tools":[{"name":"T","input_schema":'
     translated = translate(
-        decode_request(head + schema + b"}]}"), Dialect(), RequestContext(target="m", signer=SIGNER)
+        decode_request(head + schema + b"}]}"), ModelProfile(), RequestContext(target="m", signer=SIGNER)
     )
     assert schema in msgspec.json.encode(translated.chat)
 
@@ -93,7 +93,7 @@ DESCRIPTIONS = [
 def test_a_description_comes_through(written: bytes, sent: bytes | None) -> None:
     body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"tools":[{"name":"T",'
     body += b'"input_schema":{"type":"object"},"description":' + written + b"}]}"
-    translated = translate(decode_request(body), Dialect(), RequestContext(target="m", signer=SIGNER))
+    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
     tools = msgspec.json.encode(translated.chat.tools)
     expected = b'"name":"T"' + (b',"description":' + sent if sent else b"") + b',"parameters"'
     assert expected in tools
@@ -196,7 +196,7 @@ def test_c05_a_name_is_made_fit_and_restored(declared: str, rule: str) -> None:
         assistant(call("c", declared)),
         user(result("c")),
         tools=[tool(declared)],
-        dialect=quirks(tool_names=rule),
+        profile=quirks(tool_names=rule),
     )
     sent = json.loads(msgspec.json.encode(translated.chat))
     wire = sent["tools"][0]["function"]["name"]
@@ -360,7 +360,7 @@ def test_c11_tool_choice_in_the_words_of_chat(wanted: Json, sent: Any) -> None:
 
 def test_c11_a_back_end_that_cannot_be_forced() -> None:
     translated = ask(
-        HI, tools=[tool()], tool_choice={"type": "any"}, dialect=quirks(tool_choice_required=False)
+        HI, tools=[tool()], tool_choice={"type": "any"}, profile=quirks(tool_choice_required=False)
     )
     assert (translated.chat.tool_choice, len(translated.warnings)) == ("auto", 1)
 
@@ -517,9 +517,9 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("params", "dialect", "sent"), PARAMETERS)
-def test_parameters_in_the_words_of_the_back_end(params: Json, dialect: Json, sent: Json) -> None:
-    asked = chat(HI, **params, dialect=quirks(**dialect))
+@pytest.mark.parametrize(("params", "profile", "sent"), PARAMETERS)
+def test_parameters_in_the_words_of_the_back_end(params: Json, profile: Json, sent: Json) -> None:
+    asked = chat(HI, **params, profile=quirks(**profile))
     assert {key: value for key, value in asked.items() if key != "messages"} == sent
 
 
@@ -563,11 +563,11 @@ WARNED = [
 ]
 
 
-@pytest.mark.parametrize(("params", "dialect", "sentences"), WARNED)
+@pytest.mark.parametrize(("params", "profile", "sentences"), WARNED)
 def test_what_is_dropped_with_a_meaning_is_warned_of(
-    params: Json, dialect: Json, sentences: list[str]
+    params: Json, profile: Json, sentences: list[str]
 ) -> None:
-    assert list(warnings(HI, **params, dialect=quirks(**dialect))) == sentences
+    assert list(warnings(HI, **params, profile=quirks(**profile))) == sentences
 
 
 REFUSED = [
@@ -664,7 +664,7 @@ def test_c21_stop_sequences_beyond_the_limit_are_looked_for_in_the_answer(
     limit: Any, sent: int, scanned: int
 ) -> None:
     asked = list("abcdef")
-    translated = ask(HI, stop_sequences=[*asked, "a"], dialect=quirks(stop_limit=limit))
+    translated = ask(HI, stop_sequences=[*asked, "a"], profile=quirks(stop_limit=limit))
     assert list(translated.chat.stop or ()) == asked[:sent]
     assert list(translated.reply.scan) == asked[sent:]
     assert len(translated.reply.scan) == scanned
@@ -696,7 +696,7 @@ def test_c24_a_back_end_without_schemas_is_told_in_the_prompt() -> None:
         system="be kind",
         output_config={"format": {"type": "json_schema", "schema": OPTIONAL}},
         tools=[tool()],
-        dialect=quirks(structured_outputs_with_tools=False),
+        profile=quirks(structured_outputs_with_tools=False),
     )
     assert "response_format" not in sent
     assert sent["messages"][0]["content"].startswith("be kind\n\nAnswer with a JSON value only")
@@ -748,8 +748,8 @@ RECORDED = Path(__file__).parents[1] / "wire" / "claude-code"
 def test_what_claude_code_sends_goes_over_without_a_warning(name: str, family: str) -> None:
     body = json.loads((RECORDED / f"{name}.json").read_text())["body"]
     request = decode_request(json.dumps(body).encode())
-    dialect = quirks(schemas=family, tool_names=family)
-    translated = translate(request, dialect, RequestContext(target="m", signer=SIGNER, fields=tuple(body)))
+    profile = quirks(schemas=family, tool_names=family)
+    translated = translate(request, profile, RequestContext(target="m", signer=SIGNER, fields=tuple(body)))
     assert translated.warnings == ()
     assert len(translated.chat.tools or ()) == len(body["tools"])
     assert b"x-anthropic-billing-header" not in msgspec.json.encode(translated.chat)

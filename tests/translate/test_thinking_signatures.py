@@ -80,10 +80,10 @@ def minted(kind: str, payload: Any = None, *, family: str = "openai", signer: Si
     return signer.mint(family, "m", kind, payload)
 
 
-def second_turn(*blocks: Json, **dialect: Any) -> Json:
+def second_turn(*blocks: Json, **profile: Any) -> Json:
     """What the back end sees of an assistant's turn with these thinking blocks and a call."""
     turns = (user("hi"), assistant(*blocks, call("a", input={})), user(result("a")))
-    return messages(*turns, dialect=quirks(**dialect))[1]
+    return messages(*turns, profile=quirks(**profile))[1]
 
 
 DETAILS = [{"type": "reasoning.encrypted", "data": "zzz", "index": 0}]
@@ -130,14 +130,14 @@ def test_a_back_end_that_refuses_reasoning_gets_none() -> None:
     assert second_turn(thinking(minted("text"), "shown"), takes_reasoning=False) == called(function("a"))
 
 
-def signed(**dialect: Any) -> list[Json]:
+def signed(**profile: Any) -> list[Json]:
     block = thinking(minted("thought_signatures", {"b": "sig-b", "": "sig-text"}, family="gemini"))
     turns = (
         user("hi"),
         assistant(block, text("look"), call("a"), call("b")),
         user(result("a"), result("b")),
     )
-    return messages(*turns, dialect=quirks(family="gemini", **dialect))
+    return messages(*turns, profile=quirks(family="gemini", **profile))
 
 
 def test_b34_thought_signatures_come_back_with_their_calls() -> None:

@@ -16,10 +16,10 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Provider, Target
 from routeproxy.policy.facts import Facts
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream import failover as chain
-from routeproxy.upstream.chat.upstream import LONG_BODY, Chunks, ThroughChat
+from routeproxy.upstream import failover
+from routeproxy.upstream.chat.upstream import LONG_BODY, ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
 from routeproxy.upstream.failures import UpstreamFailure
@@ -40,10 +40,10 @@ targets = ["blind/m", "echo/m"]
 class Blind:
     """Sees no pictures and reads no files; nothing is ever sent to it."""
 
-    def dialect(self, target: Target) -> Dialect:
-        return Dialect(vision=False, without_vision="refuse", files=False)
+    def profile(self, target: Target) -> ModelProfile:
+        return ModelProfile(vision=False, without_vision="refuse", files=False)
 
-    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
+    async def open(self, chat: ChatRequest, call: Call) -> ChunkSource:
         raise AssertionError("this was sent")
 
 
@@ -52,7 +52,7 @@ class BlindAndEcho:
         self._blind = blind
 
     def of(self, provider: Provider) -> Upstream:
-        return Echo() if provider.type == "echo" else ThroughChat(self._blind, Signer(None))
+        return Echo() if provider.type == "echo" else ChatUpstream(self._blind, Signer(None))
 
 
 def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: Any) -> str:
@@ -68,7 +68,7 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: A
     async def write(data: bytes) -> None:
         assert data
 
-    asyncio.run(chain.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write))
+    asyncio.run(failover.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write))
     assert exchange.target is not None
     return exchange.target.provider.name
 
@@ -104,8 +104,8 @@ def test_the_next_target_gets_it_where_the_rule_says_so(block: Any, token: str) 
 
 
 class NoTools(Blind):
-    def dialect(self, target: Target) -> Dialect:
-        return Dialect(tools=False)
+    def profile(self, target: Target) -> ModelProfile:
+        return ModelProfile(tools=False)
 
 
 def test_a_tool_that_nobody_here_knows_goes_to_who_may_know_it() -> None:
@@ -122,9 +122,9 @@ class Watching(Blind):
     def __init__(self) -> None:
         self.threads: list[str] = []
 
-    def dialect(self, target: Target) -> Dialect:
+    def profile(self, target: Target) -> ModelProfile:
         self.threads.append(threading.current_thread().name.partition("_")[0])
-        return super().dialect(target)
+        return super().profile(target)
 
 
 @pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (LONG_BODY, "translation")])

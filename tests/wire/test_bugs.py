@@ -13,7 +13,7 @@ from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
-from routeproxy.web.auth import Caller, Door, Headers
+from routeproxy.web.auth import Authenticator, Caller, Headers
 
 CORS = '[server]\ncors_origins = ["https://page.example"]\n'
 RULES = '[providers.echo]\n[default]\ntargets = "echo/echo"\n'
@@ -25,7 +25,7 @@ class Fixed:
         self.policy = policy
 
 
-class BrokenDoor(Door):
+class BrokenDoor(Authenticator):
     def enter(self, headers: Headers, *, admin: bool = False) -> Caller:
         raise ZeroDivisionError
 
@@ -36,7 +36,12 @@ class BrokenProxy(Proxy):
 
 
 def asked(
-    path: str, rules: str, *, method: str = "POST", door: type[Door] = Door, proxy: type[Proxy] = Proxy
+    path: str,
+    rules: str,
+    *,
+    method: str = "POST",
+    door: type[Authenticator] = Authenticator,
+    proxy: type[Proxy] = Proxy,
 ) -> httpx.Response:
     policy = compile_rules(rules, path=Path("rules.toml"), environ={})
 

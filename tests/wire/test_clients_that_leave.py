@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routeproxy.web.response import Patience
+from routeproxy.web.response import StreamTimings
 from tests.backend import HANG, BackEnd, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, dial, events, hear, in_bytes, request, running, until
@@ -53,7 +53,7 @@ def spare() -> Iterator[BackEnd]:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, back_end: BackEnd, spare: BackEnd) -> Iterator[Running]:
     rules = RULES.format(back_end.url, spare.url)
-    with running(rules, tmp_path_factory.mktemp("rules"), patience=Patience(HOLD, PING)) as proxy:
+    with running(rules, tmp_path_factory.mktemp("rules"), patience=StreamTimings(HOLD, PING)) as proxy:
         yield proxy
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from routeproxy.exchange import Call, Exchange, Inbound, Part, Say
+from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.compile.compiler import Compilation, compile_rules
 from routeproxy.policy.decide import Policy, Provider
@@ -68,12 +68,12 @@ class Recording:
     def of(self, provider: Provider) -> "Recording":
         return self
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         self.asked.append(f"{call.target.name} {call.key}")
         self._before(call.target.name)
         if kind := next(self._outcomes, None):
             raise UpstreamFailure(kind, "failed")  # type: ignore[arg-type]
-        await say(Part(b"answer", True))
+        await emit(Output(b"answer", True))
 
     async def count_tokens(self, call: Call) -> bytes | None:
         self.asked.append(f"count {call.target.name}")
@@ -201,7 +201,7 @@ def test_a_header_that_only_the_live_rules_read_must_not_be_ambiguous() -> None:
     exchange = proxy.receive(Inbound(body=body, headers={"x-data-class": ("public", "phi")}))
 
     async def write(data: bytes) -> None:
-        pytest.fail("there was nobody to say anything")
+        pytest.fail("there was nobody to emit anything")
 
     with pytest.raises(ApiError, match="refused") as refused:
         asyncio.run(proxy.answer(exchange, write))

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from routeproxy.web.response import Patience
+from routeproxy.web.response import StreamTimings
 from tests.backend import (
     CUT,
     HANG,
@@ -71,7 +71,7 @@ def back_end() -> Iterator[BackEnd]:
 
 @pytest.fixture(scope="module")
 def proxy(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder, patience = tmp_path_factory.mktemp("rules"), Patience(hold=0.3, ping=0.2)
+    folder, patience = tmp_path_factory.mktemp("rules"), StreamTimings(hold=0.3, ping=0.2)
     with running(RULES.format(url=back_end.url), folder, patience=patience) as proxy:
         yield proxy
 

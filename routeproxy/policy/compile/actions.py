@@ -69,7 +69,7 @@ class Entry(Struct, frozen=True):
         return f"{self.provider.name}/{self.model}"
 
 
-class Book:
+class NameTable:
     """What the names in a target stand for. Included files share that of the file that includes them."""
 
     def __init__(self, document: Mapping[str, Any], tables: Mapping[str, ProviderTable]) -> None:
@@ -87,7 +87,7 @@ class Book:
 class Actions:
     """Compiles the actions of one file."""
 
-    def __init__(self, report: Report, label: str, book: Book, file: int = 0) -> None:
+    def __init__(self, report: Report, label: str, book: NameTable, file: int = 0) -> None:
         """`label` is what the file is called where a rule is named; `file` its number."""
         self.report = report
         self.label = label

@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
-from routeproxy.policy.compile.actions import Book
+from routeproxy.policy.compile.actions import NameTable
 from routeproxy.policy.conditions import check_header_names, compile_match
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
@@ -24,7 +24,7 @@ from routeproxy.policy.file.tables import (
 )
 from routeproxy.policy.invariants import Invariant, reach_of
 from routeproxy.policy.patterns import covers
-from routeproxy.policy.questions import Case, Expected, Question
+from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
 
 NOT_IN_WHEN = ("input_tokens", "system", "user", "url_target")
 """What the proof can't go by."""
@@ -42,14 +42,14 @@ def nested(match: MatchTable, path: Path) -> Iterator[tuple[MatchTable, Path]]:
         yield from nested(inner, (*path, "not", index))
 
 
-class Promises:
+class AssertionsCompiler:
     """Compiles those of one file."""
 
     def __init__(
         self,
         report: Report,
         label: str,
-        book: Book,
+        book: NameTable,
         teams: Collection[str],
         rules: Collection[str],
         file: int = 0,
@@ -157,7 +157,7 @@ class Promises:
 
     def _question(
         self, table: RequestTable | None, path: Path, folder: Folder, team: str | None
-    ) -> Question | None:
+    ) -> HypotheticalRequest | None:
         if table is None or (table.model is None and table.body is None and table.url_target is None):
             if not self.report.faulty(path):
                 message = "a test has a request, which asks for a model"
@@ -182,7 +182,7 @@ class Promises:
                 self.report.error(Code.CONTRADICTION, (*path, name), message, key=True)
         said["headers"] = _lines(table.headers or {})
         said.setdefault("team", team)
-        return Question(**said) if not self.report.faulty(path) else None
+        return HypotheticalRequest(**said) if not self.report.faulty(path) else None
 
     def _body(self, name: str, path: Path, folder: Folder) -> bytes | None:
         if problem := relative_problem(name):

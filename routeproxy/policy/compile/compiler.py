@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict, replace
 
-from routeproxy.gc_pause import without_sweeps
-from routeproxy.policy.compile.actions import Actions, Book
-from routeproxy.policy.compile.assertions import Promises, nested
-from routeproxy.policy.compile.shadowing import Accepting, disjoint
+from routeproxy.gc_pause import paused
+from routeproxy.policy.compile.actions import Actions, NameTable
+from routeproxy.policy.compile.assertions import AssertionsCompiler, nested
+from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
 from routeproxy.policy.compile.teams import Teams
 from routeproxy.policy.conditions import (
     TEAM,
@@ -48,7 +48,7 @@ from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.providers import Provider, Secret, compile_provider, read_secret
 from routeproxy.policy.questions import Case
 from routeproxy.policy.verify.proof import prove
-from routeproxy.policy.verify.run_case import try_case
+from routeproxy.policy.verify.run_case import run_case
 
 
 def compile_rules(
@@ -68,7 +68,7 @@ def compile_rules(
     `file:` key is opened when it is used. `count` gives the tokens of a test's body.
     """
     compilation = Compilation(text, path, environ, allow_literal_keys, folder)
-    with without_sweeps():
+    with paused():
         return compilation.policy(count, test=not skip_tests)
 
 
@@ -127,7 +127,7 @@ class Compilation:
     def _compiled(self) -> Policy | None:
         report = self.report
         file = self.file = read(report.parse(), report, RulesFile)
-        book = self.book = Book(report.document, file.providers)
+        book = self.book = NameTable(report.document, file.providers)
         self.actions = Actions(report, self.path.name, book)
         teams = Teams(report, self.actions, self.environ, self.allow_literal_keys)
         server = self._server(file.server, teams)
@@ -139,7 +139,7 @@ class Compilation:
         rules = self._rules(file.rules)
         default = self._default(file.default)
         named = [rule.name for rule in rules]
-        promises = Promises(report, self.path.name, book, file.teams, named)
+        promises = AssertionsCompiler(report, self.path.name, book, file.teams, named)
         implied = [teams.invariant(name, table) for name, table in file.teams.items()]
         invariants = (
             *(invariant for invariant in implied if invariant),
@@ -261,7 +261,7 @@ class Compilation:
         self.matches[actions.file, path] = team, table.match
         checks: tuple[Check, ...] = ()
         if table.match is not None:
-            promises = Promises(actions.report, "", self.book, self.file.teams, ())
+            promises = AssertionsCompiler(actions.report, "", self.book, self.file.teams, ())
             for match, at in nested(table.match, (*path, "match")):
                 promises.check_teams(match, at)
             checks = compile_match(table.match, (*path, "match"), actions.report)
@@ -322,7 +322,7 @@ class Compilation:
 
     def _check_order(self, rules: list[Rule]) -> None:
         takes_all: Rule | None = None
-        accepting = Accepting(rules)
+        accepting = AcceptingRules(rules)
         for number, rule in enumerate(rules):
             report, path = self.reports[rule.file], rule.path
             if takes_all is not None:
@@ -364,7 +364,9 @@ class Compilation:
 
     def _tests_of_layers(self, rules: list[str]) -> Iterator[Case]:
         for number, layer in enumerate(self.layers, 1):
-            promises = Promises(layer.report, layer.label, self.book, self.file.teams, rules, number)
+            promises = AssertionsCompiler(
+                layer.report, layer.label, self.book, self.file.teams, rules, number
+            )
             yield from promises.cases(layer.file.tests, self.folder, layer.team)
 
     # --- proof and tests
@@ -379,7 +381,7 @@ class Compilation:
 
     def _test(self, policy: Policy, count: Callable[[bytes], int]) -> None:
         for case in policy.tests:
-            outcome = try_case(policy, case, count)
+            outcome = run_case(policy, case, count)
             if outcome.differences:
                 words = "; ".join(map(str, outcome.differences))
                 message = f"the test `{case.name}` fails: {words}"

@@ -17,7 +17,7 @@ from routeproxy.policy.file.problems import Code, Report
 from routeproxy.policy.file.source_map import Path
 from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
 from routeproxy.policy.providers import ModelFacts
-from routeproxy.policy.verify.proof import Search, callers_of, refusal, refutes, requests_for
+from routeproxy.policy.verify.proof import Solver, callers_of, negate, refutes, requests_for
 
 Facts = Callable[[Target], ModelFacts]
 """What is known of a model, from whatever source."""
@@ -78,19 +78,19 @@ class _Finder:
         for place, rule in enumerate(self.policy.rules):
             if not rule.checks or self._is_reached(rule):
                 continue
-            if Search(callers, ()).run(rule.checks) is None:
+            if Solver(callers, ()).run(rule.checks) is None:
                 message = "no request can meet all conditions of this rule: they exclude each other"
                 self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
                 continue
             for other in self.policy.rules[:place]:
                 if not other.checks:
                     break  # that is said of it already
-                if refutes(callers, rule.checks, [refusal(other.checks)]):
+                if refutes(callers, rule.checks, [negate(other.checks)]):
                     message = f"no request gets here: `{other.name}` above takes all that this rule would"
                     self._warn(rule, Code.UNREACHABLE, rule.path, message, hint=f"it stands in {other.where}")
                     break
             else:
-                if refutes(callers, rule.checks, [refusal(one.checks) for one in self.policy.rules[:place]]):
+                if refutes(callers, rule.checks, [negate(one.checks) for one in self.policy.rules[:place]]):
                     message = "no request gets here: the rules above together take all that this one would"
                     self._warn(rule, Code.UNREACHABLE, rule.path, message)
 

@@ -8,7 +8,7 @@ from routeproxy.policy.conditions import Check, Equals, Flag, Within
 from routeproxy.policy.decide import Rule
 
 
-class Accepting:
+class AcceptingRules:
     """Those of `rules` that don't deny, found by the values that they want: 5,000 denials below as many of
     them would make 25 million pairs."""
 

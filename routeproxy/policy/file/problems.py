@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tomli
 from msgspec import Struct
 
-from routeproxy.policy.file.source_map import MOST_LEVELS, Map, Path, Place
+from routeproxy.policy.file.source_map import MOST_LEVELS, Path, Place, SourceMap
 
 Severity = Literal["error", "warning"]
 
@@ -110,7 +110,7 @@ class Report:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.document: dict[str, Any] = {}
-        self.map = Map(text)
+        self.map = SourceMap(text)
         self._problems: list[Problem] = []
 
     def parse(self) -> dict[str, Any]:
@@ -124,14 +124,14 @@ class Report:
         except RecursionError:
             self.error(Code.SYNTAX, (), _TOO_DEEP)
             raise self.refused() from None
-        self.map = Map.of(self.map.text)
+        self.map = SourceMap.of(self.map.text)
         if len(self.map.deepest) > MOST_LEVELS:
             self.error(Code.SYNTAX, self.map.deepest, _TOO_DEEP)
             raise self.refused()
         return self.document
 
     @cached_property
-    def _shown(self) -> Map:
+    def _shown(self) -> SourceMap:
         """What may be shown of the text. A file without problems never needs it."""
         return _masked(self.map)
 
@@ -284,20 +284,20 @@ _AFTER_SECRET_NAME = re.compile(
 )
 
 
-def _masked(map: Map) -> Map:
+def _masked(map: SourceMap) -> SourceMap:
     """The text with literal keys and passwords blotted out: excerpts of it end up in build logs.
 
     Where the text could not be parsed there are no values to go by, only what stands behind a telling name.
     """
     text = _USER_IN_ADDRESS.sub(_blot_second, map.text)
     if not map.values:
-        return Map(_AFTER_SECRET_NAME.sub(_blot_second, text))
+        return SourceMap(_AFTER_SECRET_NAME.sub(_blot_second, text))
     for path, (start, end) in map.values.items():
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
         value = text[start:end]
         if value[0] in "\"'" and _SECRET_NAME.search(name) and not _REFERENCE.match(value):
             text = text[:start] + _blotted(value) + text[end:]
-    return Map(text)
+    return SourceMap(text)
 
 
 def _blot_second(match: re.Match[str]) -> str:

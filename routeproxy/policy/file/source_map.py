@@ -27,7 +27,7 @@ class Place(Struct, frozen=True):
     end_column: int
 
 
-class Map:
+class SourceMap:
     """The positions of one text. A path that is not there is answered with its nearest parent that is."""
 
     def __init__(self, text: str) -> None:
@@ -37,7 +37,7 @@ class Map:
         self.values: dict[Path, Span] = {}
 
     @classmethod
-    def of(cls, text: str) -> "Map":
+    def of(cls, text: str) -> "SourceMap":
         found = cls(text)
         _Walk(found).document()
         return found
@@ -97,7 +97,7 @@ _SCALAR = re.compile(
 class _Walk:
     """Its methods read something from a position on and return the one behind it and behind what is blank."""
 
-    def __init__(self, found: Map) -> None:
+    def __init__(self, found: SourceMap) -> None:
         self.text = found.text
         self.keys = found.keys
         self.values = found.values

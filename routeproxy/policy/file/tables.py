@@ -176,8 +176,8 @@ Ability = Literal[
     "user",
     "vision",
 ]
-"""What a provider may be said to support: the switches of `translate.dialect.Dialect`, which a test holds
-equal."""
+"""What a provider may be said to support: the switches of `translate.profile.ModelProfile`, which a test
+holds equal."""
 
 
 class ModelTable(Table):

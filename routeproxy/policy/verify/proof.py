@@ -17,8 +17,8 @@ from routeproxy.policy.conditions import TEAM, AnyOf, Check, Equals, NoneOf, Sin
 from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant, Reached
-from routeproxy.policy.questions import Question
-from routeproxy.policy.verify.satisfiability import Callers, Known, Literal, flag, number, sample
+from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.verify.satisfiability import Assignment, Callers, Constraint, flag, number, sample
 
 MOST_STEPS = 1_000_000
 """Of one proof, over all its rules and invariants: conditions that are held against each other, one or two
@@ -28,13 +28,13 @@ must not hold up a reload."""
 MOST_FINDINGS = 20
 """Of one invariant: whoever mends these has understood the rest."""
 
-Alternative = tuple[Literal, ...]
+Alternative = tuple[Constraint, ...]
 """Conditions that hold together."""
 Clause = tuple[Alternative, ...]
 """At least one of these."""
 
 
-class Open(Struct, frozen=True, kw_only=True):
+class Finding(Struct, frozen=True, kw_only=True):
     """What could not be proved."""
 
     invariant: Invariant
@@ -42,7 +42,7 @@ class Open(Struct, frozen=True, kw_only=True):
     reached: Reached
     why: str
     """`its zone is `public``"""
-    counter_example: Question | None
+    counter_example: HypotheticalRequest | None
     """A request that breaks the invariant. `None`: none was found, and none was ruled out."""
 
     @property
@@ -85,13 +85,13 @@ class Proof(Struct, frozen=True, kw_only=True):
     source: str
     rules: int
     invariants: tuple[Proved, ...]
-    open: tuple[Open, ...]
+    open: tuple[Finding, ...]
 
 
 def prove(policy: Policy) -> Proof:
     """What holds of all requests, and what does not."""
-    effort = Effort()
-    provers = [_Prover(policy, invariant, effort) for invariant in policy.invariants]
+    budget = Budget()
+    provers = [_Prover(policy, invariant, budget) for invariant in policy.invariants]
     opened = [prover.run() for prover in provers]
     return Proof(
         version=policy.version,
@@ -102,7 +102,7 @@ def prove(policy: Policy) -> Proof:
     )
 
 
-class Effort:
+class Budget:
     """What is left of the steps that may be taken."""
 
     def __init__(self) -> None:
@@ -112,9 +112,9 @@ class Effort:
 class _Prover:
     """One invariant over all rules."""
 
-    def __init__(self, policy: Policy, invariant: Invariant, effort: Effort) -> None:
+    def __init__(self, policy: Policy, invariant: Invariant, budget: Budget) -> None:
         self.policy = policy
-        self.effort = effort
+        self.budget = budget
         self.invariant = invariant
         self.callers = callers_of(policy)
         self.branches = 0
@@ -127,8 +127,8 @@ class _Prover:
             if team.gate is not None:
                 self._put(_gate(team))
 
-    def run(self) -> list[Open]:
-        found: list[Open] = []
+    def run(self) -> list[Finding]:
+        found: list[Finding] = []
         settled = False
         for rule in (*self.policy.rules, self.policy.default):
             forbidden = list(self._forbidden(rule))
@@ -138,7 +138,7 @@ class _Prover:
                 continue
             if forbidden and len(found) < MOST_FINDINGS and (one := self._one(rule, forbidden)):
                 found.append(one)
-            clause = refusal(rule.checks)
+            clause = negate(rule.checks)
             # Whether this rule takes all that `when` is about: then nothing of it gets below.
             if self._facts.issuperset(self._put(clause)):
                 settled = self._possible(self.invariant.when, [clause]) is None
@@ -165,23 +165,23 @@ class _Prover:
                 if why := self.invariant.broken_by(reached):
                     yield reached, why
 
-    def _one(self, rule: Rule, forbidden: list[tuple[Reached, str]]) -> Open | None:
+    def _one(self, rule: Rule, forbidden: list[tuple[Reached, str]]) -> Finding | None:
         asked = (*self.invariant.when, *rule.checks)
         facts = frozenset(facts_of(asked))
         # The rules that speak of the same facts settle it nearly always, and the others are many.
         near = chain(*(clauses for spoken, clauses in self._above.items() if facts >= spoken))
-        branch: Known = {}
+        branch: Assignment = {}
         for clauses in (near, chain(*self._above.values())):
             found = self._possible(asked, clauses)
             if found is None:
                 return None
             branch = found
         example, reached, why = self._counter_example(rule, branch, forbidden)
-        return Open(invariant=self.invariant, rule=rule, reached=reached, why=why, counter_example=example)
+        return Finding(invariant=self.invariant, rule=rule, reached=reached, why=why, counter_example=example)
 
-    def _possible(self, asked: Sequence[Check], clauses: Iterable[Clause]) -> Known | None:
+    def _possible(self, asked: Sequence[Check], clauses: Iterable[Clause]) -> Assignment | None:
         """A case that stays open. It may be one without any condition, so it is not to be taken for a no."""
-        search = Search(self.callers, sorted(clauses, key=len), self.effort)
+        search = Solver(self.callers, sorted(clauses, key=len), self.budget)
         branch = search.run(asked)
         self.branches += search.branches
         return branch
@@ -191,14 +191,14 @@ class _Prover:
         for fact in sorted(self._facts - {"team"}):
             name = fact.removeprefix("header ")
             if fact.startswith("header ") and all(
-                name in stamps for stamps in stamps_of(self.policy).values()
+                name in stamps for stamps in team_headers(self.policy).values()
             ):
                 continue
             yield fact
 
     def _counter_example(
-        self, rule: Rule, branch: Known, forbidden: list[tuple[Reached, str]]
-    ) -> tuple[Question | None, Reached, str]:
+        self, rule: Rule, branch: Assignment, forbidden: list[tuple[Reached, str]]
+    ) -> tuple[HypotheticalRequest | None, Reached, str]:
         """A request that this rule takes and that breaks the invariant, as the real decision shows."""
         for question in self._questions(branch, forbidden):
             try:
@@ -212,7 +212,9 @@ class _Prover:
                             return question, reached, why
         return None, *forbidden[0]
 
-    def _questions(self, branch: Known, forbidden: list[tuple[Reached, str]]) -> Iterator[Question]:
+    def _questions(
+        self, branch: Assignment, forbidden: list[tuple[Reached, str]]
+    ) -> Iterator[HypotheticalRequest]:
         named = [reached.model for reached, _ in forbidden]
         never = self.invariant.never
         named += [glob.partition("/")[2] for glob in (never.target if never and never.target else ())]
@@ -227,31 +229,31 @@ class _Prover:
 USUAL_MODELS = ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "gpt-4.1", "x")
 
 
-def requests_for(policy: Policy, checks: Sequence[Check]) -> Iterator[Question]:
+def requests_for(policy: Policy, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
     """Requests that meet `checks`, as far as any can be made up."""
-    branch = Search(callers_of(policy), ()).run(checks)
+    branch = Solver(callers_of(policy), ()).run(checks)
     if branch is not None:
         yield from questions(policy, branch, ())
 
 
-def questions(policy: Policy, branch: Known, models: Sequence[str]) -> Iterator[Question]:
+def questions(policy: Policy, branch: Assignment, models: Sequence[str]) -> Iterator[HypotheticalRequest]:
     """Requests of which all that is true, for `models` first. Where a target in the URL is asked for,
     `url_target` only says that there is one."""
     pool = _texts_in(policy)
     names = [name for name in (*models, *pool.get("model", ()), *USUAL_MODELS) if name]
     for team in callers_of(policy).teams(branch):
-        stamps = stamps_of(policy).get(team, {})
+        stamps = team_headers(policy).get(team, {})
         said: dict[str, object] = {"team": team}
         headers: dict[str, tuple[str, ...]] = {}
-        for fact, literals in branch.items():
+        for fact, constraints in branch.items():
             if fact in {"stream", "images", "documents", "thinking", "url_target"}:
-                said[fact] = flag(literals)
+                said[fact] = flag(constraints)
             elif fact in {"input_tokens", "max_tokens"}:
-                said[fact] = number(literals, may_be_absent=fact == "max_tokens")
+                said[fact] = number(constraints, may_be_absent=fact == "max_tokens")
             elif fact == "tools":
-                said[fact] = tuple(_tools(literals))
+                said[fact] = tuple(_tools(constraints))
             elif fact not in {"team", "model"}:
-                value = sample(literals, pool.get(fact, ()))
+                value = sample(constraints, pool.get(fact, ()))
                 text = value if isinstance(value, str) else None
                 if not fact.startswith("header "):
                     said[fact] = text
@@ -260,26 +262,26 @@ def questions(policy: Policy, branch: Known, models: Sequence[str]) -> Iterator[
         by_url = said.pop("url_target", False)
         for model in _models(branch.get("model", ()), names):
             url_target = f"*/{model}" if by_url else None
-            yield Question(model=model, headers=headers, url_target=url_target, **said)  # type: ignore[arg-type]
+            yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **said)  # type: ignore[arg-type]
 
 
-def _models(literals: Sequence[Literal], pool: Sequence[str]) -> Iterator[str]:
-    if not literals:
+def _models(constraints: Sequence[Constraint], pool: Sequence[str]) -> Iterator[str]:
+    if not constraints:
         yield from (
             name for name in dict.fromkeys((*USUAL_MODELS, *pool)) if not requested_model_problem(name)
         )
         return
-    first = sample(literals, pool)
+    first = sample(constraints, pool)
     names = (*((first,) if isinstance(first, str) else ()), *pool)
     for name in dict.fromkeys(names):
-        if not requested_model_problem(name) and sample(literals, (name,)) is not False:
+        if not requested_model_problem(name) and sample(constraints, (name,)) is not False:
             yield name
 
 
-def _tools(literals: Sequence[Literal]) -> Iterator[str]:
-    named = [check.globs[0] for check, holds in literals if holds and hasattr(check, "globs")]
+def _tools(constraints: Sequence[Constraint]) -> Iterator[str]:
+    named = [check.globs[0] for check, holds in constraints if holds and hasattr(check, "globs")]
     yield from (glob.replace("*", "x").replace("?", "x") for glob in named)
-    if not named and flag(literals):
+    if not named and flag(constraints):
         yield "tool"
 
 
@@ -297,27 +299,27 @@ def _texts_in(policy: Policy) -> Mapping[str, tuple[str, ...]]:
 # --- the search
 
 
-class Search:
+class Solver:
     """Looks for a way to meet conditions and clauses at once, without recursion and within bounds."""
 
-    def __init__(self, callers: Callers, clauses: Sequence[Clause], effort: Effort | None = None) -> None:
+    def __init__(self, callers: Callers, clauses: Sequence[Clause], budget: Budget | None = None) -> None:
         self._callers = callers
         self._clauses = clauses
-        self._effort = effort or Effort()
+        self._budget = budget or Budget()
         self.branches = 0
 
-    def run(self, asked: Sequence[Check]) -> Known | None:
+    def run(self, asked: Sequence[Check]) -> Assignment | None:
         """What is asked of each fact in a case that stays open; `None`: there is no such case."""
-        begin, clauses = taken(asked)
+        begin, clauses = to_clauses(asked)
         known = self._with({}, begin)
         if known is None:
             return None
-        waiting: list[tuple[Known, tuple[Clause, ...]]] = [(known, (*clauses, *self._clauses))]
+        waiting: list[tuple[Assignment, tuple[Clause, ...]]] = [(known, (*clauses, *self._clauses))]
         while waiting:
             known, clauses = waiting.pop()
             self.branches += 1
             settled = self._settle(known, clauses)
-            if self._effort.steps < 0:
+            if self._budget.steps < 0:
                 return known
             if settled is None:
                 continue
@@ -329,7 +331,9 @@ class Search:
             waiting += [(more, rest) for more in self._possible(known, shortest)]
         return None
 
-    def _settle(self, known: Known, clauses: tuple[Clause, ...]) -> tuple[Known, tuple[Clause, ...]] | None:
+    def _settle(
+        self, known: Assignment, clauses: tuple[Clause, ...]
+    ) -> tuple[Assignment, tuple[Clause, ...]] | None:
         """What is left to choose, once what has no choice is done. `None`: nothing is left at all."""
         while True:
             left: list[Clause] = []
@@ -345,72 +349,72 @@ class Search:
                 else:
                     left.append(clause)
             clauses = tuple(left)
-            if not grew or self._effort.steps < 0:
+            if not grew or self._budget.steps < 0:
                 return known, clauses
 
-    def _possible(self, known: Known, clause: Clause) -> Iterator[Known]:
+    def _possible(self, known: Assignment, clause: Clause) -> Iterator[Assignment]:
         """`known` with each of the alternatives that can be."""
         for alternative in clause:
             if (more := self._with(known, alternative)) is not None:
                 yield more
 
-    def _with(self, known: Known, more: Sequence[Literal]) -> Known | None:
+    def _with(self, known: Assignment, more: Sequence[Constraint]) -> Assignment | None:
         """`known` and these; `None` if that can't be."""
         merged = dict(known)
         changed = set()
-        for literal in more:
-            fact = literal.fact
+        for constraint in more:
+            fact = constraint.fact
             before = merged.get(fact, ())
-            if literal not in before:
-                merged[fact] = (*before, literal)
+            if constraint not in before:
+                merged[fact] = (*before, constraint)
                 changed.add(fact)
-        self._effort.steps -= 1 + sum(len(merged[fact]) for fact in changed)
+        self._budget.steps -= 1 + sum(len(merged[fact]) for fact in changed)
         return merged if self._callers.possible(merged, changed) else None
 
 
 def refutes(callers: Callers, asked: Sequence[Check], clauses: Sequence[Clause]) -> bool:
     """Whether no request meets all of `asked` and the clauses."""
-    return bool(clauses) and Search(callers, clauses).run(asked) is None
+    return bool(clauses) and Solver(callers, clauses).run(asked) is None
 
 
-def taken(checks: Sequence[Check]) -> tuple[list[Literal], tuple[Clause, ...]]:
+def to_clauses(checks: Sequence[Check]) -> tuple[list[Constraint], tuple[Clause, ...]]:
     """That all of `checks` hold: plain conditions, and choices."""
-    literals: list[Literal] = []
+    constraints: list[Constraint] = []
     clauses: list[Clause] = []
     for check in checks:
         match check:
             case AnyOf(choices=choices):
                 clauses += _some(choices)
             case NoneOf(tables=tables):
-                clauses += [clause for table in tables for clause in (refusal(table),)]
+                clauses += [clause for table in tables for clause in (negate(table),)]
             case Single():
-                literals.append(Literal(check, True))
-    return literals, tuple(clauses)
+                constraints.append(Constraint(check, True))
+    return constraints, tuple(clauses)
 
 
-def refusal(checks: Sequence[Check]) -> Clause:
+def negate(checks: Sequence[Check]) -> Clause:
     """That not all of `checks` hold: of at least one the contrary is true."""
     alternatives: list[Alternative] = []
     for check in checks:
         match check:
             case AnyOf(choices=choices):
-                alternatives += _product(refusal(choice) for choice in choices)
+                alternatives += _product(negate(choice) for choice in choices)
             case NoneOf(tables=tables):
                 for table in tables:
-                    alternatives += _product(_ways(table))
+                    alternatives += _product(_dnf(table))
             case Single():
-                alternatives.append((Literal(check, False),))
+                alternatives.append((Constraint(check, False),))
     return tuple(alternatives)
 
 
 def _some(choices: Sequence[tuple[Check, ...]]) -> list[Clause]:
-    return [tuple(way for choice in choices for way in _product(_ways(choice)))]
+    return [tuple(way for choice in choices for way in _product(_dnf(choice)))]
 
 
-def _ways(checks: Sequence[Check]) -> Iterator[Clause]:
+def _dnf(checks: Sequence[Check]) -> Iterator[Clause]:
     """Each of `checks` as the ways in which it may hold."""
-    literals, clauses = taken(checks)
-    yield from (((literal,),) for literal in literals)
+    constraints, clauses = to_clauses(checks)
+    yield from (((constraint,),) for constraint in constraints)
     yield from clauses
 
 
@@ -433,7 +437,7 @@ def facts_of(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def facts_in(clause: Clause) -> set[str]:
-    return {literal.fact for alternative in clause for literal in alternative}
+    return {constraint.fact for alternative in clause for constraint in alternative}
 
 
 def _leaves(checks: Sequence[Check]) -> Iterator[Single]:
@@ -452,10 +456,10 @@ def _leaves(checks: Sequence[Check]) -> Iterator[Single]:
 def _gate(team: Team) -> Clause:
     """That a request is not one which the team may not send."""
     assert team.gate is not None
-    return refusal((Equals(TEAM, (team.name,)), *team.gate.checks))
+    return negate((Equals(TEAM, (team.name,)), *team.gate.checks))
 
 
-def stamps_of(policy: Policy) -> Mapping[str | None, Mapping[str, str]]:
+def team_headers(policy: Policy) -> Mapping[str | None, Mapping[str, str]]:
     """By who may ask, the headers that are their team's word."""
     found: dict[str | None, Mapping[str, str]] = {
         name: team.request_headers for name, team in policy.teams.items()
@@ -467,13 +471,13 @@ def stamps_of(policy: Policy) -> Mapping[str | None, Mapping[str, str]]:
 
 
 def callers_of(policy: Policy) -> Callers:
-    return Callers(stamps_of(policy))
+    return Callers(team_headers(policy))
 
 
 # --- in words
 
 
-def in_words(question: Question) -> str:
+def in_words(question: HypotheticalRequest) -> str:
     """`a request for `claude-opus-4-8` by team `payments` with x-data-class: phi`"""
     words = [f"a request for `{question.model}`"]
     if question.url_target is not None:

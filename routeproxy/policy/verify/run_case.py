@@ -34,7 +34,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return not self.differences
 
 
-def try_case(policy: Policy, case: Case, count: Callable[[bytes], int]) -> Outcome:
+def run_case(policy: Policy, case: Case, count: Callable[[bytes], int]) -> Outcome:
     try:
         facts = policy.facts_of(case.question, count)
     except InvalidRequest as refused:

@@ -28,7 +28,7 @@ from routeproxy.policy.conditions import (
 )
 
 
-class Literal(NamedTuple):
+class Constraint(NamedTuple):
     """A condition of one fact that holds, or does not."""
 
     check: Single
@@ -39,7 +39,7 @@ class Literal(NamedTuple):
         return self.check.fact
 
 
-Known = Mapping[str, tuple[Literal, ...]]
+Assignment = Mapping[str, tuple[Constraint, ...]]
 """What is asked of each fact."""
 
 NEVER_ABSENT = frozenset({"model", "system"})
@@ -54,7 +54,7 @@ class Callers:
         self._tied = frozenset(f"header {name}" for headers in stamped.values() for name in headers)
         """The facts that depend on the team."""
 
-    def possible(self, known: Known, changed: Iterable[str]) -> bool:
+    def possible(self, known: Assignment, changed: Iterable[str]) -> bool:
         """Whether a request may meet `known`, if all but the `changed` facts were possible before."""
         changed = set(changed)
         if changed & self._tied or "team" in changed:
@@ -63,15 +63,15 @@ class Callers:
             changed -= self._tied | {"team"}
         return all(possible(known[fact]) for fact in changed)
 
-    def teams(self, known: Known) -> Iterator[str | None]:
+    def teams(self, known: Assignment) -> Iterator[str | None]:
         """Those that may send such a request."""
         for team, headers in self._stamped.items():
-            if not all(literal.check(_Holding(team)) is literal.holds for literal in known.get("team", ())):  # type: ignore[arg-type]
+            if not _holds(known.get("team", ()), team):
                 continue
             if all(self._header_possible(fact, headers, known) for fact in self._tied & known.keys()):
                 yield team
 
-    def _header_possible(self, fact: str, headers: Mapping[str, str], known: Known) -> bool:
+    def _header_possible(self, fact: str, headers: Mapping[str, str], known: Assignment) -> bool:
         value = headers.get(fact.removeprefix("header "))
         return possible(known[fact]) if value is None else _holds(known[fact], value)
 
@@ -79,31 +79,31 @@ class Callers:
 _NOBODY = object()
 
 
-def possible(literals: Sequence[Literal]) -> bool:
+def possible(constraints: Sequence[Constraint]) -> bool:
     """Whether one fact may be so, as far as can be seen."""
-    match literals[0].check:
+    match constraints[0].check:
         case Within(fact=fact):
-            return number(literals, may_be_absent=fact != "input_tokens") is not False
+            return number(constraints, may_be_absent=fact != "input_tokens") is not False
         case Flag() | HasTool():
-            return _flag(literals)
-    return _text(literals)
+            return _flag(constraints)
+    return _text(constraints)
 
 
 # --- numbers, yes and no
 
 
-def number(literals: Sequence[Literal], *, may_be_absent: bool) -> int | bool | None:
+def number(constraints: Sequence[Constraint], *, may_be_absent: bool) -> int | bool | None:
     """A number that they allow; `None`: it may be absent; `False`: there is none."""
-    wanted = [literal.check for literal in literals if literal.holds]
+    wanted = [constraint.check for constraint in constraints if constraint.holds]
     if not wanted and may_be_absent:
         return None
     # The least number that all of them allow is 0, or the first one of a range, or the first behind one.
     starts = {0}
-    for check, _ in literals:
+    for check, _ in constraints:
         assert isinstance(check, Within)
         starts |= {check.min or 0} | ({check.max + 1} if check.max is not None else set())
     for start in sorted(starts):
-        if all(_within(literal.check, start) is literal.holds for literal in literals):
+        if all(_within(constraint.check, start) is constraint.holds for constraint in constraints):
             return start
     return False
 
@@ -113,10 +113,10 @@ def _within(check: Single, value: int) -> bool:
     return (check.min is None or value >= check.min) and (check.max is None or value <= check.max)
 
 
-def flag(literals: Sequence[Literal]) -> bool | None:
+def flag(constraints: Sequence[Constraint]) -> bool | None:
     """The value that they allow: `True`, `False`, or `None` if there is none."""
     allowed = {True, False}
-    for check, holds in literals:
+    for check, holds in constraints:
         if isinstance(check, Flag):
             allowed &= {check.wanted is holds}
         elif holds:  # some tool of that name is a tool
@@ -124,14 +124,18 @@ def flag(literals: Sequence[Literal]) -> bool | None:
     return min(allowed) if allowed else None
 
 
-def _flag(literals: Sequence[Literal]) -> bool:
-    if flag(literals) is None:
+def _flag(constraints: Sequence[Constraint]) -> bool:
+    if flag(constraints) is None:
         return False
     refused = {
-        glob for check, holds in literals if isinstance(check, HasTool) and not holds for glob in check.globs
+        glob
+        for check, holds in constraints
+        if isinstance(check, HasTool) and not holds
+        for glob in check.globs
     }
     return not any(
-        holds and isinstance(check, HasTool) and refused.issuperset(check.globs) for check, holds in literals
+        holds and isinstance(check, HasTool) and refused.issuperset(check.globs)
+        for check, holds in constraints
     )
 
 
@@ -151,21 +155,21 @@ class _Holding:
         return self._value
 
 
-def _holds(literals: Sequence[Literal], value: str | None) -> bool:
+def _holds(constraints: Sequence[Constraint], value: str | None) -> bool:
     facts: Any = _Holding(value)
-    return all(literal.check(facts) is literal.holds for literal in literals)
+    return all(constraint.check(facts) is constraint.holds for constraint in constraints)
 
 
-def _text(literals: Sequence[Literal]) -> bool:
-    if literals[0].fact not in NEVER_ABSENT and _holds(literals, None):
+def _text(constraints: Sequence[Constraint]) -> bool:
+    if constraints[0].fact not in NEVER_ABSENT and _holds(constraints, None):
         return True
-    asked = [literal.check for literal in literals if literal.holds]
-    refused = [literal.check for literal in literals if not literal.holds]
-    if any(isinstance(check, Present) and check.wanted is not holds for check, holds in literals):
+    asked = [constraint.check for constraint in constraints if constraint.holds]
+    refused = [constraint.check for constraint in constraints if not constraint.holds]
+    if any(isinstance(check, Present) and check.wanted is not holds for check, holds in constraints):
         return False  # it has to be absent, and can't be
     for check in asked:
         if isinstance(check, Equals):
-            return any(_holds(literals, value) for value in check.values)
+            return any(_holds(constraints, value) for value in check.values)
     texts = [check for check in asked if isinstance(check, TextCheck)]
     if any(all(_caught(check, value, refused) for value in check.values) for check in texts):
         return False
@@ -206,17 +210,17 @@ def _caught(check: TextCheck, value: str, refused: Sequence[Single]) -> bool:
 # --- an example
 
 
-def sample(literals: Sequence[Literal], pool: Iterable[str]) -> str | bool | None:
+def sample(constraints: Sequence[Constraint], pool: Iterable[str]) -> str | bool | None:
     """A text that they allow, from what they name themselves and from `pool`; `None`: absent will do;
     `False`: none was found."""
-    if literals[0].fact not in NEVER_ABSENT and _holds(literals, None):
+    if constraints[0].fact not in NEVER_ABSENT and _holds(constraints, None):
         return None
-    candidates = dict.fromkeys(_own_candidates(literals))
-    return next((text for text in (*candidates, *pool) if _holds(literals, text)), False)
+    candidates = dict.fromkeys(_own_candidates(constraints))
+    return next((text for text in (*candidates, *pool) if _holds(constraints, text)), False)
 
 
-def _own_candidates(literals: Sequence[Literal]) -> Iterator[str]:
-    asked = [check for check, holds in literals if holds and isinstance(check, TextCheck)]
+def _own_candidates(constraints: Sequence[Constraint]) -> Iterator[str]:
+    asked = [check for check, holds in constraints if holds and isinstance(check, TextCheck)]
     begins = [value for check in asked if isinstance(check, Begins) for value in check.values] or [""]
     parts = "".join(check.values[0] for check in asked if isinstance(check, Contains))
     for check in asked:

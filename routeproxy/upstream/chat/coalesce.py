@@ -20,7 +20,7 @@ LEAST, MOST = 8, 512
 look at hundreds in vain."""
 
 
-class TextRuns:
+class TextCoalescer:
     def __init__(self, says_nothing: Callable[[bytes], bool]) -> None:
         """`says_nothing`: whether a frame, whose text was taken out, has nothing else to say either."""
         self._says_nothing = says_nothing

@@ -11,13 +11,13 @@ from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Target
-from routeproxy.translate.profile import Dialect
-from routeproxy.upstream.chat.coalesce import TextRuns
-from routeproxy.upstream.chat.endpoints import Path, speech_of, with_additions
-from routeproxy.upstream.chat.gemini import GeminiWords, gemini_request
-from routeproxy.upstream.chat.model_table import dialect_within_limits
-from routeproxy.upstream.chat.ollama import OllamaWords, ollama_request
-from routeproxy.upstream.chat.profiles import dialect_of, over_responses
+from routeproxy.translate.profile import ModelProfile
+from routeproxy.upstream.chat.coalesce import TextCoalescer
+from routeproxy.upstream.chat.endpoints import Path, endpoint_of, with_additions
+from routeproxy.upstream.chat.gemini import GeminiDecoder, gemini_request
+from routeproxy.upstream.chat.model_table import profile_within_limits
+from routeproxy.upstream.chat.ollama import OllamaDecoder, ollama_request
+from routeproxy.upstream.chat.profiles import over_responses, profile_of
 from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import (
@@ -29,14 +29,14 @@ from routeproxy.upstream.failures import (
 )
 from routeproxy.upstream.http.client import Client, Response, forwarded
 from routeproxy.upstream.http.sse import Events, data_of
-from routeproxy.upstream.litellm.chunks import leniently, salvaged
+from routeproxy.upstream.litellm.chunks import decode_object_leniently, salvage_chunk
 
 LONGEST_ERROR = 2**18
 LONGEST_REPLY = 2**26
 """Bytes. What is longer is no answer to a person's question."""
 
 
-class Words(Protocol):
+class ResponseDecoder(Protocol):
     """How one answer is worded. No I/O."""
 
     def feed(self, data: bytes) -> tuple[Sequence[Chunk], bool]:
@@ -50,22 +50,22 @@ class Words(Protocol):
         """An answer that was not streamed."""
 
 
-class ChatApi:
+class DirectBackEnd:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._without_summaries: set[str] = set()
         """The providers that summarise no reasoning for us: OpenAI does for verified organisations only."""
 
-    def dialect(self, target: Target) -> Dialect:
-        return dialect_within_limits(target)
+    def profile(self, target: Target) -> ModelProfile:
+        return profile_within_limits(target)
 
-    async def open(self, chat: ChatRequest, call: Call) -> "Reading":
+    async def open(self, chat: ChatRequest, call: Call) -> "ChunkStream":
         provider = call.target.provider.name
         summaries = provider not in self._without_summaries
         asked = _asked(chat, call, summaries=summaries)
         response = await self._post(call, asked)
         if 200 <= response.status < 300:
-            return Reading(response, asked.words, call.target)
+            return ChunkStream(response, asked.words, call.target)
         body = await _error_in(response)
         if not (summaries and asked.over_responses and response.status == 400 and NO_SUMMARIES in body):
             raise _failure(response, body, call)
@@ -90,29 +90,29 @@ class _Asked(NamedTuple):
 
     url: str
     body: bytes
-    words: Words
+    words: ResponseDecoder
     over_responses: bool = False
 
 
 def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
     target, provider, decision = call.target, call.target.provider, call.exchange.decision
-    speech = speech_of(provider)
+    speech = endpoint_of(provider)
     model = str(provider.options.get("deployment", target.model))
-    words: Words
+    words: ResponseDecoder
     path: Path = "chat/completions"
     if responses := over_responses(target):
         path = "responses"
-        reasons = bool(dialect_of(target).efforts)
+        reasons = bool(profile_of(target).efforts)
         body = responses_request(chat, model=model, reasons=reasons, summaries=summaries)
-        words = ResponsesWords()
+        words = ResponsesDecoder()
     elif provider.type == "ollama":
-        body, words = ollama_request(chat, model), OllamaWords()
+        body, words = ollama_request(chat, model), OllamaDecoder()
     elif provider.type == "gemini":
         path = "streamGenerateContent" if chat.stream else "generateContent"
-        body, words = gemini_request(chat, model), GeminiWords()
+        body, words = gemini_request(chat, model), GeminiDecoder()
     else:
         body = asking(model, chat)
-        words = CompletionWords()
+        words = ChatCompletionsDecoder()
     fallback = decision is None or decision.fallback.enabled
     additions = speech.additions(provider, target.params.extra_body, fallback=fallback)
     url = speech.url(provider, model, path)
@@ -123,7 +123,7 @@ def _headers(call: Call, key: str | None) -> dict[str, str]:
     provider = call.target.provider
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     if key is not None:
-        name, value = speech_of(provider).credentials(key)
+        name, value = endpoint_of(provider).credentials(key)
         headers[name] = value
     if organization := provider.options.get("organization"):
         headers["openai-organization"] = str(organization)
@@ -158,10 +158,10 @@ def _failure(response: Response, body: bytes, call: Call) -> UpstreamFailure:
 # --- the answer
 
 
-class Reading:
+class ChunkStream:
     """The chunks of an answer, those of one read at a time. It is over with `StopAsyncIteration`."""
 
-    def __init__(self, response: Response, words: Words, target: Target) -> None:
+    def __init__(self, response: Response, words: ResponseDecoder, target: Target) -> None:
         self._response = response
         self._is_whole = response.content_type == "application/json"
         self._words = words
@@ -171,7 +171,7 @@ class Reading:
         self.done = False
         """The back end said that it was done, so its answer is whole."""
 
-    def __aiter__(self) -> "Reading":
+    def __aiter__(self) -> "ChunkStream":
         return self
 
     async def aclose(self) -> None:
@@ -221,11 +221,11 @@ _chunk = msgspec.json.Decoder(Chunk)
 DONE = b"[DONE]"
 
 
-class CompletionWords:
+class ChatCompletionsDecoder:
     """Chat completions as OpenAI streams them."""
 
     def __init__(self) -> None:
-        self._events = Events(TextRuns(_says_nothing).together)
+        self._events = Events(TextCoalescer(_says_nothing).together)
 
     def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
         return _chunks(self._events.feed(data))
@@ -240,7 +240,7 @@ class CompletionWords:
         return [chunk]
 
 
-class ResponsesWords:
+class ResponsesDecoder:
     """The same in OpenAI's Responses."""
 
     def __init__(self) -> None:
@@ -254,7 +254,7 @@ class ResponsesWords:
         return self._read(self._events.end()), False
 
     def whole(self, body: bytes) -> list[Chunk]:
-        leniently(body)  # what is no object at all is no failed response either
+        decode_object_leniently(body)  # what is no object at all is no failed response either
         return responses_whole(body)
 
     def _read(self, events: list[bytes]) -> list[Chunk]:
@@ -282,4 +282,4 @@ def chunk_in(data: bytes) -> Chunk:
     try:
         return _chunk.decode(data)
     except UNREADABLE:
-        return salvaged(leniently(data))
+        return salvage_chunk(decode_object_leniently(data))

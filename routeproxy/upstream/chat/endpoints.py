@@ -53,7 +53,7 @@ def _gemini(provider: Provider, model: str, path: Path) -> str:
     return f"{base}/models/{name}:{path}{'?alt=sse' if path == 'streamGenerateContent' else ''}"
 
 
-class Speech(Struct, frozen=True, kw_only=True):
+class Endpoint(Struct, frozen=True, kw_only=True):
     url: Callable[[Provider, str, Path], str] = _as_written
     """`base_url`, which is what that provider's own documentation calls so, and the deployment → the
     address."""
@@ -86,8 +86,8 @@ class Speech(Struct, frozen=True, kw_only=True):
         return body
 
 
-_CHAT = Speech()
-_SPEECHES: Mapping[str, Speech] = {
+_CHAT = Endpoint()
+_ENDPOINTS: Mapping[str, Endpoint] = {
     "openai": replace(_CHAT, limits=("",)),
     "azure": replace(_CHAT, url=_azure, key_header="api-key", key_prefix="", limits=("azure/", "")),
     "together_ai": replace(_CHAT, limits=("together_ai/",)),
@@ -105,13 +105,13 @@ _SPEECHES: Mapping[str, Speech] = {
         body={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
         limits=("ollama/",),
     ),
-    "gemini": Speech(url=_gemini, key_header="x-goog-api-key", key_prefix="", limits=("gemini/",)),
-    "vertex_ai": Speech(limits=("vertex_ai/", "")),
+    "gemini": Endpoint(url=_gemini, key_header="x-goog-api-key", key_prefix="", limits=("gemini/",)),
+    "vertex_ai": Endpoint(limits=("vertex_ai/", "")),
 }
 
 
-def speech_of(provider: Provider) -> Speech:
-    return _SPEECHES.get(provider.type) or Speech(limits=(f"{provider.type}/",))
+def endpoint_of(provider: Provider) -> Endpoint:
+    return _ENDPOINTS.get(provider.type) or Endpoint(limits=(f"{provider.type}/",))
 
 
 _fields = msgspec.json.Decoder(dict[str, Raw])

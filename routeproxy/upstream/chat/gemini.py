@@ -33,7 +33,7 @@ from routeproxy.chat.request import (
 from routeproxy.messages.decoding import UNREADABLE, without_lone_surrogates
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.sse import Events
-from routeproxy.upstream.litellm.chunks import leniently, whole_call
+from routeproxy.upstream.litellm.chunks import decode_object_leniently, whole_call
 
 Json = dict[str, Any]
 
@@ -252,13 +252,13 @@ def _answer_in(data: bytes) -> _Answer:
     try:
         return _answer.decode(readable)
     except DecodeError:
-        error = leniently(data).get("error")
+        error = decode_object_leniently(data).get("error")
         if error is None:
             raise
         return _Answer(error=error)
 
 
-class GeminiWords:
+class GeminiDecoder:
     """One answer: events whose data are answers in parts, or one answer where none was to be streamed."""
 
     def __init__(self) -> None:

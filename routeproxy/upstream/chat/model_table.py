@@ -1,4 +1,4 @@
-"""What is known of models without asking anybody: what the rules state, what our table of dialects knows, and
+"""What is known of models without asking anybody: what the rules state, what our table of profiles knows, and
 LiteLLM's table of models, read as the file that it is, since importing LiteLLM takes seconds."""
 
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
-from routeproxy.translate.profile import Dialect
-from routeproxy.upstream.chat.endpoints import speech_of
-from routeproxy.upstream.chat.profiles import Limits, dialect_of
+from routeproxy.translate.profile import ModelProfile
+from routeproxy.upstream.chat.endpoints import endpoint_of
+from routeproxy.upstream.chat.profiles import Limits, profile_of
 
 TABLE = "model_prices_and_context_window_backup.json"
 
@@ -33,20 +33,20 @@ def limits_of(target: Target) -> Limits:
     return Limits(_number(row.max_output_tokens), row.supports_vision is not False)
 
 
-MOST_DIALECTS = 1024
+MOST_PROFILES = 1024
 
-_dialects: dict[int, tuple[Target, Dialect]] = {}
+_profiles: dict[int, tuple[Target, ModelProfile]] = {}
 """By the id of the target, which is kept beside it so that the id stays its own."""
 
 
-def dialect_within_limits(target: Target) -> Dialect:
+def profile_within_limits(target: Target) -> ModelProfile:
     """What `target` understands, the table's limits included; worked out once for each target of the
     rules."""
-    known = _dialects.get(id(target))
+    known = _profiles.get(id(target))
     if known is None:
-        if len(_dialects) >= MOST_DIALECTS:
-            _dialects.clear()
-        known = _dialects[id(target)] = target, dialect_of(target, limits_of(target))
+        if len(_profiles) >= MOST_PROFILES:
+            _profiles.clear()
+        known = _profiles[id(target)] = target, profile_of(target, limits_of(target))
     return known[1]
 
 
@@ -54,14 +54,14 @@ def known_facts(target: Target) -> ModelFacts:
     """A `None` is what nobody knows. What the rules state wins."""
     stated = target.provider.facts_of(target.model)
     row = _row(target)
-    dialect = dialect_of(target)
+    profile = profile_of(target)
     return ModelFacts(
         region=stated.region,
         labels=stated.labels,
         context_window=stated.context_window or _number(row.max_input_tokens),
         max_output_tokens=stated.max_output_tokens or _number(row.max_output_tokens),
-        vision=_first(stated.vision, row.supports_vision, dialect.vision),
-        tools=_first(stated.tools, None, dialect.tools),
+        vision=_first(stated.vision, row.supports_vision, profile.vision),
+        tools=_first(stated.tools, None, profile.tools),
         thinking=_first(stated.thinking, row.supports_reasoning, None),
     )
 
@@ -71,13 +71,13 @@ def load() -> None:
     _table()
 
 
-def _first(stated: bool | None, in_table: Any, in_dialect: bool | None) -> bool | None:
+def _first(stated: bool | None, in_table: Any, in_profile: bool | None) -> bool | None:
     """Tables leave out what they don't know and often what a model can't, so of theirs only a word counts."""
     if stated is not None:
         return stated
     if isinstance(in_table, bool):
         return in_table
-    return False if in_dialect is False else None
+    return False if in_profile is False else None
 
 
 def _number(value: Any) -> int | None:
@@ -88,7 +88,7 @@ _UNKNOWN = Row()
 
 
 def _row(target: Target) -> Row:
-    for prefix in speech_of(target.provider).limits:
+    for prefix in endpoint_of(target.provider).limits:
         if row := _table().get(prefix + target.model):
             return row
     return _UNKNOWN

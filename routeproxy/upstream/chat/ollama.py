@@ -25,7 +25,7 @@ from routeproxy.chat.request import (
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.sse import Lines
-from routeproxy.upstream.litellm.chunks import leniently, whole_call
+from routeproxy.upstream.litellm.chunks import decode_object_leniently, whole_call
 
 OPTIONS = {
     "max_tokens": "num_predict",
@@ -142,7 +142,7 @@ def _line_in(data: bytes) -> _Line:
     try:
         return _line.decode(data)
     except UNREADABLE:
-        return _salvaged(leniently(data))
+        return _salvaged(decode_object_leniently(data))
 
 
 def _salvaged(found: Mapping[str, Any]) -> _Line:
@@ -167,7 +167,7 @@ def _salvaged_call(found: Any) -> _Call:
     return _Call(found.get("id"), _Function(function.get("name"), Raw(arguments)))
 
 
-class OllamaWords:
+class OllamaDecoder:
     """One answer: lines of JSON, or one line where none was to be streamed."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 
 
 class Limits(Struct, frozen=True):
@@ -298,7 +298,7 @@ def _quirks_of(type: str, model: str) -> Mapping[str, Any]:
     return changes
 
 
-def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
+def profile_of(target: Target, limits: Limits | None = None) -> ModelProfile:
     provider = target.provider
     changes = dict(_quirks_of(provider.type, _bare(target)))
     if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
@@ -319,7 +319,7 @@ def dialect_of(target: Target, limits: Limits | None = None) -> Dialect:
         for name in ("mid_system", "without_vision")
         if (value := getattr(provider, name)) is not None
     }
-    return Dialect(**changes)
+    return ModelProfile(**changes)
 
 
 def _stated(facts: ModelFacts) -> dict[str, Any]:

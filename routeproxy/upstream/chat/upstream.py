@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
-from routeproxy.exchange import NOTHING_YET, Call, Exchange, Part, Say
+from routeproxy.exchange import KEEPALIVE, Call, Emit, Exchange, Output
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import (
     ContentBlockDelta,
@@ -25,7 +25,7 @@ from routeproxy.messages.reply import Usage, encode
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.request import RequestContext, Translated, translate
 from routeproxy.translate.stream import StreamTranslator
@@ -44,7 +44,7 @@ be heard."""
 _beside_the_loop = ThreadPoolExecutor(1, "translation")
 
 
-class Chunks(Protocol):
+class ChunkSource(Protocol):
     """Those of an answer, as many at a time as one read brought; none is a sign of life."""
 
     @property
@@ -60,19 +60,19 @@ class Chunks(Protocol):
 class ChatBackEnd(Protocol):
     """A way to get chat completions."""
 
-    def dialect(self, target: Target) -> Dialect: ...
+    def profile(self, target: Target) -> ModelProfile: ...
 
-    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
+    async def open(self, chat: ChatRequest, call: Call) -> ChunkSource:
         """The chunks of the answer, to be closed; a single one with `message` in it where `chat.stream` was
         not set. Raises `UpstreamFailure`."""
 
 
-class ThroughChat:
+class ChatUpstream:
     def __init__(self, back_end: ChatBackEnd, signer: Signer) -> None:
         self._back_end = back_end
         self._signer = signer
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         exchange = call.exchange
         if len(exchange.inbound.body) > LONG_BODY:
             loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ class ThroughChat:
         exchange.warn(*translated.warnings)
         if translated.warms_cache:
             usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
-            await say(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
+            await emit(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
         reply = translated.reply
         chunks = await self._back_end.open(translated.chat, call)
@@ -90,9 +90,9 @@ class ThroughChat:
         del translated
         try:
             if exchange.stream:
-                await _stream(chunks, reply, call, say)
+                await _stream(chunks, reply, call, emit)
             else:
-                await say(await _whole(chunks, reply, call))
+                await emit(await _whole(chunks, reply, call))
         finally:
             await chunks.aclose()
 
@@ -103,7 +103,7 @@ class ThroughChat:
         body = with_params(call.exchange.body, call.target.params)
         context = self._context(call, tuple(body.members))
         try:
-            return translate(body.request(), self._back_end.dialect(call.target), context)
+            return translate(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
             raise UpstreamFailure("capability", refused.message) from refused
 
@@ -128,31 +128,31 @@ def _betas_in(lines: tuple[str, ...]) -> frozenset[str]:
 _LAST = (Error, MessageStop)
 
 
-async def _stream(answer: Chunks, context: ReplyContext, call: Call, say: Say) -> None:
+async def _stream(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
-        await say(_part(events, call.exchange))
+        await emit(_part(events, call.exchange))
         if events and isinstance(events[-1], _LAST):
             return
-    await say(_part(translator.finish(done=answer.done), call.exchange))
+    await emit(_part(translator.finish(done=answer.done), call.exchange))
     for warning in translator.warnings:
         log.info("%s: %s", call.exchange.request_id, warning)
 
 
-async def _whole(answer: Chunks, context: ReplyContext, call: Call) -> Part:
+async def _whole(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
         raise from_error_type(message.error.type, message.error.message)
     call.exchange.note_usage(message.usage)
-    return Part(encode(message), True)
+    return Output(encode(message), True)
 
 
-def _part(events: list[Event], exchange: Exchange) -> Part:
+def _part(events: list[Event], exchange: Exchange) -> Output:
     if not events:
-        return NOTHING_YET
+        return KEEPALIVE
     commits = exchange.first_content_at is not None
     for event in events:
         if isinstance(event, ContentBlockDelta):  # as most are
@@ -166,7 +166,7 @@ def _part(events: list[Event], exchange: Exchange) -> Part:
             if exchange.first_content_at is None:  # nothing of this answer has gone out yet
                 raise from_error_type(event.error.type, event.error.message)
             exchange.error = event.error.type
-    return Part(b"".join([frame(event) for event in events]), commits)
+    return Output(b"".join([frame(event) for event in events]), commits)
 
 
 def _of_this_call(call: Call) -> Mapping[str, Any]:

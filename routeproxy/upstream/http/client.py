@@ -22,7 +22,12 @@ import routeproxy
 from routeproxy.exchange import Inbound
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.failures import Kind, UpstreamFailure
-from routeproxy.upstream.http.connection import Handler, Incoming, Packed, Unpacking
+from routeproxy.upstream.http.connection import (
+    ClientConnection,
+    Decompressor,
+    ResponseReader,
+    UnsupportedEncoding,
+)
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
@@ -48,7 +53,7 @@ KINDS: tuple[tuple[type[BaseException], Kind, str], ...] = (
     (NotLocal, "connection", "has an address that is neither loopback nor private, and its zone is local"),
     (NoCertificates, "connection", "has a ca_file that cannot be read"),
     (BadHeader, "connection", "was to get a header with a line break in it"),
-    (Packed, "connection", "packed its answer in a way that nobody asked for"),
+    (UnsupportedEncoding, "connection", "packed its answer in a way that nobody asked for"),
     (aiohttp.ConnectionTimeoutError, "timeout_connect", "could not be reached in time"),
     (aiohttp.ServerTimeoutError, "timeout_idle", "went silent"),
     (aiohttp.ClientConnectorCertificateError, "connection", "has a certificate that is not trusted"),
@@ -128,7 +133,7 @@ class Response:
         self,
         provider: str,
         connection: aiohttp.connector.Connection,
-        incoming: Incoming,
+        incoming: ResponseReader,
     ) -> None:
         self._provider = provider
         self._connection = connection
@@ -139,7 +144,7 @@ class Response:
         self.content_type = incoming.header("content-type").partition(";")[0].strip()
         """In lower case, without parameters."""
         encoding = incoming.header("content-encoding")
-        self._body = incoming if encoding in ("", "identity") else Unpacking(incoming, encoding)
+        self._body = incoming if encoding in ("", "identity") else Decompressor(incoming, encoding)
 
     async def read(self) -> bytes:
         """What has come of the body; nothing is its end."""
@@ -181,7 +186,7 @@ class Response:
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, **settings: Any) -> None:
         super().__init__(limit=0, **settings)
-        self._factory = cast(Any, partial(Handler, loop=self._loop))
+        self._factory = cast(Any, partial(ClientConnection, loop=self._loop))
 
 
 class Route(NamedTuple):
@@ -309,7 +314,7 @@ async def _asked(
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ServerDisconnectedError
-        assert isinstance(protocol, Handler)
+        assert isinstance(protocol, ClientConnection)
         incoming = protocol.expect()
         transport.writelines([_head(route, target, headers, len(body)), body])
         await incoming.head()

@@ -26,20 +26,20 @@ SWITCHING_PROTOCOLS = 101
 """Of the informational answers the one that no other follows."""
 
 
-class Handler(ResponseHandler):
+class ClientConnection(ResponseHandler):
     """A connection. Until an answer of ours is expected on it, aiohttp reads what comes, as what a proxy says
     to CONNECT."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._incoming: Incoming | None = None
+        self._incoming: ResponseReader | None = None
 
-    def expect(self) -> "Incoming":
+    def expect(self) -> "ResponseReader":
         """The next answer, which is all that may come from now on."""
         assert self.transport is not None
         if self._tail:
             raise aiohttp.ClientError("it spoke before it was asked")
-        self._incoming = Incoming(self.transport, self._loop)
+        self._incoming = ResponseReader(self.transport, self._loop)
         return self._incoming
 
     @property
@@ -59,7 +59,7 @@ class Handler(ResponseHandler):
             self._incoming.lost(exc)
 
 
-class Incoming:
+class ResponseReader:
     """One answer. What is waited for raises `aiohttp.ClientError` when it can't come any more."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -209,16 +209,16 @@ class Incoming:
 # --- what was packed although nobody asked for it
 
 
-class Packed(OSError):
+class UnsupportedEncoding(OSError):
     """A body in a content encoding that was not asked for and can't be undone."""
 
 
-class Unpacking:
+class Decompressor:
     """A body out of its content encoding, a bounded piece at a time."""
 
-    def __init__(self, incoming: Incoming, encoding: str) -> None:
+    def __init__(self, incoming: ResponseReader, encoding: str) -> None:
         if encoding not in WBITS:
-            raise Packed
+            raise UnsupportedEncoding
         self._incoming = incoming
         self._wbits = WBITS[encoding]
         self._decoder: Any = None
@@ -240,5 +240,5 @@ class Unpacking:
         try:
             plain: bytes = self._decoder.decompress(packed, AT_ONCE)
         except zlib.error:
-            raise Packed from None
+            raise UnsupportedEncoding from None
         return plain

@@ -21,19 +21,19 @@ import msgspec
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
-from routeproxy.gc_pause import without_sweeps
+from routeproxy.gc_pause import paused
 from routeproxy.policy.decide import Target
 from routeproxy.telemetry.logs import quiet
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
-from routeproxy.upstream.chat.model_table import dialect_within_limits
+from routeproxy.upstream.chat.model_table import profile_within_limits
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.chunks import chunk_of, reworded, usage_of
 from routeproxy.upstream.litellm.exceptions import failure_of
-from routeproxy.upstream.litellm.providers import manner_of
-from routeproxy.upstream.litellm.transport import SyncTransport, Transport, Wire, current
+from routeproxy.upstream.litellm.providers import litellm_provider_of
+from routeproxy.upstream.litellm.transport import LiteLLMTransport, SyncTransport, Transport, current
 
 log = logging.getLogger("routeproxy.upstream.litellm")
 
@@ -51,13 +51,13 @@ NO_LIMIT = 86_400.0
 """Seconds. Times are kept by the chain; LiteLLM's own limit of 600 s would end long answers."""
 
 
-class LiteLLM:
+class LiteLLMBackEnd:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._loading: asyncio.Future[Any] | None = None
 
-    def dialect(self, target: Target) -> Dialect:
-        return dialect_within_limits(target)
+    def profile(self, target: Target) -> ModelProfile:
+        return profile_within_limits(target)
 
     async def load(self) -> Any:
         """The module; imported once, in a thread. An import that failed is tried again by the next call."""
@@ -73,10 +73,16 @@ class LiteLLM:
             words = f"this provider is reached through LiteLLM, which could not be imported: {error}"
             raise UpstreamFailure("server_error", words) from error
 
-    async def open(self, chat: ChatRequest, call: Call) -> "Answered":
+    async def open(self, chat: ChatRequest, call: Call) -> "LiteLLMChunkStream":
         litellm = await self.load()
         asked = _arguments(litellm, chat, call)
-        wire = Wire(self._client, call, manner_of(call.target.provider), asked.body, stream=bool(chat.stream))
+        wire = LiteLLMTransport(
+            self._client,
+            call,
+            litellm_provider_of(call.target.provider),
+            asked.body,
+            stream=bool(chat.stream),
+        )
         current.set(wire)
         try:
             try:
@@ -84,12 +90,12 @@ class LiteLLM:
             except Exception as error:
                 raise _failure(error, wire, call) from error
             if wire.chunks:
-                return Answered(_at_once(wire.chunks), wire)
+                return LiteLLMChunkStream(_at_once(wire.chunks), wire)
             if hasattr(answer, "__aiter__"):
-                return Answered(_chunks(answer, wire, call), wire)
-            return Answered(_at_once([reworded(chunk_of(answer), wire.finish_reason)]), wire)
+                return LiteLLMChunkStream(_chunks(answer, wire, call), wire)
+            return LiteLLMChunkStream(_at_once([reworded(chunk_of(answer), wire.finish_reason)]), wire)
         except BaseException:
-            wire.let_go()
+            wire.close()
             raise
 
 
@@ -104,43 +110,43 @@ class _Asked(NamedTuple):
 
 def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
     target, provider = call.target, call.target.provider
-    manner = manner_of(provider)
+    litellm_provider = litellm_provider_of(provider)
     deployment = str(provider.options.get("deployment", target.model))
     fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
     control: dict[str, Any] = {
         argument: provider.options[option]
-        for option, argument in manner.arguments.items()
+        for option, argument in litellm_provider.arguments.items()
         if option in provider.options
     }
-    control |= manner.address(provider.base_url) if provider.base_url else {}
+    control |= litellm_provider.address(provider.base_url) if provider.base_url else {}
     control |= provider.litellm_params
-    name, prefix, body = manner.name, "", None
+    name, prefix, body = litellm_provider.name, "", None
     if provider.api == "responses":
-        name, prefix = manner.over_responses or manner.name, "responses/"
+        name, prefix = litellm_provider.over_responses or litellm_provider.name, "responses/"
         _make_known(litellm, deployment, name)
-    elif manner.over_responses and _needs_responses(
-        litellm, fields, control, target.model, manner.over_responses
+    elif litellm_provider.over_responses and _needs_responses(
+        litellm, fields, control, target.model, litellm_provider.over_responses
     ):
-        name = manner.over_responses
+        name = litellm_provider.over_responses
         _make_known(litellm, deployment, name)
     else:
         control["_skip_responses_api_bridge"] = True
-        if manner.verbatim:
+        if litellm_provider.verbatim:
             body = asking(deployment, chat)
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)
     # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
-    bare = not (manner.prefixes_models or prefix or deployment.startswith(f"{name}/"))
+    bare = not (litellm_provider.prefixes_models or prefix or deployment.startswith(f"{name}/"))
     control |= {
         "model": deployment if bare else f"{name}/{prefix}{deployment}",
         "custom_llm_provider": name,
-        "api_key": needed_key(call) or manner.anonymous,
+        "api_key": needed_key(call) or litellm_provider.anonymous,
         "max_retries": 0,
         "num_retries": 0,
         "timeout": NO_LIMIT,
         "drop_params": False,
-        "allowed_openai_params": [*manner.allowed],
+        "allowed_openai_params": [*litellm_provider.allowed],
         "no-log": True,
         "_skip_mcp_handler": True,
     }
@@ -179,13 +185,13 @@ def _make_known(litellm: Any, model: str, provider: str) -> None:
 # --- the answer
 
 
-class Answered:
+class LiteLLMChunkStream:
     """What LiteLLM reads on the wire."""
 
     done = False
     """Nobody knows whether the back end said so."""
 
-    def __init__(self, chunks: AsyncIterator[Sequence[Chunk]], wire: Wire) -> None:
+    def __init__(self, chunks: AsyncIterator[Sequence[Chunk]], wire: LiteLLMTransport) -> None:
         self._chunks = chunks
         self._wire = wire
 
@@ -193,14 +199,14 @@ class Answered:
         return self._chunks
 
     async def aclose(self) -> None:
-        self._wire.let_go()
+        self._wire.close()
 
 
 async def _at_once(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:
     yield chunks
 
 
-async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Sequence[Chunk]]:
+async def _chunks(answer: Any, wire: LiteLLMTransport, call: Call) -> AsyncIterator[Sequence[Chunk]]:
     below = getattr(answer, "completion_stream", None)
     # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of
     # them lacks refusals, vLLM's stop strings and OpenRouter's reasoning, and costs several times as much.
@@ -224,7 +230,7 @@ async def _chunks(answer: Any, wire: Wire, call: Call) -> AsyncIterator[Sequence
         yield [chunk]
 
 
-def _as_received(chunk: Chunk, stream: Any, wire: Wire) -> Chunk:
+def _as_received(chunk: Chunk, stream: Any, wire: LiteLLMTransport) -> Chunk:
     """With the back end's own ending and numbers, where LiteLLM has put others."""
     if chunk.usage is not None:
         chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
@@ -249,7 +255,9 @@ def _reported_usage(stream: Any) -> CompletionUsage | None:
     return None
 
 
-def _failure(error: BaseException, wire: Wire, call: Call, *, in_stream: bool = False) -> UpstreamFailure:
+def _failure(
+    error: BaseException, wire: LiteLLMTransport, call: Call, *, in_stream: bool = False
+) -> UpstreamFailure:
     # What the wire saw is what happened; LiteLLM's exception is what it made of that.
     if isinstance(error, UpstreamFailure):
         return error
@@ -298,7 +306,7 @@ def _beside_the_loop() -> Iterator[None]:
     sys.setswitchinterval(0.0005)
     try:
         # What it makes Pydantic say is not ours to mend.
-        with without_sweeps(), warnings.catch_warnings(action="ignore"):
+        with paused(), warnings.catch_warnings(action="ignore"):
             yield
             # What a module holds is there to stay: the first sweep would take a tenth of a second.
             gc.freeze()

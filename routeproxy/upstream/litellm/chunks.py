@@ -21,7 +21,7 @@ def chunk_of(answer: Any) -> Chunk:
     try:
         chunk = msgspec.convert(answer, Chunk, from_attributes=True)
     except Exception:  # whatever an object's attributes may raise
-        chunk = salvaged(answer)
+        chunk = salvage_chunk(answer)
     if chunk.choices and chunk.choices[0].message is not None:
         chunk = _with_hidden_fields(chunk, answer)
     model = _served(answer) or chunk.model
@@ -109,7 +109,7 @@ def whole_call(index: int, id: Any, name: Any, arguments: str, fields: Any = Non
     return ToolCallDelta(index, id, FunctionDelta(name, arguments), provider_specific_fields=fields)
 
 
-def leniently(data: bytes) -> Mapping[str, Any]:
+def decode_object_leniently(data: bytes) -> Mapping[str, Any]:
     """A JSON object in which strings may be half an emoji, as some back ends cut them. Raises `ValueError`
     for what is none."""
     try:
@@ -121,7 +121,7 @@ def leniently(data: bytes) -> Mapping[str, Any]:
     return found
 
 
-def salvaged(answer: Any) -> Chunk:
+def salvage_chunk(answer: Any) -> Chunk:
     """What can be read of it, field by field."""
     found = _dumped(answer)
     choices = found.get("choices")

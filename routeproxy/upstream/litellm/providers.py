@@ -52,7 +52,7 @@ ALLOWED = (
 )
 
 
-class Manner(Struct, frozen=True, kw_only=True):
+class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     name: str
     """LiteLLM's."""
     address: Callable[[str], Mapping[str, str]] = _as_written
@@ -67,11 +67,11 @@ class Manner(Struct, frozen=True, kw_only=True):
     """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of
     it."""
     prefixes_models: bool = True
-    """A model is asked for as `name/model`, of which LiteLLM takes the first part off. Where it makes something
-    else of some models behind its own prefix, the bare name."""
+    """A model is asked for as `name/model`, of which LiteLLM takes the first part off. Where it makes
+    something else of some models behind its own prefix, the bare name."""
     allowed: tuple[str, ...] = ALLOWED
     tells_its_end: bool = False
-    """The last word of a whole answer is one that `Wire` can see; without it a stream was cut."""
+    """The last word of a whole answer is one that `LiteLLMTransport` can see; without it a stream was cut."""
     hosts: tuple[str, ...] = ()
     """The domains that it is asked at where the rules give no address. None: LiteLLM alone knows."""
     place: tuple[str, str] | None = None
@@ -84,9 +84,9 @@ class Manner(Struct, frozen=True, kw_only=True):
 # `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's
 # rules into every model: the system prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its
 # sampling, Together's new models lose their tools.
-_OPENAI = Manner(name="custom_openai", sends_key=True, verbatim=True)
+_OPENAI = LiteLLMProvider(name="custom_openai", sends_key=True, verbatim=True)
 
-_AWS = Manner(
+_AWS = LiteLLMProvider(
     name="aws",
     anonymous=None,
     arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
@@ -94,7 +94,7 @@ _AWS = Manner(
     place=("aws_region_name", ".{}."),
 )
 
-_MANNERS: Mapping[str, Manner] = {
+_PROVIDERS: Mapping[str, LiteLLMProvider] = {
     "openai": replace(_OPENAI, over_responses="openai"),
     "openai_compatible": _OPENAI,
     "azure": replace(
@@ -109,8 +109,8 @@ _MANNERS: Mapping[str, Manner] = {
     "together_ai": _OPENAI,
     "nvidia_nim": _OPENAI,
     "openrouter": _OPENAI,
-    "gemini": Manner(name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True),
-    "vertex_ai": Manner(
+    "gemini": LiteLLMProvider(name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True),
+    "vertex_ai": LiteLLMProvider(
         name="vertex_ai",
         anonymous=None,
         allowed=(),
@@ -123,7 +123,7 @@ _MANNERS: Mapping[str, Manner] = {
         hosts=("googleapis.com",),
         place=("location", "/locations/{}/"),
     ),
-    "ollama": Manner(
+    "ollama": LiteLLMProvider(
         name="ollama_chat",
         sends_key=True,
         address=_ollama,
@@ -148,8 +148,8 @@ _SIGN_IN_BY_OTHER_MEANS = frozenset(
 )
 
 
-def manner_of(provider: Provider) -> Manner:
-    if known := _MANNERS.get(provider.type):
+def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
+    if known := _PROVIDERS.get(provider.type):
         return known
     anonymous = None if provider.type in _SIGN_IN_BY_OTHER_MEANS else NO_KEY
-    return Manner(name=provider.type, anonymous=anonymous)
+    return LiteLLMProvider(name=provider.type, anonymous=anonymous)

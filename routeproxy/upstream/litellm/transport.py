@@ -15,10 +15,10 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Provider
-from routeproxy.upstream.chat.endpoints import speech_of, with_additions
+from routeproxy.upstream.chat.endpoints import endpoint_of, with_additions
 from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
 from routeproxy.upstream.http.client import Client, Response, forwarded
-from routeproxy.upstream.litellm.providers import NO_KEY, Manner
+from routeproxy.upstream.litellm.providers import NO_KEY, LiteLLMProvider
 
 CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 LONGEST_ERROR_BODY = 2**18
@@ -46,21 +46,27 @@ _FINISH_REASON = re.compile(
 )
 _LONGEST_FINISH_REASON = 80
 
-current: ContextVar["Wire | None"] = ContextVar("current", default=None)
+current: ContextVar["LiteLLMTransport | None"] = ContextVar("current", default=None)
 """The call on whose behalf LiteLLM is at work. A variable of the context, because few of its paths pass a
 client on to the end."""
 
 
-class Wire:
-    """The requests of one call. `let_go` closes whatever is still open of them."""
+class LiteLLMTransport:
+    """The requests of one call. `close` closes whatever is still open of them."""
 
     def __init__(
-        self, client: Client, call: Call, manner: Manner, body: bytes | None, *, stream: bool
+        self,
+        client: Client,
+        call: Call,
+        litellm_provider: LiteLLMProvider,
+        body: bytes | None,
+        *,
+        stream: bool,
     ) -> None:
         """`stream`: whether the answer was asked for as one."""
         self._client = client
         self._call = call
-        self._manner = manner
+        self._litellm_provider = litellm_provider
         self._body = body
         self._stream = stream
         self._answers: list[Response] = []
@@ -130,9 +136,9 @@ class Wire:
 
     @property
     def tells_its_end(self) -> bool:
-        return self._manner.tells_its_end
+        return self._litellm_provider.tells_its_end
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         for answer in self._answers:
             answer.close()
 
@@ -151,10 +157,10 @@ class Wire:
         return provider
 
     def _check_place(self, provider: Provider, url: httpx.URL) -> None:
-        hosts = self._manner.hosts
+        hosts = self._litellm_provider.hosts
         if hosts and not any(f".{url.host}".endswith(f".{host}") for host in hosts):
             raise self._refused(f"a request would have gone to {url.host}, which is not {' or '.join(hosts)}")
-        option, shown = self._manner.place or ("", "")
+        option, shown = self._litellm_provider.place or ("", "")
         stated = provider.options.get(option)
         if stated is not None and shown.format(stated) not in f"{url.host}{url.path}":
             why = f"LiteLLM would have asked {url.host}{url.path}, which is not in {option} `{stated}`"
@@ -176,12 +182,12 @@ class Wire:
             if name not in _OF_THE_LIBRARIES and not name.startswith("x-stainless-")
         }
         for name in CREDENTIALS:
-            if name in headers and (self._manner.sends_key or NO_KEY in headers[name]):
+            if name in headers and (self._litellm_provider.sends_key or NO_KEY in headers[name]):
                 del headers[name]
-        if self._manner.sends_key and call.key is not None:
+        if self._litellm_provider.sends_key and call.key is not None:
             # In the header where the back end looks for it. LiteLLM 1.110 shows Azure a key as a Bearer token
             # once it has seen that somebody had none.
-            name, value = speech_of(provider).credentials(call.key)
+            name, value = endpoint_of(provider).credentials(call.key)
             headers[name] = value
         headers["accept-encoding"] = "identity"
         if organization := provider.options.get("organization"):
@@ -193,7 +199,7 @@ class Wire:
         """`body` with what the rules add to it, in the back end's own shape."""
         target, decision = self._call.target, self._call.exchange.decision
         fallback = decision is None or decision.fallback.enabled
-        speech = speech_of(target.provider)
+        speech = endpoint_of(target.provider)
         added = speech.additions(target.provider, target.params.extra_body, fallback=fallback)
         if path.endswith("/responses"):
             added.append({"store": False})  # nothing refers to it later, and it is somebody's conversation
@@ -241,7 +247,7 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, wire: Wire, answer: Response) -> None:
+    def __init__(self, wire: LiteLLMTransport, answer: Response) -> None:
         self._wire = wire
         self._answer = answer
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from routeproxy.exchange import NOTHING_YET, Call, Part, Say
+from routeproxy.exchange import KEEPALIVE, Call, Emit, Output
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
 from routeproxy.messages.errors import InvalidRequest
@@ -28,7 +28,7 @@ from routeproxy.upstream.failures import (
     redirected,
 )
 from routeproxy.upstream.http.client import Client, Response, failure_of, forwarded, line_of
-from routeproxy.upstream.messages import assemble as forms
+from routeproxy.upstream.messages import assemble
 from routeproxy.upstream.params import edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
@@ -47,17 +47,17 @@ _COUNTED = frozenset({"thinking", "tool_choice", "output_config", "context_manag
 """Parameters that a request to count tokens may have: it is refused for others."""
 
 
-class MessagesApi:
+class MessagesUpstream:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def send(self, call: Call, say: Say) -> None:
+    async def send(self, call: Call, emit: Emit) -> None:
         response = await self._post(call, "/v1/messages", body_for(call))
         try:
             if not 200 <= response.status < 300:
                 raise await _failure(response, call)
             call.exchange.relayed = _relayed_headers(response, call)
-            await _relay(response, call, say)
+            await _relay(response, call, emit)
         finally:
             response.close()
 
@@ -141,16 +141,16 @@ def headers_for(call: Call) -> dict[str, str]:
 # --- the answer
 
 
-async def _relay(response: Response, call: Call, say: Say) -> None:
+async def _relay(response: Response, call: Call, emit: Emit) -> None:
     if response.content_type != "text/event-stream":
-        await say(await _whole(response, call))
+        await emit(await _whole(response, call))
     elif call.exchange.stream:
-        await _frames(response, call, say)
+        await _frames(response, call, emit)
     else:
-        await say(await _folded(response, call))
+        await emit(await _folded(response, call))
 
 
-async def _whole(response: Response, call: Call) -> Part:
+async def _whole(response: Response, call: Call) -> Output:
     """A whole reply, for a client that asked for one or for a stream."""
     body = await response.whole(LONGEST_REPLY)
     try:
@@ -166,28 +166,28 @@ async def _whole(response: Response, call: Call) -> Part:
         if model := _shown_model(call):
             body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
         if call.exchange.stream:
-            body = forms.frames_of(forms.read(body))
+            body = assemble.frames_of(assemble.read(body))
     except (InvalidRequest, ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
-    return Part(body, True)
+    return Output(body, True)
 
 
-async def _folded(response: Response, call: Call) -> Part:
+async def _folded(response: Response, call: Call) -> Output:
     """A stream that came although a whole reply was asked for."""
     parts: list[bytes] = []
 
-    async def keep(part: Part) -> None:
+    async def keep(part: Output) -> None:
         parts.append(part.data)
 
     await _frames(response, call, keep)
     try:
-        message = forms.message_of(b"".join(parts))
+        message = assemble.message_of(b"".join(parts))
     except (ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
     if message.get("type") == "error":
         error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
         raise from_error_type(error.type, error.message)
-    return Part(forms.write(message), True)
+    return Output(assemble.write(message), True)
 
 
 def _not_a_message(call: Call) -> UpstreamFailure:
@@ -259,7 +259,7 @@ def _end_of_frames(text: bytes, start: int, stop: int | None = None) -> int:
     return max(bare + 2 if bare >= 0 else 0, full + 3 if full >= 0 else 0)
 
 
-async def _frames(response: Response, call: Call, say: Say) -> None:
+async def _frames(response: Response, call: Call, emit: Emit) -> None:
     """Whole frames, as many at a time as one read brought."""
     scanner = _Scanner(call)
     rest = b""
@@ -272,22 +272,22 @@ async def _frames(response: Response, call: Call, say: Say) -> None:
                 raise UpstreamFailure(
                     "connection", f"the back end {call.target.provider.name} sends no end of an event"
                 )
-            await say(NOTHING_YET)
+            await emit(KEEPALIVE)
             continue
-        await say(scanner.part(rest[:end]))
+        await emit(scanner.part(rest[:end]))
         if scanner.over:
             await response.drain()
             return
         rest = rest[end:]
     if _is_complete(rest):  # some leave out the very last line break
-        await say(scanner.part(rest.rstrip() + b"\n\n"))
+        await emit(scanner.part(rest.rstrip() + b"\n\n"))
     if not scanner.over:
         raise UpstreamFailure("connection", "upstream closed the stream before completing")
 
 
 def _is_complete(frame: bytes) -> bool:
     with suppress(*UNREADABLE):
-        msgspec.json.decode(forms.data_of(frame), type=msgspec.Raw)
+        msgspec.json.decode(assemble.data_of(frame), type=msgspec.Raw)
         return True
     return False
 
@@ -301,20 +301,20 @@ class _Scanner:
         self._content = False
         self.over = False
 
-    def part(self, frames: bytes) -> Part:
+    def part(self, frames: bytes) -> Output:
         kept: list[bytes] = []
         at = 0
         while notable := _notable_in(frames, at):
             line = notable.start()
             begin = max(at, _end_of_frames(frames, at, line))
-            end = found.end() if (found := forms.FRAME_END.search(frames, line)) else len(frames)
+            end = found.end() if (found := assemble.FRAME_END.search(frames, line)) else len(frames)
             kept += (frames[at:begin], self._look_into(frames[begin:end], notable[1]))
             at = end
             if self.over:  # nothing may follow the end
-                return Part(b"".join(kept), self._content)
+                return Output(b"".join(kept), self._content)
         if not kept:
-            return Part(frames, self._content)
-        return Part(b"".join((*kept, frames[at:])), self._content)
+            return Output(frames, self._content)
+        return Output(b"".join((*kept, frames[at:])), self._content)
 
     def _look_into(self, one: bytes, event: bytes) -> bytes:
         match event:
@@ -335,10 +335,10 @@ class _Scanner:
         head = _event(one)
         self.note(head.message.usage if head.message else None)
         model = _shown_model(self._call)
-        lines = list(forms.DATA.finditer(one))
+        lines = list(assemble.DATA.finditer(one))
         if model is None or not lines:
             return one
-        data = forms.data_of(one)
+        data = assemble.data_of(one)
         where = _model_in(data)
         if where is None:
             return one
@@ -376,7 +376,7 @@ def _or_unset(value: int | None) -> int | UnsetType:
 
 def _event(frame: bytes) -> _EventHead:
     try:
-        return _event_head.decode(forms.data_of(frame))
+        return _event_head.decode(assemble.data_of(frame))
     except UNREADABLE:
         return _EventHead()
 

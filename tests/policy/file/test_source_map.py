@@ -8,7 +8,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.policy.file.source_map import Map, Path
+from routeproxy.policy.file.source_map import Path, SourceMap
 
 TEXT = dedent('''\
     # a comment with [brackets] and = signs
@@ -94,23 +94,23 @@ KEYS = {
 
 @pytest.mark.parametrize(("path", "text"), VALUES.items(), ids=str)
 def test_a_value_is_found_where_it_stands(path: Path, text: str) -> None:
-    place = Map.of(TEXT).value(path)
+    place = SourceMap.of(TEXT).value(path)
     assert TEXT.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1] == text
 
 
 @pytest.mark.parametrize(("path", "text"), KEYS.items(), ids=str)
 def test_a_key_is_found_where_it_stands(path: Path, text: str) -> None:
-    place = Map.of(TEXT).key(path)
+    place = SourceMap.of(TEXT).key(path)
     assert TEXT.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1] == text
 
 
 def test_a_value_of_several_lines_is_shown_by_its_first() -> None:
-    place = Map.of(TEXT).value(("rules", 1, "multi"))
+    place = SourceMap.of(TEXT).value(("rules", 1, "multi"))
     assert (place.line, place.column, place.end_column) == (TEXT.splitlines().index("multi = {") + 1, 9, 10)
 
 
 def test_what_is_not_there_is_answered_with_the_nearest_parent() -> None:
-    found = Map.of(TEXT)
+    found = SourceMap.of(TEXT)
     assert found.value(("rules", 0, "match", "nothing")) == found.key(("rules", 0, "match"))
     assert found.key(("server", "models", 1, "nothing")) == found.value(("server", "models", 1))
     assert found.key(("nothing", "at", "all")).line == 1
@@ -118,16 +118,16 @@ def test_what_is_not_there_is_answered_with_the_nearest_parent() -> None:
 
 
 def test_a_table_that_a_child_mentioned_first_is_found_at_its_own_header() -> None:
-    assert Map.of("[a.b]\nx = 1\n[a]\ny = 2\n").key(("a",)).line == 3
+    assert SourceMap.of("[a.b]\nx = 1\n[a]\ny = 2\n").key(("a",)).line == 3
 
 
 def test_line_ends_of_windows_change_no_position() -> None:
-    found, windows = Map.of(TEXT), Map.of(TEXT.replace("\n", "\r\n"))
+    found, windows = SourceMap.of(TEXT), SourceMap.of(TEXT.replace("\n", "\r\n"))
     assert (found.keys, found.values) == (windows.keys, windows.values)
 
 
 def test_an_empty_file_has_a_first_line() -> None:
-    assert Map.of("").value(("x",)).line == 1
+    assert SourceMap.of("").value(("x",)).line == 1
 
 
 # --- laws
@@ -176,7 +176,7 @@ def same(one: Any, other: Any) -> bool:
 @given(DOCUMENTS, st.booleans())
 def test_every_key_and_value_of_any_document_is_found(document: dict[str, Any], multiline: bool) -> None:
     text = tomli_w.dumps(document, multiline_strings=multiline)
-    found = Map.of(text)
+    found = SourceMap.of(text)
     for path, value in leaves(tomli.loads(text)):
         start, end = found.values[path]
         assert same(tomli.loads(f"x = {found.text[start:end]}")["x"], value)
@@ -195,7 +195,7 @@ def test_a_dotted_key_is_found_in_a_header_and_in_an_inline_table(keys: list[str
         f"[[{dotted}]]\nx={scalar}",
     ):
         ((path, there),) = leaves(tomli.loads(text))
-        start, end = Map.of(text).values[path]
+        start, end = SourceMap.of(text).values[path]
         assert same(tomli.loads(f"x = {text[start:end]}")["x"], there)
 
 
@@ -205,5 +205,5 @@ def test_any_text_that_is_toml_can_be_walked(text: str) -> None:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError:
         return
-    found = Map.of(text)
+    found = SourceMap.of(text)
     assert {path for path, _ in leaves(document)} <= set(found.values)

@@ -19,9 +19,9 @@ from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.problems import Code, Report, RulesRefused
 from routeproxy.policy.file.tables import MatchTable
 from routeproxy.policy.verify import proof as proving
-from routeproxy.policy.verify.proof import Search, prove, refusal
-from routeproxy.policy.verify.satisfiability import Callers, Literal, possible
-from routeproxy.upstream.guard import InvariantBroken, Locked
+from routeproxy.policy.verify.proof import Solver, negate, prove
+from routeproxy.policy.verify.satisfiability import Callers, Constraint, possible
+from routeproxy.upstream.guard import InvariantBroken, InvariantGuard
 from tests.budgets import examples
 from tests.policy.policies import (
     FACTS,
@@ -74,8 +74,8 @@ def calls(policy: Policy, asked: Asked) -> list[Call]:
     return [Call(target, None, exchange) for target in policy.decide(facts).targets]
 
 
-def locked(live: Policy) -> Locked:
-    return Locked(None, InForce(live))  # type: ignore[arg-type]
+def locked(live: Policy) -> InvariantGuard:
+    return InvariantGuard(None, InForce(live))  # type: ignore[arg-type]
 
 
 # --- files, whole
@@ -301,7 +301,7 @@ def test_a_search_finds_a_way_wherever_there_is_one(
     wanted = tuple(check for _ in dice.times(1, 2) for check in checks_of(topics.match()))
     above = [checks_of(topics.match()) for _ in dice.times(0, 4)]
     with bounds():
-        found = Search(Callers(callers), [refusal(checks) for checks in above]).run(wanted)
+        found = Solver(Callers(callers), [negate(checks) for checks in above]).run(wanted)
     event("no way" if found is None else "a way")
     for asked in some_requests(dice, [*callers], 100) if found is None else ():
         facts = facts_of(asked, callers[asked.team])
@@ -331,7 +331,7 @@ def test_what_some_value_meets_is_possible(dice: Dice) -> None:
     topics = Topics(dice, TEAMS)
     checks = [check for _ in dice.times(1, 4) for check in checks_of(topics.of([fact]))]
     literals = [
-        Literal(check, dice.chance(0.5))
+        Constraint(check, dice.chance(0.5))
         for check in checks
         if isinstance(check, Single) and check.fact != "header x-b"
     ]
@@ -347,7 +347,7 @@ def test_any_three_conditions_on_a_text_are_possible_if_some_text_meets_them() -
     texts = [facts for asked in values_of("headers") if (facts := facts_of(asked)) is not None]
     checks = [check for table in TABLES for check in checks_of({"headers": {"x-a": table}})]
     literals = [
-        Literal(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
+        Constraint(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
     ]
     met = [
         {n for n, facts in enumerate(texts) if literal.check(facts) is literal.holds} for literal in literals

@@ -11,7 +11,7 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.problems import RulesRefused
-from routeproxy.policy.questions import Question
+from routeproxy.policy.questions import HypotheticalRequest
 
 DEFAULT = """
 [providers.corp]
@@ -62,7 +62,7 @@ def test_a_name_in_other_capitals_is_not_taken_for_a_model_of_another_region(
 ) -> None:
     text = DEFAULT.replace('"corp/m"', '"corp/*"') + f"[providers.corp.models]\n{models}\n"
     policy = compile_rules(text, path=Path("rules.toml"), environ={})
-    targets = policy.decide(policy.facts_of(Question(model=asked))).targets
+    targets = policy.decide(policy.facts_of(HypotheticalRequest(model=asked))).targets
     assert [one.reached[0].region for one in targets] == ([region] if region else [])
 
 

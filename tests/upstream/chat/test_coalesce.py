@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from routeproxy.chat.completion import Choice, Chunk, Delta
 from routeproxy.messages.events import accumulate
-from routeproxy.upstream.chat.coalesce import TextRuns
-from routeproxy.upstream.chat.direct import CompletionWords
+from routeproxy.upstream.chat.coalesce import TextCoalescer
+from routeproxy.upstream.chat.direct import ChatCompletionsDecoder
 from routeproxy.upstream.http.sse import Events
 from tests.translate.answering import events_of
 
@@ -34,11 +34,11 @@ def stream(*chunks: dict[str, Any], ascii: bool = True) -> bytes:
 
 def read(data: bytes) -> list[Chunk]:
     """As it is read when it comes in one piece."""
-    return list(CompletionWords().feed(data)[0])
+    return list(ChatCompletionsDecoder().feed(data)[0])
 
 
 def one_by_one(data: bytes) -> list[Chunk]:
-    words = CompletionWords()
+    words = ChatCompletionsDecoder()
     return [chunk for event in Events().feed(data) for chunk in words.feed(b"data: %b\n\n" % event)[0]]
 
 
@@ -153,6 +153,6 @@ MANY = [
 @pytest.mark.parametrize(("frames", "times"), MANY)
 def test_odd_frames_among_them_do_not_make_each_look_at_all(frames: list[bytes], times: int) -> None:
     looked = Looked(frames)
-    together = TextRuns(lambda frame: True).together(looked)
+    together = TextCoalescer(lambda frame: True).together(looked)
     assert looked.many <= times * len(frames)
     assert b"".join(together).count(b"Z") == b"".join(frames).count(b"Z")

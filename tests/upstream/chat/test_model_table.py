@@ -6,7 +6,7 @@ import pytest
 
 from routeproxy.policy.decide import Target
 from routeproxy.upstream.chat.model_table import known_facts
-from routeproxy.upstream.chat.profiles import Limits, dialect_of
+from routeproxy.upstream.chat.profiles import Limits, profile_of
 from tests.policy.asking import ask, policy
 
 
@@ -28,13 +28,13 @@ def target(model: str, provider: str = "openai", facts: str = "") -> Target:
     ],
 )
 def test_what_the_rules_say_of_a_model_is_what_is_sent_to_it(facts: str, switch: str, value: Any) -> None:
-    found = dialect_of(target("gpt-5", facts=facts), Limits(max_output_tokens=128_000))
+    found = profile_of(target("gpt-5", facts=facts), Limits(max_output_tokens=128_000))
     assert getattr(found, switch) == value
 
 
 def test_the_rules_may_take_back_a_no_of_our_own_table() -> None:
-    assert dialect_of(target("gpt-3.5-turbo")).vision is False
-    assert dialect_of(target("gpt-3.5-turbo", facts="vision = true")).vision is True
+    assert profile_of(target("gpt-3.5-turbo")).vision is False
+    assert profile_of(target("gpt-3.5-turbo", facts="vision = true")).vision is True
 
 
 def test_tables_are_asked_for_what_the_rules_leave_out() -> None:

@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from routeproxy.translate.profile import Dialect
-from routeproxy.upstream.chat.profiles import QUIRKS, Limits, dialect_of
+from routeproxy.translate.profile import ModelProfile
+from routeproxy.upstream.chat.profiles import QUIRKS, Limits, profile_of
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, target
 
 pytestmark = LITELLMS_WARNINGS
 
 
-def dialect(type: str, model: str, base_url: str | None = None, **more: Any) -> Dialect:
-    return dialect_of(target(type, base_url, model, **more))
+def profile(type: str, model: str, base_url: str | None = None, **more: Any) -> ModelProfile:
+    return profile_of(target(type, base_url, model, **more))
 
 
 def test_a_server_of_which_nothing_is_known_is_assumed_able() -> None:
-    assert dialect("openai_compatible", "corp/large-3") == Dialect()
+    assert profile("openai_compatible", "corp/large-3") == ModelProfile()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_server_of_which_nothing_is_known_is_assumed_able() -> None:
     ],
 )
 def test_what_is_known(type: str, model: str, known: dict[str, Any]) -> None:
-    found = dialect(type, model)
+    found = profile(type, model)
     assert {name: getattr(found, name) for name in known} == known
 
 
@@ -168,8 +168,8 @@ SEEING = [
 
 @pytest.mark.parametrize(("models", "vision"), [(BLIND, False), (SEEING, True)], ids=["blind", "seeing"])
 def test_b23_only_a_model_that_is_known_to_be_blind_gets_no_images(models: list[str], vision: bool) -> None:
-    assert [model for model in models if dialect("openai_compatible", model).vision is not vision] == []
-    assert dialect("openai_compatible", "gpt-3.5-turbo", supports=frozenset({"vision"})).vision
+    assert [model for model in models if profile("openai_compatible", model).vision is not vision] == []
+    assert profile("openai_compatible", "gpt-3.5-turbo", supports=frozenset({"vision"})).vision
 
 
 EFFORTLESS = [
@@ -192,24 +192,24 @@ THINKING = {
 
 
 def test_c22_where_an_effort_is_an_error_none_is_sent() -> None:
-    assert [one for one in EFFORTLESS if dialect(*one).efforts] == []
-    assert {one: dialect(*one).efforts for one in THINKING} == THINKING
+    assert [one for one in EFFORTLESS if profile(*one).efforts] == []
+    assert {one: profile(*one).efforts for one in THINKING} == THINKING
 
 
 def test_what_the_provider_says_counts_most() -> None:
-    found = dialect(
+    found = profile(
         "openai", "gpt-4.1", supports=frozenset({"top_k"}), mid_system="user", without_vision="refuse"
     )
     assert (found.top_k, found.mid_system, found.without_vision) == (True, "user", "refuse")
 
 
 def test_responses_knows_no_stop_strings() -> None:
-    assert dialect("azure", "dep", api="responses").stop_limit == 0
+    assert profile("azure", "dep", api="responses").stop_limit == 0
 
 
 def test_googles_own_openai_api_has_its_own_place_for_signatures() -> None:
     base_url = "https://generativelanguage.googleapis.com/v1beta/openai"
-    assert dialect("openai_compatible", "gemini-2.5-pro", base_url).thought_signatures == "extra_content"
+    assert profile("openai_compatible", "gemini-2.5-pro", base_url).thought_signatures == "extra_content"
 
 
 @pytest.mark.parametrize(
@@ -226,14 +226,14 @@ def test_output_limits_are_those_of_litellms_table_once_it_is_there(
     type: str, model: str, limit: int | None
 ) -> None:
     LOOP.run(LOOP.litellm.load())
-    assert LOOP.litellm.dialect(target(type, None, model)).max_output_tokens == limit
+    assert LOOP.litellm.profile(target(type, None, model)).max_output_tokens == limit
 
 
 def test_a_limit_is_kept() -> None:
-    assert dialect_of(target("openai", None, "m"), Limits(7)).max_output_tokens == 7
+    assert profile_of(target("openai", None, "m"), Limits(7)).max_output_tokens == 7
 
 
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: f"{'+'.join(quirk.types)[:20]} {quirk.models}")
 def test_every_row_names_its_source_and_only_fields_that_exist(quirk: Any) -> None:
     assert quirk.source
-    Dialect(**quirk.changes)
+    ModelProfile(**quirk.changes)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from routeproxy.chat.completion import Chunk
 from routeproxy.messages.events import Error, Event, accumulate
 from routeproxy.messages.reply import Message, ThinkingBlock, encode
-from routeproxy.translate.profile import Dialect
+from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
 from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
 from tests.budgets import examples
@@ -39,14 +39,14 @@ from tests.translate.asking import (
 )
 
 FAMILY = "openai_responses openai/gpt-5.4"
-RESPONSES = Dialect(family=FAMILY, images_in_tool_messages=True, stop_limit=0, prompt_cache_key=True)
-"""As `upstream/dialects.py` has it for this API."""
+RESPONSES = ModelProfile(family=FAMILY, images_in_tool_messages=True, stop_limit=0, prompt_cache_key=True)
+"""As `upstream/chat/profiles.py` has it for this API."""
 
 # --- what a back end is asked
 
 
 def asked(*turns: Json, reasons: bool = True, **options: Any) -> Json:
-    translated = ask(*turns, **{"dialect": RESPONSES, **options})
+    translated = ask(*turns, **{"profile": RESPONSES, **options})
     body: Json = json.loads(responses_request(translated.chat, model="gpt-5.4", reasons=reasons))
     assert set(body) <= set(response_create_params.ResponseCreateParamsStreaming.__annotations__)
     return body
@@ -193,13 +193,13 @@ class TestRequests:
             pytest.param(
                 {
                     "thinking": {"type": "disabled"},
-                    "dialect": Dialect(family=FAMILY, efforts=("none", "low")),
+                    "profile": ModelProfile(family=FAMILY, efforts=("none", "low")),
                 },
                 {"reasoning": {"effort": "none"}},
                 id="no thinking, so nothing to sum up",
             ),
             pytest.param(
-                {"speed": "fast", "dialect": Dialect(priority_tier=True)},
+                {"speed": "fast", "profile": ModelProfile(priority_tier=True)},
                 {"service_tier": "priority"},
                 id="speed",
             ),
@@ -739,14 +739,14 @@ class TestEndings:
 # --- reasoning that comes back
 
 
-def next_items(answer: Message | Error, *, dialect: Dialect = RESPONSES, **options: Any) -> list[Json]:
+def next_items(answer: Message | Error, *, profile: ModelProfile = RESPONSES, **options: Any) -> list[Json]:
     """What the back end sees of `answer` when the client goes on."""
     assert isinstance(answer, Message), answer
     content = json.loads(encode(answer))["content"]
     results = [result(block["id"], "done") for block in content if block["type"] == "tool_use"]
     turns = (user("Go"), assistant(*content), user(*results, text("And now?")))
     tools = [tool(name) for name in TOOLS]
-    return items(*turns, dialect=dialect, tools=tools, **options)[1:-1]
+    return items(*turns, profile=profile, tools=tools, **options)[1:-1]
 
 
 def turn(*output: Json, **settings: Any) -> Message | Error:
@@ -834,8 +834,10 @@ class TestReasoningComesBack:
     @pytest.mark.parametrize(
         "options",
         [
-            pytest.param({"dialect": Dialect(family="openai")}, id="chat completions"),
-            pytest.param({"dialect": Dialect(family="openai_responses azure/gpt-5.4")}, id="another account"),
+            pytest.param({"profile": ModelProfile(family="openai")}, id="chat completions"),
+            pytest.param(
+                {"profile": ModelProfile(family="openai_responses azure/gpt-5.4")}, id="another account"
+            ),
             pytest.param({"reasons": False}, id="a model that does not reason"),
         ],
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.upstream.http.connection import AT_ONCE, Handler, Packed, Unpacking
+from routeproxy.upstream.http.connection import AT_ONCE, ClientConnection, Decompressor, UnsupportedEncoding
 from tests.backend import CUT, RESET, BackEnd, json_answer
 from tests.running import running
 from tests.wire.asking import answers, ask, message
@@ -41,7 +41,7 @@ class FakeTransport(asyncio.Transport):
 
 
 async def _came(pieces: Sequence[bytes | str]) -> tuple[Any, ...]:
-    handler, transport = Handler(asyncio.get_running_loop()), FakeTransport()
+    handler, transport = ClientConnection(asyncio.get_running_loop()), FakeTransport()
     handler.connection_made(transport)
     incoming = handler.expect()
     body: list[bytes] = []
@@ -50,10 +50,10 @@ async def _came(pieces: Sequence[bytes | str]) -> tuple[Any, ...]:
         try:
             await incoming.head()
             encoding = incoming.header("content-encoding")
-            source = Unpacking(incoming, encoding) if encoding else incoming
+            source = Decompressor(incoming, encoding) if encoding else incoming
             while data := await source.read():
                 body.append(data)
-        except (aiohttp.ClientError, Packed) as error:
+        except (aiohttp.ClientError, UnsupportedEncoding) as error:
             return type(error).__name__
         return ""
 
@@ -144,9 +144,11 @@ ANSWERS = [
     pytest.param([packed(b"deflate", zlib.compress(PLAIN))], (200, PLAIN, "reused"), id="deflate"),
     pytest.param([packed(b"deflate", BARE)], (200, PLAIN, "reused"), id="deflate without its header"),
     pytest.param([packed(b"gzip", GZIP[:-9])], (200, PLAIN, "ClientPayloadError"), id="half of a gzip"),
-    pytest.param([packed(b"gzip", b"not gzip")], (200, b"", "Packed"), id="no gzip"),
-    pytest.param([packed(b"deflate", b"not deflate")], (200, b"", "Packed"), id="no deflate"),
-    pytest.param([packed(b"br", b"odd")], (200, b"", "Packed"), id="an encoding that nobody asked for"),
+    pytest.param([packed(b"gzip", b"not gzip")], (200, b"", "UnsupportedEncoding"), id="no gzip"),
+    pytest.param([packed(b"deflate", b"not deflate")], (200, b"", "UnsupportedEncoding"), id="no deflate"),
+    pytest.param(
+        [packed(b"br", b"odd")], (200, b"", "UnsupportedEncoding"), id="an encoding that nobody asked for"
+    ),
 ]
 
 
@@ -180,7 +182,7 @@ def test_an_answer_is_the_same_however_it_is_cut(places: list[int], encoding: by
 
 def test_no_more_is_read_than_is_taken() -> None:
     async def reading() -> list[bool]:
-        handler, transport = Handler(asyncio.get_running_loop()), FakeTransport()
+        handler, transport = ClientConnection(asyncio.get_running_loop()), FakeTransport()
         handler.connection_made(transport)
         incoming = handler.expect()
         handler.data_received(OK + b"\r\n")
@@ -195,11 +197,11 @@ def test_no_more_is_read_than_is_taken() -> None:
 
 def test_what_is_packed_a_thousand_times_comes_in_pieces() -> None:
     async def largest() -> tuple[int, int]:
-        handler = Handler(asyncio.get_running_loop())
+        handler = ClientConnection(asyncio.get_running_loop())
         handler.connection_made(FakeTransport())
         incoming = handler.expect()
         handler.data_received(packed(b"gzip", gzip.compress(bytes(20_000_000))))
-        source, sizes = Unpacking(incoming, "gzip"), []
+        source, sizes = Decompressor(incoming, "gzip"), []
         while data := await source.read():
             sizes.append(len(data))
         return max(sizes), sum(sizes)
@@ -211,7 +213,7 @@ def test_what_is_packed_a_thousand_times_comes_in_pieces() -> None:
 
 def test_who_speaks_before_being_asked_is_not_asked() -> None:
     async def asking() -> None:
-        handler = Handler(asyncio.get_running_loop())
+        handler = ClientConnection(asyncio.get_running_loop())
         handler.connection_made(FakeTransport())
         handler.data_received(OK + EMPTY)
         handler.expect()

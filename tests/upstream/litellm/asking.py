@@ -27,11 +27,11 @@ from routeproxy.policy.decide import (
     Target,
 )
 from routeproxy.policy.facts import Facts
-from routeproxy.upstream.chat.direct import ChatApi
+from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatBackEnd
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.litellm.backend import LiteLLM
+from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 from tests.backend import BackEnd
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ class Loop:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.client = Client({})
-        self.litellm = LiteLLM(self.client)
-        self.direct = ChatApi(self.client)
+        self.litellm = LiteLLMBackEnd(self.client)
+        self.direct = DirectBackEnd(self.client)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 60) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)

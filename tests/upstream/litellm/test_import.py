@@ -9,7 +9,7 @@ from tests.budgets import seconds
 TICKS = """
 import asyncio, time
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.litellm.backend import LiteLLM
+from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
 async def main():
     over, worst = asyncio.Event(), 0.0
@@ -21,7 +21,7 @@ async def main():
             worst = max(worst, time.perf_counter() - before)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(ticks())
-        await LiteLLM(Client({})).load()
+        await LiteLLMBackEnd(Client({})).load()
         over.set()
     print(worst)
 
@@ -34,10 +34,10 @@ folder = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(folder))
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.litellm.backend import LiteLLM
+from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
 async def main():
-    litellm = LiteLLM(Client({}))
+    litellm = LiteLLMBackEnd(Client({}))
     for _ in range(2):
         try:
             await litellm.load()
@@ -52,9 +52,9 @@ asyncio.run(main())
 QUIET = """
 import asyncio, logging
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.litellm.backend import LiteLLM
+from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
-litellm = asyncio.run(LiteLLM(Client({})).load())
+litellm = asyncio.run(LiteLLMBackEnd(Client({})).load())
 print(litellm.success_callback, litellm.failure_callback, litellm.callbacks, litellm.telemetry)
 print([name for name in ("LiteLLM", "httpx", "openai") if logging.getLogger(name).isEnabledFor(logging.INFO)])
 """

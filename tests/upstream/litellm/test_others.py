@@ -101,10 +101,10 @@ def test_a_deployment_with_the_name_of_a_model_of_mistrals_is_still_asked_at_azu
 def test_a_client_that_litellm_lets_go_does_not_take_ours_with_it() -> None:
     litellm = import_litellm()
 
-    async def let_go() -> bool:
+    async def close() -> bool:
         await litellm.aclient_session.aclose()
         return bool(litellm.aclient_session.is_closed)
 
-    assert not LOOP.run(let_go())
+    assert not LOOP.run(close())
     with BackEnd(sse(chunk("a"), done())) as back_end:
         assert ask(call(target("mistral", f"{back_end.url}/v1", "large", engine="litellm")))

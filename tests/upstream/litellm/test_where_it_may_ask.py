@@ -10,8 +10,8 @@ from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Target
 from routeproxy.upstream.http.client import Client
-from routeproxy.upstream.litellm.providers import manner_of
-from routeproxy.upstream.litellm.transport import SyncTransport, Wire, current
+from routeproxy.upstream.litellm.providers import litellm_provider_of
+from routeproxy.upstream.litellm.transport import LiteLLMTransport, SyncTransport, current
 
 RULES = """
 [providers.vertex]
@@ -30,11 +30,11 @@ deny = "nobody"
 EUROPE = "https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations/europe-west1/publishers/x"
 
 
-def wire_of(name: str) -> Wire:
+def wire_of(name: str) -> LiteLLMTransport:
     policy = compile_rules(RULES, path=Path("rules.toml"), environ={})
     provider = policy.providers[name]
     call = Call(Target(provider=provider, model="m"), None, Exchange(Inbound(body=b""), policy))
-    return Wire(Client({}), call, manner_of(provider), None, stream=False)
+    return LiteLLMTransport(Client({}), call, litellm_provider_of(provider), None, stream=False)
 
 
 def refusal(name: str, url: str, method: str = "POST") -> str | None:
