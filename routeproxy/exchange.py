@@ -1,12 +1,10 @@
-"""One request and what became of it: filled in as it passes through the proxy, read by the answer's headers
-and by the log."""
+"""One request and what became of it. Data alone: it is filled in as the request passes through the proxy, and
+read by the answer's headers and by observers."""
 
 import os
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
-from urllib.parse import quote
+from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -15,23 +13,28 @@ from routeproxy.messages.body import Body
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy, Target
-from routeproxy.policy.explain import explain
 from routeproxy.policy.facts import Facts
-from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, now
-from routeproxy.telemetry.logs import RequestRecord
+
+Endpoint = Literal["messages", "count_tokens", "route"]
+"""What is asked for: an answer, a count of its tokens, or (`route`) what would become of the request."""
 
 
 class Inbound(Struct, frozen=True, kw_only=True):
-    """What came over the wire. Header names are in lower case; a header that came on several lines has
-    several values."""
+    """The request as it came over the wire. Header names are in lower case; a header that came on several
+    lines has several values."""
 
     body: bytes
+    """A Messages request, whatever protocol the client speaks."""
+    path: str = "/v1/messages"
+    """As the client's protocol has it, without a target that was named in the URL."""
     query: str = ""
     headers: Mapping[str, tuple[str, ...]] = {}
     url_target: str | None = None
     """`provider/model`, where the client named a target in the URL."""
     team: str | None = None
     """Whose key was shown."""
+    key_name: str | None = None
+    """What the rules call the key that was shown; never the key."""
     no_fallback: bool = False
     """The client wants no other target than the first."""
     explain: bool = False
@@ -42,41 +45,23 @@ class Inbound(Struct, frozen=True, kw_only=True):
         return values[0] if values else None
 
 
-class Output(NamedTuple):
-    """One write to the client: whole frames of a stream, or a whole reply."""
+class AttemptRecord(Struct, kw_only=True):
+    """One attempt at one target. Times are those of `time.perf_counter`, in seconds."""
 
-    data: bytes
-    commits: bool
-    """Whether content is in it: from here on the answer is this back end's, for better or worse."""
-
-
-KEEPALIVE = Output(b"", False)
-"""A sign of life from a back end that has nothing to relay: it resets the idle clock."""
-
-Emit = Callable[[Output], Awaitable[None]]
-"""Where a back end's parts go as they come. It returns once there is room for more."""
-
-Write = Callable[[bytes], Awaitable[None]]
-"""The same for what the client gets."""
-
-
-PATHS = {
-    "messages": "/v1/messages",
-    "count_tokens": "/v1/messages/count_tokens",
-    "route": "/v1/route",
-}
-
-
-class AttemptRecord(NamedTuple):
-    """One attempt."""
-
-    target: str
-    failure: str | None
-    """Its class; `None` if it did not fail."""
+    target: Target
+    started: float
+    first_content_at: float | None = None
+    ended: float | None = None
+    failure: str | None = None
+    """The class of the failure that ended it; `None` while it runs, once it answered, or if it was let go."""
+    let_go: bool = False
+    """It did not come to its end: the client left, the server stopped, or an invariant refused it."""
+    usage: Usage | None = None
+    """As far as this back end reported it."""
 
 
 class Exchange:
-    def __init__(self, inbound: Inbound, policy: Policy, *, endpoint: str = "messages") -> None:
+    def __init__(self, inbound: Inbound, policy: Policy, *, endpoint: Endpoint = "messages") -> None:
         self.inbound = inbound
         self.policy = policy
         """The version that this request arrived under, and keeps."""
@@ -86,17 +71,16 @@ class Exchange:
         self._body: Body | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
-        self._logged_facts: LoggedFacts | None = None
-        """Once the text that they are worked out of is forgotten."""
         self.decision: Decision | None = None
         self.target: Target | None = None
-        self.attempts = 0
-        self.tried: list[AttemptRecord] = []
+        """The target that answers, or whose failure is shown."""
+        self.attempts: list[AttemptRecord] = []
         self.warnings: list[str] = []
         self._warnings_of_request = 0
-        self.relayed: list[tuple[str, str]] = []
+        self.relayed_headers: list[tuple[str, str]] = []
         """Headers of a Messages back end's answer that are the client's to see."""
         self.usage: Usage | None = None
+        """Of the answer that the client gets."""
         self.first_content_at: float | None = None
         self.status = 0
         self.error: str | None = None
@@ -116,31 +100,31 @@ class Exchange:
     @property
     def shown_id(self) -> str:
         """What the answer is known by: the back end's own id where its answer is relayed."""
-        return next((value for name, value in self.relayed if name == "request-id"), self.request_id)
+        return next((value for name, value in self.relayed_headers if name == "request-id"), self.request_id)
 
-    def begin_attempt(self, target: Target) -> None:
-        """What an earlier attempt said of itself is no longer true of the answer."""
+    def begin_attempt(self, target: Target) -> AttemptRecord:
+        """What an earlier attempt reported is no longer true of the answer."""
+        attempt = AttemptRecord(target=target, started=time.perf_counter())
         self.target = target
-        self.attempts += 1
-        self.tried.append(AttemptRecord(target.name, None))
+        self.attempts.append(attempt)
         self.warnings[self._warnings_of_request :] = []
-        self.relayed = []
+        self.relayed_headers = []
         self.usage = None
         self.error = None
+        return attempt
 
-    def attempt_failed(self, kind: str) -> None:
-        self.tried[-1] = AttemptRecord(self.tried[-1].target, kind)
+    def add_count_attempt(self, target: Target, failure: str | None = None) -> None:
+        """A back end was asked to count tokens. `failure` is the class of what ended that."""
+        now = time.perf_counter()
+        self.attempts.append(AttemptRecord(target=target, started=now, ended=now, failure=failure))
 
     def forget_text(self) -> None:
-        """Nobody else will be asked. What was said is as long as the conversation, and its answer may take
-        minutes."""
-        facts = self.facts
-        if facts is None:
+        """Nobody else will be asked, so the conversation is let go: it is long, and its answer may take
+        minutes. Facts that were worked out of it stay."""
+        if self.facts is None:
             return
-        if self.policy.server.decision_log is not None:
-            self._logged_facts = _logged(facts, self.policy)
-        facts.forget_text()
-        self.facts, self.envelope = None, facts.envelope
+        self.facts.forget_text()
+        self.envelope = self.facts.envelope
         self.inbound = replace(self.inbound, body=b"")
         self._body = None
 
@@ -152,11 +136,8 @@ class Exchange:
     def warn(self, *warnings: str) -> None:
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
 
-    def note_usage(self, usage: Usage) -> None:
-        self.usage = usage
-
-    def tokens(self) -> tuple[int | None, int | None]:
-        """Input (the cached ones included) and output, where known."""
+    def input_and_output_tokens(self) -> tuple[int | None, int | None]:
+        """The tokens of the answer, those that were read from a cache included; `None` where not reported."""
         if self.usage is None:
             return None, None
         parts = (
@@ -167,91 +148,9 @@ class Exchange:
         known = [part for part in parts if part is not UNSET]
         return (sum(known) if known else None), self.usage.output_tokens
 
-    def headers(self) -> list[tuple[str, str]]:
-        """What every answer says of itself: ids, the rule, who served. Values are ASCII."""
-        relayed = {name for name, _ in self.relayed}
-        headers = [] if "request-id" in relayed else [("request-id", self.request_id)]
-        headers += self.relayed
-        headers.append(("x-routeproxy-rules-version", self.policy.version))
-        if self.decision is not None:
-            headers.append(("x-routeproxy-rule", _ascii(self.decision.rule)))
-        if self.target is not None:
-            headers.append(("x-routeproxy-provider", _ascii(self.target.provider.name)))
-            headers.append(("x-routeproxy-model", _ascii(self.target.model)))
-        headers.append(("x-routeproxy-attempts", str(self.attempts)))
-        if self.inbound.explain and self.decision is not None:
-            headers.append(("x-routeproxy-explain", explain(self.decision, self.policy).in_a_header()))
-        if self.warnings:
-            headers.append(("x-routeproxy-warning", _ascii("; ".join(self.warnings))[:2000]))
-        return headers
-
-    def record(self) -> RequestRecord:
-        """What the log says of it: names, sizes and times; nothing of prompts or keys."""
-        input_tokens, output_tokens = self.tokens()
-        first = self.first_content_at
-        return RequestRecord(
-            request_id=self.request_id,
-            method="POST",
-            path=PATHS[self.endpoint],
-            status=self.status,
-            duration_ms=(time.perf_counter() - self.started) * 1000,
-            ttft_ms=None if first is None else (first - self.started) * 1000,
-            client_model=self.envelope.model if self.envelope else None,
-            team=self.inbound.team,
-            rule=self.decision.rule if self.decision else None,
-            version=self.policy.version,
-            provider=self.target.provider.name if self.target else None,
-            model=self.target.model if self.target else None,
-            attempts=self.attempts,
-            error_type=self.error,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            stream=self.stream,
-            client_left=self.client_left,
-        )
-
-    def logged_decision(self) -> LoggedDecision:
-        """What the decision log says of it."""
-        decision = self.decision
-        facts = self._logged_facts or (_logged(self.facts, self.policy) if self.facts else None)
-        return LoggedDecision(
-            time=now(),
-            id=self.request_id,
-            shown_id=self.shown_id if self.shown_id != self.request_id else UNSET,
-            path=PATHS[self.endpoint],
-            version=self.policy.version,
-            rule=decision.rule if decision else None,
-            facts=facts,
-            targets=tuple(target.name for target in decision.targets) if decision else (),
-            attempts=tuple(self.tried),
-            status=self.status,
-            error=self.error,
-            client_left=self.client_left,
-        )
-
-
-def _logged(facts: Facts, policy: Policy) -> LoggedFacts:
-    read = {name: value for name in policy.reads_headers if (value := facts.header(name)) is not None}
-    return LoggedFacts(
-        model=facts.requested,
-        team=facts.team,
-        headers=dict(sorted(read.items())),
-        input_tokens=facts.counted,
-        max_tokens=facts.max_tokens,
-        stream=facts.stream,
-        images=facts.images,
-        documents=facts.documents,
-        tools=tuple(tool.name or tool.type or "" for tool in facts.envelope.tools or ()),
-        thinking=facts.thinking,
-        effort=facts.effort,
-        user=facts.user if policy.reads_user else None,
-        url_target=facts.url_target,
-        no_fallback=facts.no_fallback,
-    )
-
 
 class Call(Struct, frozen=True):
-    """One attempt: what a back end is asked, and with which key."""
+    """What a back end is asked in one attempt, and with which key."""
 
     target: Target
     key: str | None
@@ -260,13 +159,3 @@ class Call(Struct, frozen=True):
 
 def new_request_id() -> str:
     return f"req_{os.urandom(16).hex()}"
-
-
-_SAFE = " !#$&'()*+,-./:;<=>?@[]^_`{|}~\""
-"""What a header may hold as it is, beside letters and digits: all that ASCII can print but `%` and `\\`."""
-
-_PLAIN = re.compile(f"[A-Za-z0-9{re.escape(_SAFE)}]*")
-
-
-def _ascii(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else quote(text, safe=_SAFE)

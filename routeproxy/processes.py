@@ -38,7 +38,7 @@ SWITCH = 0.001
 class Serves(Protocol):
     """What a server runs."""
 
-    live: InFlight
+    in_flight: InFlight
 
     def build(self) -> Litestar: ...
 
@@ -100,19 +100,19 @@ class Server(uvicorn.Server):
             self.stop(at_once=self._told is not None)
 
     def stop(self, *, at_once: bool = False) -> None:
-        self._app.live.draining = True
+        self._app.in_flight.draining = True
         self._told = -math.inf if at_once else time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
         if self._told is not None and not self.should_exit:
-            live = self._app.live
+            in_flight = self._app.in_flight
             left = self._told + self._app.drain - time.monotonic()
-            if live.answers and left > 0:
+            if in_flight.responses and left > 0:
                 if not self._said:
-                    log.info("shutting down: %d open, %.0f s more at most", len(live.answers), left)
+                    log.info("shutting down: %d open, %.0f s more at most", len(in_flight.responses), left)
                     self._said = True
             else:
-                live.end_all()
+                in_flight.end_all()
                 self.should_exit = True
         return await super().on_tick(counter)
 

@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
-from routeproxy.exchange import Call, Exchange, Inbound, Write
+from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.observe import Observer
+from routeproxy.output import Relayed, TokenCount, Write
+from routeproxy.policy.decide import Decision, Target
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.tokens import Ceiling
@@ -25,7 +26,7 @@ from routeproxy.upstream import failover
 from routeproxy.upstream.dry_run import losses
 from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.guard import InvariantGuard
+from routeproxy.upstream.guard import InvariantGuard, LivePolicy
 from routeproxy.upstream.keys import Keys
 
 LARGE_BODY = 16_384
@@ -36,20 +37,23 @@ COUNTING_THREADS = max(1, (os.cpu_count() or 1) // 2)
 """More would only take turns with the loop: beside six of them on two cores it waited four times as long."""
 
 
-class Rules(Protocol):
-    @property
-    def policy(self) -> Policy: ...
-
-
 class Proxy:
-    def __init__(self, rules: Rules, upstreams: Upstreams, count: Callable[[bytes], int]) -> None:
+    def __init__(
+        self,
+        rules: LivePolicy,
+        upstreams: Upstreams,
+        count: Callable[[bytes], int],
+        observer: Observer | None = None,
+    ) -> None:
+        """`count`: the tokens of a request's body."""
         self.rules = rules
         self.upstreams = InvariantGuard(upstreams, rules)
+        self._observer = observer or Observer()
         self._count = count
         self._counting = ThreadPoolExecutor(COUNTING_THREADS, "tokens")
         self._keys = Keys()
 
-    def receive(self, inbound: Inbound, endpoint: str = "messages") -> Exchange:
+    def receive(self, inbound: Inbound, endpoint: Endpoint = "messages") -> Exchange:
         """The one place where a request meets the policy: it keeps this version to its end."""
         return Exchange(inbound, self.rules.policy, endpoint=endpoint)
 
@@ -58,7 +62,7 @@ class Proxy:
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
-        await failover.answer(exchange, self.upstreams, self._keys, write)
+        await failover.answer(exchange, self.upstreams, self._keys, write, self._observer)
 
     async def decide(self, exchange: Exchange) -> Decision:
         policy, inbound = exchange.policy, exchange.inbound
@@ -89,35 +93,33 @@ class Proxy:
         decision = await self.decide(exchange)
         return explain(decision, exchange.policy, losses=partial(losses, exchange.body))
 
-    async def count_tokens(self, exchange: Exchange) -> bytes:
-        """The body of the answer: the back end's own count where the first target speaks Messages, else our
-        estimate."""
+    async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
+        """The back end's own count where the first target speaks Messages, else our estimate."""
         decision = await self.decide(exchange)
-        counted = None if decision.deny is not None else await self._counted_by(decision.targets[0], exchange)
-        if counted is not None:
-            return counted
+        if decision.deny is None and (count := await self._count_of(decision.targets[0], exchange)):
+            return count
         loop = asyncio.get_running_loop()
         estimate = await loop.run_in_executor(self._counting, self._count, exchange.inbound.body)
-        return b'{"input_tokens":%d}' % max(1, estimate)
+        return TokenCount(max(1, estimate))
 
-    async def _counted_by(self, target: Target, exchange: Exchange) -> bytes | None:
-        """A count is never refused: whatever goes wrong, there is an estimate."""
+    async def _count_of(self, target: Target, exchange: Exchange) -> Relayed | None:
+        """What `target` counts. A count is never refused: whatever goes wrong, there is an estimate."""
         upstream = self.upstreams.of(target.provider)
         keys: list[str | None] = [*self._keys.of(target.provider)]
         for key in keys or [None]:
             try:
-                counted = await upstream.count_tokens(Call(target, key, exchange))
+                count = await upstream.count_tokens(Call(target, key, exchange))
             except UpstreamFailure as failure:
-                exchange.attempts += 1
+                exchange.add_count_attempt(target, failure.kind)
                 exchange.warn(f"input_tokens is an estimate: {failure.message}")
                 if key is None or failure.kind not in KEY_FAILURES:
                     return None
                 self._keys.refused(target.provider, key)
             else:
-                if counted is not None:
-                    exchange.attempts += 1
+                if count is not None:
+                    exchange.add_count_attempt(target)
                     exchange.target = target
-                return counted
+                return count
         return None
 
 

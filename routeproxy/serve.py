@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy import tokens
-from routeproxy.exchange import Exchange
+from routeproxy.observe import Observers
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.live import LiveRules
@@ -32,10 +32,12 @@ from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
+from routeproxy.telemetry.logs import RequestLog
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Authenticator
+from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import InFlight, StreamTimings
 
 log = logging.getLogger("routeproxy.serve")
@@ -103,11 +105,19 @@ def configure_logs(sources: Sources) -> None:
 class App:
     """What one process serves."""
 
-    def __init__(self, sources: Sources, rules: LiveRules, *, patience: StreamTimings | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        rules: LiveRules,
+        *,
+        timings: StreamTimings | None = None,
+        protocols: Sequence[ClientProtocol] = PROTOCOLS,
+    ) -> None:
         self._sources = sources
         self.rules = rules
-        self._patience = patience
-        self.live = InFlight()
+        self._timings = timings
+        self._protocols = protocols
+        self.in_flight = InFlight()
 
     @property
     def drain(self) -> float:
@@ -116,98 +126,56 @@ class App:
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
         upstreams = Registry(_signing_key(rules.policy), sources.variables())
-        door = Authenticator(rules.policy, sources.token())
-        decisions = Decisions(rules.policy)
+        authenticator = Authenticator(rules.policy, sources.token())
+        decision_log = DecisionLog(rules.policy)
+        observer = Observers([RequestLog(), decision_log])
 
-        def done(exchange: Exchange) -> None:
-            logs.log_request(exchange.record())
-            decisions.write(exchange)
-
-        @asynccontextmanager
-        async def lifespan(app: Litestar) -> AsyncIterator[None]:
-            async with asyncio.TaskGroup() as tasks:
-                background: set[asyncio.Task[object]] = set()
-
-                def start(work: Coroutine[Any, Any, object]) -> None:
-                    task = tasks.create_task(work)
-                    background.add(task)
-                    task.add_done_callback(background.discard)
-
-                def prepare(policy: Policy) -> None:
-                    door.expect(policy, sources.token())
-                    decisions.expect(policy)
-                    start(_prepare(upstreams, policy))
-                    if policy.counts_tokens:  # nobody waits for it, a shutdown least of all
-                        threading.Thread(target=tokens.warm, daemon=True).start()
-
-                rules.on_change.append(prepare)
-                prepare(rules.policy)
-                start(rules.follow())
-                with suppress(ValueError, RuntimeError):  # not in the main thread: a test's server
-                    loop = asyncio.get_running_loop()
-                    loop.add_signal_handler(signal.SIGHUP, lambda: start(rules.reload()))
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-                yield
-                for task in tuple(background):
-                    task.cancel()
-            await upstreams.aclose()
+        def on_change(policy: Policy) -> None:
+            authenticator.update(policy, sources.token())
+            decision_log.update(policy)
 
         return build_app(
-            Proxy(rules, upstreams, tokens.count),
-            door=door,
-            live=self.live,
-            patience=self._patience,
-            done=done,
-            lifespan=lifespan,
-            control=_Control(rules),
+            Proxy(rules, upstreams, tokens.count, observer),
+            authenticator=authenticator,
+            in_flight=self.in_flight,
+            timings=self._timings,
+            observer=observer,
+            lifespan=partial(_lifespan, rules, upstreams, on_change),
+            control=rules,
+            protocols=self._protocols,
         )
 
 
-class Decisions:
-    """The decision log that the policy in force names, if it does."""
+@asynccontextmanager
+async def _lifespan(
+    rules: LiveRules, upstreams: Registry, on_change: Callable[[Policy], None], app: Litestar
+) -> AsyncIterator[None]:
+    """What goes on beside the answers: the watch on the rules, and what a new policy has to be prepared."""
+    async with asyncio.TaskGroup() as tasks:
+        background: set[asyncio.Task[object]] = set()
 
-    def __init__(self, policy: Policy) -> None:
-        self._log: DecisionLog | None = None
-        self._path: str | None = None
-        self._failed = False
-        self.expect(policy)
+        def start(work: Coroutine[Any, Any, object]) -> None:
+            task = tasks.create_task(work)
+            background.add(task)
+            task.add_done_callback(background.discard)
 
-    def expect(self, policy: Policy) -> None:
-        if policy.server.decision_log != self._path:
-            if self._log is not None:
-                self._log.close()
-            self._path = policy.server.decision_log
-            self._log = DecisionLog(Path(self._path)) if self._path is not None else None
+        def prepare(policy: Policy) -> None:
+            on_change(policy)
+            start(_prepare(upstreams, policy))
+            if policy.counts_tokens:  # nobody waits for it, a shutdown least of all
+                threading.Thread(target=tokens.warm, daemon=True).start()
 
-    def write(self, exchange: Exchange) -> None:
-        if self._log is None or exchange.endpoint == "route":  # nothing was decided, it was only asked about
-            return
-        try:
-            self._log.write(exchange.logged_decision())
-            self._failed = False
-        except OSError as error:
-            # Nobody's answer depends on it, and a full disk must not fill the other log too.
-            if not self._failed:
-                log.error("the decision log can't be written: %s", error)
-            self._failed = True
-
-
-class _Control:
-    def __init__(self, rules: LiveRules) -> None:
-        self._rules = rules
-
-    @property
-    def history(self) -> tuple[str, ...]:
-        return self._rules.history
-
-    def problem(self) -> str | None:
-        return self._rules.problem
-
-    async def reload(self) -> bool:
-        return await self._rules.reload()
-
-    async def rollback(self, version: str | None) -> None:
-        await self._rules.rollback(version)
+        rules.on_change.append(prepare)
+        prepare(rules.policy)
+        start(rules.follow())
+        with suppress(ValueError, RuntimeError):  # not in the main thread: a test's server
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, lambda: start(rules.reload()))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        yield
+        for task in tuple(background):
+            task.cancel()
+    await upstreams.aclose()
 
 
 async def _prepare(upstreams: Registry, policy: Policy) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm.backend import import_litellm
+from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
 
@@ -58,7 +59,8 @@ def running(
     environ: Mapping[str, str] | None = None,
     *,
     options: Options | None = None,
-    patience: StreamTimings | None = None,
+    timings: StreamTimings | None = None,
+    protocols: Sequence[ClientProtocol] = PROTOCOLS,
 ) -> Iterator[Running]:
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
     path = folder / "rules.toml"
@@ -68,7 +70,7 @@ def running(
     live = live_rules(sources, versions or folder / ".versions")
     if any(provider.engine == "litellm" for provider in live.policy.providers.values()):
         import_litellm()  # before a test that is in a hurry
-    app = App(sources, live, patience=patience)
+    app = App(sources, live, timings=timings, protocols=protocols)
     sock = listen("127.0.0.1", 0)
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)

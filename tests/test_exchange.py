@@ -3,18 +3,23 @@ called. And how long a request is held."""
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
+from routeproxy.exchange import Call, Exchange, Inbound
+from routeproxy.messages.events import Ping
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
+from routeproxy.output import Content, Emit, Output, Relayed
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.facts import Facts
 from routeproxy.proxy import Proxy
+from routeproxy.telemetry.decisions import DecisionLog, logged_decision
+from routeproxy.web.headers import answer_headers
 
 
 def exchange(name: str = "a rule") -> Exchange:
@@ -28,7 +33,7 @@ def exchange(name: str = "a rule") -> Exchange:
 
 
 def header(exchange: Exchange, name: str) -> str | None:
-    return dict(exchange.headers()).get(name)
+    return dict(answer_headers(exchange)).get(name)
 
 
 NAMES = ["plain words", "größe 日本 😀", "100 % sure", "a, b; c=d"]
@@ -53,15 +58,15 @@ def test_what_a_failed_attempt_said_is_forgotten() -> None:
     target = asked.decision.targets[0]
     asked.begin_attempt(target)
     asked.warn("of the first attempt", "of the first attempt")
-    asked.relayed = [("request-id", "req_first")]
-    asked.note_usage(Usage(output_tokens=5))
+    asked.relayed_headers = [("request-id", "req_first")]
+    asked.usage = Usage(output_tokens=5)
     assert asked.shown_id == "req_first"
     asked.begin_attempt(target)
     asked.warn("of the second")
     assert header(asked, "x-routeproxy-warning") == "of the request; of the second"
     assert header(asked, "x-routeproxy-attempts") == "2"
     assert header(asked, "request-id") == asked.shown_id == asked.request_id
-    assert asked.tokens() == (None, None)
+    assert asked.input_and_output_tokens() == (None, None)
 
 
 def test_warnings_are_ascii_and_not_endless() -> None:
@@ -108,10 +113,10 @@ class Streams:
 
     async def send(self, call: Call, emit: Emit) -> None:
         for commits in (False, True, True):
-            await emit(Output(b"event", commits))
+            await emit(Output((Ping(),), commits))
             self.holders.append(sys.getrefcount(self._body))
 
-    async def count_tokens(self, call: Call) -> bytes | None:
+    async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
 
@@ -122,12 +127,12 @@ def streamed(server: str = "") -> tuple[list[int], Exchange]:
     body = msgspec.json.encode(fields)
     policy = compile_rules(server + STREAMING, path=Path("rules.toml"), environ={})
     back_end = Streams(body)
-    proxy = Proxy(Fixed(policy), back_end, len)
+    proxy = Proxy(Fixed(policy), back_end, len, DecisionLog(policy))
     unheld = sys.getrefcount(body)
     asked = proxy.receive(Inbound(body=body, headers={"x-long": ("1",)}))
 
-    async def write(data: bytes) -> None:
-        asked.headers()
+    async def write(contents: Sequence[Content]) -> None:
+        answer_headers(asked)
 
     asyncio.run(proxy.answer(asked, write))
     return [holders - unheld for holders in back_end.holders], asked
@@ -143,7 +148,7 @@ def test_nobody_holds_a_request_whose_answer_streams() -> None:
 def test_what_is_logged_of_it_is_worked_out_before(tmp_path: Path) -> None:
     holders, asked = streamed(f'[server]\ndecision_log = "{tmp_path / "decisions.jsonl"}"\n')
     assert holders[1:] == [0, 0]
-    facts = asked.logged_decision().facts
+    facts = logged_decision(asked).facts
     assert facts is not None
     assert (facts.model, facts.images, facts.documents, facts.stream) == ("m", True, False, True)
     assert facts.input_tokens is not None

@@ -54,6 +54,7 @@ class Facts:
         self.model = ascii_lower(self.requested)
         self.count = count
         self._is_below = is_below
+        self.text_is_forgotten = False
 
     def header(self, name: str) -> str | None:
         """Trimmed. Several lines are taken for one: `Policy.check_headers` has refused those that differ."""
@@ -147,8 +148,18 @@ class Facts:
             messages, block_type
         )
 
+    def work_out_logged(self) -> None:
+        """Whatever a log may tell is worked out now: once the text is forgotten it can't be."""
+        _ = self.images, self.documents
+
+    @property
+    def can_be_logged(self) -> bool:
+        """Whether all that a log may tell is known, or can still be worked out."""
+        return not self.text_is_forgotten or {"images", "documents"} <= self.__dict__.keys()
+
     def forget_text(self) -> None:
         """Lets the body go. What has been worked out of it is kept, and no more can be."""
+        self.text_is_forgotten = True
         self.envelope = replace(self.envelope, messages=NULL, system=NULL)
         self.count = lambda: 0
         self._is_below = None

@@ -1,6 +1,7 @@
 """The decision log: one JSON line a request, so that it can be explained and decided again later. Names,
 sizes and what rules look at; nothing of prompts, answers or keys."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,13 @@ from pathlib import Path
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
+from routeproxy.exchange import AttemptRecord, Exchange
+from routeproxy.observe import Observer
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.facts import Facts
+
+log = logging.getLogger("routeproxy.serve")
 
 
 class LoggedFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +61,7 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     client_left: bool = False
 
 
-class DecisionLog:
+class DecisionFile:
     """Appends. Each line is one write, which the system keeps whole, so several workers may share the file.
     One that was moved away is opened anew, so `logrotate` needs to tell nobody."""
 
@@ -82,6 +90,80 @@ class DecisionLog:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         found = os.fstat(self._file)
         self._inode = (found.st_dev, found.st_ino)
+
+
+class DecisionLog(Observer):
+    """Writes the decision log that the policy in force names, if it names one."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._file: DecisionFile | None = None
+        self._path: str | None = None
+        self._has_failed = False
+        self.update(policy)
+
+    def update(self, policy: Policy) -> None:
+        """From now on `policy` says where the log is."""
+        if policy.server.decision_log != self._path:
+            if self._file is not None:
+                self._file.close()
+            self._path = policy.server.decision_log
+            self._file = DecisionFile(Path(self._path)) if self._path is not None else None
+
+    def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
+        if exchange.facts is not None and exchange.policy.server.decision_log is not None:
+            exchange.facts.work_out_logged()
+
+    def request_done(self, exchange: Exchange) -> None:
+        if self._file is None or exchange.endpoint == "route":  # nothing was decided, it was only asked about
+            return
+        try:
+            self._file.write(logged_decision(exchange))
+            self._has_failed = False
+        except OSError as error:
+            # Nobody's answer depends on it, and a full disk must not fill the other log too.
+            if not self._has_failed:
+                log.error("the decision log can't be written: %s", error)
+            self._has_failed = True
+
+
+def logged_decision(exchange: Exchange) -> LoggedDecision:
+    """The line of the decision log for `exchange`."""
+    decision, facts = exchange.decision, exchange.facts
+    attempts = exchange.attempts if exchange.endpoint == "messages" else ()
+    return LoggedDecision(
+        time=now(),
+        id=exchange.request_id,
+        shown_id=exchange.shown_id if exchange.shown_id != exchange.request_id else UNSET,
+        path=exchange.inbound.path,
+        version=exchange.policy.version,
+        rule=decision.rule if decision else None,
+        facts=logged_facts(facts, exchange.policy) if facts and facts.can_be_logged else None,
+        targets=tuple(target.name for target in decision.targets) if decision else (),
+        attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
+        status=exchange.status,
+        error=exchange.error,
+        client_left=exchange.client_left,
+    )
+
+
+def logged_facts(facts: Facts, policy: Policy) -> LoggedFacts:
+    headers = {name: value for name in policy.reads_headers if (value := facts.header(name)) is not None}
+    return LoggedFacts(
+        model=facts.requested,
+        team=facts.team,
+        headers=dict(sorted(headers.items())),
+        input_tokens=facts.counted,
+        max_tokens=facts.max_tokens,
+        stream=facts.stream,
+        images=facts.images,
+        documents=facts.documents,
+        tools=tuple(tool.name or tool.type or "" for tool in facts.envelope.tools or ()),
+        thinking=facts.thinking,
+        effort=facts.effort,
+        user=facts.user if policy.reads_user else None,
+        url_target=facts.url_target,
+        no_fallback=facts.no_fallback,
+    )
 
 
 def now() -> str:

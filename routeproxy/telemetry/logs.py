@@ -20,6 +20,9 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
+from routeproxy.exchange import Exchange
+from routeproxy.observe import Observer
+
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
@@ -224,6 +227,13 @@ def _day(name: str, pattern: str) -> datetime | None:
 # --- a request's line
 
 
+class RequestLog(Observer):
+    """A line for each request."""
+
+    def request_done(self, exchange: Exchange) -> None:
+        log_request(request_record(exchange))
+
+
 class RequestRecord(Struct, frozen=True, kw_only=True):
     """What is told about a request: names, sizes and times."""
 
@@ -248,6 +258,33 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     stream: bool = False
     client_left: bool = False
+
+
+def request_record(exchange: Exchange) -> RequestRecord:
+    """What the log tells about a request: names, sizes and times; nothing of prompts or keys."""
+    input_tokens, output_tokens = exchange.input_and_output_tokens()
+    first_content_at, decision, target = exchange.first_content_at, exchange.decision, exchange.target
+    ttft = None if first_content_at is None else first_content_at - exchange.started
+    return RequestRecord(
+        request_id=exchange.request_id,
+        method="POST",
+        path=exchange.inbound.path,
+        status=exchange.status,
+        duration_ms=(time.perf_counter() - exchange.started) * 1000,
+        ttft_ms=None if ttft is None else ttft * 1000,
+        client_model=exchange.envelope.model if exchange.envelope else None,
+        team=exchange.inbound.team,
+        rule=decision.rule if decision else None,
+        version=exchange.policy.version,
+        provider=target.provider.name if target else None,
+        model=target.model if target else None,
+        attempts=len(exchange.attempts),
+        error_type=exchange.error,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        stream=exchange.stream,
+        client_left=exchange.client_left,
+    )
 
 
 def log_request(record: RequestRecord) -> None:

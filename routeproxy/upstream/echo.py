@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.exchange import Call, Emit, Output
+from routeproxy.exchange import Call
 from routeproxy.messages.decoding import without_lone_surrogates
-from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of, frame
-from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage, encode
+from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of
+from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
+from routeproxy.output import Emit, Output, Relayed
 from routeproxy.upstream.synthetic import own_message, rough_tokens, tool_use_id
 
 SILENCE = "(the last user message has no text)"
@@ -20,34 +21,34 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 class Echo:
     async def send(self, call: Call, emit: Emit) -> None:
-        for part in _parts(call):
-            await emit(part)
+        for output in _outputs(call):
+            await emit(output)
 
-    async def count_tokens(self, call: Call) -> bytes | None:
+    async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
 
-def _parts(call: Call) -> Iterator[Output]:
+def _outputs(call: Call) -> Iterator[Output]:
     exchange = call.exchange
     body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
     content, stop_reason = _answer(body)
-    said = "".join(block.text for block in content if isinstance(block, TextBlock))
+    text = "".join(block.text for block in content if isinstance(block, TextBlock))
     usage = Usage(
-        input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(said.encode()) // 4)
+        input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(text.encode()) // 4)
     )
     message = own_message(exchange, content, stop_reason, usage=usage)
-    exchange.note_usage(usage)
+    exchange.usage = usage
     if not exchange.stream:
-        yield Output(encode(message), True)
+        yield Output(message, True)
         return
     started = False
     for event in events_of(message):
         started = started or isinstance(event, ContentBlockStart)
         if isinstance(event, ContentBlockDelta) and isinstance(event.delta, TextDelta):
             for piece in _pieces(event.delta.text):
-                yield Output(frame(ContentBlockDelta(event.index, TextDelta(piece))), True)
+                yield Output((ContentBlockDelta(event.index, TextDelta(piece)),), True)
         else:
-            yield Output(frame(event), started)
+            yield Output((event,), started)
 
 
 def _pieces(text: str) -> Iterator[str]:

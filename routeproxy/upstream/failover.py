@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from routeproxy.exchange import Call, Emit, Exchange, Output, Write
+from routeproxy.exchange import Call, Exchange
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.events import error_event, frame
+from routeproxy.messages.events import error_event
+from routeproxy.observe import Observer
+from routeproxy.output import Content, Emit, Output, Relayed, Write
 from routeproxy.policy.decide import Decision, Provider, Target
 from routeproxy.upstream.deadline import Clock
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
@@ -28,54 +30,62 @@ class Upstream(Protocol):
     """One way of speaking to back ends. However `send` ends, it lets the back end go."""
 
     async def send(self, call: Call, emit: Emit) -> None:
-        """Asks, and says the answer. Raises `UpstreamFailure`, before the first part or after any."""
+        """Asks, and emits the answer. Raises `UpstreamFailure`, before the first output or after any."""
 
-    async def count_tokens(self, call: Call) -> bytes | None:
-        """The back end's own count, as the body of an answer; None where it has none."""
+    async def count_tokens(self, call: Call) -> Relayed | None:
+        """The back end's own count, as the body of its answer; `None` where it has none."""
 
 
 class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...
 
 
-async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write) -> None:
+async def answer(
+    exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write, observer: Observer
+) -> None:
     """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
     assert decision is not None
-    tries = RetryPlan(decision, keys, asyncio.get_running_loop().time)
-    attempt: PlannedAttempt | None = tries.first()
-    while attempt is not None:
-        if attempt.wait:
-            await asyncio.sleep(attempt.wait)
-        target = attempt.target
-        exchange.begin_attempt(target)
-        call = Call(target, attempt.key, exchange)
+    plan = RetryPlan(decision, keys, asyncio.get_running_loop().time)
+    planned: PlannedAttempt | None = plan.first()
+    while planned is not None:
+        if planned.wait:
+            await asyncio.sleep(planned.wait)
+        call = Call(planned.target, planned.key, exchange)
         try:
-            await Attempt(call, tries.deadline, write).send(upstreams.of(target.provider))
+            await Attempt(call, plan.deadline, write, observer).run(upstreams.of(planned.target.provider))
             return
         except UpstreamFailure as failure:
-            exchange.attempt_failed(failure.kind)
-            failure.hide(keys.of(target.provider))
-            words = "" if failure.quotes else f": {failure.message}"
-            log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)
+            _log_failure(failure, call, keys)
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
-                await write(frame(error_event(failure.type, failure.message, exchange.shown_id)))
+                await write([[error_event(failure.type, failure.message, exchange.shown_id)]])
                 return
-            attempt = tries.after(failure, tuple(exchange.warnings))
+            planned = plan.after(failure, tuple(exchange.warnings))
         except InvalidRequest:
             # The client's own mistake, which nobody else would be asked to forgive; unless it only shows
             # here, and waiting helps.
-            if not tries.may_pass:
+            if not plan.may_pass:
                 raise
             break
-    shown = tries.verdict()
+    await _show_failure(plan.verdict(), exchange, write)
+
+
+def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
+    failure.hide(keys.of(call.target.provider))
+    words = "" if failure.quotes else f": {failure.message}"
+    request_id, target = call.exchange.request_id, call.target.name
+    log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)
+
+
+async def _show_failure(shown: "FailedAttempt", exchange: Exchange, write: Write) -> None:
+    """The client gets what this attempt came to. Raises its failure, unless the API says it with a 200."""
     exchange.target = shown.target
     exchange.warnings = list(shown.warnings)
     exchange.usage = None
-    exchange.relayed = list(shown.failure.relay.headers) if shown.failure.relay else []
+    exchange.relayed_headers = list(shown.failure.relay.headers) if shown.failure.relay else []
     if shown.failure.kind == "content_policy" and shown.failure.relay is None:
-        await write(refusal(exchange, shown.failure.message).data)
+        await write([refusal(exchange, shown.failure.message).content])
         return
     raise shown.failure
 
@@ -188,11 +198,12 @@ class Attempt:
     """One target, once, within its times. What comes before the content is held back, since another target
     may still answer."""
 
-    def __init__(self, call: Call, deadline: float | None, write: Write) -> None:
+    def __init__(self, call: Call, deadline: float | None, write: Write, observer: Observer) -> None:
         self._call = call
         self._write = write
+        self._observer = observer
         self._now = asyncio.get_running_loop().time
-        self._held: list[bytes] = []
+        self._held: list[Content] = []
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
         self._total_at = started + timeouts.total if timeouts.total else math.inf
@@ -203,12 +214,32 @@ class Attempt:
         )
         self._clock = Clock(limit)
 
-    async def send(self, upstream: Upstream) -> None:
+    async def run(self, upstream: Upstream) -> None:
+        """Raises `UpstreamFailure`, before the first content or after it."""
+        exchange = self._call.exchange
+        record = exchange.begin_attempt(self._call.target)
+        self._observer.attempt_started(exchange, record)
+        try:
+            await self._send(upstream)
+        except UpstreamFailure as failure:
+            record.failure = failure.kind
+            raise
+        except InvalidRequest:
+            record.failure = "invalid_request"
+            raise
+        except BaseException:
+            record.let_go = True
+            raise
+        finally:
+            record.ended, record.usage = time.perf_counter(), exchange.usage
+            self._observer.attempt_ended(exchange, record)
+
+    async def _send(self, upstream: Upstream) -> None:
         needed_key(self._call)
         provider = self._call.target.provider.name
         try:
             async with self._clock:
-                await upstream.send(self._call, self._take)
+                await upstream.send(self._call, self._relay)
         except TimeoutError:
             if not self._clock.expired:
                 raise
@@ -217,21 +248,28 @@ class Attempt:
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
 
-    async def _take(self, part: Output) -> None:
-        exchange, data = self._call.exchange, part.data
-        first = exchange.first_content_at is None
-        if first:
-            self._held.append(data)
-            if not part.commits:
+    async def _relay(self, output: Output) -> None:
+        exchange, content = self._call.exchange, output.content
+        if exchange.first_content_at is None:
+            self._held.append(content)
+            if not output.commits:
                 return
-            exchange.first_content_at = time.perf_counter()
-            data = b"".join(self._held)
-        if data:
+            await self._commit()
+        elif content:
             self._clock.pause()  # a client that reads slowly is not the back end's fault
-            await self._write(data)
-            if first and exchange.stream:
-                exchange.forget_text()
+            await self._write((content,))
         limit, self._which = self._now() + self._idle, "idle"
         if self._total_at < limit:
             limit, self._which = self._total_at, "total"
         self._clock.move(limit)
+
+    async def _commit(self) -> None:
+        """From here on the answer is this back end's. What was held back goes out in one write."""
+        exchange, record = self._call.exchange, self._call.exchange.attempts[-1]
+        exchange.first_content_at = record.first_content_at = time.perf_counter()
+        self._observer.first_content(exchange, record)
+        self._clock.pause()  # a client that reads slowly is not the back end's fault
+        await self._write(self._held)
+        self._held = []
+        if exchange.stream:
+            exchange.forget_text()

@@ -1,12 +1,14 @@
 """The second lock on invariants: whatever was proved at load, no connection to a target is used that they
-forbid. It judges the request and the target by themselves, not the decision that brought them together."""
+forbid. The guard judges the request and the target by themselves, not the decision that brought them
+together."""
 
 import logging
 from collections.abc import Iterator
 from typing import Protocol
 
-from routeproxy.exchange import Call, Emit
+from routeproxy.exchange import Call
 from routeproxy.messages.errors import ApiError, InvalidRequest
+from routeproxy.output import Emit, Relayed
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.invariants import Reached, reached
 from routeproxy.upstream.failover import Upstream, Upstreams
@@ -14,7 +16,9 @@ from routeproxy.upstream.failover import Upstream, Upstreams
 log = logging.getLogger("routeproxy.upstream.lock")
 
 
-class Rules(Protocol):
+class LivePolicy(Protocol):
+    """Where the policy that is in force can be read."""
+
     @property
     def policy(self) -> Policy: ...
 
@@ -29,16 +33,16 @@ class InvariantBroken(ApiError):
 
 
 class InvariantGuard:
-    """Back ends behind the lock."""
+    """Upstreams that are asked only what no invariant forbids."""
 
-    def __init__(self, upstreams: Upstreams, rules: Rules) -> None:
+    def __init__(self, upstreams: Upstreams, rules: LivePolicy) -> None:
         self._upstreams = upstreams
         self._rules = rules
         self.refused = 0
-        """Attempts that it has stopped."""
+        """How many attempts were stopped."""
 
     def of(self, provider: Provider) -> Upstream:
-        return _Behind(self._upstreams.of(provider), self)
+        return _GuardedUpstream(self._upstreams.of(provider), self)
 
     def check(self, call: Call) -> None:
         """By the invariants of the request's own version and, if it is another, of the live one. Raises
@@ -82,15 +86,15 @@ def _reached(call: Call, policy: Policy) -> Iterator[Reached]:
         yield from reached(provider, target.model)
 
 
-class _Behind:
-    def __init__(self, upstream: Upstream, lock: InvariantGuard) -> None:
+class _GuardedUpstream:
+    def __init__(self, upstream: Upstream, guard: InvariantGuard) -> None:
         self._upstream = upstream
-        self._lock = lock
+        self._guard = guard
 
     async def send(self, call: Call, emit: Emit) -> None:
-        self._lock.check(call)
+        self._guard.check(call)
         await self._upstream.send(call, emit)
 
-    async def count_tokens(self, call: Call) -> bytes | None:
-        self._lock.check(call)
+    async def count_tokens(self, call: Call) -> Relayed | None:
+        self._guard.check(call)
         return await self._upstream.count_tokens(call)

@@ -3,9 +3,10 @@ for."""
 
 import os
 
-from routeproxy.exchange import Exchange, Output
-from routeproxy.messages.events import events_of, frame
-from routeproxy.messages.reply import Message, ReplyBlock, StopDetails, StopReason, Usage, encode
+from routeproxy.exchange import Exchange
+from routeproxy.messages.events import events_of
+from routeproxy.messages.reply import Message, ReplyBlock, StopDetails, StopReason, Usage
+from routeproxy.output import Output
 
 
 def message_id() -> str:
@@ -16,12 +17,10 @@ def tool_use_id() -> str:
     return f"toolu_{os.urandom(12).hex()}"
 
 
-def message_part(exchange: Exchange, message: Message) -> Output:
-    """`message` in the form that the client asked for."""
-    exchange.note_usage(message.usage)
-    if not exchange.stream:
-        return Output(encode(message), commits=True)
-    return Output(b"".join(frame(event) for event in events_of(message)), commits=True)
+def output_of(exchange: Exchange, message: Message) -> Output:
+    """`message` in the form that the client asked for: whole, or as the events of a stream."""
+    exchange.usage = message.usage
+    return Output(events_of(message) if exchange.stream else message, commits=True)
 
 
 def own_message(
@@ -47,7 +46,7 @@ def refusal(exchange: Exchange, explanation: str) -> Output:
     """A back end's content filter stopped the request: the API says that with a 200 (wire.md, "Decided")."""
     usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
     details = StopDetails(explanation=explanation)
-    return message_part(exchange, own_message(exchange, (), "refusal", usage=usage, stop_details=details))
+    return output_of(exchange, own_message(exchange, (), "refusal", usage=usage, stop_details=details))
 
 
 def rough_tokens(body: bytes) -> int:

@@ -20,14 +20,19 @@ Headers = Mapping[str, tuple[str, ...]]
 
 
 class Caller(Struct, frozen=True, kw_only=True):
+    """Who sent a request, as far as its key says."""
+
     headers: Headers
-    """Without our own key, which is nobody else's business: a provider may be handed the other."""
+    """The request's, without our own key, which is nobody else's business: a provider may be handed the
+    other."""
     team: str | None = None
+    key_name: str | None = None
+    """What the rules call the key that was shown; `None` for `ANTHROPIC_AUTH_TOKEN` and for no key."""
     admin: bool = False
     may_explain: bool = False
 
 
-class _Owner(Struct, frozen=True):
+class _KeyOwner(Struct, frozen=True):
     team: str | None
     """`None`: whoever has `ANTHROPIC_AUTH_TOKEN`, or an admin key."""
     admin: bool
@@ -36,24 +41,24 @@ class _Owner(Struct, frozen=True):
 
 
 class Authenticator:
-    """Open when no key was written for any team and there is no token, unless a key is required all the same:
-    then nobody gets in."""
+    """Tells who sends a request by the key that it shows. Everybody may send one while no key was written for
+    any team and there is no token, unless a key is required all the same: then nobody may."""
 
     def __init__(self, policy: Policy, token: str | None) -> None:
         self._salt = secrets.token_bytes(32)
         self._files = SecretFiles()
-        self.expect(policy, token)
+        self.update(policy, token)
 
-    def expect(self, policy: Policy, token: str | None) -> None:
-        """From now on. Whoever is in already stays."""
+    def update(self, policy: Policy, token: str | None) -> None:
+        """What counts from now on. Requests that are under way stay."""
         self._policy = policy
         self._by_team = any(team.keys for team in policy.teams.values())
         self._token = token if not self._by_team else None
         self.needs_key = policy.server.require_key or self._token is not None
-        self._owners = self._known()
+        self._owners = self._owners_by_digest()
         self._open = not self.needs_key and not self._by_team and not policy.server.admin_keys
 
-    def enter(self, headers: Headers, *, admin: bool = False) -> Caller:
+    def authenticate(self, headers: Headers, *, admin: bool = False) -> Caller:
         """`admin`: whether an admin key opens this path too.
 
         Raises 401 (never 403: Claude Code then shows its login screen) unless a key that is shown is right.
@@ -61,11 +66,11 @@ class Authenticator:
         if self._open:
             return Caller(headers=headers, may_explain=True)
         lines = [(name, line) for name in ("authorization", "x-api-key") for line in headers.get(name, ())]
-        shown = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
-        found = {(name, line): owner for name, line, key in shown if (owner := self._owner(key))}
-        owners = {(owner.team, owner.admin): owner for owner in found.values() if not _is_over(owner)}
+        keys = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
+        known = {(name, line): owner for name, line, key in keys if (owner := self._owner(key))}
+        owners = {(owner.team, owner.admin): owner for owner in known.values() if not _has_expired(owner)}
         if not owners:
-            self._turn_away(list(found.values()), anything=bool(shown))
+            self._check_needed(list(known.values()), any_key=bool(keys))
             return Caller(headers=headers, may_explain=not self._by_team)
         if len(owners) > 1:
             raise ApiError(401, "invalid x-api-key: two keys were shown, and they are not of one team")
@@ -74,37 +79,39 @@ class Authenticator:
             raise ApiError(401, "invalid x-api-key: an admin key is for /-/ and /v1/route")
         team = self._policy.teams[owner.team] if owner.team is not None else None
         return Caller(
-            headers=_without(headers, found),
+            headers=_without(headers, known),
             team=owner.team,
+            key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
             may_explain=owner.admin or (team.explain if team else not self._by_team),
         )
 
-    def _turn_away(self, over: list[_Owner], *, anything: bool) -> None:
-        """Whoever shows a key that was right knows it, and may hear that it is over."""
-        if over and over[0].key is not None:
-            raise ApiError(401, f"invalid x-api-key: this key expired on {over[0].key.expires}")
+    def _check_needed(self, expired_keys: list[_KeyOwner], *, any_key: bool) -> None:
+        """Raises 401 unless no key is needed. Whoever shows a key that was right knows it, and may hear that
+        it has expired."""
+        if expired_keys and expired_keys[0].key is not None:
+            raise ApiError(401, f"invalid x-api-key: this key expired on {expired_keys[0].key.expires}")
         if self.needs_key:
-            raise ApiError(401, "invalid x-api-key" if anything else "x-api-key header is required")
+            raise ApiError(401, "invalid x-api-key" if any_key else "x-api-key header is required")
 
     # --- whose key
 
-    def _owner(self, key: str) -> _Owner | None:
+    def _owner(self, key: str) -> _KeyOwner | None:
         digest = _digest(key)
         # Found by a keyed hash, of which nobody outside can choose or learn a single bit, so the time that it
         # takes tells nothing; the digests themselves are compared in constant time.
-        owner = self._owners_now().get(self._blinded(digest))
+        owner = self._current_owners().get(self._blinded(digest))
         return owner if owner is not None and hmac.compare_digest(owner.digest, digest) else None
 
-    def _owners_now(self) -> Mapping[bytes, _Owner]:
+    def _current_owners(self) -> Mapping[bytes, _KeyOwner]:
         if self._files.changed():
-            self._owners = self._known()
+            self._owners = self._owners_by_digest()
         return self._owners
 
-    def _known(self) -> dict[bytes, _Owner]:
-        found: dict[bytes, _Owner] = {}
+    def _owners_by_digest(self) -> dict[bytes, _KeyOwner]:
+        found: dict[bytes, _KeyOwner] = {}
         twice: set[bytes] = set()
-        for owner in self._all():
+        for owner in self._all_owners():
             blinded = self._blinded(owner.digest)
             if found.setdefault(blinded, owner) != owner:
                 twice.add(blinded)
@@ -113,16 +120,16 @@ class Authenticator:
             log.error("a key that belongs to several teams opens nothing: one is %s", found.pop(blinded).team)
         return found
 
-    def _all(self) -> Iterator[_Owner]:
+    def _all_owners(self) -> Iterator[_KeyOwner]:
         if self._token is not None:
-            yield _Owner(None, False, None, _digest(self._token))
+            yield _KeyOwner(None, False, None, _digest(self._token))
         held: list[tuple[str | None, bool, ClientKey]] = [
             (team.name, False, key) for team in self._policy.teams.values() for key in team.keys
         ]
         held += [(None, True, key) for key in self._policy.server.admin_keys]
         for team, admin, key in held:
             if digest := self._digest_of(key):
-                yield _Owner(team, admin, key, digest)
+                yield _KeyOwner(team, admin, key, digest)
 
     def _digest_of(self, key: ClientKey) -> bytes | None:
         """An unset or empty key matches nobody."""
@@ -135,7 +142,7 @@ class Authenticator:
         return hashlib.blake2b(digest, key=self._salt, digest_size=32).digest()
 
 
-def _is_over(owner: _Owner) -> bool:
+def _has_expired(owner: _KeyOwner) -> bool:
     key = owner.key
     return (
         key is not None
@@ -144,7 +151,7 @@ def _is_over(owner: _Owner) -> bool:
     )
 
 
-def _without(headers: Headers, ours: Mapping[tuple[str, str], _Owner]) -> Headers:
+def _without(headers: Headers, ours: Mapping[tuple[str, str], _KeyOwner]) -> Headers:
     kept = dict(headers)
     for name, line in ours:
         lines = tuple(other for other in kept[name] if other != line)

@@ -1,10 +1,10 @@
-"""A request's headers and body as they come over ASGI: within a size, and out of its content encoding."""
+"""A request's body as it comes over ASGI: within a size, and out of its content encoding."""
 
 import asyncio
 import zlib
 from collections.abc import Mapping
 
-from litestar.types import Receive, Scope
+from litestar.types import Receive
 
 from routeproxy.encodings import WBITS
 from routeproxy.messages.errors import ApiError, InvalidRequest
@@ -15,24 +15,6 @@ AT_ONCE = 65_536
 DISCARD = 4
 """How many times the limit is read and thrown away, so that a client that is still sending gets to see its
 413."""
-
-
-def headers_of(scope: Scope) -> dict[str, tuple[str, ...]]:
-    lines = list(scope["headers"])
-    headers: dict[str, tuple[str, ...]] = {
-        name.decode("latin-1"): (value.decode("latin-1"),) for name, value in lines
-    }
-    if len(headers) < len(lines):
-        return _with_all_values(lines)
-    return headers
-
-
-def _with_all_values(lines: list[tuple[bytes, bytes]]) -> dict[str, tuple[str, ...]]:
-    headers: dict[str, tuple[str, ...]] = {}
-    for name, value in lines:
-        text = name.decode("latin-1")
-        headers[text] = (*headers.get(text, ()), value.decode("latin-1"))
-    return headers
 
 
 class ClientLeft(Exception):

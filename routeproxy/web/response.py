@@ -1,30 +1,30 @@
 """Our ASGI response. It owns the wait as well as the writing: a client that leaves is noticed at once, before
-and after the first token, and the back end is let go with it (style.md §2.3 has what goes wrong with
-Litestar's own)."""
+and after the first token, and the back end is let go with it. (Litestar's own start the response before the
+back end has answered, and cancel the release of its connection when a client leaves.)"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal
 
+import msgspec
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
-from routeproxy.exchange import Exchange, Write
-from routeproxy.messages.errors import ApiError, error_body
-from routeproxy.messages.events import PING, error_event, frame
+from routeproxy.exchange import Exchange
+from routeproxy.messages.errors import ApiError
+from routeproxy.messages.events import Ping, error_event
+from routeproxy.messages.reply import Message
+from routeproxy.observe import Observer
+from routeproxy.output import Content, Relayed, TokenCount, Write
+from routeproxy.policy.explain import Explanation
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.web.headers import answer_headers, encoded
+from routeproxy.web.protocols import ClientProtocol
 
 log = logging.getLogger("routeproxy.web.streaming")
-
-STREAM_HEADERS = (
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-cache"),
-    ("x-accel-buffering", "no"),
-)
-JSON_HEADERS = (("content-type", "application/json"),)
 
 CLIENT_CLOSED_REQUEST = 499
 """What the log shows of a client that left before its answer began. nginx says so too, and nobody gets to see
@@ -47,15 +47,15 @@ class StreamTimings(Struct, frozen=True):
 
 
 class DisconnectSignal:
-    """Tells who listens that the client is gone: a task that waits for the server to say so would be made and
-    cancelled for every request."""
+    """Calls its listeners when the client is gone: a task that waits for the server to say so would be made
+    and cancelled for every request."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.is_gone = False
         self.listeners: set[Callable[[], None]] = set()
 
-    def tell(self) -> None:
-        self.gone = True
+    def fire(self) -> None:
+        self.is_gone = True
         for listener in tuple(self.listeners):
             listener()
 
@@ -65,12 +65,12 @@ class InFlight:
 
     def __init__(self) -> None:
         self.draining = False
-        self.answers: set[ExchangeResponse] = set()
+        self.responses: set[ExchangeResponse] = set()
 
     def end_all(self) -> None:
         """Every answer that is still open ends now, with an `error` event or a 503."""
-        for answer in tuple(self.answers):
-            answer.stop("shutdown")
+        for response in tuple(self.responses):
+            response.stop("shutdown")
 
 
 Responder = Callable[[Exchange, Write], Awaitable[None]]
@@ -78,27 +78,30 @@ Responder = Callable[[Exchange, Write], Awaitable[None]]
 
 
 class ExchangeResponse:
-    """What `answering` writes, on its way to the client. `done` is called once, after the last byte or
-    the client's leave."""
+    """What `responder` writes, in the client's protocol, on its way to the client. The observer hears of the
+    end of the request after the last byte or the client's leave."""
 
     def __init__(
         self,
         exchange: Exchange,
-        answering: Responder,
-        live: InFlight,
-        done: Callable[[Exchange], None],
-        patience: StreamTimings,
+        responder: Responder,
+        protocol: ClientProtocol,
+        *,
+        in_flight: InFlight,
+        observer: Observer,
+        timings: StreamTimings,
     ) -> None:
         self._exchange = exchange
-        self._answering = answering
-        self._live = live
-        self._done = done
-        self._patience = patience
+        self._responder = responder
+        self._protocol = protocol
+        self._in_flight = in_flight
+        self._observer = observer
+        self._timings = timings
         self._state: Literal["waiting", "streaming", "complete"] = "waiting"
         self._stopped_by: Literal["client", "shutdown"] | None = None
         self._ping: asyncio.Task[None] | None = None
-        self._writing = False
-        """A ping must not come between the headers and the first frame, nor queue behind what a slow client
+        self._is_sending = False
+        """A ping must not come between the headers and the first event, nor queue behind what a slow client
         does not read."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,26 +110,26 @@ class ExchangeResponse:
         self._last_write = loop.time()
         task = self._task = asyncio.current_task()
         assert task is not None
-        self._live.answers.add(self)
-        stop_listening = self._listen(scope, receive)
-        self._timer = loop.call_later(self._patience.hold, self._look_at_the_time, self._patience.hold)
+        self._in_flight.responses.add(self)
+        stop_listening = self._listen_for_disconnect(scope, receive)
+        self._timer = loop.call_later(self._timings.hold, self._on_timer, self._timings.hold)
         try:
             try:
-                await self._pump()
+                await self._respond()
             except asyncio.CancelledError:
                 if self._stopped_by is None:
                     raise
                 task.uncancel()
             if self._stopped_by is not None and self._state != "complete":
-                await self._stopped()
+                await self._on_stopped()
         finally:
             self._task = None
             stop_listening()
             self._timer.cancel()
             if self._ping is not None:
                 self._ping.cancel()
-            self._live.answers.discard(self)
-            self._done(self._exchange)
+            self._in_flight.responses.discard(self)
+            self._observer.request_done(self._exchange)
 
     def stop(self, by: Literal["client", "shutdown"]) -> None:
         """Lets the back end go and ends the answer, once."""
@@ -134,121 +137,145 @@ class ExchangeResponse:
             self._stopped_by = by
             self._task.cancel()
 
-    async def _pump(self) -> None:
+    async def _respond(self) -> None:
         try:
-            await self._answering(self._exchange, self._write)
+            await self._responder(self._exchange, self._write)
         except Exception as error:
             if self._stopped_by is not None:
                 return  # it fell over its own cancellation, for which nobody waits
             if not isinstance(error, ApiError):
                 log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
                 error = ApiError(500, "routeproxy failed on this request; its log says why")
-            await self._fail(error)
+            await self._send_error(error)
         else:
-            await self._end()
+            await self._send_end()
 
-    def _listen(self, scope: Scope, receive: Receive) -> Callable[[], object]:
-        """From here on it is heard if the client leaves. Returns what ends that."""
-        leaving = (scope.get("extensions") or {}).get(DISCONNECT_SIGNAL)
-        if not isinstance(leaving, DisconnectSignal):
-            return self._loop.create_task(self._watch(receive)).cancel
-        leaving.listeners.add(self._left)
-        if leaving.gone:
-            self._left()
-        return partial(leaving.listeners.discard, self._left)
+    # --- a client that leaves, a server that stops, silence
 
-    async def _watch(self, receive: Receive) -> None:
-        """Beside the pump: notices that the client leaves, where the server has no other way to tell."""
+    def _listen_for_disconnect(self, scope: Scope, receive: Receive) -> Callable[[], object]:
+        """From here on a client that leaves is noticed. Returns what ends that."""
+        signal = (scope.get("extensions") or {}).get(DISCONNECT_SIGNAL)
+        if not isinstance(signal, DisconnectSignal):
+            return self._loop.create_task(self._receive_disconnect(receive)).cancel
+        signal.listeners.add(self._on_disconnect)
+        if signal.is_gone:
+            self._on_disconnect()
+        return partial(signal.listeners.discard, self._on_disconnect)
+
+    async def _receive_disconnect(self, receive: Receive) -> None:
+        """Beside the answer, where the server has no other way to tell that the client leaves."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._left()
+        self._on_disconnect()
 
-    def _left(self) -> None:
+    def _on_disconnect(self) -> None:
         self.stop("client")
 
-    def _look_at_the_time(self, patience: float) -> None:
-        """Fills silence with pings."""
+    def _on_timer(self, silence: float) -> None:
+        """Fills `silence` seconds without a word with a ping."""
         now = self._loop.time()
-        if now - self._last_write >= patience:
+        if now - self._last_write >= silence:
             if self._exchange.stream and (self._ping is None or self._ping.done()):
-                self._ping = self._loop.create_task(self._say_that_it_goes_on())
+                self._ping = self._loop.create_task(self._send_ping())
             self._last_write = now
-        patience = self._patience.ping
-        self._timer = self._loop.call_at(self._last_write + patience, self._look_at_the_time, patience)
+        silence = self._timings.ping
+        self._timer = self._loop.call_at(self._last_write + silence, self._on_timer, silence)
 
-    async def _say_that_it_goes_on(self) -> None:
-        # Asked here, and not by the timer: the answer may have ended since.
-        if self._state != "complete" and not self._writing:
-            await self._put(PING)
+    async def _send_ping(self) -> None:
+        # Looked at here, and not by the timer: the answer may have ended since.
+        if self._state != "complete" and not self._is_sending:
+            await self._send_part(self._protocol.encode_events((Ping(),)))
 
-    async def _stopped(self) -> None:
+    async def _ping_sent(self) -> None:
+        """A slow client may still have to take it."""
+        if self._ping is not None:
+            await asyncio.wait((self._ping,))
+            self._ping = None
+
+    async def _on_stopped(self) -> None:
         if self._stopped_by == "client":
             self._exchange.client_left = True
             self._exchange.status = self._exchange.status or CLIENT_CLOSED_REQUEST
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN):
-                await self._fail(ApiError(503, "routeproxy is shutting down", headers={"retry-after": "1"}))
+                error = ApiError(503, "routeproxy is shutting down", headers={"retry-after": "1"})
+                await self._send_error(error)
 
     # --- writing
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, contents: Sequence[Content]) -> None:
         self._last_write = self._loop.time()
-        await self._after_ping()
-        if self._state == "streaming" or self._exchange.stream:
-            await self._put(data)
+        await self._ping_sent()
+        data = b"".join([self._encode(content) for content in contents])
+        if self._exchange.stream:
+            await self._send_part(data)
         else:
-            await self._whole(200, [*JSON_HEADERS, *self._exchange.headers()], data)
+            await self._send_whole(
+                200, [*self._protocol.reply_headers, *answer_headers(self._exchange)], data
+            )
 
-    async def _after_ping(self) -> None:
-        """A slow client may still have to take it."""
-        if self._ping is not None:
-            await asyncio.wait((self._ping,))
-            self._ping = None
+    def _encode(self, content: Content) -> bytes:
+        protocol, exchange = self._protocol, self._exchange
+        if isinstance(content, list | tuple):  # as most are: the events of a stream
+            return protocol.encode_events(content)
+        match content:
+            case Relayed():
+                if exchange.stream:
+                    return protocol.relay_events(content)
+                if exchange.endpoint == "count_tokens":
+                    return protocol.relay_token_count(content)
+                return protocol.relay_message(content)
+            case Message():
+                return protocol.encode_message(content)
+            case TokenCount():
+                return protocol.encode_token_count(content)
+            case Explanation():
+                return msgspec.json.encode(content)
+        raise TypeError(f"{type(content).__name__} is no content of an answer")
 
-    async def _put(self, data: bytes) -> None:
-        self._writing = True
+    async def _send_part(self, data: bytes) -> None:
+        self._is_sending = True
         try:
             if self._state == "waiting":
                 self._state = "streaming"
-                await self._start(200, [*STREAM_HEADERS, *self._exchange.headers()])
+                await self._send_start(200, [*self._protocol.stream_headers, *answer_headers(self._exchange)])
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
-            self._writing = False
+            self._is_sending = False
 
-    async def _end(self) -> None:
+    async def _send_end(self) -> None:
         if self._state == "streaming":
-            await self._after_ping()
+            await self._ping_sent()
             self._state = "complete"
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _fail(self, error: ApiError) -> None:
+    async def _send_error(self, error: ApiError) -> None:
         exchange = self._exchange
         exchange.error = error.type
         if self._state == "streaming":
-            await self._write(frame(error_event(error.type, error.message, exchange.shown_id)))
-            await self._end()
+            await self._write([[error_event(error.type, error.message, exchange.shown_id)]])
+            await self._send_end()
         elif self._state == "waiting":
-            await self._whole(*error_answer(error, exchange))
+            await self._send_whole(*error_answer(error, exchange, self._protocol))
 
-    async def _whole(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    async def _send_whole(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._state = "complete"
-        await self._start(status, [*headers, ("content-length", str(len(body)))])
+        await self._send_start(status, [*headers, ("content-length", str(len(body)))])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
+    async def _send_start(self, status: int, headers: list[tuple[str, str]]) -> None:
         self._exchange.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
 
 
-def error_answer(error: ApiError, exchange: Exchange) -> tuple[int, list[tuple[str, str]], bytes]:
+def error_answer(
+    error: ApiError, exchange: Exchange, protocol: ClientProtocol
+) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body of an answer that is an error."""
-    if isinstance(error, UpstreamFailure) and error.relay is not None:
+    if isinstance(error, UpstreamFailure) and error.relay is not None and protocol.relays_errors:
         relay = error.relay
-        return relay.status, [("content-type", relay.content_type), *exchange.headers()], relay.body
-    body = error_body(error, exchange.request_id)
-    return error.status, [*JSON_HEADERS, *exchange.headers(), *error.headers.items()], body
-
-
-def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+        return relay.status, [("content-type", relay.content_type), *answer_headers(exchange)], relay.body
+    body = protocol.encode_error(error, exchange.request_id)
+    headers = [*protocol.reply_headers, *answer_headers(exchange), *error.headers.items()]
+    return error.status, headers, body

@@ -18,7 +18,7 @@ _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self.leaving = DisconnectSignal()
+        self.disconnect_signal = DisconnectSignal()
         self.transport = cast(asyncio.Transport, CoalescingTransport(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
@@ -30,11 +30,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {DISCONNECT_SIGNAL: self.leaving}  # type: ignore[dict-item]
+        self.scope["extensions"] = {DISCONNECT_SIGNAL: self.disconnect_signal}  # type: ignore[dict-item]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.leaving.tell()
+        self.disconnect_signal.fire()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from routeproxy.exchange import Exchange, Write
+from routeproxy.exchange import Exchange
+from routeproxy.output import Write
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
@@ -25,8 +26,8 @@ class Fixed:
         self.policy = policy
 
 
-class BrokenDoor(Authenticator):
-    def enter(self, headers: Headers, *, admin: bool = False) -> Caller:
+class BrokenAuthenticator(Authenticator):
+    def authenticate(self, headers: Headers, *, admin: bool = False) -> Caller:
         raise ZeroDivisionError
 
 
@@ -40,13 +41,14 @@ def asked(
     rules: str,
     *,
     method: str = "POST",
-    door: type[Authenticator] = Authenticator,
+    authenticator: type[Authenticator] = Authenticator,
     proxy: type[Proxy] = Proxy,
 ) -> httpx.Response:
     policy = compile_rules(rules, path=Path("rules.toml"), environ={})
 
     async def asking() -> httpx.Response:
-        app = build_app(proxy(Fixed(policy), Registry(None, {}), len), door=door(policy, None))
+        parts = proxy(Fixed(policy), Registry(None, {}), len)
+        app = build_app(parts, authenticator=authenticator(policy, None))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.request(method, path, json=HELLO)
@@ -61,7 +63,7 @@ def test_nothing_is_wrong_without_a_bug() -> None:
 @pytest.mark.parametrize("rules", [RULES, CORS + RULES], ids=["straight", "through the router"])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/route"])
 def test_a_bug_before_the_answer(path: str, rules: str, caplog: pytest.LogCaptureFixture) -> None:
-    expect_error(asked(path, rules, door=BrokenDoor), caplog)
+    expect_error(asked(path, rules, authenticator=BrokenAuthenticator), caplog)
 
 
 def test_a_bug_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -69,7 +71,7 @@ def test_a_bug_in_the_answer(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_bug_elsewhere() -> None:
-    reply = asked("/v1/models", RULES, method="GET", door=BrokenDoor)
+    reply = asked("/v1/models", RULES, method="GET", authenticator=BrokenAuthenticator)
     assert (reply.status_code, reply.json()["error"]["type"]) == (500, "api_error")
 
 

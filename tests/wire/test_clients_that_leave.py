@@ -53,7 +53,7 @@ def spare() -> Iterator[BackEnd]:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, back_end: BackEnd, spare: BackEnd) -> Iterator[Running]:
     rules = RULES.format(back_end.url, spare.url)
-    with running(rules, tmp_path_factory.mktemp("rules"), patience=StreamTimings(HOLD, PING)) as proxy:
+    with running(rules, tmp_path_factory.mktemp("rules"), timings=StreamTimings(HOLD, PING)) as proxy:
         yield proxy
 
 

@@ -4,15 +4,16 @@ forbidden target is used."""
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
+from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
 from routeproxy.messages.errors import ApiError
+from routeproxy.output import Content, Emit, Output, Relayed
 from routeproxy.policy.compile.compiler import Compilation, compile_rules
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.proxy import Proxy
@@ -73,30 +74,37 @@ class Recording:
         self._before(call.target.name)
         if kind := next(self._outcomes, None):
             raise UpstreamFailure(kind, "failed")  # type: ignore[arg-type]
-        await emit(Output(b"answer", True))
+        await emit(Output(Relayed(b"answer"), True))
 
-    async def count_tokens(self, call: Call) -> bytes | None:
+    async def count_tokens(self, call: Call) -> Relayed | None:
         self.asked.append(f"count {call.target.name}")
-        return b'{"input_tokens":1}'
+        return Relayed(b'{"input_tokens":1}')
 
 
-def outcome(proxy: Proxy, data_class: str = "phi", method: str = "messages", team: str | None = None) -> str:
+def text_of(content: Content) -> str:
+    assert isinstance(content, Relayed)
+    return content.data.decode()
+
+
+def outcome(
+    proxy: Proxy, data_class: str = "phi", endpoint: Endpoint = "messages", team: str | None = None
+) -> str:
     """What a client gets: the answer, or the status and words of the error."""
     body = msgspec.json.encode({"model": "x", "max_tokens": 5, "messages": []})
     exchange: Exchange = proxy.receive(
-        Inbound(body=body, headers={"x-data-class": (data_class,)}, team=team), method
+        Inbound(body=body, headers={"x-data-class": (data_class,)}, team=team), endpoint
     )
 
     async def asking() -> str:
-        if method == "count_tokens":
-            return (await proxy.count_tokens(exchange)).decode()
-        said: list[bytes] = []
+        if endpoint == "count_tokens":
+            return text_of(await proxy.count_tokens(exchange))
+        written: list[str] = []
 
-        async def write(data: bytes) -> None:
-            said.append(data)
+        async def write(contents: Sequence[Content]) -> None:
+            written.extend(map(text_of, contents))
 
         await proxy.answer(exchange, write)
-        return b"".join(said).decode()
+        return "".join(written)
 
     try:
         return asyncio.run(asking())
@@ -146,7 +154,7 @@ def test_who_is_not_meant_is_not_refused() -> None:
 def test_a_count_is_a_way_out_too() -> None:
     text = RULES.replace('["inside/m", "outside/m"]', '"outside/m"')
     back_ends = Recording()
-    assert outcome(Proxy(Fixed(unproved(text)), back_ends, len), method="count_tokens") == REFUSED
+    assert outcome(Proxy(Fixed(unproved(text)), back_ends, len), endpoint="count_tokens") == REFUSED
     assert back_ends.asked == []
 
 

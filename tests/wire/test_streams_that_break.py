@@ -71,8 +71,8 @@ def back_end() -> Iterator[BackEnd]:
 
 @pytest.fixture(scope="module")
 def proxy(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder, patience = tmp_path_factory.mktemp("rules"), StreamTimings(hold=0.3, ping=0.2)
-    with running(RULES.format(url=back_end.url), folder, patience=patience) as proxy:
+    folder, timings = tmp_path_factory.mktemp("rules"), StreamTimings(hold=0.3, ping=0.2)
+    with running(RULES.format(url=back_end.url), folder, timings=timings) as proxy:
         yield proxy
 
 

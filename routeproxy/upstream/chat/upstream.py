@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
-from routeproxy.exchange import KEEPALIVE, Call, Emit, Exchange, Output
+from routeproxy.exchange import Call, Exchange
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import (
     ContentBlockDelta,
@@ -19,10 +19,10 @@ from routeproxy.messages.events import (
     Event,
     MessageDelta,
     MessageStop,
-    frame,
 )
-from routeproxy.messages.reply import Usage, encode
+from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
+from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
 from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.profile import ModelProfile
@@ -33,7 +33,7 @@ from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
 from routeproxy.upstream.failures import UpstreamFailure, from_error_type
 from routeproxy.upstream.params import with_params
-from routeproxy.upstream.synthetic import message_id, message_part, own_message, rough_tokens, tool_use_id
+from routeproxy.upstream.synthetic import message_id, output_of, own_message, rough_tokens, tool_use_id
 
 log = logging.getLogger("routeproxy.upstream.chat")
 
@@ -82,7 +82,7 @@ class ChatUpstream:
         exchange.warn(*translated.warnings)
         if translated.warms_cache:
             usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
-            await emit(message_part(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
+            await emit(output_of(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
         reply = translated.reply
         chunks = await self._back_end.open(translated.chat, call)
@@ -96,7 +96,7 @@ class ChatUpstream:
         finally:
             await chunks.aclose()
 
-    async def count_tokens(self, call: Call) -> bytes | None:
+    async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
     def _translated(self, call: Call) -> Translated:
@@ -146,8 +146,8 @@ async def _whole(answer: ChunkSource, context: ReplyContext, call: Call) -> Outp
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
         raise from_error_type(message.error.type, message.error.message)
-    call.exchange.note_usage(message.usage)
-    return Output(encode(message), True)
+    call.exchange.usage = message.usage
+    return Output(message, True)
 
 
 def _part(events: list[Event], exchange: Exchange) -> Output:
@@ -161,12 +161,12 @@ def _part(events: list[Event], exchange: Exchange) -> Output:
             commits = True
         elif isinstance(event, MessageDelta):
             commits = True
-            exchange.note_usage(event.usage)
+            exchange.usage = event.usage
         elif isinstance(event, Error):
             if exchange.first_content_at is None:  # nothing of this answer has gone out yet
                 raise from_error_type(event.error.type, event.error.message)
             exchange.error = event.error.type
-    return Output(b"".join([frame(event) for event in events]), commits)
+    return Output(events, commits)
 
 
 def _of_this_call(call: Call) -> Mapping[str, Any]:

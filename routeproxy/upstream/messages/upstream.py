@@ -10,12 +10,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from routeproxy.exchange import KEEPALIVE, Call, Emit, Output
+from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
+from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
 from routeproxy.policy.decide import Params
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import (
@@ -56,12 +57,12 @@ class MessagesUpstream:
         try:
             if not 200 <= response.status < 300:
                 raise await _failure(response, call)
-            call.exchange.relayed = _relayed_headers(response, call)
+            call.exchange.relayed_headers = _relayed_headers(response, call)
             await _relay(response, call, emit)
         finally:
             response.close()
 
-    async def count_tokens(self, call: Call) -> bytes | None:
+    async def count_tokens(self, call: Call) -> Relayed | None:
         provider, timeouts = call.target.provider, call.target.timeouts
         path, body = "/v1/messages/count_tokens", body_for(call, counting=True)
         try:
@@ -74,8 +75,8 @@ class MessagesUpstream:
                     counted = await response.whole(LONGEST_ERROR)
                     if not _counts(counted):
                         raise _not_a_message(call)
-                    call.exchange.relayed = _relayed_headers(response, call)
-                    return counted
+                    call.exchange.relayed_headers = _relayed_headers(response, call)
+                    return Relayed(counted)
         except TimeoutError as error:
             raise failure_of(error, provider.name) from error
 
@@ -169,7 +170,7 @@ async def _whole(response: Response, call: Call) -> Output:
             body = assemble.frames_of(assemble.read(body))
     except (InvalidRequest, ValueError, LookupError, TypeError):
         raise _not_a_message(call) from None
-    return Output(body, True)
+    return Output(Relayed(body), True)
 
 
 async def _folded(response: Response, call: Call) -> Output:
@@ -177,7 +178,8 @@ async def _folded(response: Response, call: Call) -> Output:
     parts: list[bytes] = []
 
     async def keep(part: Output) -> None:
-        parts.append(part.data)
+        if isinstance(part.content, Relayed):
+            parts.append(part.content.data)
 
     await _frames(response, call, keep)
     try:
@@ -187,7 +189,7 @@ async def _folded(response: Response, call: Call) -> Output:
     if message.get("type") == "error":
         error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
         raise from_error_type(error.type, error.message)
-    return Output(assemble.write(message), True)
+    return Output(Relayed(assemble.write(message)), True)
 
 
 def _not_a_message(call: Call) -> UpstreamFailure:
@@ -311,10 +313,10 @@ class _Scanner:
             kept += (frames[at:begin], self._look_into(frames[begin:end], notable[1]))
             at = end
             if self.over:  # nothing may follow the end
-                return Output(b"".join(kept), self._content)
+                return Output(Relayed(b"".join(kept)), self._content)
         if not kept:
-            return Output(frames, self._content)
-        return Output(b"".join((*kept, frames[at:])), self._content)
+            return Output(Relayed(frames), self._content)
+        return Output(Relayed(b"".join((*kept, frames[at:]))), self._content)
 
     def _look_into(self, one: bytes, event: bytes) -> bytes:
         match event:
@@ -360,13 +362,11 @@ class _Scanner:
             name: value for name in usage.__struct_fields__ if (value := getattr(usage, name)) is not None
         }
         so_far = self._usage = replace(self._usage, **news)
-        self._call.exchange.note_usage(
-            Usage(
-                input_tokens=_or_unset(so_far.input_tokens),
-                cache_creation_input_tokens=_or_unset(so_far.cache_creation_input_tokens),
-                cache_read_input_tokens=_or_unset(so_far.cache_read_input_tokens),
-                output_tokens=so_far.output_tokens or 0,
-            )
+        self._call.exchange.usage = Usage(
+            input_tokens=_or_unset(so_far.input_tokens),
+            cache_creation_input_tokens=_or_unset(so_far.cache_creation_input_tokens),
+            cache_read_input_tokens=_or_unset(so_far.cache_read_input_tokens),
+            output_tokens=so_far.output_tokens or 0,
         )
 
 

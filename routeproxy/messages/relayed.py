@@ -1,0 +1,77 @@
+"""What a Messages back end wrote, read for a client that speaks something else. Clients of the Messages API
+get the bytes themselves, so nothing of theirs is lost here.
+
+Event types that nobody here knows are left out, and a content block of an unknown type is an empty text
+block, so that blocks still open and close in order.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from routeproxy.messages.decoding import ANY_JSON, UNREADABLE
+from routeproxy.messages.errors import ApiError
+from routeproxy.messages.events import Event
+from routeproxy.messages.reply import Message, ReplyBlock
+
+FRAME_END = re.compile(rb"\n\r?\n")
+DATA_LINE = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+
+
+def data_of(frame: bytes) -> bytes:
+    """The data of one server-sent event, which may stand on several lines."""
+    return b"\n".join(DATA_LINE.findall(frame))
+
+
+def read_events(frames: bytes) -> list[Event]:
+    """The events in whole frames of a stream. Raises `ApiError` (502) for one that can't be read."""
+    events: list[Event] = []
+    for frame in FRAME_END.split(frames):
+        if data := data_of(frame):
+            event = _object(data)
+            if event.get("type") in _EVENT_TYPES:
+                if "content_block" in event:
+                    event["content_block"] = _known_block(event["content_block"])
+                events.append(_converted(event, Event))
+    return events
+
+
+def read_message(body: bytes) -> Message:
+    """A whole reply. Raises `ApiError` (502) for what is none."""
+    message = _object(body)
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = [_known_block(block) for block in content]
+    read: Message = _converted(message, Message)
+    return read
+
+
+_EVENT_TYPES = {kind.__struct_config__.tag for kind in Event.__args__}
+_BLOCK_TYPES = {kind.__struct_config__.tag for kind in ReplyBlock.__args__}
+
+
+def _known_block(block: Any) -> Any:
+    is_known = isinstance(block, dict) and block.get("type") in _BLOCK_TYPES
+    return block if is_known else {"type": "text", "text": ""}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        value = ANY_JSON.decode(text)
+    except UNREADABLE:
+        raise _unreadable() from None
+    if not isinstance(value, dict):
+        raise _unreadable()
+    return value
+
+
+def _converted(value: dict[str, Any], kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value), type=kind)
+    except UNREADABLE:
+        raise _unreadable() from None
+
+
+def _unreadable() -> ApiError:
+    return ApiError(502, "the back end answered with something that is not a message")

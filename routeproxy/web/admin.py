@@ -1,0 +1,111 @@
+"""`/-/`: what an operator may ask of a running server, and do to the rules in force, with an admin key."""
+
+import os
+from typing import Any, Protocol
+
+import msgspec
+from litestar import Response, get, post
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ControllerRouterHandler
+
+from routeproxy.messages.decoding import decode_leniently
+from routeproxy.messages.errors import ApiError, InvalidRequest
+from routeproxy.observe import Observer
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.live.versions import NoSuchVersion
+from routeproxy.proxy import Proxy
+from routeproxy.web.auth import Authenticator, Caller
+from routeproxy.web.headers import request_headers
+from routeproxy.web.replies import AnyRequest, json_reply
+
+AnyConnection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Control(Protocol):
+    """What an operator may do to the rules that are in force."""
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """The versions that were in force, the latest last."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why what is on disk is not in force."""
+
+    async def reload(self) -> bool:
+        """Whether what is on disk is now in force."""
+
+    async def rollback(self, version: str | None) -> object:
+        """Raises `NoSuchVersion`, `RulesRefused` or `ValueError`."""
+
+
+def admin_handlers(
+    proxy: Proxy, authenticator: Authenticator, control: Control | None, observer: Observer
+) -> list[ControllerRouterHandler]:
+    """Without `control` the rules stay as they are, and nothing is here."""
+
+    def authenticate(connection: AnyConnection) -> Caller:
+        return authenticator.authenticate(request_headers(connection.scope), admin=True)
+
+    def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
+        if control is None or not proxy.rules.policy.server.admin_keys:
+            raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
+        caller = authenticate(connection)
+        if caller.team is not None:
+            raise ApiError(403, "this takes an admin key, and a team's was shown")
+        if not caller.admin:
+            raise ApiError(401, "x-api-key header is required: an admin key")
+
+    def status_of(control: Control) -> dict[str, object]:
+        return {
+            "rules": proxy.rules.policy.source,
+            "rules_version": proxy.rules.policy.version,
+            "history": control.history,
+            "rules_problem": control.problem,
+            "refused_by_invariants": proxy.upstreams.refused,
+            "process": os.getpid(),
+        }
+
+    @get("/-/status", guards=[needs_admin_key], sync_to_thread=False)
+    def status() -> Response[bytes]:
+        assert control is not None
+        return json_reply(status_of(control))
+
+    @post("/-/reload", guards=[needs_admin_key], status_code=200)
+    async def reload(request: AnyRequest) -> Response[bytes]:
+        assert control is not None
+        reloaded = await control.reload()
+        outcome = "reloaded" if reloaded else "refused"
+        observer.admin_action("reload", authenticate(request).key_name, outcome)
+        return json_reply(status_of(control) | {"reloaded": reloaded}, 200 if reloaded else 409)
+
+    @post("/-/rollback", guards=[needs_admin_key], status_code=200)
+    async def rollback(request: AnyRequest) -> Response[bytes]:
+        assert control is not None
+        key_name = authenticate(request).key_name
+        try:
+            await control.rollback(_version_in(await request.body()))
+        except (NoSuchVersion, RulesRefused, ValueError) as refused:
+            observer.admin_action("rollback", key_name, "refused")
+            raise ApiError(409, f"nothing was rolled back: {refused}") from refused
+        observer.admin_action("rollback", key_name, proxy.rules.policy.version)
+        return json_reply(status_of(control))
+
+    return [status, reload, rollback]
+
+
+class _Rollback(msgspec.Struct):
+    version: str | None = None
+
+
+_rollback = msgspec.json.Decoder(_Rollback)
+
+
+def _version_in(body: bytes) -> str | None:
+    if not body.strip():
+        return None
+    try:
+        return decode_leniently(_rollback, body).version
+    except InvalidRequest as error:
+        raise ApiError(400, f'expected nothing, or {{"version": "…"}}: {error.message}') from None

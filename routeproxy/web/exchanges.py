@@ -1,0 +1,203 @@
+"""Requests for an answer, a token count or an explanation: the hot path. Raw ASGI with a method check and a
+body limit of its own, past Litestar's router."""
+
+import logging
+from collections.abc import Sequence
+from typing import cast
+from urllib.parse import parse_qs
+
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from msgspec.structs import replace
+
+from routeproxy.exchange import Endpoint, Exchange, Inbound
+from routeproxy.messages.errors import ApiError
+from routeproxy.observe import Observer
+from routeproxy.output import Write
+from routeproxy.policy.decide import Policy
+from routeproxy.proxy import Proxy
+from routeproxy.web.auth import Authenticator, Caller, Headers
+from routeproxy.web.body import ClientLeft, read_body
+from routeproxy.web.headers import encoded, request_headers
+from routeproxy.web.protocols import ClientProtocol
+from routeproxy.web.response import (
+    CLIENT_CLOSED_REQUEST,
+    ExchangeResponse,
+    InFlight,
+    Responder,
+    StreamTimings,
+    error_answer,
+)
+
+log = logging.getLogger("routeproxy.web.app")
+
+TRY_ANOTHER_CONNECTION = {"retry-after": "1", "connection": "close"}
+"""What a client hears while the server stops: by its next connection it meets another server, or this one
+started anew."""
+
+
+class Exchanges:
+    """Every endpoint of every client protocol."""
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        protocols: Sequence[ClientProtocol],
+        authenticator: Authenticator,
+        *,
+        in_flight: InFlight,
+        observer: Observer,
+        timings: StreamTimings,
+    ) -> None:
+        self._proxy = proxy
+        self._protocols = protocols
+        self._authenticator = authenticator
+        self._in_flight = in_flight
+        self._observer = observer
+        self._timings = timings
+        self._responders: dict[Endpoint, Responder] = {
+            "messages": proxy.answer,
+            "count_tokens": self._count_tokens,
+            "route": self._explain,
+        }
+
+    def apps(self) -> dict[str, ASGIApp]:
+        """An ASGI app for each path."""
+        return {
+            path: self._app(protocol, endpoint)
+            for protocol in self._protocols
+            for endpoint, path in protocol.paths.items()
+        }
+
+    def app_with_target(self, path: str) -> ASGIApp | None:
+        """The app for a path with a target in front: `/{provider}:{model}/v1/messages`; `None` for others."""
+        for protocol in self._protocols:
+            for endpoint in ("count_tokens", "messages"):  # the first path may end with the second
+                suffix = protocol.paths.get(endpoint)
+                if suffix is not None and path.endswith(suffix):
+                    return self._app(protocol, endpoint, path.removesuffix(suffix).strip("/"))
+        return None
+
+    def _app(self, protocol: ClientProtocol, endpoint: Endpoint, url_target: str | None = None) -> ASGIApp:
+        """`url_target`: what stands in front of the path."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._serve(cast(HTTPScope, scope), receive, send, protocol, endpoint, url_target)
+
+        return app
+
+    async def _serve(
+        self,
+        scope: HTTPScope,
+        receive: Receive,
+        send: Send,
+        protocol: ClientProtocol,
+        endpoint: Endpoint,
+        url_target: str | None,
+    ) -> None:
+        headers = request_headers(scope)
+        query = scope["query_string"].decode("latin-1")
+        inbound = Inbound(body=b"", path=protocol.paths[endpoint], headers=headers, query=query)
+        exchange = self._proxy.receive(inbound, endpoint)
+        settings = exchange.policy.server
+        try:
+            if (method := scope["method"]) != "POST":
+                raise ApiError(405, f"{method} is not allowed here, POST is", headers={"allow": "POST"})
+            caller = self._authenticator.authenticate(headers, admin=endpoint == "route")
+            inbound = _of_caller(inbound, caller, exchange)
+            if self._in_flight.draining:
+                raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
+            target = _target_in_url(url_target, exchange.policy) if url_target is not None else None
+            body = await read_body(receive, headers, settings.max_body_mb * 2**20)
+            body = protocol.decode_request(body, endpoint)
+        except ClientLeft:
+            exchange.client_left, exchange.status = True, CLIENT_CLOSED_REQUEST
+            self._observer.request_done(exchange)
+            return
+        except Exception as raised:
+            error = raised if isinstance(raised, ApiError) else bug(exchange.request_id, raised)
+            exchange.error, exchange.status = error.type, error.status
+            await send_whole(send, *error_answer(error, exchange, protocol))
+            self._observer.request_done(exchange)
+            return
+        exchange.inbound = replace(inbound, body=body, url_target=target)
+        del body  # the exchange lets it go before its answer is over
+        response = ExchangeResponse(
+            exchange,
+            self._responders[endpoint],
+            protocol,
+            in_flight=self._in_flight,
+            observer=self._observer,
+            timings=self._timings,
+        )
+        await response(scope, receive, send)
+
+    async def _count_tokens(self, exchange: Exchange, write: Write) -> None:
+        await write([await self._proxy.count_tokens(exchange)])
+
+    async def _explain(self, exchange: Exchange, write: Write) -> None:
+        await write([await self._proxy.explain(exchange)])
+
+
+def _target_in_url(written: str, policy: Policy) -> str:
+    """`provider:model` of a URL as `provider/model`."""
+    provider, colon, model = written.partition(":")
+    if not policy.server.url_targets:
+        hint = ": targets in the URL are off, [server] url_targets turns them on" if colon else ""
+        raise ApiError(404, f"/{written[:200]} is not here{hint}")
+    known = policy.providers.values()
+    if not model or not any(provider == one.name or provider.lower() in one.spellings for one in known):
+        raise ApiError(
+            400, f"{written[:200]}: expected provider:model with one of {', '.join(policy.providers)}"
+        )
+    return f"{provider}/{model}"
+
+
+def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
+    """`inbound` as its caller may send it. Raises `ApiError` for what the caller may not ask."""
+    policy = exchange.policy
+    if exchange.endpoint == "route" and not caller.may_explain:
+        if caller.team is None:
+            raise ApiError(401, "x-api-key header is required: only known clients may ask why")
+        raise ApiError(403, "this key may not ask why: `explain` of its team is not set")
+    team = caller.team
+    if caller.admin:  # may ask for any team
+        (team, *_) = parse_qs(inbound.query).get("team", [None])
+        if team is not None and team not in policy.teams:
+            raise ApiError(400, f"team: there is no `{team[:100]}`")
+    no_fallback = _is_set("x-routeproxy-no-fallback", caller.headers)
+    if no_fallback and not policy.server.no_fallback_header:
+        raise ApiError(400, "x-routeproxy-no-fallback: this server does not take it")
+    explain = _is_set("x-routeproxy-explain", caller.headers)
+    if explain and not caller.may_explain:
+        exchange.warn_of_request("x-routeproxy-explain: not for this key")
+    return replace(
+        inbound,
+        headers=policy.headers_of(team, caller.headers),
+        team=team,
+        key_name=caller.key_name,
+        no_fallback=no_fallback,
+        explain=explain and caller.may_explain,
+    )
+
+
+def _is_set(name: str, headers: Headers) -> bool:
+    """Whether a header switches something on. A client that writes it otherwise than we read it must hear
+    so: raises `ApiError` (400)."""
+    if name not in headers:
+        return False
+    values = {line.strip().lower() for line in headers[name]}
+    if not values <= {"", "0", "1", "false", "true"} or len(values) > 1:
+        raise ApiError(400, f"{name}: expected `1`")
+    return values <= {"1", "true"} and bool(values)
+
+
+def bug(what: str, error: Exception) -> ApiError:
+    """The error that a client sees when we failed. The log has the rest."""
+    log.error("%s: this is a bug in routeproxy", what, exc_info=error)
+    return ApiError(500, "routeproxy failed on this request; its log says why")
+
+
+async def send_whole(send: Send, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    headers = [*headers, ("content-length", str(len(body)))]
+    await send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,45 @@
+"""`/v1/models`: what the rules list, to each caller what the caller may ask for."""
+
+from typing import Any
+
+from litestar import Response, get
+from litestar.connection import ASGIConnection
+from litestar.types import ControllerRouterHandler
+
+from routeproxy.messages.errors import ApiError
+from routeproxy.messages.models import ModelInfo, page
+from routeproxy.policy.model_list import models_for
+from routeproxy.proxy import Proxy
+from routeproxy.web.auth import Authenticator
+from routeproxy.web.headers import request_headers
+from routeproxy.web.replies import AnyRequest, json_reply
+
+
+def model_handlers(proxy: Proxy, authenticator: Authenticator) -> list[ControllerRouterHandler]:
+    def models(connection: ASGIConnection[Any, Any, Any, Any]) -> list[ModelInfo]:
+        caller = authenticator.authenticate(request_headers(connection.scope))
+        names = models_for(proxy.rules.policy, caller.team)
+        return [ModelInfo(id=name, display_name=name) for name in names]
+
+    @get("/v1/models", sync_to_thread=False)
+    def list_models(request: AnyRequest) -> Response[bytes]:
+        listed = models(request)
+        query = request.query_params
+        try:
+            limit = int(query.get("limit", "20"))
+        except ValueError:
+            raise ApiError(400, "limit: Input should be a valid integer") from None
+        if not 1 <= limit <= 1000:
+            raise ApiError(400, "limit: Input should be between 1 and 1000")
+        after_id, before_id = query.get("after_id"), query.get("before_id")
+        return json_reply(page(listed, limit=limit, after_id=after_id, before_id=before_id))
+
+    @get("/v1/models/{model_id:path}", sync_to_thread=False)
+    def show_model(request: AnyRequest) -> Response[bytes]:
+        wanted = str(request.path_params["model_id"]).removeprefix("/")
+        for model in models(request):
+            if model.id == wanted:
+                return json_reply(model)
+        raise ApiError(404, f"model: {wanted[:256]}")
+
+    return [list_models, show_model]
