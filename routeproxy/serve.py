@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy import tokens
-from routeproxy.observe import Observers
+from routeproxy.observe import Observer, Observers
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.live import LiveRules
@@ -112,11 +112,14 @@ class App:
         *,
         timings: StreamTimings | None = None,
         protocols: Sequence[ClientProtocol] = PROTOCOLS,
+        observers: Sequence[Observer] = (),
     ) -> None:
+        """`observers`: who listens besides the logs."""
         self._sources = sources
         self.rules = rules
         self._timings = timings
         self._protocols = protocols
+        self._observers = observers
         self.in_flight = InFlight()
 
     @property
@@ -128,7 +131,7 @@ class App:
         upstreams = Registry(_signing_key(rules.policy), sources.variables())
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log = DecisionLog(rules.policy)
-        observer = Observers([RequestLog(), decision_log])
+        observer = Observers([RequestLog(), decision_log, *self._observers])
 
         def on_change(policy: Policy) -> None:
             authenticator.update(policy, sources.token())

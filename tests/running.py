@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from routeproxy.observe import Observer
 from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
@@ -61,6 +62,7 @@ def running(
     options: Options | None = None,
     timings: StreamTimings | None = None,
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Running]:
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
     path = folder / "rules.toml"
@@ -70,7 +72,7 @@ def running(
     live = live_rules(sources, versions or folder / ".versions")
     if any(provider.engine == "litellm" for provider in live.policy.providers.values()):
         import_litellm()  # before a test that is in a hurry
-    app = App(sources, live, timings=timings, protocols=protocols)
+    app = App(sources, live, timings=timings, protocols=protocols, observers=observers)
     sock = listen("127.0.0.1", 0)
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
