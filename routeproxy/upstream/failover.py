@@ -1,6 +1,6 @@
 """A decision's targets, tried in order: keys, retries, fallback, time. The first content that goes out
-commits: after it a failure is an `error` event, never a silent switch and never a fake end (design.md, "One
-request")."""
+commits: after it a failure is an `error` event, never a silent switch and never a fake end
+(docs/internals/architecture.md)."""
 
 import asyncio
 import logging
@@ -65,7 +65,7 @@ async def answer(
         except InvalidRequest:
             # The client's own mistake, which nobody else would be asked to forgive; unless it only shows
             # here, and waiting helps.
-            if not plan.may_pass:
+            if not plan.has_retryable_failure:
                 raise
             break
     await _show_failure(plan.verdict(), exchange, write)
@@ -93,52 +93,57 @@ async def _show_failure(shown: "FailedAttempt", exchange: Exchange, write: Write
 class PlannedAttempt(NamedTuple):
     target: Target
     key: str | None
-    """None: needed by none, or not set (which is the attempt's failure to report)."""
+    """`None`: the provider needs no key, or it is not set, which is the attempt's failure to report."""
     wait: float = 0.0
+    """Seconds before it."""
 
 
 class FailedAttempt(NamedTuple):
     target: Target
     failure: UpstreamFailure
     warnings: tuple[str, ...]
+    """Those of the exchange while this attempt ran."""
 
 
 class RetryPlan:
-    """What to try next, given how the last try failed. It only decides."""
+    """Which target is tried next, with which key and after which wait, given how the last attempt failed. It
+    only decides."""
 
     def __init__(self, decision: Decision, keys: Keys, now: Callable[[], float]) -> None:
         self.deadline = now() + decision.deadline if decision.deadline else None
         self._decision = decision
         self._keys = keys
-        self._time = now
+        self._now = now
         self._targets = iter(decision.targets)
-        self._tried: list[FailedAttempt] = []
-        self._now: PlannedAttempt
-        self._refused: set[str] = set()
-        """Keys of this target that were tried in vain."""
+        self._failed: list[FailedAttempt] = []
+        self._current: PlannedAttempt
+        self._refused_keys: set[str] = set()
+        """Keys of the current target that were tried in vain."""
         self._retries = 0
-        """Of this target."""
+        """How often the current target was tried again."""
 
     def first(self) -> PlannedAttempt:
         return self._begin(next(self._targets))
 
     def after(self, failure: UpstreamFailure, warnings: tuple[str, ...] = ()) -> PlannedAttempt | None:
-        target, key, _ = self._now
-        self._tried.append(FailedAttempt(target, failure, warnings))
+        target, key, _ = self._current
+        self._failed.append(FailedAttempt(target, failure, warnings))
         if self._too_late():
             return None
         if key is not None and failure.kind in KEY_FAILURES:
             self._keys.refused(target.provider, key)
-            self._refused.add(key)
-            if unused := [other for other in self._keys.of(target.provider) if other not in self._refused]:
-                self._now = PlannedAttempt(target, unused[0])
-                return self._now
+            self._refused_keys.add(key)
+            if unused := [
+                other for other in self._keys.of(target.provider) if other not in self._refused_keys
+            ]:
+                self._current = PlannedAttempt(target, unused[0])
+                return self._current
         if failure.retryable and self._retries + 1 < self._decision.retry.attempts:
             wait = max(failure.retry_after or 0.0, self._decision.retry.backoff * 2**self._retries)
             if wait <= LONGEST_RETRY_AFTER and not self._too_late(wait):
                 self._retries += 1
-                self._now = PlannedAttempt(target, self._key_of(target), wait)
-                return self._now
+                self._current = PlannedAttempt(target, self._key_of(target), wait)
+                return self._current
         # `timeout_total` is in no list: the time for the whole answer is used up, and another target would
         # not make it shorter.
         if self._decision.fallback.enabled and failure.kind in self._decision.fallback.on:
@@ -147,32 +152,32 @@ class RetryPlan:
         return None
 
     @property
-    def may_pass(self) -> bool:
-        """Whether some failure was of the kind that passes."""
-        return any(one.failure.retryable for one in self._tried)
+    def has_retryable_failure(self) -> bool:
+        """Whether waiting may help against some failure."""
+        return any(attempt.failure.retryable for attempt in self._failed)
 
     def verdict(self) -> FailedAttempt:
-        """What the client gets to see: the first failure that is worth a retry, with the shortest wait, else
-        the last one."""
-        passing = [one for one in self._tried if one.failure.retryable]
-        if not passing:
-            return self._tried[-1]
-        waits = [one.failure.retry_after for one in passing if one.failure.retry_after is not None]
-        if len(self._tried) > 1 and waits:
-            passing[0].failure.tell_to_wait(min(waits))
-        return passing[0]
+        """The failed attempt that the client gets to see: the first that is worth a retry, with the shortest
+        wait, else the last one."""
+        retryable = [attempt for attempt in self._failed if attempt.failure.retryable]
+        if not retryable:
+            return self._failed[-1]
+        waits = [wait for attempt in retryable if (wait := attempt.failure.retry_after) is not None]
+        if len(self._failed) > 1 and waits:
+            retryable[0].failure.tell_to_wait(min(waits))
+        return retryable[0]
 
     def _begin(self, target: Target) -> PlannedAttempt:
-        self._refused = set()
+        self._refused_keys = set()
         self._retries = 0
-        self._now = PlannedAttempt(target, self._key_of(target))
-        return self._now
+        self._current = PlannedAttempt(target, self._key_of(target))
+        return self._current
 
     def _key_of(self, target: Target) -> str | None:
         return next(iter(self._keys.of(target.provider)), None)
 
     def _too_late(self, wait: float = 0.0) -> bool:
-        return self.deadline is not None and self._time() + wait >= self.deadline
+        return self.deadline is not None and self._now() + wait >= self.deadline
 
 
 def needed_key(call: Call) -> str | None:
@@ -191,7 +196,7 @@ TIMEOUT_FAILURES: Mapping[str, tuple[Kind, str]] = {
     "idle": ("timeout_idle", "went silent in the middle of its answer"),
     "total": ("timeout_total", "did not finish in time"),
 }
-"""What it means that a limit has passed."""
+"""The failure that it is when a time limit has passed."""
 
 
 class Attempt:
@@ -207,7 +212,7 @@ class Attempt:
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
         self._total_at = started + timeouts.total if timeouts.total else math.inf
-        limit, self._which = min(
+        limit, self._limit_name = min(
             (started + timeouts.first_token, "first_token"),
             (deadline or math.inf, "deadline"),
             (self._total_at, "total"),
@@ -243,7 +248,7 @@ class Attempt:
         except TimeoutError:
             if not self._clock.expired:
                 raise
-            kind, words = TIMEOUT_FAILURES[self._which]
+            kind, words = TIMEOUT_FAILURES[self._limit_name]
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
@@ -258,9 +263,9 @@ class Attempt:
         elif content:
             self._clock.pause()  # a client that reads slowly is not the back end's fault
             await self._write((content,))
-        limit, self._which = self._now() + self._idle, "idle"
+        limit, self._limit_name = self._now() + self._idle, "idle"
         if self._total_at < limit:
-            limit, self._which = self._total_at, "total"
+            limit, self._limit_name = self._total_at, "total"
         self._clock.move(limit)
 
     async def _commit(self) -> None:

@@ -61,6 +61,7 @@ class InvariantGuard:
 
 
 def _broken(call: Call, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Each invariant of `policy` that the call would break, and why."""
     facts = call.exchange.facts
     assert facts is not None
     if policy is not call.exchange.policy:
@@ -72,8 +73,8 @@ def _broken(call: Call, policy: Policy) -> Iterator[tuple[str, str]]:
         yield "headers", refused.message
     for invariant in policy.invariants:
         if invariant.applies(facts):
-            for one in _reached(call, policy):
-                if why := invariant.broken_by(one):
+            for target in _reached(call, policy):
+                if why := invariant.broken_by(target):
                     yield invariant.name, why
 
 
@@ -87,6 +88,8 @@ def _reached(call: Call, policy: Policy) -> Iterator[Reached]:
 
 
 class _GuardedUpstream:
+    """Checks each call before it goes out."""
+
     def __init__(self, upstream: Upstream, guard: InvariantGuard) -> None:
         self._upstream = upstream
         self._guard = guard

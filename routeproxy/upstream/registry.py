@@ -1,4 +1,5 @@
-"""Which way of speaking serves which provider."""
+"""Which adapter serves which provider: one for Messages, one for chat completions over each engine, and
+echo."""
 
 import asyncio
 from collections.abc import Mapping
@@ -39,17 +40,17 @@ class Registry:
             case "echo":
                 return self._echo
             case _:
-                return self._direct if provider.engine == "direct" else self._through_litellm
+                return self._direct if provider.engine == "direct" else self._over_litellm
 
     @cached_property
     def _litellm(self) -> "LiteLLMBackEnd":
         # With what it travels on, LiteLLM's own import not included, this takes 8 MB and 70 ms of each start.
         module = import_module("routeproxy.upstream.litellm.backend")
-        made: LiteLLMBackEnd = module.LiteLLMBackEnd(self._client)
-        return made
+        back_end: LiteLLMBackEnd = module.LiteLLMBackEnd(self._client)
+        return back_end
 
     @cached_property
-    def _through_litellm(self) -> ChatUpstream:
+    def _over_litellm(self) -> ChatUpstream:
         return ChatUpstream(self._litellm, self._signer)
 
     async def prepare(self, policy: Policy) -> None:
