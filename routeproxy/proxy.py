@@ -65,8 +65,9 @@ class Proxy:
         await failover.answer(exchange, self.upstreams, self._keys, write, self._observer)
 
     async def decide(self, exchange: Exchange) -> Decision:
+        """Which rule takes the request. Raises `ApiError` for a request that no rule is asked about."""
         policy, inbound = exchange.policy, exchange.inbound
-        envelope = exchange.envelope = _read(exchange)
+        envelope = exchange.envelope = _read_envelope(exchange)
         large = len(inbound.body) > LARGE_BODY
         facts = exchange.facts = Facts(
             envelope,
@@ -74,15 +75,15 @@ class Proxy:
             url_target=inbound.url_target,
             team=inbound.team,
             no_fallback=inbound.no_fallback,
-            count=_not_here if large else lambda: self._count(inbound.body),
-            is_below=None if _shows_tokens(exchange) else Ceiling(inbound.body, envelope).is_below,
+            count=_needs_thread if large else lambda: self._count(inbound.body),
+            is_below=None if _shows_token_count(exchange) else Ceiling(inbound.body, envelope).is_below,
         )
         policy.check_headers(inbound.headers)
         if inbound.header("anthropic-version") is None:
             exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
         try:
             exchange.decision = policy.decide(facts)
-        except _TooLarge:
+        except _NeedsThread:
             loop = asyncio.get_running_loop()
             facts.count = lambda: self._count(inbound.body)
             exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
@@ -123,21 +124,23 @@ class Proxy:
         return None
 
 
-class _TooLarge(Exception):
-    """A rule asks for the tokens of a large body, on the event loop."""
+class _NeedsThread(Exception):
+    """A rule asks for the tokens of a large body while it is decided on the event loop. Most rules don't get
+    that far, and a thread costs as much as a small decision."""
 
 
-def _not_here() -> int:
-    raise _TooLarge
+def _needs_thread() -> int:
+    raise _NeedsThread
 
 
-def _shows_tokens(exchange: Exchange) -> bool:
-    """Whether somebody reads the number, not only a rule."""
-    asked = exchange.inbound.explain or exchange.endpoint == "route"
-    return asked or exchange.policy.server.decision_log is not None
+def _shows_token_count(exchange: Exchange) -> bool:
+    """Whether somebody reads the exact number, not only a rule."""
+    is_explained = exchange.inbound.explain or exchange.endpoint == "route"
+    return is_explained or exchange.policy.server.decision_log is not None
 
 
-def _read(exchange: Exchange) -> Envelope:
+def _read_envelope(exchange: Exchange) -> Envelope:
+    """Raises `ApiError` for what no rule is asked about."""
     envelope, url_target = exchange.body.envelope(), exchange.inbound.url_target
     if url_target is not None:
         envelope = msgspec.structs.replace(envelope, model=url_target.partition("/")[2])
