@@ -54,8 +54,8 @@ def serve(options: Options) -> int:
         host, port = sources.address(policy)
         refuse_strangers(sources, host, policy)
         sock = listen(host, port)
-        said = in_force(policy, host, sock.getsockname()[1], sources, rules.problem)
-        print("\n".join(said), file=sys.stderr, flush=True)
+        lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
+        print("\n".join(lines), file=sys.stderr, flush=True)
         if options.workers > 1:
             return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
         rules.guard = partial(refuse_strangers, sources, host)
@@ -203,13 +203,13 @@ def _work(sources: Sources, folder: Path, host: str, sock: socket.socket) -> Non
 def _first_rules(sources: Sources, folder: Path) -> LiveRules:
     """For a worker that takes another's place the file may be broken by now: it takes the version that is in
     force, or, if that can't be had any more, joins the others once the file is mended."""
-    said = ""
+    logged = ""
     while True:
         try:
             return live_rules(sources, folder)
         except (RulesRefused, NoSuchVersion, OSError, ValueError) as refused:
-            if said != str(refused):
-                said = str(refused)
+            if logged != str(refused):
+                logged = str(refused)
                 log.error("a worker waits for rules that it can load:\n%s", refused)
             time.sleep(0.5)
 
@@ -219,7 +219,9 @@ def _signing_key(policy: Policy) -> bytes | None:
     return secret.value.encode() if secret is not None and secret.value else None
 
 
-def in_force(policy: Policy, host: str, port: int, sources: Sources, problem: str | None = None) -> list[str]:
+def startup_lines(
+    policy: Policy, host: str, port: int, sources: Sources, problem: str | None = None
+) -> list[str]:
     """What start-up says: first the address to open. `problem` is why something older is in force."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     open_at = everywhere.get(host, host)

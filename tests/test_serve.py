@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from routeproxy.serve import in_force
+from routeproxy.serve import startup_lines
 from routeproxy.sources import Options, Sources
 from tests.running import ECHO, request, serving, until
 
@@ -38,7 +38,7 @@ def sources(
 
 
 def start_up(where: Sources, host: str = "127.0.0.1", port: int = 8082) -> str:
-    return "\n".join(in_force(where.load(), host, port, where))
+    return "\n".join(startup_lines(where.load(), host, port, where))
 
 
 # --- what it says

@@ -47,7 +47,7 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """`2026-11-25T22:23:28.123Z`"""
     id: str
     shown_id: str | UnsetType = UNSET
-    """What the client was told instead: the id of the back end whose answer was relayed."""
+    """The id that the client got instead: that of the back end whose answer was relayed."""
     path: str
     version: str
     rule: str | None

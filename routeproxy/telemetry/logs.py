@@ -235,7 +235,7 @@ class RequestLog(Observer):
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True):
-    """What is told about a request: names, sizes and times."""
+    """What a line says about a request: names, sizes and times."""
 
     request_id: str
     method: str

@@ -36,10 +36,10 @@ def model_handlers(proxy: Proxy, authenticator: Authenticator) -> list[Controlle
 
     @get("/v1/models/{model_id:path}", sync_to_thread=False)
     def show_model(request: AnyRequest) -> Response[bytes]:
-        wanted = str(request.path_params["model_id"]).removeprefix("/")
+        model_id = str(request.path_params["model_id"]).removeprefix("/")
         for model in models(request):
-            if model.id == wanted:
+            if model.id == model_id:
                 return json_reply(model)
-        raise ApiError(404, f"model: {wanted[:256]}")
+        raise ApiError(404, f"model: {model_id[:256]}")
 
     return [list_models, show_model]
