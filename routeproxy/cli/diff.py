@@ -1,17 +1,55 @@
 """`routeproxy diff`: what changes for whom, from one rules file to another."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, NamedTuple, TextIO
 
 import msgspec
+import typer
 
 from routeproxy import tokens
-from routeproxy.cli.logged import logged
+from routeproxy.cli.logged import logged_questions
+from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.verify.diff import differences, outcome
+
+app = new_app()
+
+
+@app.command()
+def command(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The rules as they are.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The rules to be.", show_default=False)],
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A decision log: its requests are decided by both, and shown where they differ.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Say what changes for whom from one rules file to another, and which tests and logged requests come out
+    otherwise.
+
+    Exit code 0: nothing; 1: something, or one has errors; 2: a file cannot be read.
+    """
+    before, after = (sources_of(file, allow_literal_keys=allow_literal_keys).unproved for file in (old, new))
+    run_and_exit(lambda: run_diff(before, after, log=log, json=json, out=sys.stdout))
+
+
+class Change(NamedTuple):
+    """A request that the two files decide differently, with the two outcomes in words."""
+
+    request: str
+    before: str
+    after: str
 
 
 def run_diff(
@@ -22,60 +60,56 @@ def run_diff(
     json: bool = False,
     out: TextIO,
 ) -> int:
-    """0: both decide alike. 1: they do not."""
+    """Exit code 0: both files decide alike; 1: they do not."""
     before, after = old(), new()
     changes = list(_changes(before, after, log))
-    found = differences(before, after)
+    lines = differences(before, after)
     if json:
         document = {
             "old": before.version,
             "new": after.version,
-            "differences": found,
-            "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
+            "differences": lines,
+            "requests": [change._asdict() for change in changes],
         }
         print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
-        print("\n".join(_text(before, after, found, changes)), file=out)
-    return 1 if found or changes else 0
+        print("\n".join(_text(before, after, lines, changes)), file=out)
+    return 1 if lines or changes else 0
 
 
-def _text(
-    before: Policy, after: Policy, found: list[str], changes: list[tuple[str, str, str]]
-) -> Iterator[str]:
+def _text(before: Policy, after: Policy, lines: Sequence[str], changes: Sequence[Change]) -> Iterator[str]:
     if before.version == after.version:
         yield f"no difference: both are version {after.version}"
         return
     yield f"{before.source} {before.version} → {after.source} {after.version}"
-    yield from (f"  {line}" for line in found)
-    if not found:
+    yield from (f"  {line}" for line in lines)
+    if not lines:
         yield "  nothing that decides a request"
     if changes:
         yield ""
-    for name, was, now in changes:
-        yield f"{name}"
-        yield f"  before  {was}"
-        yield f"  after   {now}"
+    for change in changes:
+        yield change.request
+        yield f"  before  {change.before}"
+        yield f"  after   {change.after}"
 
 
-def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[str, str, str]]:
-    """For each test of either and each logged decision that comes out otherwise: its name, before, after."""
+def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[Change]:
+    """The changes among the tests of either file and the decisions of the log."""
     tests = {case.name: case.question for case in (*before.tests, *after.tests)}
     for name, question in tests.items():
         yield from _change(f"test `{name}`", question, before, after)
-    for decision, question in logged(log) if log is not None else ():
+    for decision, question in logged_questions(log) if log is not None else ():
         yield from _change(f"{decision.id} of {decision.time}", question, before, after)
 
 
-def _change(
-    name: str, question: HypotheticalRequest, before: Policy, after: Policy
-) -> Iterator[tuple[str, str, str]]:
-    was, now = (_outcome(question, policy) for policy in (before, after))
-    if was != now:
-        yield name, was, now
+def _change(name: str, question: HypotheticalRequest, before: Policy, after: Policy) -> Iterator[Change]:
+    old, new = _outcome(question, before), _outcome(question, after)
+    if old != new:
+        yield Change(name, old, new)
 
 
 def _outcome(question: HypotheticalRequest, policy: Policy) -> str:
     try:
         return outcome(policy.decide(policy.facts_of(question, tokens.count)))
-    except InvalidRequest as refused:
-        return f"refused before any rule: {refused.message}"
+    except InvalidRequest as refusal:
+        return f"refused before any rule: {refusal.message}"

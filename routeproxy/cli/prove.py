@@ -1,17 +1,34 @@
 """`routeproxy prove`: what holds of all requests, over which rules, and on whose word it rests."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
 import msgspec
 
+from routeproxy.cli.options import FileArgument, JsonOption, LiteralKeysOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.verify.proof import Finding, Proof, Proved, prove
 
+app = new_app()
+
+
+@app.command()
+def command(
+    file: FileArgument, json: JsonOption = False, allow_literal_keys: LiteralKeysOption = False
+) -> None:
+    """Prove the invariants of a rules file over all requests, or say which request breaks one.
+
+    Exit code 0: all are proved; 1: some are not; 2: the file cannot be read.
+    """
+    load = sources_of(file, allow_literal_keys=allow_literal_keys).unproved
+    run_and_exit(lambda: run_prove(load, json=json, out=sys.stdout))
+
 
 def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) -> int:
-    """0: all is proved. 1: something is not.
+    """Exit code 0: all invariants are proved; 1: some are not.
 
     `load` does not prove anything itself, so that what is open can be shown beside what holds.
     """
@@ -29,20 +46,25 @@ def _text(proof: Proof) -> str:
     if not proof.invariants:
         lines.append("no invariants: `[[invariants]]` and `[teams.NAME] targets` say what must never be")
     for proved in proof.invariants:
-        lines += [*_one(proved), *(line for open in _open_of(proof, proved) for line in _why(open)), ""]
+        findings = _findings_of(proof, proved)
+        lines += [
+            *_invariant_lines(proved),
+            *(line for finding in findings for line in _finding_lines(finding)),
+            "",
+        ]
     held = sum(proved.holds for proved in proof.invariants)
     if proof.invariants:
         lines.append(f"{held} of {len(proof.invariants)} proved")
     return "\n".join(lines)
 
 
-def _one(proved: Proved) -> list[str]:
+def _invariant_lines(proved: Proved) -> list[str]:
     invariant = proved.invariant
     mark = "✓" if proved.holds else "✗"
     lines = [
         f"{mark} {invariant.name}  {invariant.where}",
         f"    {in_words(invariant.when)}: {invariant.words}",
-        f"    {_looked_at(proved)}",
+        f"    {_effort(proved)}",
     ]
     if proved.rests_on:
         lines.append(f"    rests on the client's word: {', '.join(proved.rests_on)}")
@@ -53,7 +75,7 @@ def _one(proved: Proved) -> list[str]:
     return lines
 
 
-def _looked_at(proved: Proved) -> str:
+def _effort(proved: Proved) -> str:
     if not proved.shut_out:
         return "no rule has a forbidden target"
     rules = "1 rule has" if proved.rules == 1 else f"{proved.rules} rules have"
@@ -61,19 +83,19 @@ def _looked_at(proved: Proved) -> str:
     return f"{rules} forbidden targets; {branches} looked at"
 
 
-def _open_of(proof: Proof, proved: Proved) -> list[Finding]:
-    return [open for open in proof.open if open.invariant is proved.invariant]
+def _findings_of(proof: Proof, proved: Proved) -> list[Finding]:
+    return [finding for finding in proof.open if finding.invariant is proved.invariant]
 
 
-def _why(open: Finding) -> list[str]:
+def _finding_lines(finding: Finding) -> list[str]:
     return [
-        f"    {open.rule.where}: {open.message}",
-        f"        expected {open.way_out}",
+        f"    {finding.rule.where}: {finding.message}",
+        f"        expected {finding.way_out}",
     ]
 
 
 def _document(proof: Proof) -> dict[str, Any]:
-    """For auditors: a shape that stays."""
+    """The proof as `--json` prints it, for auditors: keys may be added, none goes."""
     return {
         "source": proof.source,
         "version": proof.version,
@@ -92,14 +114,14 @@ def _document(proof: Proof) -> dict[str, Any]:
                 "cases": proved.branches,
                 "open": [
                     {
-                        "rule": open.rule.name,
-                        "where": open.rule.where,
-                        "target": open.reached.name,
-                        "why": open.why,
-                        "message": open.message,
-                        "counter_example": _question(open),
+                        "rule": finding.rule.name,
+                        "where": finding.rule.where,
+                        "target": finding.reached.name,
+                        "why": finding.why,
+                        "message": finding.message,
+                        "counter_example": _counter_example(finding),
                     }
-                    for open in _open_of(proof, proved)
+                    for finding in _findings_of(proof, proved)
                 ],
             }
             for proved in proof.invariants
@@ -107,8 +129,9 @@ def _document(proof: Proof) -> dict[str, Any]:
     }
 
 
-def _question(open: Finding) -> dict[str, Any] | None:
-    if open.counter_example is None:
+def _counter_example(finding: Finding) -> dict[str, Any] | None:
+    """The facts of a request that breaks the invariant, without those that are absent."""
+    if finding.counter_example is None:
         return None
-    said = msgspec.structs.asdict(open.counter_example)
-    return {name: value for name, value in said.items() if value not in (None, False, (), {})}
+    facts = msgspec.structs.asdict(finding.counter_example)
+    return {name: value for name, value in facts.items() if value not in (None, False, (), {})}

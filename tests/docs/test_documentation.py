@@ -36,7 +36,6 @@ import msgspec
 import pytest
 import tomli
 import tomli_w
-import typer
 import yaml
 from msgspec import inspect as kinds
 from typer.testing import CliRunner
@@ -290,11 +289,12 @@ def as_ever(text: str) -> str:
 
 def understood(words: list[str]) -> None:
     """Exits if the command line does not know a word of it."""
-    command: Any = typer.main.get_command(cli.app)
+    name, *words = words
+    command = cli.load_command(name)
     while "commands" in vars(command):
         name, *words = words
         command = command.commands[name]
-    command.make_context(command.name, list(words))
+    command.make_context(name, list(words))
 
 
 @pytest.mark.parametrize(("block", "commands", "shown"), sessions())
@@ -347,7 +347,7 @@ def flags_of(command: Any) -> set[str]:
 def command_line() -> dict[str, Any]:
     """By name, all commands: of a group its members."""
     found: dict[str, Any] = {}
-    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in ((name, cli.load_command(name)) for name in cli.COMMANDS):
         inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
         found |= inner or {name: command}
     return found
