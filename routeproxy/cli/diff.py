@@ -1,9 +1,9 @@
 """`routeproxy diff`: what changes for whom, from one rules file to another."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple, TextIO
+from typing import Annotated, TextIO
 
 import msgspec
 import typer
@@ -44,14 +44,6 @@ def command(
     run_and_exit(lambda: run_diff(before, after, log=log, json=json, out=sys.stdout))
 
 
-class Change(NamedTuple):
-    """A request that the two files decide differently, with the two outcomes in words."""
-
-    request: str
-    before: str
-    after: str
-
-
 def run_diff(
     old: Callable[[], Policy],
     new: Callable[[], Policy],
@@ -60,41 +52,43 @@ def run_diff(
     json: bool = False,
     out: TextIO,
 ) -> int:
-    """Exit code 0: both files decide alike; 1: they do not."""
+    """0: both decide alike. 1: they do not."""
     before, after = old(), new()
     changes = list(_changes(before, after, log))
-    lines = differences(before, after)
+    found = differences(before, after)
     if json:
         document = {
             "old": before.version,
             "new": after.version,
-            "differences": lines,
-            "requests": [change._asdict() for change in changes],
+            "differences": found,
+            "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
         }
         print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
-        print("\n".join(_text(before, after, lines, changes)), file=out)
-    return 1 if lines or changes else 0
+        print("\n".join(_text(before, after, found, changes)), file=out)
+    return 1 if found or changes else 0
 
 
-def _text(before: Policy, after: Policy, lines: Sequence[str], changes: Sequence[Change]) -> Iterator[str]:
+def _text(
+    before: Policy, after: Policy, found: list[str], changes: list[tuple[str, str, str]]
+) -> Iterator[str]:
     if before.version == after.version:
         yield f"no difference: both are version {after.version}"
         return
     yield f"{before.source} {before.version} → {after.source} {after.version}"
-    yield from (f"  {line}" for line in lines)
-    if not lines:
+    yield from (f"  {line}" for line in found)
+    if not found:
         yield "  nothing that decides a request"
     if changes:
         yield ""
-    for change in changes:
-        yield change.request
-        yield f"  before  {change.before}"
-        yield f"  after   {change.after}"
+    for name, was, now in changes:
+        yield f"{name}"
+        yield f"  before  {was}"
+        yield f"  after   {now}"
 
 
-def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[Change]:
-    """The changes among the tests of either file and the decisions of the log."""
+def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[str, str, str]]:
+    """For each test of either and each logged decision that comes out otherwise: its name, before, after."""
     tests = {case.name: case.question for case in (*before.tests, *after.tests)}
     for name, question in tests.items():
         yield from _change(f"test `{name}`", question, before, after)
@@ -102,14 +96,16 @@ def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[Change
         yield from _change(f"{decision.id} of {decision.time}", question, before, after)
 
 
-def _change(name: str, question: HypotheticalRequest, before: Policy, after: Policy) -> Iterator[Change]:
-    old, new = _outcome(question, before), _outcome(question, after)
-    if old != new:
-        yield Change(name, old, new)
+def _change(
+    name: str, question: HypotheticalRequest, before: Policy, after: Policy
+) -> Iterator[tuple[str, str, str]]:
+    was, now = (_outcome(question, policy) for policy in (before, after))
+    if was != now:
+        yield name, was, now
 
 
 def _outcome(question: HypotheticalRequest, policy: Policy) -> str:
     try:
         return outcome(policy.decide(policy.facts_of(question, tokens.count)))
-    except InvalidRequest as refusal:
-        return f"refused before any rule: {refusal.message}"
+    except InvalidRequest as refused:
+        return f"refused before any rule: {refused.message}"

@@ -28,7 +28,7 @@ def command(
 
 
 def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) -> int:
-    """Exit code 0: all invariants are proved; 1: some are not.
+    """0: all is proved. 1: something is not.
 
     `load` does not prove anything itself, so that what is open can be shown beside what holds.
     """
@@ -46,25 +46,20 @@ def _text(proof: Proof) -> str:
     if not proof.invariants:
         lines.append("no invariants: `[[invariants]]` and `[teams.NAME] targets` say what must never be")
     for proved in proof.invariants:
-        findings = _findings_of(proof, proved)
-        lines += [
-            *_invariant_lines(proved),
-            *(line for finding in findings for line in _finding_lines(finding)),
-            "",
-        ]
+        lines += [*_one(proved), *(line for open in _open_of(proof, proved) for line in _why(open)), ""]
     held = sum(proved.holds for proved in proof.invariants)
     if proof.invariants:
         lines.append(f"{held} of {len(proof.invariants)} proved")
     return "\n".join(lines)
 
 
-def _invariant_lines(proved: Proved) -> list[str]:
+def _one(proved: Proved) -> list[str]:
     invariant = proved.invariant
     mark = "✓" if proved.holds else "✗"
     lines = [
         f"{mark} {invariant.name}  {invariant.where}",
         f"    {in_words(invariant.when)}: {invariant.words}",
-        f"    {_effort(proved)}",
+        f"    {_looked_at(proved)}",
     ]
     if proved.rests_on:
         lines.append(f"    rests on the client's word: {', '.join(proved.rests_on)}")
@@ -75,7 +70,7 @@ def _invariant_lines(proved: Proved) -> list[str]:
     return lines
 
 
-def _effort(proved: Proved) -> str:
+def _looked_at(proved: Proved) -> str:
     if not proved.shut_out:
         return "no rule has a forbidden target"
     rules = "1 rule has" if proved.rules == 1 else f"{proved.rules} rules have"
@@ -83,19 +78,19 @@ def _effort(proved: Proved) -> str:
     return f"{rules} forbidden targets; {branches} looked at"
 
 
-def _findings_of(proof: Proof, proved: Proved) -> list[Finding]:
-    return [finding for finding in proof.open if finding.invariant is proved.invariant]
+def _open_of(proof: Proof, proved: Proved) -> list[Finding]:
+    return [open for open in proof.open if open.invariant is proved.invariant]
 
 
-def _finding_lines(finding: Finding) -> list[str]:
+def _why(open: Finding) -> list[str]:
     return [
-        f"    {finding.rule.where}: {finding.message}",
-        f"        expected {finding.way_out}",
+        f"    {open.rule.where}: {open.message}",
+        f"        expected {open.way_out}",
     ]
 
 
 def _document(proof: Proof) -> dict[str, Any]:
-    """The proof as `--json` prints it, for auditors: keys may be added, none goes."""
+    """For auditors: a shape that stays."""
     return {
         "source": proof.source,
         "version": proof.version,
@@ -114,14 +109,14 @@ def _document(proof: Proof) -> dict[str, Any]:
                 "cases": proved.branches,
                 "open": [
                     {
-                        "rule": finding.rule.name,
-                        "where": finding.rule.where,
-                        "target": finding.reached.name,
-                        "why": finding.why,
-                        "message": finding.message,
-                        "counter_example": _counter_example(finding),
+                        "rule": open.rule.name,
+                        "where": open.rule.where,
+                        "target": open.reached.name,
+                        "why": open.why,
+                        "message": open.message,
+                        "counter_example": _question(open),
                     }
-                    for finding in _findings_of(proof, proved)
+                    for open in _open_of(proof, proved)
                 ],
             }
             for proved in proof.invariants
@@ -129,9 +124,8 @@ def _document(proof: Proof) -> dict[str, Any]:
     }
 
 
-def _counter_example(finding: Finding) -> dict[str, Any] | None:
-    """The facts of a request that breaks the invariant, without those that are absent."""
-    if finding.counter_example is None:
+def _question(open: Finding) -> dict[str, Any] | None:
+    if open.counter_example is None:
         return None
-    facts = msgspec.structs.asdict(finding.counter_example)
-    return {name: value for name, value in facts.items() if value not in (None, False, (), {})}
+    said = msgspec.structs.asdict(open.counter_example)
+    return {name: value for name, value in said.items() if value not in (None, False, (), {})}
