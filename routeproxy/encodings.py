@@ -1,4 +1,4 @@
-"""The content encodings that we undo, of requests and of answers."""
+"""The content encodings that requests and answers are decompressed from."""
 
 import zlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _GZIP = (zlib.MAX_WBITS + 16,)
 WBITS: Mapping[str, tuple[int, ...]] = {
     "gzip": _GZIP,
     "x-gzip": _GZIP,
-    # What is called deflate has a zlib header around it, but not everywhere.
+    # `deflate` means zlib's format, but some senders leave out its header.
     "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
 }
-"""What zlib is told, by name; where there are two, the likelier first."""
+"""By the name of an encoding, the values for zlib's `wbits` to try, the likelier first."""

@@ -1,4 +1,4 @@
-"""Sweeps of the garbage collector."""
+"""Keeps the garbage collector from sweeping while much is built that stays."""
 
 import gc
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """While much is made that stays: each sweep would go through all of it and find nothing. For all threads,
-    so not for long."""
-    sweeping = gc.isenabled()
+    """No sweeps until the block ends: each would go through all that is being built and find nothing to free.
+    It holds for all threads, so the block must be short."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if sweeping:
+        if was_enabled:
             gc.enable()

@@ -1,5 +1,5 @@
-"""One process or several: uvicorn's server, told to stop without cutting anybody off, and the parent of
-workers."""
+"""One process or several: uvicorn's server, which stops without cutting answers off, and the parent of
+workers. What is served is none of its business."""
 
 import errno
 import gc
@@ -28,19 +28,20 @@ log = logging.getLogger("routeproxy.processes")
 
 KEEP_ALIVE = 75
 """Seconds. uvicorn's own 5 s race the connection pools of clients."""
-LAST_WORDS = 3
-"""Seconds that clients have to take what was written before the server stopped."""
+FLUSH_SECONDS = 3
+"""How long clients have to take what was written before the server stopped."""
 BACKLOG = 2048
-SWITCH = 0.001
+SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep Python while the event loop waits for it (CPython's own: 5 ms)."""
 
 
-class Serves(Protocol):
-    """What a server runs."""
+class ServedApp(Protocol):
+    """The application that a server runs."""
 
     in_flight: InFlight
 
-    def build(self) -> Litestar: ...
+    def build(self) -> Litestar:
+        """The ASGI application. Called once, in the process that serves it."""
 
     @property
     def drain(self) -> float:
@@ -48,11 +49,11 @@ class Serves(Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but told to stop it goes on answering while streams finish: with 503 to what is new, so that
-    a load balancer sees why."""
+    """uvicorn's server, but while it stops, streams may finish, and new requests are answered with 503, so
+    that a load balancer sees why."""
 
     def __init__(
-        self, app: Serves, *, owns_process: bool = False, at_exit: Callable[[], None] = lambda: None
+        self, app: ServedApp, *, owns_process: bool = False, at_exit: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -69,24 +70,24 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=LAST_WORDS,
+                timeout_graceful_shutdown=FLUSH_SECONDS,
             )
         )
         self._app = app
         self._owns_process = owns_process
         self._at_exit = at_exit
-        self._told: float | None = None
-        """When it was told to stop."""
-        self._said = False
+        self._stopping_since: float | None = None
+        """On the monotonic clock; -inf if running answers are not waited for."""
+        self._drain_logged = False
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        sys.setswitchinterval(SWITCH)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         if self._owns_process:
-            # What is there now is there to stay: a sweep through all of it stops every request for 20 ms.
+            # What exists now stays: a sweep through all of it would stop every request for 20 ms.
             gc.freeze()
         await super().serve(sockets)
         if self._owns_process:
-            # All is said and closed. Python would now wait for threads, of which one may be importing
+            # Every answer is written. Python would now wait for its threads, one of which may be importing
             # LiteLLM.
             self._at_exit()
             logging.shutdown()
@@ -97,20 +98,24 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         else:
-            self.stop(at_once=self._told is not None)
+            self.stop(at_once=self._stopping_since is not None)
 
     def stop(self, *, at_once: bool = False) -> None:
+        """Stops the server once running answers are over, or after `drain` seconds; `at_once` ends them with
+        an error. Returns immediately, and may be called from any thread."""
         self._app.in_flight.draining = True
-        self._told = -math.inf if at_once else time.monotonic()
+        self._stopping_since = -math.inf if at_once else time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._told is not None and not self.should_exit:
+        if self._stopping_since is not None and not self.should_exit:
             in_flight = self._app.in_flight
-            left = self._told + self._app.drain - time.monotonic()
-            if in_flight.responses and left > 0:
-                if not self._said:
-                    log.info("shutting down: %d open, %.0f s more at most", len(in_flight.responses), left)
-                    self._said = True
+            remaining = self._stopping_since + self._app.drain - time.monotonic()
+            if in_flight.responses and remaining > 0:
+                if not self._drain_logged:
+                    log.info(
+                        "shutting down: %d open, %.0f s more at most", len(in_flight.responses), remaining
+                    )
+                    self._drain_logged = True
             else:
                 in_flight.end_all()
                 self.should_exit = True
@@ -118,34 +123,36 @@ class Server(uvicorn.Server):
 
 
 class Workers:
-    """The processes of `--workers`: one that dies is replaced, signals are passed on. Their parent does
-    nothing but wait for those."""
+    """The processes of `--workers`, seen from their parent, which only waits for signals: it passes them on,
+    and replaces a worker that dies."""
 
     SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
     def __init__(self, work: Callable[[socket.socket], None], sock: socket.socket, number: int) -> None:
-        """`work` is what each of them does; it is pickled, since workers start afresh."""
+        """`work` is what each worker runs, with the socket that all share; it is pickled, since a worker is a
+        fresh interpreter."""
         self._work = work
         self._sock = sock
         self._number = number
         self._workers: list[SpawnProcess] = []
 
     def run(self) -> int:
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # by default it would not even be noticed
+        """Returns the exit code once all workers have ended."""
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # ignored signals never reach `sigwait`
         resource_tracker.ensure_running()  # its start would lift the mask
-        # Workers inherit the mask: whatever comes while one is starting reaches it once it is ready.
+        # Workers inherit the mask: a signal that comes while one is starting reaches it once it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         self._workers = [self._start() for _ in range(self._number)]
         stopping = False
         while self._workers:
             received = signal.sigwait(self.SIGNALS)
             if received == signal.SIGHUP:
-                self._tell(signal.SIGHUP)
+                self._signal_workers(signal.SIGHUP)
             elif received == signal.SIGCHLD:
-                self._bury(stopping)
+                self._replace_dead(stopping)
             else:
                 stopping = True
-                self._tell(signal.SIGTERM)
+                self._signal_workers(signal.SIGTERM)
         return 0
 
     def _start(self) -> SpawnProcess:
@@ -153,24 +160,25 @@ class Workers:
         worker.start()
         return worker
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _signal_workers(self, number: signal.Signals) -> None:
         for worker in self._workers:
             if worker.is_alive() and worker.pid is not None:
                 os.kill(worker.pid, number)
 
-    def _bury(self, stopping: bool) -> None:
+    def _replace_dead(self, stopping: bool) -> None:
         for worker in [worker for worker in self._workers if not worker.is_alive()]:
             self._workers.remove(worker)
             if not stopping:
                 log.error(
                     "worker %s died (exit code %s): another takes its place", worker.pid, worker.exitcode
                 )
-                time.sleep(0.5)  # one that cannot start must not keep the machine busy
+                time.sleep(0.5)  # a worker that cannot start must not keep the machine busy
                 self._workers.append(self._start())
 
 
 def stop_with_parent(server: Server) -> None:
-    """A parent that was killed can't say so, and its workers would keep the port."""
+    """Stops a worker's server when its parent ends: a parent that is killed sends no signal, and its workers
+    would keep the port."""
 
     def wait() -> None:
         if parent := multiprocessing.parent_process():
@@ -181,11 +189,12 @@ def stop_with_parent(server: Server) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `OSError` that says what to do."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(BACKLOG)  # whoever comes before the server is ready waits, instead of being refused
+        sock.listen(BACKLOG)  # a client that comes before the server is ready waits, and is not refused
     except OSError as error:
         sock.close()
         why = "another program has it" if error.errno == errno.EADDRINUSE else error.strerror

@@ -19,7 +19,7 @@ DEFAULT_RULES = Path("rules.toml")
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What the command line says; what is None is left to the rules file, then to the environment, then to a
+    """The options of `serve`. None leaves a value to the rules file, then to the environment, then to a
     default."""
 
     rules: Path | None = None
@@ -47,31 +47,36 @@ class Sources(Struct, frozen=True):
 
     @property
     def files(self) -> list[Path]:
-        """All that is always read, there or not: what appears later counts too."""
+        """The files that every load reads, whether or not they exist: one that appears later counts too."""
         beside = [self.rules, self.rules.parent / ".env"] if self.rules else []
         return [*beside, Path(".env")]
 
     def variables(self) -> dict[str, str]:
-        """The `.env` file's variables under those of the environment, which win."""
+        """The variables of the first `.env` that exists, under those of the environment, which win."""
         for file in self.files:
             if file.name == ".env" and file.exists():
                 return read_environment(self.environ, file)
         return dict(self.environ)
 
     def token(self) -> str | None:
-        """What clients must show."""
+        """`ANTHROPIC_AUTH_TOKEN`, the key that clients must show; None if it is unset or empty."""
         return self.variables().get("ANTHROPIC_AUTH_TOKEN") or None
 
     def load(self, *, also: Lint | None = None) -> Policy:
+        """The policy, compiled, proved and tested. `also` looks for more problems. Raises as `read` does."""
         return self.read(also=also).policy
 
     def unproved(self) -> Policy:
-        """The policy as it stands, whether or not it keeps its own promises: to ask why it does not."""
+        """The policy whether or not it keeps its own promises, for commands that show why it does not. Raises
+        as `read` does."""
         return self.read(promises=False).policy
 
     def read(self, *, promises: bool = True, also: Lint | None = None) -> Loaded:
-        """The policy, what it was compiled from, and what else was looked at. Raises `RulesRefused` (whose
-        `files` are that), `OSError` or `ValueError`."""
+        """The policy, the bundle that it was compiled from, and the other files that were looked at.
+
+        `promises`: whether invariants are proved and tests run. Raises `RulesRefused`, whose `files` are the
+        files that were looked at, `OSError` or `ValueError`.
+        """
         variables = self.variables()
         if self.rules is None:
             policy = environment_policy(
@@ -105,7 +110,8 @@ class Sources(Struct, frozen=True):
         return Loaded(policy, bundle, tuple(disk.looked_at))
 
     def restore(self, bundle: Bundle) -> Policy:
-        """The policy once more, proved anew; its tests were passed then. Raises `RulesRefused`."""
+        """The policy of an earlier version, proved anew; its tests passed when it was first loaded. Raises
+        `RulesRefused`."""
         return compile_rules(
             bundle.text,
             path=Path(bundle.source),
@@ -116,28 +122,28 @@ class Sources(Struct, frozen=True):
         )
 
     def address(self, policy: Policy) -> tuple[str, int]:
-        """Flags, then what the rules file states, then `HOST` and `PORT`, then the default. Raises
-        `ValueError`."""
+        """Host and port: of the flags, then as the rules file states them, then `HOST` and `PORT`, then the
+        default. Raises `ValueError`."""
         variables = self.variables()
         stated: Iterable[str] = ()
         if self.rules is not None:
-            # The policy has every default filled in, so only the text tells what was said.
-            text = self.rules.read_text(encoding="utf-8").removeprefix("\ufeff")
-            stated = _stated(text)
+            # The policy has every default filled in, so only the text tells which values were stated.
+            stated = _server_keys(self.rules.read_text(encoding="utf-8").removeprefix("\ufeff"))
         host = self.options.host or (policy.server.host if "host" in stated else variables.get("HOST"))
         if self.options.port is not None:
             port = self.options.port
         elif "port" in stated or not variables.get("PORT"):
             port = policy.server.port
-        elif (text := variables["PORT"]).isdecimal() and int(text) < 2**16:
-            port = int(text)
+        elif (digits := variables["PORT"]).isdecimal() and int(digits) < 2**16:
+            port = int(digits)
         else:
-            raise ValueError(f"PORT is `{text}`; expected a number from 0 to 65535")
+            raise ValueError(f"PORT is `{digits}`; expected a number from 0 to 65535")
         return host or policy.server.host, port
 
 
-def _stated(text: str) -> Iterable[str]:
-    """The keys of `[server]`. The file may be broken by now, if an older version was taken in its place."""
+def _server_keys(text: str) -> Iterable[str]:
+    """The keys that `[server]` states. The file may be broken by now, if an older version was taken in its
+    place."""
     try:
         server = tomli.loads(text).get("server", {})
     except (tomli.TOMLDecodeError, RecursionError):
@@ -146,6 +152,6 @@ def _stated(text: str) -> Iterable[str]:
 
 
 def find_rules(named: Path | None) -> Path | None:
-    """The rules file that is meant: the one that was named, or the one that is there. Settled once: it does
-    not change by itself."""
+    """The rules file that was named, else `rules.toml` if it exists, else None, for the environment alone. A
+    server asks once: a `rules.toml` that appears later does not replace the environment."""
     return named or (DEFAULT_RULES if DEFAULT_RULES.exists() else None)

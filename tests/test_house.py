@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from routeproxy.cli import COMMANDS
 from tests.budgets import seconds
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "routeproxy").rglob("*.py"))
+OWN_OPTIONS = set(COMMANDS) - {"prove"}
+"""The commands with options that no other has."""
 
 
 def test_imports_go_one_way() -> None:
@@ -29,7 +32,11 @@ def test_imports_go_one_way() -> None:
         pytest.param("re2", {"policy/patterns.py"}, id="re2"),
         pytest.param("yaml", {"migrate/source.py"}, id="yaml"),
         pytest.param("watchfiles", {"policy/live/live.py"}, id="watchfiles"),
-        pytest.param("typer", {"cli/__init__.py"}, id="typer"),
+        pytest.param(
+            "typer",
+            {f"cli/{name}.py" for name in ("__init__", "options", "running", *OWN_OPTIONS)},
+            id="typer: a command owns its options",
+        ),
     ],
 )
 def test_a_library_is_imported_in_its_place(module: str, importers: set[str]) -> None:
@@ -40,6 +47,17 @@ def test_a_library_is_imported_in_its_place(module: str, importers: set[str]) ->
         if statement.search(source.read_text(encoding="utf-8"))
     }
     assert found == importers
+
+
+def test_the_commands_are_listed_without_importing_them() -> None:
+    check = (
+        "import sys\n"
+        "from routeproxy.cli import app\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "print(*(name for name in sys.modules if name.startswith('routeproxy.')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=seconds(60))
+    assert ran.stdout.splitlines()[-1].split() == ["routeproxy.cli.options", "routeproxy.cli"], ran.stderr
 
 
 def test_serving_imports_no_litellm() -> None:

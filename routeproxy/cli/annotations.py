@@ -1,6 +1,6 @@
 """Problems in the forms that code hosts show beside the lines: SARIF, and GitHub's workflow commands.
 
-Neither repeats the line itself, so a key that stands in it can't get out this way.
+Neither form repeats the line itself, so a key that stands in the line can't get out this way.
 """
 
 import os
@@ -71,8 +71,8 @@ def github(problems: Sequence[Problem]) -> str:
     return "\n".join(map(_command, problems))
 
 
-def _words(problem: Problem) -> str:
-    """What is wrong, and how it is put right."""
+def _message(problem: Problem) -> str:
+    """What is wrong and how to put it right, without the place."""
     lines = [problem.message]
     if problem.rule:
         lines.append(f"in rule `{problem.rule}`")
@@ -84,7 +84,8 @@ def _words(problem: Problem) -> str:
 
 
 def _path(file: str) -> Path:
-    """From the current folder, if the file is in it: a repository's other paths begin there too."""
+    """The file's path, relative to the current folder if the file is below it: code hosts go by paths of a
+    repository."""
     path, here = Path(file), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -98,12 +99,12 @@ def _result(problem: Problem, rule_index: int) -> dict[str, Any]:
         "ruleIndex": rule_index,
         "level": problem.severity,
         # The standard would double braces; no viewer undoes that in a message without arguments.
-        "message": {"text": _words(problem)},
-        "locations": [{"physicalLocation": _physical(problem.location)}] if problem.location else [],
+        "message": {"text": _message(problem)},
+        "locations": [{"physicalLocation": _physical_location(problem.location)}] if problem.location else [],
     }
 
 
-def _physical(location: Location) -> dict[str, Any]:
+def _physical_location(location: Location) -> dict[str, Any]:
     return {
         "artifactLocation": {"uri": _uri(location.file)},
         "region": {
@@ -116,15 +117,15 @@ def _physical(location: Location) -> dict[str, Any]:
 
 def _uri(file: str) -> str:
     path = _path(file)
-    # A colon in a relative name would end a scheme, so it is quoted like the rest.
+    # A colon in a relative path would end a scheme, so it is quoted like the rest.
     return path.as_uri() if path.is_absolute() else quote(os.fsencode(path.as_posix()))
 
 
 # --- GitHub
 
-_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_ESCAPED = str.maketrans(_DATA)
-_ESCAPED_IN_PROPERTY = str.maketrans({**_DATA, ":": "%3A", ",": "%2C"})
+_ESCAPES = {"%": "%25", "\r": "%0D", "\n": "%0A"}
+_DATA_ESCAPES = str.maketrans(_ESCAPES)
+_PROPERTY_ESCAPES = str.maketrans({**_ESCAPES, ":": "%3A", ",": "%2C"})
 
 
 def _command(problem: Problem) -> str:
@@ -138,5 +139,5 @@ def _command(problem: Problem) -> str:
             "endColumn": str(place.end_column),
             **properties,
         }
-    said = ",".join(f"{name}={value.translate(_ESCAPED_IN_PROPERTY)}" for name, value in properties.items())
-    return f"::{problem.severity} {said}::{_words(problem).translate(_ESCAPED)}"
+    written = ",".join(f"{name}={value.translate(_PROPERTY_ESCAPES)}" for name, value in properties.items())
+    return f"::{problem.severity} {written}::{_message(problem).translate(_DATA_ESCAPES)}"

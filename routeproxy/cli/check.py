@@ -4,13 +4,17 @@ Like `nginx -t`, it starts nothing and contacts nobody. Beyond what `serve` warn
 be meant: rules that are never reached, names that nothing uses, chains that get worse.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
 import msgspec
+import typer
 
 from routeproxy.cli.annotations import github, sarif
+from routeproxy.cli.options import FileArgument, LiteralKeysOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.problems import Problem, RulesRefused
@@ -19,10 +23,31 @@ from routeproxy.upstream.chat.model_table import known_facts
 
 Format = Literal["text", "json", "sarif", "github"]
 
+app = new_app()
+
+
+@app.command()
+def command(
+    file: FileArgument,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    format: Annotated[
+        Format,
+        typer.Option(help="For people, for programs, for code scanning, for annotations in GitHub Actions."),
+    ] = "text",
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Say whether the server would take this rules file, and what is wrong with it.
+
+    Its invariants are proved and its tests run. Exit code 0: it would; 1: it has problems; 2: it cannot be
+    read. Nothing is started, nobody contacted.
+    """
+    sources = sources_of(file, allow_literal_keys=allow_literal_keys)
+    run_and_exit(lambda: run_check(sources, strict=strict, format=format, out=sys.stdout))
+
 
 def run_check(sources: Sources, *, strict: bool = False, format: Format = "text", out: TextIO) -> int:
-    """0: it would be taken. 1: it has errors, or with `strict` warnings. Raises `OSError` or `ValueError` if
-    there is nothing to read."""
+    """Exit code 0: the file would be taken; 1: it has errors, or with `strict` warnings. Raises `OSError` or
+    `ValueError` if there is nothing to read."""
     path = sources.rules
     assert path is not None
     policy: Policy | None = None
@@ -38,19 +63,22 @@ def run_check(sources: Sources, *, strict: bool = False, format: Format = "text"
 
 def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
-    counted = [_counted(errors, "error"), _counted(len(problems) - errors, "warning")]
-    found = ", ".join(part for part in counted if part)
+    counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
+    summary = ", ".join(filter(None, counts))
     if policy is not None:
-        rules = _counted(len(policy.rules), "rule") or "no rules"
-        kept = [_counted(len(policy.invariants), "invariant"), _counted(len(policy.tests), "test")]
-        held = " and ".join(part for part in kept if part)
+        rules = _count(len(policy.rules), "rule") or "no rules"
+        promises = [_count(len(policy.invariants), "invariant"), _count(len(policy.tests), "test")]
+        held = " and ".join(filter(None, promises))
         held = f", {held} held" if held else ""
-        found = f"{rules} and a default, version {policy.version}{held}" + (f"; {found}" if found else "")
-    return "\n\n".join([*map(str, problems), f"{path}: {found}"])
+        summary = f"{rules} and a default, version {policy.version}{held}" + (
+            f"; {summary}" if summary else ""
+        )
+    return "\n\n".join([*map(str, problems), f"{path}: {summary}"])
 
 
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}" if number else ""
+def _count(number: int, noun: str) -> str:
+    """The number with its noun; empty for 0."""
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
 
 
 def _json(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:

@@ -1,20 +1,45 @@
-"""`routeproxy count`: the input tokens of a request, by the estimate that rules go by. Nobody is asked."""
+"""`routeproxy count`: the input tokens of a request, by the estimate that rules go by. It contacts nobody."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Annotated, BinaryIO, TextIO
 
 import msgspec
+import typer
 
 from routeproxy import tokens
+from routeproxy.cli.options import JsonOption, new_app
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import field_names
 
 STDIN = Path("-")
 
+app = new_app()
+
+
+@app.command()
+def command(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Requests as JSON; none, or `-`: the standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Estimate the input tokens of requests, as rules see them.
+
+    Exit code 0, or 2 if a file holds no request.
+    """
+    code = run_count(files or (), json=json, out=sys.stdout, err=sys.stderr, stdin=sys.stdin.buffer)
+    raise typer.Exit(code)
+
 
 def run_count(files: Sequence[Path], *, json: bool = False, out: TextIO, err: TextIO, stdin: BinaryIO) -> int:
-    """0: counted. 2: a file can't be read, or holds no request; then nothing is counted.
+    """Exit code 0: counted; 2: a file can't be read, or holds no request, and then nothing is counted.
 
     Without a file, and for `-`, the request is read from `stdin`.
     """

@@ -1,17 +1,47 @@
 """`routeproxy diff`: what changes for whom, from one rules file to another."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import msgspec
+import typer
 
 from routeproxy import tokens
-from routeproxy.cli.logged import logged
+from routeproxy.cli.logged import logged_questions
+from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.verify.diff import differences, outcome
+
+app = new_app()
+
+
+@app.command()
+def command(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The rules as they are.", show_default=False)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The rules to be.", show_default=False)],
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A decision log: its requests are decided by both, and shown where they differ.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Say what changes for whom from one rules file to another, and which tests and logged requests come out
+    otherwise.
+
+    Exit code 0: nothing; 1: something, or one has errors; 2: a file cannot be read.
+    """
+    before, after = (sources_of(file, allow_literal_keys=allow_literal_keys).unproved for file in (old, new))
+    run_and_exit(lambda: run_diff(before, after, log=log, json=json, out=sys.stdout))
 
 
 def run_diff(
@@ -62,7 +92,7 @@ def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[
     tests = {case.name: case.question for case in (*before.tests, *after.tests)}
     for name, question in tests.items():
         yield from _change(f"test `{name}`", question, before, after)
-    for decision, question in logged(log) if log is not None else ():
+    for decision, question in logged_questions(log) if log is not None else ():
         yield from _change(f"{decision.id} of {decision.time}", question, before, after)
 
 

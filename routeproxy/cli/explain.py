@@ -1,12 +1,17 @@
 """`routeproxy explain`: which rule would take such a request, and what it lacked for each rule above."""
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TextIO
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import msgspec
+import typer
 
-from routeproxy import tokens
+from routeproxy.cli.logged import logged_question
+from routeproxy.cli.options import JsonOption, LiteralKeysOption, RulesOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.conditions import visible
@@ -14,32 +19,141 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.sources import find_rules
+from routeproxy.tokens import count as count_tokens
 from routeproxy.upstream.dry_run import losses
+
+app = new_app()
+
+
+@app.command()
+def command(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False),
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A real request, as JSON; instead of --model.", show_default=False),
+    ] = None,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="A request from the decision log; instead of --model.", show_default=False
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The decision log. [default: the rules file's]", show_default=False
+        ),
+    ] = None,
+    rules: RulesOption = None,
+    team: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The team whose key it shows.", show_default=False)
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'",
+            help="A header of the request, as curl takes it; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="NUMBER", help="How many input tokens it has.", show_default=False),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="NUMBER", help="Its max_tokens.", show_default=False)
+    ] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A tool that it brings; may be repeated.", show_default=False),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Its system text.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Its metadata.user_id.", show_default=False)
+    ] = None,
+    effort: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="Its output_config.effort.", show_default=False)
+    ] = None,
+    url_target: Annotated[
+        str | None,
+        typer.Option(metavar="PROVIDER/MODEL", help="The target that its URL names.", show_default=False),
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="It wants a stream.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="It has images.")] = False,
+    documents: Annotated[bool, typer.Option("--documents", help="It has documents.")] = False,
+    thinking: Annotated[bool, typer.Option("--thinking", help="It asks for thinking.")] = False,
+    no_fallback: Annotated[
+        bool, typer.Option("--no-fallback", help="Its client allows no other target than the first.")
+    ] = False,
+    json: JsonOption = False,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Say which rule takes a request, where it goes, and why no rule above took it.
+
+    The request is given by flags, by a file (--request), or by the id of a logged decision (--decision).
+    """
+
+    def question(policy: Policy) -> HypotheticalRequest:
+        ways = sum(option is not None for option in (model, request, decision))
+        if ways > 1 or (ways == 0 and url_target is None):
+            raise ValueError("say which request: one of --model, --request and --decision")
+        if decision is not None:
+            return logged_question(policy, decision, log)
+        return HypotheticalRequest(
+            model=model or "",
+            body=request.read_bytes() if request is not None else None,
+            team=team,
+            headers=parse_headers(header or ()),
+            input_tokens=tokens,
+            max_tokens=max_tokens,
+            tools=tuple(tool or ()),
+            system=system,
+            user=user,
+            effort=effort,
+            url_target=url_target,
+            stream=stream,
+            images=images,
+            documents=documents,
+            thinking=thinking,
+            no_fallback=no_fallback,
+        )
+
+    load = sources_of(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved
+    complete = decision is not None
+    run_and_exit(lambda: run_explain(load, question, complete=complete, json=json, out=sys.stdout))
 
 
 def run_explain(
     load: Callable[[], Policy],
     question: Callable[[Policy], HypotheticalRequest],
     *,
-    whole: bool = False,
+    complete: bool = False,
     json: bool = False,
     out: TextIO,
 ) -> int:
-    """0: explained, a refusal included. Raises what makes a question or a log unreadable.
+    """Exit code 0: explained, a refusal included. Raises `OSError` or `ValueError` if the request or the log
+    can't be read.
 
-    `question` may need the policy to find what was asked. `whole`: it leaves nothing out.
+    `question` makes the request, for which it may need the policy. `complete`: the request leaves no fact to
+    be assumed.
     """
     policy = load()
-    asked = question(policy)
-    assumed = () if whole else asked.assumed(teams=bool(policy.teams))
+    request = question(policy)
+    assumed = () if complete else request.assumed(teams=bool(policy.teams))
     try:
-        explanation = _answer(asked, policy)
+        explanation = _explain(request, policy)
     except ApiError as refusal:
         print(f"refused with {refusal.status} before any rule: {refusal.message}", file=out)
         return 0
     if json:
-        answer = {"explanation": explanation, "assumed": assumed}
-        print(msgspec.json.format(msgspec.json.encode(answer)).decode(), file=out)
+        document = {"explanation": explanation, "assumed": assumed}
+        print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
         print(explanation, file=out)
         if assumed:
@@ -59,12 +173,12 @@ def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return headers
 
 
-def _answer(question: HypotheticalRequest, policy: Policy) -> Explanation:
-    if question.team is not None and question.team not in policy.teams:
+def _explain(request: HypotheticalRequest, policy: Policy) -> Explanation:
+    if request.team is not None and request.team not in policy.teams:
         known = ", ".join(policy.teams) or "none"
-        raise ValueError(f"there is no team `{question.team}`; the rules know {known}")
-    facts = policy.facts_of(question, tokens.count)
+        raise ValueError(f"there is no team `{request.team}`; the rules know {known}")
+    facts = policy.facts_of(request, count_tokens)
     if problem := requested_model_problem(facts.requested):
         raise ApiError(404, f"model: {visible(facts.requested[:256])} ({problem})")
-    dropped = partial(losses, Body(question.body)) if question.body is not None else None
-    return explain(policy.decide(facts), policy, losses=dropped)
+    losses_at = partial(losses, Body(request.body)) if request.body is not None else None
+    return explain(policy.decide(facts), policy, losses=losses_at)

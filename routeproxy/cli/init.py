@@ -1,9 +1,14 @@
 """`routeproxy init`: a rules file to start from, or one that says what another proxy's configuration said."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
+import typer
+
+from routeproxy.cli.options import new_app
 from routeproxy.migrate.claude_code_router import from_claude_code_router
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
 from routeproxy.migrate.litellm_config import from_litellm
@@ -15,7 +20,7 @@ Source = Literal["starter", "env", "claude-code-router", "litellm"]
 
 RULES = Path("rules.toml")
 STDOUT = Path("-")
-USUAL: Mapping[Source, Path] = {
+USUAL_FILES: Mapping[Source, Path] = {
     "env": Path(".env"),
     "claude-code-router": Path("~/.claude-code-router/config.json"),
     "litellm": Path("config.yaml"),
@@ -30,6 +35,60 @@ FROM_VARIABLES = """\
 
 """
 
+app = new_app()
+
+
+@app.command()
+def command(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="What to move from. [default: .env, ~/.claude-code-router/config.json, ./config.yaml]",
+            show_default=False,
+        ),
+    ] = None,
+    from_env: Annotated[
+        bool, typer.Option("--from-env", help="From the variables of older proxies and a `.env`.")
+    ] = False,
+    source: Annotated[
+        Literal["claude-code-router", "litellm"] | None,
+        typer.Option("--from", help="From the configuration of another gateway.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write; `-`: here. [default: rules.toml]",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a rules file: a commented one to start from, or the same policy as you have elsewhere, and a list
+    of what had no equivalent.
+
+    Exit code 0: written; 1: the source has errors; 2: it cannot be read, or a file is in the way.
+    """
+    if from_env and source is not None:
+        raise typer.BadParameter("--from-env and --from exclude each other")
+    if file is not None and not from_env and source is None:
+        raise typer.BadParameter(
+            f"say what {file} is: --from-env, --from claude-code-router or --from litellm"
+        )
+    code = run_init(
+        source=source or ("env" if from_env else "starter"),
+        file=file,
+        output=output,
+        force=force,
+        environ=dict(os.environ),
+        out=sys.stdout,
+        err=sys.stderr,
+    )
+    raise typer.Exit(code)
+
 
 def run_init(
     *,
@@ -41,22 +100,23 @@ def run_init(
     out: TextIO,
     err: TextIO,
 ) -> int:
-    """0: written. 1: the source has errors. 2: it can't be read, or the rules file must not be written."""
-    origin = (file or USUAL.get(source, RULES)).expanduser()
+    """Exit code 0: written; 1: the source has errors; 2: it can't be read, or the rules file must not be
+    written."""
+    origin = (file or USUAL_FILES.get(source, RULES)).expanduser()
     output = output or RULES
-    odd: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     try:
         if file is not None:
             origin.stat()  # a `.env` that nobody named may be missing
         if source == "env":
-            moved, odd = _from_variables(read_environment(environ, origin))
+            moved, warnings = _from_variables(read_environment(environ, origin))
         elif source == "starter":
             moved = Moved(starter())
         else:
             moved = MOVERS[source](origin.read_text(encoding="utf-8"))
         _write(moved.text, output, force, out)
-    except RulesRefused as refused:
-        print(refused, file=err)
+    except RulesRefused as refusal:
+        print(refusal, file=err)
         return 1
     except FileExistsError:
         print(f"routeproxy: {output} is there already: --force replaces it, --output names another", file=err)
@@ -70,16 +130,17 @@ def run_init(
     except ValueError as error:
         print(f"routeproxy: {origin}: {error}", file=err)
         return 1
-    if summary := "\n\n".join(_summary(moved, odd, origin, output)):
+    if summary := "\n\n".join(_summary(moved, warnings, origin, output)):
         print(summary, file=err)
     return 0
 
 
 def _from_variables(variables: Mapping[str, str]) -> tuple[Moved, tuple[Problem, ...]]:
-    """Also what is odd about them: a warning without a line of the rules file."""
+    """The rules that the variables mean, and the warnings about the variables themselves: they are those that
+    point at no line of the rules."""
     policy = environment_policy(variables)
-    odd = tuple(problem for problem in policy.warnings if problem.location is None)
-    return Moved(FROM_VARIABLES + environment_rules(variables)), odd
+    warnings = tuple(problem for problem in policy.warnings if problem.location is None)
+    return Moved(FROM_VARIABLES + environment_rules(variables)), warnings
 
 
 def _write(text: str, output: Path, force: bool, out: TextIO) -> None:
@@ -90,10 +151,10 @@ def _write(text: str, output: Path, force: bool, out: TextIO) -> None:
         rules.write(text)
 
 
-def _summary(moved: Moved, odd: tuple[Problem, ...], origin: Path, output: Path) -> Iterator[str]:
+def _summary(moved: Moved, warnings: tuple[Problem, ...], origin: Path, output: Path) -> Iterator[str]:
     if output != STDOUT:
         yield f"wrote {output}"
-    yield from map(str, odd)
+    yield from map(str, warnings)
     if moved.left:
         left = [f"{origin}:{left.line}: {left.key}: {left.why}" for left in moved.left]
         yield "\n".join(["What it does not say, and what to do about it:", *left])

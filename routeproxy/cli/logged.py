@@ -1,4 +1,4 @@
-"""Requests from the decision log, to be decided once more."""
+"""Requests from the decision log, for commands that decide them once more."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, find, re
 
 
 def question_of(facts: LoggedFacts) -> HypotheticalRequest:
-    """What rules could look at, but for the system text, which is not logged."""
+    """The request that these facts describe, but for its system text, which is not logged."""
     return HypotheticalRequest(
         model=facts.model,
         team=facts.team,
@@ -29,7 +29,8 @@ def question_of(facts: LoggedFacts) -> HypotheticalRequest:
 
 
 def logged_question(policy: Policy, request_id: str, log: Path | None) -> HypotheticalRequest:
-    """Raises `ValueError` if there is no such decision."""
+    """The request of a logged decision; `log` is None for the log that the rules name. Raises `OSError`, or
+    `ValueError` if there is no such decision."""
     path = log or _log_of(policy)
     facts = find(path, request_id).facts
     if facts is None:
@@ -37,8 +38,9 @@ def logged_question(policy: Policy, request_id: str, log: Path | None) -> Hypoth
     return question_of(facts)
 
 
-def logged(path: Path) -> Iterator[tuple[LoggedDecision, HypotheticalRequest]]:
-    """The requests for an answer. Questions for a token count go the same way, and come beside them."""
+def logged_questions(path: Path) -> Iterator[tuple[LoggedDecision, HypotheticalRequest]]:
+    """Each logged decision on a message, with its request. Token counts are left out: they are decided alike,
+    and each comes beside a message."""
     for decision in read(path):
         if decision.facts is not None and decision.path == "/v1/messages":
             yield decision, question_of(decision.facts)

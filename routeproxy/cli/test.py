@@ -1,21 +1,55 @@
 """`routeproxy test`: the tests that stand in a rules file, run by the code that serves."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
 from xml.etree import ElementTree
 
+import typer
 from msgspec import Struct
 
 from routeproxy import tokens
+from routeproxy.cli.options import FileArgument, LiteralKeysOption, new_app
+from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import explain
 from routeproxy.policy.verify.run_case import Outcome, run_case
 
+app = new_app()
+
+
+@app.command()
+def command(
+    file: FileArgument,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Say which rules no test reaches.")] = False,
+    min_coverage: Annotated[
+        int,
+        typer.Option(min=0, max=100, metavar="PERCENT", help="Fail if fewer of the rules are reached."),
+    ] = 0,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the results as JUnit XML too.", show_default=False),
+    ] = None,
+    allow_literal_keys: LiteralKeysOption = False,
+) -> None:
+    """Run the tests that stand in a rules file, and say why one fails.
+
+    Exit code 0: all pass; 1: some don't, or the rules have errors; 2: the file cannot be read.
+    """
+    load = sources_of(file, allow_literal_keys=allow_literal_keys).unproved
+    run_and_exit(
+        lambda: run_test(
+            load, coverage=coverage, min_coverage=min_coverage, junit=junit, out=sys.stdout, err=sys.stderr
+        )
+    )
+
 
 class Coverage(Struct, frozen=True):
+    """Which rules the tests of a file reach, by name, `default` among them."""
+
     reached: tuple[str, ...]
-    """The rules that took the request of some test, `default` among them."""
+    """The rules that took the request of some test."""
     missed: tuple[str, ...]
 
     @property
@@ -33,7 +67,7 @@ def run_test(
     out: TextIO,
     err: TextIO,
 ) -> int:
-    """0: all passed. 1: some failed, or too few rules are covered.
+    """Exit code 0: all tests passed; 1: some failed, or too few rules are covered.
 
     `load` does not run the tests itself.
     """
@@ -53,9 +87,9 @@ def run_test(
 
 def covered_by(outcomes: Sequence[Outcome], policy: Policy) -> Coverage:
     names = [*(rule.name for rule in policy.rules), policy.default.name]
-    took = {outcome.decision.rule for outcome in outcomes if outcome.decision is not None}
+    reached = {outcome.decision.rule for outcome in outcomes if outcome.decision is not None}
     return Coverage(
-        tuple(name for name in names if name in took), tuple(name for name in names if name not in took)
+        tuple(name for name in names if name in reached), tuple(name for name in names if name not in reached)
     )
 
 
@@ -77,7 +111,7 @@ def _failure(outcome: Outcome, policy: Policy) -> list[str]:
         lines.append(f"{'got':9}{what}{difference.got}")
     if outcome.decision is not None:
         lines.append("")
-        # Its first line names the file once more.
+        # The first line of an explanation names the file once more.
         lines += str(explain(outcome.decision, policy)).splitlines()[2:]
         lines.append("")
     return lines
@@ -88,8 +122,8 @@ def _summary(outcomes: Sequence[Outcome], policy: Policy) -> str:
         return f"{policy.source}: no tests. A test is `[[tests]]` with `request` and `expect` or `never`."
     failed = sum(not outcome.passed for outcome in outcomes)
     passed = len(outcomes) - failed
-    found = f"{passed} passed" + (f", {failed} failed" if failed else "")
-    return f"{policy.source}: {found}, version {policy.version}"
+    counts = f"{passed} passed" + (f", {failed} failed" if failed else "")
+    return f"{policy.source}: {counts}, version {policy.version}"
 
 
 def _coverage(covered: Coverage) -> str:
@@ -105,11 +139,11 @@ def _junit(outcomes: Sequence[Outcome], policy: Policy) -> str:
     suite = ElementTree.SubElement(root, "testsuite", {"name": policy.source, **counts})
     for outcome in outcomes:
         file, _, line = outcome.case.where.rpartition(":")
-        named = {"classname": policy.source, "name": outcome.case.name, "file": file, "line": line}
-        case = ElementTree.SubElement(suite, "testcase", named)
+        attributes = {"classname": policy.source, "name": outcome.case.name, "file": file, "line": line}
+        case = ElementTree.SubElement(suite, "testcase", attributes)
         if not outcome.passed:
-            words = "; ".join(map(str, outcome.differences))
-            failure = ElementTree.SubElement(case, "failure", {"message": words})
+            message = "; ".join(map(str, outcome.differences))
+            failure = ElementTree.SubElement(case, "failure", {"message": message})
             failure.text = "\n".join(_failure(outcome, policy))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,16 +1,6 @@
-"""The documentation is held to the code: examples compile, commands run, tables are complete, links lead on.
+"""The documentation is held to the code: examples compile, commands run, tables are complete.
 
-A comment directly above a fenced block says how it is meant; readers of the rendered page don't see it:
-
-    <!-- with: openai, default -->   a piece: it stands among these tables of the first file in docs/rules.md
-    <!-- file: teams/x.toml -->      how commands further down, and files that include it, call it
-    <!-- more of: rules.toml -->     goes on with a file that the page has shown above
-    <!-- made: rules.toml -->        the file that the command above has written
-    <!-- refused -->                 has errors, on purpose
-
-A page is read from top to bottom: a command sees the files as they were shown so far. The commands of one
-block run one after the other in one folder. A `text` block directly below is what they print; only versions
-of rules and fresh keys may differ. A `json` block below a `curl` line has the shape of the answer.
+`tests/docs/pages.py` says how blocks are marked.
 """
 
 import contextlib
@@ -36,7 +26,6 @@ import msgspec
 import pytest
 import tomli
 import tomli_w
-import typer
 import yaml
 from msgspec import inspect as kinds
 from typer.testing import CliRunner
@@ -59,15 +48,30 @@ from routeproxy.telemetry.decisions import LoggedDecision
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.failures import STATUS_OF_KIND
 from tests.budgets import seconds
-from tests.running import ECHO, Running, request, running, serving, until
-
-ROOT = Path(__file__).parents[2]
-README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
-RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING = (
-    ROOT / "docs" / f"{name}.md"
-    for name in ("rules", "promises", "recipes", "commands", "providers", "running", "moving")
+from tests.docs.pages import (
+    ALL_PAGES,
+    COMMANDS,
+    MOVING,
+    PAGES,
+    PROVIDERS,
+    README,
+    ROOT,
+    RULES,
+    RUNNING,
+    Block,
+    Command,
+    all_blocks,
+    blocks,
+    code,
+    command_in,
+    every,
+    files_of,
+    lines_of,
+    marked,
+    rows,
+    write,
 )
-PAGES = (README, RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING)
+from tests.running import ECHO, Running, request, running, serving, until
 
 KEYS = {
     name: f"test-{name}"
@@ -82,99 +86,6 @@ KEYS = {
     )
 }
 """What is set for whoever tries the commands."""
-
-
-# --- reading pages
-
-
-class Block(NamedTuple):
-    page: Path
-    line: int
-    language: str
-    text: str
-    says: Mapping[str, str]
-    """What the comment above it says."""
-    follows: "Block | None"
-    """The block that stands directly above."""
-
-    @property
-    def id(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-_FENCE = re.compile(
-    r"(?:^<!-- (?P<says>.*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
-
-
-@cache
-def all_blocks(page: Path) -> tuple[Block, ...]:
-    text, found, end = page.read_text(encoding="utf-8"), [], 0
-    for match in _FENCE.finditer(text):
-        says = (part.partition(":") for part in (match["says"] or "").split(";"))
-        above = found[-1] if found and not text[end : match.start()].strip() else None
-        line = text.count("\n", 0, match.start("language")) + 1
-        end = match.end()
-        found.append(
-            Block(
-                page,
-                line,
-                match["language"],
-                match["text"],
-                {name.strip(): value.strip() for name, _, value in says},
-                above,
-            )
-        )
-    return tuple(found)
-
-
-def blocks(page: Path, language: str) -> list[Block]:
-    return [block for block in all_blocks(page) if block.language == language]
-
-
-def marked(mark: str) -> str:
-    """The README's block of this mark."""
-    return next(block.text for block in all_blocks(README) if mark in block.says)
-
-
-def every(language: str) -> list[Any]:
-    return [pytest.param(block, id=block.id) for page in PAGES for block in blocks(page, language)]
-
-
-def files_of(page: Path, *, above: int | None = None) -> dict[str, str]:
-    """What the page calls by these names, all of it or as far as it is shown above a line."""
-    files: dict[str, str] = {}
-    for block in all_blocks(page):
-        if above is not None and block.line >= above:
-            break
-        if name := block.says.get("more of"):
-            files[name] += f"\n{block.text}"
-        elif name := block.says.get("file"):
-            assert name not in files, f"{block.id}: {name} is there already"
-            files[name] = block.text
-    return files
-
-
-def write(files: Mapping[str, str], folder: Path) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def rows(page: Path, heading: str, *, of: str = "") -> list[list[str]]:
-    """The cells of all tables between a heading and the next, or of the one whose first column is called
-    `of`."""
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
-    section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") + 2 :], maxsplit=1, flags=re.MULTILINE)[0]
-    if of:
-        section = section[section.index(f"| {of} |") :].partition("\n\n")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    assert lines, f"{page.name} has no table under {heading}"
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-
-
-def code(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
 
 
 # --- rules
@@ -202,11 +113,11 @@ def is_included(block: Block) -> bool:
 
 def whole(block: Block) -> str:
     """A piece of a file among the tables that the comment above it names, or behind what it goes on with."""
-    if name := block.says.get("more of"):
+    if name := block.marks.get("more of"):
         return files_of(block.page, above=block.line + 1)[name]
     surroundings = tomli.loads(blocks(RULES, "toml")[0].text)
     added: dict[str, Any] = {}
-    for name in filter(None, re.split(r",\s*", block.says.get("with", ""))):
+    for name in filter(None, re.split(r",\s*", block.marks.get("with", ""))):
         if name in ("default", "aliases"):
             added[name] = surroundings[name]
         else:
@@ -218,7 +129,7 @@ def whole(block: Block) -> str:
 @pytest.mark.parametrize("block", every("toml"))
 def test_every_example_of_rules_compiles_without_a_problem(block: Block, tmp_path: Path) -> None:
     if is_included(block):
-        name = block.says["file"]
+        name = block.marks["file"]
         includes = [
             rule["include"]
             for other in blocks(block.page, "toml")
@@ -228,8 +139,8 @@ def test_every_example_of_rules_compiles_without_a_problem(block: Block, tmp_pat
         assert any(Path(name).match(include) for include in includes), "no file on this page includes it"
         return
     write(files_of(block.page), tmp_path)
-    path = tmp_path / (block.says.get("file") or block.says.get("more of") or "rules.toml")
-    if "refused" in block.says:
+    path = tmp_path / (block.marks.get("file") or block.marks.get("more of") or "rules.toml")
+    if "refused" in block.marks:
         with pytest.raises(RulesRefused):
             compile_rules(whole(block), path=path, environ=EveryVariable())
     else:
@@ -245,27 +156,9 @@ def test_every_example_of_json_is_json(block: Block) -> None:
 # --- commands
 
 
-def lines_of(block: Block) -> list[str]:
-    """Those of a shell: one that ends in a backslash goes on."""
-    return block.text.replace("\\\n", " ").splitlines()
-
-
-class Command(NamedTuple):
-    words: list[str]
-    variables: dict[str, str]
-
-
-def command_in(line: str) -> Command | None:
-    said = re.match(r"((?:[A-Z_]+=\S* )*)routeproxy (.*)", line)
-    if said is None:
-        return None
-    words = itertools.takewhile(lambda word: word not in {">", ">>", "||"}, shlex.split(said[2]))
-    return Command([*words], dict(word.split("=", 1) for word in said[1].split()))
-
-
 def sessions() -> list[Any]:
     found = []
-    for page in PAGES:
+    for page in ALL_PAGES:
         printed = {block.follows.line: block.text for block in blocks(page, "text") if block.follows}
         for block in blocks(page, "sh"):
             commands = [command for line in lines_of(block) if (command := command_in(line))]
@@ -278,7 +171,7 @@ def made_by(block: Block) -> list[Block]:
     """The files that its commands write, as far as the page shows them."""
     after = [other for other in all_blocks(block.page) if other.line > block.line]
     until_next = itertools.takewhile(lambda other: other.language != "sh", after)
-    return [other for other in until_next if "made" in other.says]
+    return [other for other in until_next if "made" in other.marks]
 
 
 def as_ever(text: str) -> str:
@@ -290,11 +183,12 @@ def as_ever(text: str) -> str:
 
 def understood(words: list[str]) -> None:
     """Exits if the command line does not know a word of it."""
-    command: Any = typer.main.get_command(cli.app)
+    name, *words = words
+    command = cli.load_command(name)
     while "commands" in vars(command):
         name, *words = words
         command = command.commands[name]
-    command.make_context(command.name, list(words))
+    command.make_context(name, list(words))
 
 
 @pytest.mark.parametrize(("block", "commands", "shown"), sessions())
@@ -318,13 +212,13 @@ def test_every_command_runs_and_prints_what_is_shown(
     if shown is not None:
         assert as_ever(printed) == as_ever(shown)
     for made in made_by(block):
-        assert Path(made.says["made"]).read_text(encoding="utf-8") == made.text
+        assert Path(made.marks["made"]).read_text(encoding="utf-8") == made.text
 
 
 def test_every_command_of_a_pipeline_is_understood() -> None:
     found = [
         command
-        for page in PAGES
+        for page in ALL_PAGES
         for block in blocks(page, "yaml")
         for line in block.text.splitlines()
         if (command := command_in(re.sub(r"^\s*(- )?(run: )?", "", line)))
@@ -347,7 +241,7 @@ def flags_of(command: Any) -> set[str]:
 def command_line() -> dict[str, Any]:
     """By name, all commands: of a group its members."""
     found: dict[str, Any] = {}
-    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in ((name, cli.load_command(name)) for name in cli.COMMANDS):
         inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
         found |= inner or {name: command}
     return found
@@ -510,7 +404,7 @@ def keys_in_examples() -> frozenset[tuple[type, str]]:
     found: set[tuple[type, str]] = set()
     for page in PAGES:
         for block in blocks(page, "toml"):
-            if "refused" not in block.says:
+            if "refused" not in block.marks:
                 table = file.LayerFile if is_included(block) else file.RulesFile
                 found.update(written(tomli.loads(block.text), kinds.type_info(table)))
     return frozenset(found)
@@ -815,7 +709,7 @@ def test_every_question_over_http_is_answered_as_shown(tmp_path: Path) -> None:
 def test_curl_is_used_only_where_its_answers_are_tested() -> None:
     pages = {
         page
-        for page in PAGES
+        for page in ALL_PAGES
         for block in blocks(page, "sh")
         if re.search("^curl ", block.text, re.MULTILINE)
     }
@@ -880,37 +774,3 @@ def test_a_refusal_has_these_words(
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(REFUSED_TEAMS, tmp_path_factory.mktemp("refusing"), KEYS | {"OVER_KEY": "o"}) as server:
         yield server
-
-
-# --- links and the rest
-
-
-def anchors(page: Path) -> set[str]:
-    """GitHub's, for headings outside of code."""
-    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if link.startswith("https://"):
-            continue
-        name, _, anchor = link.partition("#")
-        other = (page.parent / name).resolve() if name else page
-        assert other.exists(), link
-        assert not anchor or anchor in anchors(other), link
-
-
-def test_the_readme_leads_to_every_page() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} == {page.name for page in PAGES[1:]}
-    assert all(f"(docs/{page.name})" in text for page in PAGES[1:])
-
-
-def test_the_changelog_has_a_place_for_what_comes() -> None:
-    lines = CHANGELOG.read_text(encoding="utf-8").splitlines()
-    assert "## Unreleased" in lines
-    assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"

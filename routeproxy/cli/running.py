@@ -1,0 +1,41 @@
+"""How a command that reads rules runs: where the rules come from, and what its exit code says."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.sources import Options, Sources
+
+
+def sources_of(rules: Path | None, *, allow_literal_keys: bool) -> Sources:
+    """The sources of a rules file, or of the environment alone, with the variables of this process."""
+    return Sources(Options(rules=rules, allow_literal_keys=allow_literal_keys), dict(os.environ))
+
+
+def run_and_exit(run: Callable[[], int]) -> NoReturn:
+    """Exits with the code that `run` returns; with 1 for rules that have errors, 2 for what can't be read."""
+    try:
+        code = run()
+    except RulesRefused as refused:
+        typer.echo(str(refused), err=True)
+        code = 1
+    except BrokenPipeError:  # whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (OSError, ValueError) as error:
+        typer.echo(f"routeproxy: {_describe(error)}", err=True)
+        code = 2
+    raise typer.Exit(code)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"the file is not UTF-8 at byte {error.start + 1}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
