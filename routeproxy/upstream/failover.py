@@ -55,8 +55,8 @@ async def answer(exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Wr
             return
         except UpstreamFailure as failure:
             exchange.attempt_failed(failure.kind)
-            failure.hide(keys.of(target.provider))
-            words = "" if failure.quotes else f": {failure.message}"
+            failure.redact(keys.of(target.provider))
+            words = "" if failure.quotes_back_end else f": {failure.message}"
             log.warning("%s %s failed (%s)%s", exchange.request_id, target.name, failure.kind, words)
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
@@ -149,7 +149,7 @@ class RetryPlan:
             return self._tried[-1]
         waits = [one.failure.retry_after for one in passing if one.failure.retry_after is not None]
         if len(self._tried) > 1 and waits:
-            passing[0].failure.tell_to_wait(min(waits))
+            passing[0].failure.set_retry_after(min(waits))
         return passing[0]
 
     def _begin(self, target: Target) -> PlannedAttempt:

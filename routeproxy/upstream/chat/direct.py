@@ -19,14 +19,9 @@ from routeproxy.upstream.chat.model_table import profile_within_limits
 from routeproxy.upstream.chat.ollama import OllamaDecoder, ollama_request
 from routeproxy.upstream.chat.profiles import over_responses, profile_of
 from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
+from routeproxy.upstream.errors.classify import classify_error_object, classify_response
 from routeproxy.upstream.failover import needed_key
-from routeproxy.upstream.failures import (
-    UpstreamFailure,
-    from_error_in_stream,
-    from_response,
-    not_a_completion,
-    redirected,
-)
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, redirect_refused
 from routeproxy.upstream.http.client import Client, Response, forwarded
 from routeproxy.upstream.http.sse import Events, data_of
 from routeproxy.upstream.litellm.chunks import decode_object_leniently, salvage_chunk
@@ -145,8 +140,8 @@ async def _error_in(response: Response) -> bytes:
 def _failure(response: Response, body: bytes, call: Call) -> UpstreamFailure:
     target = call.target
     if 300 <= response.status < 400:
-        return redirected(target.provider.name)
-    return from_response(
+        return redirect_refused(target.provider.name)
+    return classify_response(
         response.status,
         dict(response.headers),
         body.decode("utf-8", "replace"),
@@ -192,7 +187,7 @@ class ChunkStream:
         """What came before a failure is shown before it."""
         for place, chunk in enumerate(chunks):
             if chunk.error:
-                self._failure = from_error_in_stream(
+                self._failure = classify_error_object(
                     chunk.error, provider=self._target.provider.name, model=self._target.model
                 )
                 if not place:

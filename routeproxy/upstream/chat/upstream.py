@@ -31,7 +31,8 @@ from routeproxy.translate.request import RequestContext, Translated, translate
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
-from routeproxy.upstream.failures import UpstreamFailure, from_error_type
+from routeproxy.upstream.errors.classify import classify_error_event
+from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.params import with_params
 from routeproxy.upstream.synthetic import message_id, message_part, own_message, rough_tokens, tool_use_id
 
@@ -145,7 +146,7 @@ async def _whole(answer: ChunkSource, context: ReplyContext, call: Call) -> Outp
     completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
-        raise from_error_type(message.error.type, message.error.message)
+        raise classify_error_event(message.error.type, message.error.message)
     call.exchange.note_usage(message.usage)
     return Output(encode(message), True)
 
@@ -164,7 +165,7 @@ def _part(events: list[Event], exchange: Exchange) -> Output:
             exchange.note_usage(event.usage)
         elif isinstance(event, Error):
             if exchange.first_content_at is None:  # nothing of this answer has gone out yet
-                raise from_error_type(event.error.type, event.error.message)
+                raise classify_error_event(event.error.type, event.error.message)
             exchange.error = event.error.type
     return Output(b"".join([frame(event) for event in events]), commits)
 

@@ -28,7 +28,7 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.model_table import profile_within_limits
 from routeproxy.upstream.failover import needed_key
-from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.chunks import chunk_of, reworded, usage_of
 from routeproxy.upstream.litellm.exceptions import failure_of
@@ -239,9 +239,7 @@ def _as_received(chunk: Chunk, stream: Any, wire: LiteLLMTransport) -> Chunk:
             wire.finish_reason or (not wire.tells_its_end and getattr(stream, "received_finish_reason", "?"))
         ):
             # LiteLLM invents a `stop` for a stream that merely ceased.
-            raise wire.failure or UpstreamFailure(
-                "connection", "upstream closed the stream before completing"
-            )
+            raise wire.failure or stream_cut()
         chunk = reworded(chunk, wire.finish_reason)
     return chunk
 

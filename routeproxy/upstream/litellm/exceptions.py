@@ -4,7 +4,8 @@ imported late, and not here."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error, status_said
+from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_error, code_of, stated_status
+from routeproxy.upstream.failures import Kind, UpstreamFailure
 
 # A number is a status that the error stands for, and the back end's words are read with it; a word is the
 # kind, whatever was said.
@@ -125,19 +126,19 @@ def failure_of(
     meaning, name = _meaning(error)
     said = _said(error)
     words = str(said.get("message") or getattr(error, "message", None) or error).partition("\nTraceback")[0]
-    code = " ".join(str(said.get(key) or "") for key in ("code", "type", "status")).strip()
+    code = code_of(said)
     if isinstance(meaning, str):
         if meaning == "context_overflow":
-            return from_error(400, words, provider=provider, model=model, code="context_length_exceeded")
+            return classify_error(400, words, provider=provider, model=model, code="context_length_exceeded")
         if meaning == "content_policy":
-            return from_error(400, words, provider=provider, model=model, code="content_policy")
+            return classify_error(400, words, provider=provider, model=model, code="content_policy")
         return UpstreamFailure(meaning, f"the back end {provider} {_HOW[meaning]}")
     status = meaning
     if name in _BY_STATUS:
-        status = status_said(said) or _own_status(error) or meaning
-    if in_stream and status != 429 and status < 500 and not status_said(said):
+        status = stated_status(said) or _own_status(error) or meaning
+    if in_stream and status != 429 and status < 500 and not stated_status(said):
         status = 500  # the request was accepted, so what came later is not its fault
-    return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
+    return classify_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
 
 
 PACKAGES: Mapping[str, str] = {"google": "google-auth (and requests)", "azure": "azure-identity"}

@@ -16,7 +16,8 @@ from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Provider
 from routeproxy.upstream.chat.endpoints import endpoint_of, with_additions
-from routeproxy.upstream.failures import UpstreamFailure, from_response, not_a_completion, redirected
+from routeproxy.upstream.errors.classify import classify_response
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, redirect_refused
 from routeproxy.upstream.http.client import Client, Response, forwarded
 from routeproxy.upstream.litellm.providers import NO_KEY, LiteLLMProvider
 
@@ -210,11 +211,11 @@ class LiteLLMTransport:
         target = self._call.target
         body = b""
         if 300 <= answer.status < 400:
-            self.failure = redirected(target.provider.name)
+            self.failure = redirect_refused(target.provider.name)
         else:
             while len(body) < LONGEST_ERROR_BODY and (data := await answer.read()):
                 body += data
-            self.failure = from_response(
+            self.failure = classify_response(
                 answer.status,
                 dict(answer.headers),
                 body.decode("utf-8", "replace"),

@@ -17,15 +17,16 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Params
+from routeproxy.upstream.errors.classify import classify_error_event, classify_response
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import (
-    HIDDEN,
+    REDACTED,
     Relay,
     UpstreamFailure,
     credentials_refused,
-    from_error_type,
-    from_response,
-    redirected,
+    not_a_message,
+    redirect_refused,
+    stream_cut,
 )
 from routeproxy.upstream.http.client import Client, Response, failure_of, forwarded, line_of
 from routeproxy.upstream.messages import assemble
@@ -69,11 +70,11 @@ class MessagesUpstream:
                 with closing(await self._post(call, path, body)) as response:
                     if response.status != 200:
                         failure = await _failure(response, call)
-                        failure.hide([call.key] if call.key else [])  # its words become a warning
+                        failure.redact([call.key] if call.key else [])  # its words become a warning
                         raise failure
                     counted = await response.whole(LONGEST_ERROR)
                     if not _counts(counted):
-                        raise _not_a_message(call)
+                        raise not_a_message(call.target.provider.name)
                     call.exchange.relayed = _relayed_headers(response, call)
                     return counted
         except TimeoutError as error:
@@ -156,11 +157,11 @@ async def _whole(response: Response, call: Call) -> Output:
     try:
         head = _head.decode(body)
     except UNREADABLE:
-        raise _not_a_message(call) from None
+        raise not_a_message(call.target.provider.name) from None
     if head.error is not None:
-        raise from_error_type(head.error.type, head.error.message)
+        raise classify_error_event(head.error.type, head.error.message)
     if head.type != "message":
-        raise _not_a_message(call)
+        raise not_a_message(call.target.provider.name)
     _Scanner(call).note(head.usage)
     try:
         if model := _shown_model(call):
@@ -168,7 +169,7 @@ async def _whole(response: Response, call: Call) -> Output:
         if call.exchange.stream:
             body = assemble.frames_of(assemble.read(body))
     except (InvalidRequest, ValueError, LookupError, TypeError):
-        raise _not_a_message(call) from None
+        raise not_a_message(call.target.provider.name) from None
     return Output(body, True)
 
 
@@ -183,18 +184,11 @@ async def _folded(response: Response, call: Call) -> Output:
     try:
         message = assemble.message_of(b"".join(parts))
     except (ValueError, LookupError, TypeError):
-        raise _not_a_message(call) from None
+        raise not_a_message(call.target.provider.name) from None
     if message.get("type") == "error":
         error = msgspec.convert(message, _ReplyHead).error or _ErrorHead()
-        raise from_error_type(error.type, error.message)
+        raise classify_error_event(error.type, error.message)
     return Output(assemble.write(message), True)
-
-
-def _not_a_message(call: Call) -> UpstreamFailure:
-    return UpstreamFailure(
-        "connection",
-        f"the back end {call.target.provider.name} answered with something that is not a message",
-    )
 
 
 class _UsageSoFar(Struct, frozen=True):
@@ -282,7 +276,7 @@ async def _frames(response: Response, call: Call, emit: Emit) -> None:
     if _is_complete(rest):  # some leave out the very last line break
         await emit(scanner.part(rest.rstrip() + b"\n\n"))
     if not scanner.over:
-        raise UpstreamFailure("connection", "upstream closed the stream before completing")
+        raise stream_cut()
 
 
 def _is_complete(frame: bytes) -> bool:
@@ -348,10 +342,10 @@ class _Scanner:
     def _failed(self, one: bytes) -> bytes:
         error = _event(one).error or _ErrorHead()
         if not self._content:
-            raise from_error_type(error.type, error.message)
+            raise classify_error_event(error.type, error.message)
         self._call.exchange.error = error.type
         self.over = True
-        return one.replace(self._call.key.encode(), HIDDEN.encode()) if self._call.key else one
+        return one.replace(self._call.key.encode(), REDACTED.encode()) if self._call.key else one
 
     def note(self, usage: _UsageSoFar | None) -> None:
         if usage is None:
@@ -401,7 +395,7 @@ def _shown_model(call: Call) -> str | None:
 
 def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
     return [
-        (name, value if call.key is None else value.replace(call.key, HIDDEN))
+        (name, value if call.key is None else value.replace(call.key, REDACTED))
         for name, value in response.headers
         if name.startswith("anthropic-") or name in _RELAYED
     ]
@@ -410,11 +404,11 @@ def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
 async def _failure(response: Response, call: Call) -> UpstreamFailure:
     provider, status = call.target.provider, response.status
     if 300 <= status < 400:
-        return redirected(provider.name)
+        return redirect_refused(provider.name)
     if status in (401, 403) and not provider.client_key:
         return credentials_refused(provider.name)
     body = await response.whole(LONGEST_ERROR)
-    failure = from_response(
+    failure = classify_response(
         status, dict(response.headers), body.decode("utf-8", "replace"), provider=provider.name
     )
     if _is_api_error(body):
