@@ -22,7 +22,7 @@ import httpx
 from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
-from routeproxy.upstream.litellm.backend import import_litellm
+from routeproxy.upstream.litellm.setup import import_litellm
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
 

@@ -13,7 +13,7 @@ from routeproxy.exchange import Call, Emit, Exchange, Output, Write
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
 from routeproxy.policy.decide import Decision, Provider, Target
-from routeproxy.upstream.deadline import Clock
+from routeproxy.upstream.deadline import MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.synthetic import refusal
@@ -201,7 +201,7 @@ class Attempt:
             (deadline or math.inf, "deadline"),
             (self._total_at, "total"),
         )
-        self._clock = Clock(limit)
+        self._clock = MovingTimeout(limit)
 
     async def send(self, upstream: Upstream) -> None:
         needed_key(self._call)
