@@ -15,7 +15,7 @@ from routeproxy.upstream.chat.gemini import GeminiDecoder, gemini_request
 from routeproxy.upstream.chat.lenient import decode_object_leniently
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.ollama import OllamaDecoder, ollama_request
-from routeproxy.upstream.chat.profiles import over_responses
+from routeproxy.upstream.chat.profiles import uses_responses
 from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
 from routeproxy.upstream.http.sse import EventDecoder
 
@@ -45,7 +45,7 @@ class Format(Struct, frozen=True, kw_only=True):
 
 
 def format_of(target: Target) -> Format:
-    return RESPONSES if over_responses(target) else _FORMATS.get(target.provider.type, CHAT_COMPLETIONS)
+    return RESPONSES if uses_responses(target) else _FORMATS.get(target.provider.type, CHAT_COMPLETIONS)
 
 
 def _encode_responses(chat: ChatRequest, target: Target, summaries: bool) -> bytes:
