@@ -23,7 +23,7 @@ from routeproxy.observe import Observer
 from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
-from routeproxy.upstream.litellm.backend import import_litellm
+from routeproxy.upstream.litellm.setup import import_litellm
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds

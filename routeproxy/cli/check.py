@@ -19,7 +19,7 @@ from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.problems import Problem, RulesRefused
 from routeproxy.sources import Sources
-from routeproxy.upstream.chat.model_table import known_facts
+from routeproxy.upstream.chat.model_facts import known_facts
 
 Format = Literal["text", "json", "sarif", "github"]
 

@@ -19,8 +19,8 @@ FRAME_END = re.compile(rb"\n\r?\n")
 DATA_LINE = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
 
-def data_of(frame: bytes) -> bytes:
-    """The data of one server-sent event, which may stand on several lines."""
+def frame_data(frame: bytes) -> bytes:
+    """The data of one frame, which may stand on several lines."""
     return b"\n".join(DATA_LINE.findall(frame))
 
 
@@ -28,7 +28,7 @@ def read_events(frames: bytes) -> list[Event]:
     """The events in whole frames of a stream. Raises `ApiError` (502) for one that can't be read."""
     events: list[Event] = []
     for frame in FRAME_END.split(frames):
-        if data := data_of(frame):
+        if data := frame_data(frame):
             event = _object(data)
             if event.get("type") in _EVENT_TYPES:
                 if "content_block" in event:

@@ -15,7 +15,7 @@ from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Emit, Output, Relayed, Write
 from routeproxy.policy.decide import Decision, Provider, Target
-from routeproxy.upstream.deadline import Clock
+from routeproxy.upstream.deadline import MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.synthetic import refusal
@@ -72,8 +72,8 @@ async def answer(
 
 
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
-    failure.hide(keys.of(call.target.provider))
-    words = "" if failure.quotes else f": {failure.message}"
+    failure.redact(keys.of(call.target.provider))
+    words = "" if failure.quotes_back_end else f": {failure.message}"
     request_id, target = call.exchange.request_id, call.target.name
     log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)
 
@@ -164,7 +164,7 @@ class RetryPlan:
             return self._failed[-1]
         waits = [wait for attempt in retryable if (wait := attempt.failure.retry_after) is not None]
         if len(self._failed) > 1 and waits:
-            retryable[0].failure.tell_to_wait(min(waits))
+            retryable[0].failure.set_retry_after(min(waits))
         return retryable[0]
 
     def _begin(self, target: Target) -> PlannedAttempt:
@@ -217,7 +217,7 @@ class Attempt:
             (deadline or math.inf, "deadline"),
             (self._total_at, "total"),
         )
-        self._clock = Clock(limit)
+        self._clock = MovingTimeout(limit)
 
     async def run(self, upstream: Upstream) -> None:
         """Raises `UpstreamFailure`, before the first content or after it."""

@@ -1,38 +1,38 @@
-"""Keys: read at use, so that a changed `file:` takes effect without a reload; those of a provider are tried
-one after the other."""
+"""Keys: read at use, so that a changed `file:` takes effect without a reload; the keys of a provider are
+tried one after the other. No key is kept anywhere else, nor shown."""
 
 import logging
-import os
 from pathlib import Path
 
+from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.decide import Provider, Secret
 
 log = logging.getLogger("routeproxy.upstream.keys")
 
-Stamp = tuple[int, ...] | None
-
 
 class SecretFiles:
-    """What secrets hold now. Of a file that vanished the last value counts, and it is reported once."""
+    """The present values of secrets. Of a file that vanished the last value counts, and it is reported
+    once."""
 
     def __init__(self) -> None:
-        self._stamps: dict[str, Stamp] = {}
+        self._stamps: dict[str, FileStamp] = {}
         self._values: dict[str, str] = {}
-        self._gone: set[str] = set()
+        self._reported: set[str] = set()
 
     def value(self, secret: Secret) -> str | None:
+        """None where it is not set, or empty."""
         if secret.kind != "file":
             return (secret.value or "").strip() or None
         path = secret.name
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if stamp is None or stamp != self._stamps.get(path):
             self._stamps[path] = stamp
             self._read(path)
         return self._values.get(path)
 
     def changed(self) -> bool:
-        """Whether a file that was read is not as it was."""
-        return any(_stamp(path) != stamp for path, stamp in self._stamps.items())
+        """Whether a file that was read is another by now."""
+        return any(stamp_of(path) != stamp for path, stamp in self._stamps.items())
 
     def _read(self, path: str) -> None:
         try:
@@ -41,34 +41,26 @@ class SecretFiles:
             value = ""
         if value:
             self._values[path] = value
-            self._gone.discard(path)
-        elif path in self._values and path not in self._gone:
-            self._gone.add(path)
+            self._reported.discard(path)
+        elif path in self._values and path not in self._reported:
+            self._reported.add(path)
             log.warning("the key file %s is gone or empty: the key that it held before stays in use", path)
 
 
-def _stamp(path: str) -> Stamp:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 class Keys:
-    """The keys of all providers. Remembers which one of a list answered last."""
+    """The keys of all providers. Remembers which key of a list was not refused last."""
 
     def __init__(self) -> None:
-        self._front: dict[tuple[str, tuple[Secret, ...]], str] = {}
+        self._first: dict[tuple[str, tuple[Secret, ...]], str] = {}
         """By provider and its keys (a team may have its own), the key to begin with."""
         self._files = SecretFiles()
 
     def of(self, provider: Provider) -> list[str]:
-        """The keys that are set, the one that worked last in front. Each is tried at most once a request."""
+        """The keys that are set, the one to begin with in front. Each is tried at most once a request."""
         values = [value for secret in provider.keys if (value := self._files.value(secret))]
-        front = self._front.get((provider.name, provider.keys)) if len(values) > 1 else None
-        first = values.index(front) if front in values else 0
-        return values[first:] + values[:first]
+        first = self._first.get((provider.name, provider.keys)) if len(values) > 1 else None
+        place = values.index(first) if first in values else 0
+        return values[place:] + values[:place]
 
     def refused(self, provider: Provider, key: str) -> None:
         """This key was refused or limited: the next request begins with the one after it."""
@@ -76,4 +68,4 @@ class Keys:
         # Of many requests that are refused at once with the key in front, the first moves on; the others must
         # not move back.
         if len(values) > 1 and values[0] == key:
-            self._front[provider.name, provider.keys] = values[1]
+            self._first[provider.name, provider.keys] = values[1]

@@ -11,45 +11,45 @@ from routeproxy.messages.decoding import ANY_JSON, decode_leniently
 from routeproxy.messages.edits import Edit, apply, set_members
 from routeproxy.policy.decide import Params, Target
 
-LEAST_BUDGET = 1024
+SMALLEST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
 
 def with_params(body: Body, params: Params) -> Body:
-    """The body after default, set, cap and drop."""
+    """The body after default, set, cap and drop. Raises `InvalidRequest`."""
     if not (params.default or params.set or params.cap or params.drop):
         return body
-    text = apply(body.text, edits(body, params))
+    text = apply(body.text, plan_edits(body, params))
     return body if text is body.text else Body(text)
 
 
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
-    """The fields that a back end which speaks Messages would understand and a client may not set, each with
-    the reason."""
-    settled = {"fallbacks": "fallbacks: dropped, the rules decide who answers"}
+    """Of the fields that are `present` those that a back end which speaks Messages would understand and a
+    client may not set, each with the reason."""
+    reasons = {"fallbacks": "fallbacks: dropped, the rules decide who answers"}
     if region := target.provider.facts_of(target.model).region:
-        settled["inference_geo"] = f"inference_geo: dropped, the rules say that `{region}` answers"
-    return {name: settled[name] for name in present if name in settled}
+        reasons["inference_geo"] = f"inference_geo: dropped, the rules say that `{region}` answers"
+    return {name: reasons[name] for name in present if name in reasons}
 
 
-def edits(
+def plan_edits(
     body: Body,
     params: Params,
     also: Mapping[str, Any] | None = None,
     drop: frozenset[str] = frozenset(),
     extra_body: Mapping[str, Any] | None = None,
 ) -> list[Edit]:
-    """Edits of the top-level object: default, set, cap, drop, in this order; then `also`, and `extra_body`
-    merged into what is there."""
+    """The edits of the top-level object: default, set, cap, drop, in this order; then `also`, and
+    `extra_body` merged into what is there. Raises `InvalidRequest`."""
     present = body.members
     values: dict[str, Any] = {
         name: value for name, value in params.default.items() if name in drop or _value(body, name) is None
     }
     values |= params.set
-    for name, most in params.cap.items():
-        asked = values.get(name, _value(body, name))
-        if isinstance(asked, int | float) and asked > most:
-            values[name] = most
+    for name, cap in params.cap.items():
+        value = values.get(name, _value(body, name))
+        if isinstance(value, int | float) and value > cap:
+            values[name] = cap
     values = {name: value for name, value in values.items() if name not in params.drop}
     if "max_tokens" in values or "thinking" in values:
         values |= _budget_below(
@@ -57,21 +57,21 @@ def edits(
             values.get("thinking", _value(body, "thinking")),
         )
     values |= also or {}
-    gone = (params.drop | drop) & present.keys() - values.keys()
+    removed = (params.drop | drop) & present.keys() - values.keys()
     for name, extra in (extra_body or {}).items():
-        there = None if name in gone else values.get(name, _value(body, name))
-        values[name] = merged(there, extra)
+        value = None if name in removed else values.get(name, _value(body, name))
+        values[name] = merge(value, extra)
     written = {name: msgspec.json.encode(value) for name, value in values.items()}
-    return set_members(body.text, written, gone - values.keys(), present)
+    return set_members(body.text, written, removed - values.keys(), present)
 
 
-def merged(one: Any, other: Any) -> Any:
-    """`other` laid over `one`, object by object; anything else replaces."""
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return other
+def merge(below: Any, above: Any) -> Any:
+    """`above` laid over `below`, object by object; anything else replaces. Neither is changed."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
     return {
-        **one,
-        **{name: merged(one[name], value) if name in one else value for name, value in other.items()},
+        **below,
+        **{name: merge(below[name], value) if name in below else value for name, value in above.items()},
     }
 
 
@@ -84,10 +84,10 @@ def _value(body: Body, name: str) -> Any:
 
 
 def _budget_below(max_tokens: Any, thinking: Any) -> dict[str, Any]:
-    """A thinking budget must stay below `max_tokens`, or the request is refused."""
+    """The change that keeps a thinking budget below `max_tokens`, or the request would be refused."""
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     if not isinstance(budget, int) or not isinstance(max_tokens, int | float) or budget < max_tokens:
         return {}
-    if max_tokens <= LEAST_BUDGET:
+    if max_tokens <= SMALLEST_BUDGET:
         return {"thinking": {"type": "disabled"}}
     return {"thinking": {**thinking, "budget_tokens": int(max_tokens) - 1}}

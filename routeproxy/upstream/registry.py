@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from routeproxy.policy.decide import Policy, Provider
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream.chat import model_table
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatUpstream
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
 from routeproxy.upstream.http.client import Client
+from routeproxy.upstream.litellm import model_table
 from routeproxy.upstream.messages.upstream import MessagesUpstream
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from routeproxy.upstream.deadline import Clock
+from routeproxy.upstream.deadline import MovingTimeout
 from tests.budgets import seconds
 
 
@@ -17,7 +17,7 @@ def now() -> float:
 
 async def ticking(pauses: list[float], limit: float) -> AsyncGenerator[int]:
     """Numbers, each after its pause, each to be there within `limit`."""
-    async with Clock(now() + limit) as clock:
+    async with MovingTimeout(now() + limit) as clock:
         for number, pause in enumerate(pauses):
             await asyncio.sleep(pause)
             clock.pause()
@@ -52,7 +52,7 @@ def test_what_comes_too_late_is_a_timeout(late: int) -> None:
 
 def test_a_limit_may_come_nearer() -> None:
     async def nearer() -> None:
-        async with Clock(now() + 60) as clock:
+        async with MovingTimeout(now() + 60) as clock:
             clock.move(now() + 0.02)
             await asyncio.sleep(5)
 

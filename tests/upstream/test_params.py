@@ -11,13 +11,13 @@ from routeproxy.messages.body import Body
 from routeproxy.messages.edits import apply
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import Params
-from routeproxy.upstream.params import edits, merged, with_params
+from routeproxy.upstream.params import merge, plan_edits, with_params
 
 
 def after(params: Params, **fields: Any) -> dict[str, Any]:
     """The fields of a request after `params`."""
     body = Body(json.dumps(fields).encode())
-    return dict(json.loads(apply(body.text, edits(body, params, extra_body=params.extra_body))))
+    return dict(json.loads(apply(body.text, plan_edits(body, params, extra_body=params.extra_body))))
 
 
 CASES = [
@@ -122,6 +122,6 @@ json_values = st.recursive(
 @given(json_values, json_values)
 def test_a_merge_leaves_its_parts_alone_and_done_twice_is_done_once(one: Any, other: Any) -> None:
     before = json.dumps([one, other])
-    both = merged(one, other)
-    assert merged(both, other) == both
+    both = merge(one, other)
+    assert merge(both, other) == both
     assert json.dumps([one, other]) == before

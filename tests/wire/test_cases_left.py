@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from routeproxy.upstream.failures import from_error
+from routeproxy.upstream.errors.classify import classify_error
 from tests.backend import BackEnd, chunk, data, done, json_answer, pause, sse, streamed
 from tests.running import Running, request, running
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS
@@ -107,7 +107,7 @@ WRAPPED = [
 
 @pytest.mark.parametrize("words", WRAPPED)
 def test_f10_what_litellm_puts_before_a_message_is_taken_off(words: str) -> None:
-    assert from_error(400, words, provider="corp").message == "bad tool"
+    assert classify_error(400, words, provider="corp").message == "bad tool"
 
 
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}

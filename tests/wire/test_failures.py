@@ -14,7 +14,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from routeproxy.upstream.failures import context_overflow
+from routeproxy.upstream.errors.overflow import match_overflow
 from tests.backend import (
     HANG,
     BackEnd,
@@ -204,7 +204,7 @@ WORDINGS = [
 def test_f02_f03_a_prompt_that_does_not_fit_is_said_in_words_that_claude_code_acts_on(
     expected: str, wording: str
 ) -> None:
-    said = context_overflow(wording, "")
+    said = match_overflow(wording, "")
     assert said == expected or (expected.endswith("(") and said == f"{expected}{wording})")
 
 
@@ -218,7 +218,7 @@ def test_f02_f03_a_prompt_that_does_not_fit_is_said_in_words_that_claude_code_ac
     ],
 )
 def test_other_complaints_are_no_overflow(words: str) -> None:
-    assert context_overflow(words, "") is None
+    assert match_overflow(words, "") is None
 
 
 @both

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 from watchfiles import awatch
 
+from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
@@ -25,8 +26,6 @@ LOOK_EVERY = 0.5
 folders that come and go, or at the far end of a symlink."""
 SETTLE = 0.1
 """Seconds that a file must stay as it is before it is read: an editor may still be writing."""
-
-Stamp = tuple[int, ...] | None
 
 
 class Loaded(Struct, frozen=True):
@@ -245,7 +244,7 @@ class LiveRules:
                 digest.update(b"%b\0%d\0%b" % (os.fsencode(file), len(content), content))
         return digest.hexdigest()
 
-    async def _settled(self) -> tuple[Stamp, ...]:
+    async def _settled(self) -> tuple[FileStamp, ...]:
         stamps = self._look()
         for _ in range(5):
             await asyncio.sleep(SETTLE)
@@ -254,21 +253,11 @@ class LiveRules:
                 break
         return stamps
 
-    def _look(self) -> tuple[Stamp, ...]:
-        return tuple(map(_stamp, self._files))
+    def _look(self) -> tuple[FileStamp, ...]:
+        return tuple(map(stamp_of, self._files))
 
     def _read(self) -> tuple[bytes | None, ...]:
         return tuple(map(_content, self._files))
-
-
-def _stamp(file: Path) -> Stamp:
-    try:
-        # Through symlinks. The change time is there for copies that keep the modification time of another
-        # file.
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _content(file: Path) -> bytes | None:

@@ -1,5 +1,5 @@
-"""How each kind of back end is spoken to: where its chat is, how it takes a key, and where our options go in
-the body. Data, with its sources; whoever speaks, we ourselves or LiteLLM, goes by it."""
+"""Where each kind of back end has its chat, how it takes a key, and where our options go in a body. Data,
+with its sources; it holds whoever speaks, we ourselves or LiteLLM."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -7,23 +7,23 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
-from routeproxy.policy.decide import Provider
-from routeproxy.upstream.params import merged
+from routeproxy.exchange import Call
+from routeproxy.policy.decide import Provider, Target
+from routeproxy.upstream.params import merge
 
 AZURE_VERSION = "2025-02-01-preview"
-"""What is asked of Azure where the rules name no version: LiteLLM 1.110.2's default, for answers that don't
-depend on who asks."""
+"""What Azure is asked for where the rules name no version: LiteLLM's default, for answers that don't depend
+on who asks."""
 
 Path = Literal["chat/completions", "responses", "generateContent", "streamGenerateContent"]
 
 
-def _as_written(provider: Provider, deployment: str, path: Path) -> str:
+def _url_as_written(provider: Provider, deployment: str, path: Path) -> str:
     return f"{provider.base_url}/{path}"
 
 
-def _azure(provider: Provider, deployment: str, path: Path) -> str:
+def _azure_url(provider: Provider, deployment: str, path: Path) -> str:
     """`base_url` is a resource, a deployment, or the newer API that has no versions
     (learn.microsoft.com/azure/ai-services/openai/reference)."""
     base = (provider.base_url or "").removesuffix("/")
@@ -39,13 +39,13 @@ def _azure(provider: Provider, deployment: str, path: Path) -> str:
     return f"{resource}/openai/deployments/{deployment}/{path}{version}"
 
 
-def _ollama(provider: Provider, deployment: str, path: Path) -> str:
+def _ollama_url(provider: Provider, deployment: str, path: Path) -> str:
     """Its own API stands beside its OpenAI-compatible one, which people also write down."""
     base = (provider.base_url or "").removesuffix("/v1").removesuffix("/api")
     return f"{base}/api/chat"
 
 
-def _gemini(provider: Provider, model: str, path: Path) -> str:
+def _gemini_url(provider: Provider, model: str, path: Path) -> str:
     """The version may be left out of `base_url`. A stream has to be asked for as events."""
     base = provider.base_url or ""
     base = base if "/v1" in base else f"{base}/v1beta"
@@ -54,79 +54,85 @@ def _gemini(provider: Provider, model: str, path: Path) -> str:
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    url: Callable[[Provider, str, Path], str] = _as_written
-    """`base_url`, which is what that provider's own documentation calls so, and the deployment → the
-    address."""
+    """How one kind of back end is addressed."""
+
+    url: Callable[[Provider, str, Path], str] = _url_as_written
+    """The provider with its `base_url`, which is what that provider's own documentation calls so, the
+    deployment and the path → the address."""
     key_header: str = "authorization"
     key_prefix: str = "Bearer "
-    body: Mapping[str, tuple[str, ...]] = {}
+    option_places: Mapping[str, tuple[str, ...]] = {}
     """Our option → its place in the body."""
     without_fallback: Mapping[str, Any] = {}
     """Laid over the body when the rule forbids fallback: a provider that falls back by itself must not.
     `None` takes a field out."""
-    limits: tuple[str, ...] = ()
-    """Under which prefixes LiteLLM's table has this provider's models."""
 
-    def credentials(self, key: str) -> tuple[str, str]:
-        return self.key_header, f"{self.key_prefix}{key}"
-
-    def additions(self, provider: Provider, extra_body: Mapping[str, Any], *, fallback: bool) -> list[Any]:
-        """What the rules add to a body."""
-        said = [self._of_options(provider.options), extra_body]
-        return [addition for addition in [*said, *([] if fallback else [self.without_fallback])] if addition]
-
-    def _of_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        body: Mapping[str, Any] = {}
-        for option, place in self.body.items():
-            if option in options:
-                value: Any = options[option]
-                for name in reversed(place):
-                    value = {name: value}
-                body = merged(body, value)
-        return body
+    def credentials(self, key: str) -> dict[str, str]:
+        """The header that holds the key."""
+        return {self.key_header: f"{self.key_prefix}{key}"}
 
 
 _CHAT = Endpoint()
 _ENDPOINTS: Mapping[str, Endpoint] = {
-    "openai": replace(_CHAT, limits=("",)),
-    "azure": replace(_CHAT, url=_azure, key_header="api-key", key_prefix="", limits=("azure/", "")),
-    "together_ai": replace(_CHAT, limits=("together_ai/",)),
-    "nvidia_nim": replace(_CHAT, limits=("nvidia_nim/",)),
-    "openrouter": replace(
-        _CHAT,
-        limits=("openrouter/",),
+    "azure": Endpoint(url=_azure_url, key_header="api-key", key_prefix=""),
+    "openrouter": Endpoint(
         # openrouter.ai/docs/features/provider-routing and /model-routing
         without_fallback={"provider": {"allow_fallbacks": False}, "models": None, "route": None},
     ),
-    "ollama": replace(
-        _CHAT,
-        url=_ollama,
+    "ollama": Endpoint(
+        url=_ollama_url,
         # docs.ollama.com/api/chat: `options` are the model's, `keep_alive` is the server's
-        body={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
-        limits=("ollama/",),
+        option_places={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
     ),
-    "gemini": Endpoint(url=_gemini, key_header="x-goog-api-key", key_prefix="", limits=("gemini/",)),
-    "vertex_ai": Endpoint(limits=("vertex_ai/", "")),
+    "gemini": Endpoint(url=_gemini_url, key_header="x-goog-api-key", key_prefix=""),
 }
 
 
 def endpoint_of(provider: Provider) -> Endpoint:
-    return _ENDPOINTS.get(provider.type) or Endpoint(limits=(f"{provider.type}/",))
+    return _ENDPOINTS.get(provider.type, _CHAT)
 
 
-_fields = msgspec.json.Decoder(dict[str, Raw])
+def deployment_of(target: Target) -> str:
+    """What the provider calls the model."""
+    return str(target.provider.options.get("deployment", target.model))
 
 
-def with_additions(body: bytes, additions: list[Any]) -> bytes:
-    """`body` with each of them laid over it. What they don't touch stays as it is, byte for byte."""
-    if not additions:
-        return body
-    fields: dict[str, Any] = dict(_fields.decode(body))
+# --- what the rules add to a body
+
+
+def with_additions(body: bytes, call: Call, *more: Mapping[str, Any]) -> bytes:
+    """`body`, a JSON object, with what the rules add to it and then each of `more` laid over it. What they
+    don't touch stays as it is, byte for byte."""
+    target, decision = call.target, call.exchange.decision
+    endpoint = endpoint_of(target.provider)
+    additions = [_options_in_body(endpoint, target.provider.options), target.params.extra_body]
+    if decision is not None and not decision.fallback.enabled:
+        additions.append(endpoint.without_fallback)
+    additions = [addition for addition in (*additions, *more) if addition]
+    return _lay_over(body, additions) if additions else body
+
+
+def _options_in_body(endpoint: Endpoint, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    body: Mapping[str, Any] = {}
+    for option, place in endpoint.option_places.items():
+        if option in options:
+            value: Any = options[option]
+            for name in reversed(place):
+                value = {name: value}
+            body = merge(body, value)
+    return body
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _lay_over(body: bytes, additions: list[Mapping[str, Any]]) -> bytes:
+    fields: dict[str, Any] = dict(_decode_fields(body))
     for addition in additions:
         for name, value in addition.items():
-            there = fields.get(name)
-            if isinstance(there, Raw):
-                there = msgspec.json.decode(there)
+            before = fields.get(name)
+            if isinstance(before, Raw):
+                before = msgspec.json.decode(before)
             # A field that is taken out stands as `None` in the table.
-            fields[name] = merged(there, value)
+            fields[name] = merge(before, value)
     return msgspec.json.encode({name: value for name, value in fields.items() if value is not None})

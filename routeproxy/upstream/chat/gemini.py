@@ -31,9 +31,9 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.messages.decoding import UNREADABLE, without_lone_surrogates
+from routeproxy.upstream.chat.lenient import decode_object_leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.http.sse import Events
-from routeproxy.upstream.litellm.chunks import decode_object_leniently, whole_call
+from routeproxy.upstream.http.sse import EventDecoder
 
 Json = dict[str, Any]
 
@@ -262,7 +262,7 @@ class GeminiDecoder:
     """One answer: events whose data are answers in parts, or one answer where none was to be streamed."""
 
     def __init__(self) -> None:
-        self._events = Events()
+        self._events = EventDecoder()
         self._calls = 0
         self._usage: CompletionUsage | None = None
         """As reported so far: with every part of an answer, for all that came before."""
@@ -275,7 +275,7 @@ class GeminiDecoder:
     def end(self) -> tuple[list[Chunk], bool]:
         return self._read(self._events.end()), False
 
-    def whole(self, body: bytes) -> list[Chunk]:
+    def decode_whole(self, body: bytes) -> list[Chunk]:
         chunks = self._read([body])
         if not any(chunk.choices or chunk.error for chunk in chunks):
             raise ValueError("neither candidates nor an error")

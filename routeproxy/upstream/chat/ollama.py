@@ -23,9 +23,9 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.messages.decoding import UNREADABLE
+from routeproxy.upstream.chat.lenient import decode_object_leniently, whole_call
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.http.sse import Lines
-from routeproxy.upstream.litellm.chunks import decode_object_leniently, whole_call
+from routeproxy.upstream.http.sse import LineDecoder
 
 OPTIONS = {
     "max_tokens": "num_predict",
@@ -171,7 +171,7 @@ class OllamaDecoder:
     """One answer: lines of JSON, or one line where none was to be streamed."""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines = LineDecoder()
         self._calls = 0
 
     def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
@@ -181,7 +181,7 @@ class OllamaDecoder:
     def end(self) -> tuple[list[Chunk], bool]:
         return self._read(self._lines.end())
 
-    def whole(self, body: bytes) -> list[Chunk]:
+    def decode_whole(self, body: bytes) -> list[Chunk]:
         return self._read([body])[0]
 
     def _read(self, lines: list[bytes]) -> tuple[list[Chunk], bool]:

@@ -1,10 +1,10 @@
-"""What each kind of back end and each model takes: one table, whose rows name their source. Nothing is
-withheld but for a known "no"."""
+"""What each kind of back end and each model takes: one table, whose rows name their source, and what the
+rules lay over it. Nothing is withheld but for a known "no"."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -14,22 +14,22 @@ from routeproxy.translate.profile import ModelProfile
 
 
 class Limits(Struct, frozen=True):
-    """What a table of models says of one. What it does not say is unknown, and so no limit."""
+    """What a table of models says of a model. What it does not say is unknown, and so no limit."""
 
     max_output_tokens: int | None = None
     vision: bool = True
 
 
 class Quirk(Struct, frozen=True):
-    """A row: for providers of these types (none named: of any), and models whose name, prefix and case apart,
-    matches."""
+    """A row: for providers of these types (none named: of any), and models whose name matches, prefix and
+    case apart."""
 
     types: tuple[str, ...]
     models: str
     changes: Mapping[str, Any]
     source: str
 
-    def holds(self, type: str, model: str) -> bool:
+    def matches(self, type: str, model: str) -> bool:
         return (not self.types or type in self.types) and re.search(self.models, model) is not None
 
 
@@ -266,60 +266,106 @@ GOOGLES_OWN_OPENAI = re.compile(r"^https://[\w.-]*\bgoogleapis\.com/.*\bopenai")
 """Google's OpenAI-compatible API: its thought signatures have a place of their own."""
 
 
-REASONING = re.compile(r"^(o[134](-|$)|gpt-([5-9]|\d\d)|codex)")
+# --- Responses
+
+_REASONING = re.compile(r"^(o[134](-|$)|gpt-([5-9]|\d\d)|codex)")
 _NOT_REASONING = re.compile(r"^gpt-5(\.\d+)?-(chat|search)")
-_RESPONSES = {"openai": "https://api.openai.com/v1", "azure": None}
-"""Who is known to have Responses: at this address, or wherever it is."""
+_HAVE_RESPONSES = {"openai": "https://api.openai.com/v1", "azure": None}
+"""The types that are known to have Responses: at this address, or wherever they are."""
 
 
-def over_responses(target: Target) -> bool:
+def uses_responses(target: Target) -> bool:
     """Whether we ask over Responses: where the rules say so, and else for models that reason, which keep
     their thoughts from one turn to the next only there (platform.openai.com/docs/guides/reasoning)."""
     provider = target.provider
     if provider.api is not None or provider.engine != "direct":
         return provider.api == "responses"
-    if provider.type not in _RESPONSES or _RESPONSES[provider.type] not in (None, provider.base_url):
+    if provider.type not in _HAVE_RESPONSES:
         return False
-    model = _bare(target)
-    return bool(REASONING.match(model)) and not _NOT_REASONING.match(model)
+    if _HAVE_RESPONSES[provider.type] not in (None, provider.base_url):
+        return False
+    model = _bare_name(target)
+    return bool(_REASONING.match(model)) and not _NOT_REASONING.match(model)
 
 
-def _bare(target: Target) -> str:
+def _bare_name(target: Target) -> str:
+    """The model's name in lower case, without a prefix."""
     return str(target.provider.options.get("base_model") or target.model).lower().rpartition("/")[2]
 
 
-@lru_cache(1024)
-def _quirks_of(type: str, model: str) -> Mapping[str, Any]:
-    """The rows that hold, laid over each other: to go through all of them takes each request's time."""
-    changes: dict[str, Any] = {}
-    for quirk in QUIRKS:
-        if quirk.holds(type, model):
-            changes |= quirk.changes
-    return changes
+# --- the profile of a target
+
+
+class Layer(NamedTuple):
+    """What one source says of a target."""
+
+    source: str
+    changes: Mapping[str, Any]
+    """Fields of `ModelProfile`."""
+
+
+class Setting(NamedTuple):
+    """A field of a profile: its value, and who says so."""
+
+    value: Any
+    source: str
 
 
 def profile_of(target: Target, limits: Limits | None = None) -> ModelProfile:
+    """What the target takes and what it refuses. `limits`: what a table of models says of it."""
+    changes: dict[str, Any] = {}
+    for layer in _layers(target, limits):
+        changes |= layer.changes
+    return ModelProfile(**changes)
+
+
+def explain_profile(target: Target, limits: Limits | None = None) -> dict[str, Setting]:
+    """The same, by field, each with the source that has the last word on it."""
+    nothing_known = ModelProfile()
+    settings = {
+        name: Setting(getattr(nothing_known, name), "nothing is known of it")
+        for name in ModelProfile.__struct_fields__
+    }
+    for layer in _layers(target, limits):
+        settings |= {name: Setting(value, layer.source) for name, value in layer.changes.items()}
+    return settings
+
+
+def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
+    """Later ones win, field by field."""
     provider = target.provider
-    changes = dict(_quirks_of(provider.type, _bare(target)))
+    yield from _matching_quirks(provider.type, _bare_name(target))
     if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
-        changes |= {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
-    if over_responses(target):
+        changes = {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
+        yield Layer("its address is Google's OpenAI-compatible API", changes)
+    if uses_responses(target):
         # Reasoning comes sealed for the account, the region or the model that wrote it, and any other refuses
         # the whole request for it (codex#17541, opencode#29879): so the family is the target itself.
-        changes |= {**OVER_RESPONSES, "family": f"openai_responses {target.name}"}
+        changes = {**OVER_RESPONSES, "family": f"openai_responses {target.name}"}
+        yield Layer("it is asked over Responses", changes)
     if limits is not None:
+        yield Layer("the table of models", _known_limits(limits))
+    yield Layer(f"`supports` of provider {provider.name}", dict.fromkeys(provider.supports, True))
+    yield Layer(f"`models` of provider {provider.name}", _stated(provider.facts_of(target.model)))
+    yield Layer(f"`transforms` of {target.name}", {"strip_attribution": target.transforms.strip_attribution})
+    for name in ("mid_system", "without_vision"):
+        if (value := getattr(provider, name)) is not None:
+            yield Layer(f"`{name}` of provider {provider.name}", {name: value})
+
+
+@lru_cache(1024)
+def _matching_quirks(type: str, model: str) -> tuple[Layer, ...]:
+    """Kept, since to go through all rows takes as long as the rest of a request's translation."""
+    return tuple(Layer(quirk.source, quirk.changes) for quirk in QUIRKS if quirk.matches(type, model))
+
+
+def _known_limits(limits: Limits) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if limits.max_output_tokens is not None:
         changes["max_output_tokens"] = limits.max_output_tokens
-        if not limits.vision:
-            changes["vision"] = False
-    changes |= dict.fromkeys(provider.supports, True)
-    changes |= _stated(provider.facts_of(target.model))
-    changes["strip_attribution"] = target.transforms.strip_attribution
-    changes |= {
-        name: value
-        for name in ("mid_system", "without_vision")
-        if (value := getattr(provider, name)) is not None
-    }
-    return ModelProfile(**changes)
+    if not limits.vision:
+        changes["vision"] = False
+    return changes
 
 
 def _stated(facts: ModelFacts) -> dict[str, Any]:

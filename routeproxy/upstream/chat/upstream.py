@@ -1,5 +1,5 @@
-"""Back ends that speak chat completions: the request translated on the way out, the chunks on the way back.
-How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
+"""Back ends that are asked in chat completions: the request translated on the way out, the chunks on the way
+back. How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
 import asyncio
 import logging
@@ -31,7 +31,8 @@ from routeproxy.translate.request import RequestContext, Translated, translate
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
-from routeproxy.upstream.failures import UpstreamFailure, from_error_type
+from routeproxy.upstream.errors.classify import classify_error_event
+from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.params import with_params
 from routeproxy.upstream.synthetic import message_id, output_of, own_message, rough_tokens, tool_use_id
 
@@ -41,11 +42,11 @@ LONG_BODY = 2**18
 """Bytes. A larger one is translated in a thread: 1 MB of conversation takes 8 ms, in which nobody else would
 be heard."""
 
-_beside_the_loop = ThreadPoolExecutor(1, "translation")
+_translation_thread = ThreadPoolExecutor(1, "translation")
 
 
 class ChunkSource(Protocol):
-    """Those of an answer, as many at a time as one read brought; none is a sign of life."""
+    """The chunks of an answer, as many at a time as one read brought; none of them is a sign of life."""
 
     @property
     def done(self) -> bool:
@@ -60,7 +61,8 @@ class ChunkSource(Protocol):
 class ChatBackEnd(Protocol):
     """A way to get chat completions."""
 
-    def profile(self, target: Target) -> ModelProfile: ...
+    def profile(self, target: Target) -> ModelProfile:
+        """What the target takes and what it refuses."""
 
     async def open(self, chat: ChatRequest, call: Call) -> ChunkSource:
         """The chunks of the answer, to be closed; a single one with `message` in it where `chat.stream` was
@@ -76,9 +78,9 @@ class ChatUpstream:
         exchange = call.exchange
         if len(exchange.inbound.body) > LONG_BODY:
             loop = asyncio.get_running_loop()
-            translated = await loop.run_in_executor(_beside_the_loop, self._translated, call)
+            translated = await loop.run_in_executor(_translation_thread, self._translate, call)
         else:
-            translated = self._translated(call)
+            translated = self._translate(call)
         exchange.warn(*translated.warnings)
         if translated.warms_cache:
             usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
@@ -90,16 +92,16 @@ class ChatUpstream:
         del translated
         try:
             if exchange.stream:
-                await _stream(chunks, reply, call, emit)
+                await _stream_reply(chunks, reply, call, emit)
             else:
-                await emit(await _whole(chunks, reply, call))
+                await emit(await _read_reply(chunks, reply, call))
         finally:
             await chunks.aclose()
 
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
-    def _translated(self, call: Call) -> Translated:
+    def _translate(self, call: Call) -> Translated:
         body = with_params(call.exchange.body, call.target.params)
         context = self._context(call, tuple(body.members))
         try:
@@ -125,32 +127,34 @@ def _betas_in(lines: tuple[str, ...]) -> frozenset[str]:
     return frozenset(beta.strip() for line in lines for beta in line.split(","))
 
 
-_LAST = (Error, MessageStop)
+_LAST_EVENTS = (Error, MessageStop)
 
 
-async def _stream(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
+async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
-        await emit(_part(events, call.exchange))
-        if events and isinstance(events[-1], _LAST):
+        await emit(_output_of(events, call.exchange))
+        if events and isinstance(events[-1], _LAST_EVENTS):
             return
-    await emit(_part(translator.finish(done=answer.done), call.exchange))
+    await emit(_output_of(translator.finish(done=answer.done), call.exchange))
     for warning in translator.warnings:
         log.info("%s: %s", call.exchange.request_id, warning)
 
 
-async def _whole(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
+async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, **_of_this_call(call))
     if isinstance(message, Error):
-        raise from_error_type(message.error.type, message.error.message)
+        raise classify_error_event(message.error.type, message.error.message)
     call.exchange.usage = message.usage
     return Output(message, True)
 
 
-def _part(events: list[Event], exchange: Exchange) -> Output:
+def _output_of(events: list[Event], exchange: Exchange) -> Output:
+    """Events that came together. Raises `UpstreamFailure` for an error before the first
+    content."""
     if not events:
         return KEEPALIVE
     commits = exchange.first_content_at is not None
@@ -164,7 +168,7 @@ def _part(events: list[Event], exchange: Exchange) -> Output:
             exchange.usage = event.usage
         elif isinstance(event, Error):
             if exchange.first_content_at is None:  # nothing of this answer has gone out yet
-                raise from_error_type(event.error.type, event.error.message)
+                raise classify_error_event(event.error.type, event.error.message)
             exchange.error = event.error.type
     return Output(events, commits)
 

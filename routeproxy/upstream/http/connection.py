@@ -1,5 +1,5 @@
 """Answers as they come over our connections. The connections are aiohttp's, with its pools, its TLS and its
-proxies; what back ends say on them is read here, with the parser that reads our clients too: aiohttp's calls
+proxies; what back ends send on them is read here, with the parser that reads our clients too: aiohttp's calls
 Python six times for each chunk of a stream, and that was a third of what a stream cost."""
 
 import asyncio
@@ -16,8 +16,9 @@ from routeproxy.encodings import WBITS
 LONGEST_HEAD = 65_536
 """Bytes."""
 
-AT_ONCE = 2**18
-"""Bytes that may wait to be taken, before no more are read."""
+MOST_BUFFERED = 2**18
+"""Bytes of a body that may wait to be read, before the connection is paused; also the most that one read
+decompresses."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What a header of ours, to which some are copied, must not hold."""
@@ -27,40 +28,42 @@ SWITCHING_PROTOCOLS = 101
 
 
 class ClientConnection(ResponseHandler):
-    """A connection. Until an answer of ours is expected on it, aiohttp reads what comes, as what a proxy says
+    """A connection. Until an answer to us is expected on it, aiohttp reads what comes, as what a proxy says
     to CONNECT."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._incoming: ResponseReader | None = None
+        self._reader: ResponseReader | None = None
 
-    def expect(self) -> "ResponseReader":
-        """The next answer, which is all that may come from now on."""
+    def expect_response(self) -> "ResponseReader":
+        """The next answer, which is all that may come from now on. Raises `aiohttp.ClientError` where
+        something came before it was asked for."""
         assert self.transport is not None
         if self._tail:
             raise aiohttp.ClientError("it spoke before it was asked")
-        self._incoming = ResponseReader(self.transport, self._loop)
-        return self._incoming
+        self._reader = ResponseReader(self.transport, self._loop)
+        return self._reader
 
     @property
     def should_close(self) -> bool:
         """Whether it can't carry another request."""
-        return super().should_close or not (self._incoming is not None and self._incoming.reusable)
+        return super().should_close or not (self._reader is not None and self._reader.reusable)
 
     def data_received(self, data: bytes) -> None:
-        if self._incoming is None:
+        if self._reader is None:
             super().data_received(data)
         else:
-            self._incoming.feed(data)
+            self._reader.feed(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self._incoming is not None:
-            self._incoming.lost(exc)
+        if self._reader is not None:
+            self._reader.feed_end(exc)
 
 
 class ResponseReader:
-    """One answer. What is waited for raises `aiohttp.ClientError` when it can't come any more."""
+    """One answer, fed by its connection. Whoever waits for what can't come any more gets an
+    `aiohttp.ClientError`."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
@@ -79,43 +82,43 @@ class ResponseReader:
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._begun = False
+        self._head_complete = False
         self._head_size = 0
-        self._size = 0
+        self._buffered = 0
         self._paused = False
         self._failure: aiohttp.ClientError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    # --- what is taken of it
+    # --- reading
 
-    async def head(self) -> None:
+    async def read_head(self) -> None:
         """Returns once status and headers are there."""
-        while not self._begun:
-            await self._more()
+        while not self._head_complete:
+            await self._wait_for_data()
 
     async def read(self) -> bytes:
-        """What has come of the body; nothing is its end."""
+        """What has come of the body since; empty at its end."""
         while not self._parts:
             if self.complete:
                 return b""
-            await self._more()
+            await self._wait_for_data()
         data = b"".join(self._parts)
         self._parts.clear()
-        self._size = 0
+        self._buffered = 0
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
         return data
 
     def header(self, name: str) -> str:
-        """Its value in lower case; nothing, if it is not there."""
+        """The header's value in lower case; empty if it is not there."""
         return next((value.strip().lower() for known, value in self.headers if known == name), "")
 
     @property
     def at_end(self) -> bool:
         return self.complete and not self._parts
 
-    async def _more(self) -> None:
+    async def _wait_for_data(self) -> None:
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
@@ -124,37 +127,37 @@ class ResponseReader:
         finally:
             self._waiter = None
 
-    # --- what comes
+    # --- feeding
 
     def feed(self, data: bytes) -> None:
         if self.complete:
             self.reusable = False
             self._transport.close()  # whatever this is, it must not be taken for the next answer
             return
-        if not self._begun:
+        if not self._head_complete:
             self._head_size += len(data)
-        before = len(self._parts)
+        parts_before = len(self._parts)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._end(reusable=False)
+            self._finish(reusable=False)
         except httptools.HttpParserError:
             self._fail(aiohttp.ClientError("not HTTP"))
-        if not self._begun and self._head_size > LONGEST_HEAD:
+        if not self._head_complete and self._head_size > LONGEST_HEAD:
             self._fail(aiohttp.ClientError("not HTTP: its head does not end"))
-        self._size += sum(map(len, self._parts[before:]))
-        if self._size > AT_ONCE and not (self._paused or self.complete):
+        self._buffered += sum(map(len, self._parts[parts_before:]))
+        if self._buffered > MOST_BUFFERED and not (self._paused or self.complete):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
-    def lost(self, error: BaseException | None) -> None:
-        """Nothing more will come."""
+    def feed_end(self, error: BaseException | None) -> None:
+        """The connection is gone; `error` says why, if it broke."""
         if self.complete:
             self.reusable = False
-        elif self._begun and error is None and self._ends_with_connection():
-            self._end(reusable=False)
-        elif self._begun:
+        elif self._head_complete and error is None and self._ends_with_connection():
+            self._finish(reusable=False)
+        elif self._head_complete:
             self._fail(aiohttp.ClientPayloadError("cut"))
         elif isinstance(error, OSError):
             self._fail(aiohttp.ClientOSError(*error.args))
@@ -172,8 +175,8 @@ class ResponseReader:
             self._failure = failure
             self._transport.close()
 
-    def _end(self, *, reusable: bool) -> None:
-        self.complete = self._begun = True
+    def _finish(self, *, reusable: bool) -> None:
+        self.complete = self._head_complete = True
         self.reusable = reusable
 
     def _wake(self) -> None:
@@ -188,8 +191,8 @@ class ResponseReader:
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._begun:
-            return  # those after the body tell nobody anything
+        if self._head_complete:
+            return  # of trailers there is no use
         text = value.decode("latin-1").strip()
         if not text.isprintable() and _CONTROL.search(text):
             raise ValueError("a control character in a header")
@@ -199,14 +202,14 @@ class ResponseReader:
         status = self._parser.get_status_code()
         if self.complete or (100 <= status < 200 and status != SWITCHING_PROTOCOLS):
             return
-        self.status, self._begun = status, True
+        self.status, self._head_complete = status, True
 
     def on_message_complete(self) -> None:
-        if self._begun and not self.complete:
-            self._end(reusable=self._parser.should_keep_alive())
+        if self._head_complete and not self.complete:
+            self._finish(reusable=self._parser.should_keep_alive())
 
 
-# --- what was packed although nobody asked for it
+# --- content encodings that came although none was asked for
 
 
 class UnsupportedEncoding(OSError):
@@ -216,29 +219,31 @@ class UnsupportedEncoding(OSError):
 class Decompressor:
     """A body out of its content encoding, a bounded piece at a time."""
 
-    def __init__(self, incoming: ResponseReader, encoding: str) -> None:
+    def __init__(self, reader: ResponseReader, encoding: str) -> None:
+        """Raises `UnsupportedEncoding`, as `read` may too."""
         if encoding not in WBITS:
             raise UnsupportedEncoding
-        self._incoming = incoming
+        self._reader = reader
         self._wbits = WBITS[encoding]
         self._decoder: Any = None
 
     async def read(self) -> bytes:
+        """The next piece; empty at the end."""
         while True:
-            packed = (self._decoder and self._decoder.unconsumed_tail) or await self._incoming.read()
+            packed = (self._decoder and self._decoder.unconsumed_tail) or await self._reader.read()
             if not packed:
                 if self._decoder is not None and not self._decoder.eof:
                     raise aiohttp.ClientPayloadError("cut")
                 return b""
-            if plain := self._plain(packed):
-                return plain
+            if data := self._decompress(packed):
+                return data
 
-    def _plain(self, packed: bytes) -> bytes:
+    def _decompress(self, packed: bytes) -> bytes:
         if self._decoder is None:
             has_zlib_header = packed[0] & 15 == zlib.DEFLATED
             self._decoder = zlib.decompressobj(self._wbits[0 if has_zlib_header else -1])
         try:
-            plain: bytes = self._decoder.decompress(packed, AT_ONCE)
+            data: bytes = self._decoder.decompress(packed, MOST_BUFFERED)
         except zlib.error:
             raise UnsupportedEncoding from None
-        return plain
+        return data

@@ -1,29 +1,30 @@
-"""Server-sent events out of bytes, wherever a read cuts them: comments, carriage returns, `data:` without a
-space and data on several lines included."""
+"""Server-sent events and JSON lines out of bytes, wherever a read cuts them: comments, carriage returns,
+`data:` without a space and data on several lines included. The bytes themselves are not kept: who relays them
+as they came reads them elsewhere (`messages/relay.py`)."""
 
 import re
 from collections.abc import Callable
 
 _LINE_ENDS = re.compile(rb"\r\n|\r")
 
+LONGEST_EVENT = 2**24
+"""Bytes. A longer one must not fill the memory that all requests share."""
 
-class TooLong(ValueError):
-    """An event without an end."""
+
+class EventTooLong(ValueError):
+    """An event or a line without an end."""
 
 
-class Events:
-    """`feed` it what was read; it gives the data of the events that are complete by now."""
+class EventDecoder:
+    """Server-sent events: what is read goes in, the data of the events that are complete by now comes out."""
 
-    def __init__(
-        self, together: Callable[[list[bytes]], list[bytes]] | None = None, longest: int = 2**24
-    ) -> None:
-        """`together` may make one of several that came together. `longest`: bytes of an event, which must not
-        fill the memory that all requests share."""
-        self._together = together
+    def __init__(self, coalesce: Callable[[list[bytes]], list[bytes]] | None = None) -> None:
+        """`coalesce` may make one event of several that came in one read."""
+        self._coalesce = coalesce
         self._rest = b""
-        self._longest = longest
 
     def feed(self, data: bytes) -> list[bytes]:
+        """Raises `EventTooLong`."""
         if self._rest:
             data = self._rest + data
         held = b""
@@ -31,23 +32,23 @@ class Events:
             # The last one may be half of a line end, the other half of which is still on its way.
             held = b"\r" if data.endswith(b"\r") else b""
             data = _LINE_ENDS.sub(b"\n", data[: len(data) - len(held)])
-        *whole, rest = data.split(b"\n\n")
+        *events, rest = data.split(b"\n\n")
         self._rest = rest + held
-        if len(self._rest) > self._longest:
-            raise TooLong
-        if self._together is not None and len(whole) > 1:
-            whole = self._together(whole)
-        return [payload for event in whole if (payload := data_of(event))]
+        if len(self._rest) > LONGEST_EVENT:
+            raise EventTooLong
+        if self._coalesce is not None and len(events) > 1:
+            events = self._coalesce(events)
+        return [payload for event in events if (payload := event_data(event))]
 
     def end(self) -> list[bytes]:
-        """What is left when there are no more bytes: some leave out the last line break."""
+        """The data of the last event, where there are no more bytes: some leave out the last line break."""
         rest, self._rest = self._rest.strip(), b""
-        payload = data_of(_LINE_ENDS.sub(b"\n", rest))
+        payload = event_data(_LINE_ENDS.sub(b"\n", rest))
         return [payload] if payload else []
 
 
-def data_of(event: bytes) -> bytes:
-    """What one event says; nothing, if it is a comment."""
+def event_data(event: bytes) -> bytes:
+    """The data of one event, whose lines end in line feeds; empty if it is a comment."""
     # Nearly all events of chat completions are one line of data. (To Python `in` is first a question about a
     # number, and the answer an error that costs more than the search.)
     if event.find(b"\n") < 0 and event.startswith(b"data: "):
@@ -56,18 +57,18 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-class Lines:
-    """The same for JSON lines, as Ollama streams."""
+class LineDecoder:
+    """The same for lines of JSON, as Ollama streams them."""
 
-    def __init__(self, longest: int = 2**24) -> None:
+    def __init__(self) -> None:
         self._rest = b""
-        self._longest = longest
 
     def feed(self, data: bytes) -> list[bytes]:
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > self._longest:
-            raise TooLong
-        return [line for line in whole if line.strip()]
+        """Raises `EventTooLong`."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_EVENT:
+            raise EventTooLong
+        return [line for line in lines if line.strip()]
 
     def end(self) -> list[bytes]:
         rest, self._rest = self._rest.strip(), b""

@@ -4,10 +4,11 @@ imported late, and not here."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from routeproxy.upstream.failures import KIND_OF_STATUS, Kind, UpstreamFailure, from_error, status_said
+from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_error, code_of, stated_status
+from routeproxy.upstream.failures import Kind, UpstreamFailure
 
-# A number is a status that the error stands for, and the back end's words are read with it; a word is the
-# kind, whatever was said.
+# A number is the status that the exception stands for, and its message is read with it; a word is the kind,
+# whatever the message.
 MEANINGS: Mapping[str, int | Kind] = {
     # LiteLLM's own
     "litellm.AuthenticationError": 401,
@@ -104,7 +105,7 @@ MEANINGS: Mapping[str, int | Kind] = {
     "builtins.Exception": 500,
 }
 
-# An exception's own status counts more than the class for these: they stand for whatever had no class of its
+# Of these an exception's own status counts more than its class: they stand for whatever had no class of its
 # own.
 _BY_STATUS = frozenset(
     {"litellm.APIError", "litellm.OpenAIError", "openai.APIError", "openai.APIStatusError"}
@@ -114,36 +115,42 @@ _BY_STATUS = frozenset(
 def failure_of(
     error: BaseException, *, provider: str, model: str, in_stream: bool = False
 ) -> UpstreamFailure:
-    """The failure that an exception of LiteLLM stands for."""
+    """The failure that an exception of LiteLLM stands for. `in_stream`: it was raised after the request had
+    been accepted."""
     while isinstance(inner := getattr(error, "original_exception", None), BaseException):
         error = inner
-    for one in _chain(error):
-        if isinstance(one, ModuleNotFoundError):
-            package = PACKAGES.get(str(one.name).partition(".")[0], one.name)
+    for related in _related(error):
+        if isinstance(related, ModuleNotFoundError):
+            package = PACKAGES.get(str(related.name).partition(".")[0], related.name)
             words = f"provider {provider} needs the Python package {package}, which is not installed"
             return UpstreamFailure("server_error", words)
     meaning, name = _meaning(error)
-    said = _said(error)
-    words = str(said.get("message") or getattr(error, "message", None) or error).partition("\nTraceback")[0]
-    code = " ".join(str(said.get(key) or "") for key in ("code", "type", "status")).strip()
+    fields = _error_object(error)
+    message = fields.get("message") or getattr(error, "message", None) or error
+    message = str(message).partition("\nTraceback")[0]
+    code = code_of(fields)
     if isinstance(meaning, str):
         if meaning == "context_overflow":
-            return from_error(400, words, provider=provider, model=model, code="context_length_exceeded")
+            return classify_error(
+                400, message, provider=provider, model=model, code="context_length_exceeded"
+            )
         if meaning == "content_policy":
-            return from_error(400, words, provider=provider, model=model, code="content_policy")
-        return UpstreamFailure(meaning, f"the back end {provider} {_HOW[meaning]}")
+            return classify_error(400, message, provider=provider, model=model, code="content_policy")
+        return UpstreamFailure(meaning, f"the back end {provider} {_WORDS[meaning]}")
     status = meaning
     if name in _BY_STATUS:
-        status = status_said(said) or _own_status(error) or meaning
-    if in_stream and status != 429 and status < 500 and not status_said(said):
+        status = stated_status(fields) or _own_status(error) or meaning
+    if in_stream and status != 429 and status < 500 and not stated_status(fields):
         status = 500  # the request was accepted, so what came later is not its fault
-    return from_error(status, words, provider=provider, model=model, headers=_headers(error), code=code)
+    return classify_error(
+        status, message, provider=provider, model=model, headers=_headers_of(error), code=code
+    )
 
 
 PACKAGES: Mapping[str, str] = {"google": "google-auth (and requests)", "azure": "azure-identity"}
 """What LiteLLM needs for some providers and does not bring, by the module that it misses."""
 
-_HOW: Mapping[Kind, str] = {
+_WORDS: Mapping[Kind, str] = {
     "connection": "could not be spoken to",
     "server_error": "could not be asked",
     "timeout_connect": "could not be reached in time",
@@ -153,6 +160,7 @@ _HOW: Mapping[Kind, str] = {
 
 
 def _meaning(error: BaseException) -> tuple[int | Kind, str]:
+    """The meaning of the nearest class that the table has, and that class's name there."""
     for kind in type(error).__mro__:
         name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
         if name in MEANINGS:
@@ -160,26 +168,27 @@ def _meaning(error: BaseException) -> tuple[int | Kind, str]:
     return 500, ""
 
 
-def _said(error: BaseException) -> Mapping[str, Any]:
-    """The back end's error object, if an exception on the way kept it."""
-    for one in _chain(error):
-        body = getattr(one, "body", None)
+def _error_object(error: BaseException) -> Mapping[str, Any]:
+    """The back end's error object, if an exception on the way kept it; else empty."""
+    for related in _related(error):
+        body = getattr(related, "body", None)
         if isinstance(body, Mapping):
-            inner = body.get("error", body)
-            if isinstance(inner, Mapping) and inner.get("message"):
-                return inner
+            fields = body.get("error", body)
+            if isinstance(fields, Mapping) and fields.get("message"):
+                return fields
     return {}
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _related(error: BaseException) -> Iterator[BaseException]:
+    """The exception, those that it wraps and those that led to it, nearest first."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [getattr(one, "original_exception", None), one.__cause__, one.__context__]
+        related = waiting.pop(0)
+        if isinstance(related, BaseException) and id(related) not in seen:
+            seen.add(id(related))
+            yield related
+            waiting += [getattr(related, "original_exception", None), related.__cause__, related.__context__]
 
 
 def _own_status(error: BaseException) -> int | None:
@@ -187,10 +196,10 @@ def _own_status(error: BaseException) -> int | None:
     return status if isinstance(status, int) and (status in KIND_OF_STATUS or 400 <= status < 600) else None
 
 
-def _headers(error: BaseException) -> Mapping[str, str]:
-    for one in _chain(error):
+def _headers_of(error: BaseException) -> Mapping[str, str]:
+    for related in _related(error):
         # Not `response.headers`: LiteLLM makes that response up.
-        headers = getattr(one, "litellm_response_headers", None)
+        headers = getattr(related, "litellm_response_headers", None)
         if headers:
             return {str(name).lower(): str(value) for name, value in dict(headers).items()}
     return {}

@@ -12,29 +12,27 @@ NO_KEY = "routeproxy-no-key"
 """Given to LiteLLM where there is no key, so that it does not look for one in the environment. Never sent."""
 
 
-def _as_written(base_url: str) -> Mapping[str, str]:
+def _api_base(base_url: str) -> Mapping[str, str]:
     return {"api_base": base_url}
 
 
-def _gemini(base_url: str) -> Mapping[str, str]:
+def _gemini_api_base(base_url: str) -> Mapping[str, str]:
     """LiteLLM appends `/models/…` itself, so the version must be there."""
     return {"api_base": base_url if "/v1" in base_url else f"{base_url}/v1beta"}
 
 
-def _ollama(base_url: str) -> Mapping[str, str]:
+def _ollama_api_base(base_url: str) -> Mapping[str, str]:
     """Its own API is beside its OpenAI-compatible one, which people also write down."""
     return {"api_base": base_url.removesuffix("/v1").removesuffix("/api")}
 
 
-def _azure(base_url: str) -> Mapping[str, str]:
+def _azure_api_base(base_url: str) -> Mapping[str, str]:
     """A resource, a deployment, or the newer API that has no versions, which LiteLLM takes for one."""
     resource, v1, _ = base_url.partition("/openai/v1")
     return {"api_base": resource, "api_version": "v1"} if v1 else {"api_base": base_url}
 
 
-# For a model that is not in its table LiteLLM refuses these, or drops them without a word, unless they are
-# named.
-ALLOWED = (
+ALLOWED_PARAMS = (
     "max_completion_tokens",
     "max_tokens",
     "parallel_tool_calls",
@@ -50,18 +48,22 @@ ALLOWED = (
     "top_p",
     "user",
 )
+"""For a model that is not in its table LiteLLM refuses these, or drops them without a word, unless they are
+named."""
 
 
 class LiteLLMProvider(Struct, frozen=True, kw_only=True):
+    """How LiteLLM is to be called for one type of provider."""
+
     name: str
-    """LiteLLM's."""
-    address: Callable[[str], Mapping[str, str]] = _as_written
+    """LiteLLM's name for it."""
+    address_arguments: Callable[[str], Mapping[str, str]] = _api_base
     """`base_url`, which is what that provider's own documentation calls so → LiteLLM's arguments."""
-    arguments: Mapping[str, str] = {}
+    option_arguments: Mapping[str, str] = {}
     """Our option → LiteLLM's argument."""
     sends_key: bool = False
     """The key goes out as it is, in a header: so no header with another credential may."""
-    anonymous: str | None = NO_KEY
+    placeholder_key: str | None = NO_KEY
     """What LiteLLM gets for a key where there is none."""
     verbatim: bool = False
     """Speaks chat completions as we do: our request goes out as it was translated, whatever LiteLLM thinks of
@@ -69,16 +71,16 @@ class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     prefixes_models: bool = True
     """A model is asked for as `name/model`, of which LiteLLM takes the first part off. Where it makes
     something else of some models behind its own prefix, the bare name."""
-    allowed: tuple[str, ...] = ALLOWED
-    tells_its_end: bool = False
-    """The last word of a whole answer is one that `LiteLLMTransport` can see; without it a stream was cut."""
+    allowed_params: tuple[str, ...] = ALLOWED_PARAMS
+    shows_finish_reason: bool = False
+    """A whole answer has a finish reason that `LiteLLMTransport` can see; without it a stream was cut."""
     hosts: tuple[str, ...] = ()
-    """The domains that it is asked at where the rules give no address. None: LiteLLM alone knows."""
-    place: tuple[str, str] | None = None
-    """The option that says where it answers, and how every address that is asked then shows it: LiteLLM
-    takes some models elsewhere."""
-    over_responses: str = ""
-    """The name under which LiteLLM goes over Responses where a model needs that. None: it never does."""
+    """The domains that it is asked at where the rules give no address. Empty: LiteLLM alone knows."""
+    location: tuple[str, str] | None = None
+    """The option that says where it answers, and the pattern that every address then contains: LiteLLM takes
+    some models elsewhere."""
+    responses_name: str = ""
+    """The name under which LiteLLM goes over Responses where a model needs that. Empty: it never does."""
 
 
 # `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's
@@ -88,53 +90,59 @@ _OPENAI = LiteLLMProvider(name="custom_openai", sends_key=True, verbatim=True)
 
 _AWS = LiteLLMProvider(
     name="aws",
-    anonymous=None,
-    arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
+    placeholder_key=None,
+    option_arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
     hosts=("amazonaws.com", "amazonaws.com.cn", "api.aws"),
-    place=("aws_region_name", ".{}."),
+    location=("aws_region_name", ".{}."),
 )
 
 _PROVIDERS: Mapping[str, LiteLLMProvider] = {
-    "openai": replace(_OPENAI, over_responses="openai"),
+    "openai": replace(_OPENAI, responses_name="openai"),
     "openai_compatible": _OPENAI,
     "azure": replace(
         _OPENAI,
         name="azure",
-        address=_azure,
-        arguments={"api_version": "api_version"},
-        over_responses="azure",
+        address_arguments=_azure_api_base,
+        option_arguments={"api_version": "api_version"},
+        responses_name="azure",
         # `azure/M` goes to OpenAI's path, with the key as a token, as soon as LiteLLM knows a `mistral/M`.
         prefixes_models=False,
     ),
     "together_ai": _OPENAI,
     "nvidia_nim": _OPENAI,
     "openrouter": _OPENAI,
-    "gemini": LiteLLMProvider(name="gemini", sends_key=True, address=_gemini, allowed=(), tells_its_end=True),
+    "gemini": LiteLLMProvider(
+        name="gemini",
+        sends_key=True,
+        address_arguments=_gemini_api_base,
+        allowed_params=(),
+        shows_finish_reason=True,
+    ),
     "vertex_ai": LiteLLMProvider(
         name="vertex_ai",
-        anonymous=None,
-        allowed=(),
-        tells_its_end=True,
-        arguments={
+        placeholder_key=None,
+        allowed_params=(),
+        shows_finish_reason=True,
+        option_arguments={
             "project": "vertex_project",
             "location": "vertex_location",
             "credentials": "vertex_credentials",
         },
         hosts=("googleapis.com",),
-        place=("location", "/locations/{}/"),
+        location=("location", "/locations/{}/"),
     ),
     "ollama": LiteLLMProvider(
         name="ollama_chat",
         sends_key=True,
-        address=_ollama,
-        allowed=(),
-        tells_its_end=True,
+        address_arguments=_ollama_api_base,
+        allowed_params=(),
+        shows_finish_reason=True,
     ),
     "bedrock": replace(_AWS, name="bedrock"),
     "sagemaker_chat": replace(_AWS, name="sagemaker_chat"),
 }
-_SIGN_IN_BY_OTHER_MEANS = frozenset(
-    {
+_WITHOUT_API_KEY = frozenset(
+    {  # they sign in by other means
         "bedrock_mantle",
         "chatgpt",
         "gdc",
@@ -151,5 +159,5 @@ _SIGN_IN_BY_OTHER_MEANS = frozenset(
 def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
     if known := _PROVIDERS.get(provider.type):
         return known
-    anonymous = None if provider.type in _SIGN_IN_BY_OTHER_MEANS else NO_KEY
-    return LiteLLMProvider(name=provider.type, anonymous=anonymous)
+    placeholder_key = None if provider.type in _WITHOUT_API_KEY else NO_KEY
+    return LiteLLMProvider(name=provider.type, placeholder_key=placeholder_key)

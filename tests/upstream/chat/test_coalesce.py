@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from routeproxy.chat.completion import Choice, Chunk, Delta
 from routeproxy.messages.events import accumulate
 from routeproxy.upstream.chat.coalesce import TextCoalescer
-from routeproxy.upstream.chat.direct import ChatCompletionsDecoder
-from routeproxy.upstream.http.sse import Events
+from routeproxy.upstream.chat.completions import ChatCompletionsDecoder
+from routeproxy.upstream.http.sse import EventDecoder
 from tests.translate.answering import events_of
 
 CALL = {"index": 0, "id": "c", "function": {"name": "read", "arguments": "{}"}}
@@ -39,7 +39,7 @@ def read(data: bytes) -> list[Chunk]:
 
 def one_by_one(data: bytes) -> list[Chunk]:
     words = ChatCompletionsDecoder()
-    return [chunk for event in Events().feed(data) for chunk in words.feed(b"data: %b\n\n" % event)[0]]
+    return [chunk for event in EventDecoder().feed(data) for chunk in words.feed(b"data: %b\n\n" % event)[0]]
 
 
 pieces = st.text(st.sampled_from('ab"\\\n\r\t/ünß😀\ud83d\ude00{}:,'), max_size=4)
@@ -153,6 +153,6 @@ MANY = [
 @pytest.mark.parametrize(("frames", "times"), MANY)
 def test_odd_frames_among_them_do_not_make_each_look_at_all(frames: list[bytes], times: int) -> None:
     looked = Looked(frames)
-    together = TextCoalescer(lambda frame: True).together(looked)
+    together = TextCoalescer(lambda frame: True).coalesce(looked)
     assert looked.many <= times * len(frames)
     assert b"".join(together).count(b"Z") == b"".join(frames).count(b"Z")

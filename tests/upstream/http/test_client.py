@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from routeproxy.policy.decide import Provider
-from routeproxy.upstream.http.client import Client, is_local
+from routeproxy.upstream.http.addresses import ProxyEnvironment, is_local
 from tests.backend import CUT, BackEnd, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, request, running
@@ -297,7 +297,7 @@ PROXIES = [
 
 @pytest.mark.parametrize(("asked", "environ", "expected"), PROXIES)
 def test_which_proxy_is_taken(asked: Provider, environ: Mapping[str, str], expected: str | None) -> None:
-    assert Client(environ).proxy_for(asked) == expected
+    assert ProxyEnvironment(environ).proxy_for(asked) == expected
 
 
 def test_a_request_travels_through_its_providers_proxy(back_end: BackEnd, proxy_for: Proxied) -> None:

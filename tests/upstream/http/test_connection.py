@@ -12,7 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.upstream.http.connection import AT_ONCE, ClientConnection, Decompressor, UnsupportedEncoding
+from routeproxy.upstream.http.connection import (
+    MOST_BUFFERED,
+    ClientConnection,
+    Decompressor,
+    UnsupportedEncoding,
+)
 from tests.backend import CUT, RESET, BackEnd, json_answer
 from tests.running import running
 from tests.wire.asking import answers, ask, message
@@ -43,12 +48,12 @@ class FakeTransport(asyncio.Transport):
 async def _came(pieces: Sequence[bytes | str]) -> tuple[Any, ...]:
     handler, transport = ClientConnection(asyncio.get_running_loop()), FakeTransport()
     handler.connection_made(transport)
-    incoming = handler.expect()
+    incoming = handler.expect_response()
     body: list[bytes] = []
 
     async def read() -> str:
         try:
-            await incoming.head()
+            await incoming.read_head()
             encoding = incoming.header("content-encoding")
             source = Decompressor(incoming, encoding) if encoding else incoming
             while data := await source.read():
@@ -184,11 +189,11 @@ def test_no_more_is_read_than_is_taken() -> None:
     async def reading() -> list[bool]:
         handler, transport = ClientConnection(asyncio.get_running_loop()), FakeTransport()
         handler.connection_made(transport)
-        incoming = handler.expect()
+        incoming = handler.expect_response()
         handler.data_received(OK + b"\r\n")
         for _ in range(3):
-            handler.data_received(b"x" * (AT_ONCE // 2 + 1))
-        assert len(await incoming.read()) == (AT_ONCE // 2 + 1) * 3
+            handler.data_received(b"x" * (MOST_BUFFERED // 2 + 1))
+        assert len(await incoming.read()) == (MOST_BUFFERED // 2 + 1) * 3
         handler.data_received(b"x")
         return transport.paused
 
@@ -199,7 +204,7 @@ def test_what_is_packed_a_thousand_times_comes_in_pieces() -> None:
     async def largest() -> tuple[int, int]:
         handler = ClientConnection(asyncio.get_running_loop())
         handler.connection_made(FakeTransport())
-        incoming = handler.expect()
+        incoming = handler.expect_response()
         handler.data_received(packed(b"gzip", gzip.compress(bytes(20_000_000))))
         source, sizes = Decompressor(incoming, "gzip"), []
         while data := await source.read():
@@ -207,7 +212,7 @@ def test_what_is_packed_a_thousand_times_comes_in_pieces() -> None:
         return max(sizes), sum(sizes)
 
     most, total = asyncio.run(largest())
-    assert most <= AT_ONCE
+    assert most <= MOST_BUFFERED
     assert total == 20_000_000
 
 
@@ -216,7 +221,7 @@ def test_who_speaks_before_being_asked_is_not_asked() -> None:
         handler = ClientConnection(asyncio.get_running_loop())
         handler.connection_made(FakeTransport())
         handler.data_received(OK + EMPTY)
-        handler.expect()
+        handler.expect_response()
 
     with pytest.raises(aiohttp.ClientError):
         asyncio.run(asking())

@@ -4,7 +4,7 @@ address and nowhere else."""
 import pytest
 
 from routeproxy.policy.providers import TYPE_NAMES, TYPES
-from routeproxy.upstream.litellm.backend import import_litellm
+from routeproxy.upstream.litellm.setup import import_litellm
 from tests.backend import BackEnd, chunk, done, sse
 from tests.upstream.litellm.asking import (
     LITELLMS_WARNINGS,

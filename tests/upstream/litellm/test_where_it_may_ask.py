@@ -11,7 +11,11 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Target
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.providers import litellm_provider_of
-from routeproxy.upstream.litellm.transport import LiteLLMTransport, SyncTransport, current
+from routeproxy.upstream.litellm.transport import (
+    LiteLLMTransport,
+    SyncDispatchingTransport,
+    current_transport,
+)
 
 RULES = """
 [providers.vertex]
@@ -30,7 +34,7 @@ deny = "nobody"
 EUROPE = "https://europe-west1-aiplatform.googleapis.com/v1/projects/p/locations/europe-west1/publishers/x"
 
 
-def wire_of(name: str) -> LiteLLMTransport:
+def transport_of(name: str) -> LiteLLMTransport:
     policy = compile_rules(RULES, path=Path("rules.toml"), environ={})
     provider = policy.providers[name]
     call = Call(Target(provider=provider, model="m"), None, Exchange(Inbound(body=b""), policy))
@@ -39,7 +43,7 @@ def wire_of(name: str) -> LiteLLMTransport:
 
 def refusal(name: str, url: str, method: str = "POST") -> str | None:
     try:
-        wire_of(name).provider_for(httpx.Request(method, url))
+        transport_of(name).provider_for(httpx.Request(method, url))
     except httpx.TransportError as error:
         return str(error)
     return None
@@ -97,19 +101,21 @@ def test_nothing_is_fetched_for_a_prompt(url: str) -> None:
 
 
 def test_nothing_is_fetched_without_the_event_loop_either() -> None:
-    wire = wire_of("vertex")
-    token = current.set(wire)
+    transport = transport_of("vertex")
+    token = current_transport.set(transport)
     try:
         with pytest.raises(httpx.UnsupportedProtocol, match="is not sent for a chat"):
-            SyncTransport().handle_request(httpx.Request("GET", "https://pictures.example/cat.png"))
+            SyncDispatchingTransport().handle_request(
+                httpx.Request("GET", "https://pictures.example/cat.png")
+            )
     finally:
-        current.reset(token)
+        current_transport.reset(token)
 
 
 def test_on_the_event_loop_nothing_is_asked_without_awaiting() -> None:
     async def asking() -> None:
-        current.set(wire_of("vertex"))
+        current_transport.set(transport_of("vertex"))
         with pytest.raises(httpx.UnsupportedProtocol, match="stop the event loop"):
-            SyncTransport().handle_request(httpx.Request("POST", EUROPE))
+            SyncDispatchingTransport().handle_request(httpx.Request("POST", EUROPE))
 
     asyncio.run(asking())

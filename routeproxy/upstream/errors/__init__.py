@@ -1,0 +1,1 @@
+"""What a back end's error means: foreign statuses, bodies and wordings, as `UpstreamFailure`."""

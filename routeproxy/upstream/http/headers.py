@@ -1,0 +1,61 @@
+"""The headers of every request to a back end, written in one place. What is of a connection and not of a
+request, what is another's secret and what is ours alone is never passed on."""
+
+from collections.abc import Mapping
+
+from routeproxy.exchange import Call, Inbound
+from routeproxy.policy.decide import Provider
+
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}  # and `proxy-*`
+)
+"""Headers of a connection: each of its ends writes its own."""
+
+BODY_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers that say how a body is carried, which changes when it is read and written anew."""
+
+_NEVER_FORWARDED = (
+    HOP_BY_HOP | BODY_FRAMING | {"accept-encoding", "authorization", "cookie", "expect", "host", "x-api-key"}
+)
+_NEVER_FORWARDED_PREFIXES = ("x-routeproxy-", "x-forwarded-", "proxy-")
+
+
+def outgoing_headers(
+    call: Call,
+    *,
+    protocol: Mapping[str, str],
+    credentials: Mapping[str, str],
+    fixed: Mapping[str, str] = {},
+) -> dict[str, str]:
+    """The headers of the request that `call` makes, names in lower case.
+
+    Later ones win: what the `protocol` needs, the `credentials`, the client's headers that the provider's
+    `forward` names, what is `fixed` whatever the client says, the provider's own `headers`.
+    """
+    provider = call.target.provider
+    headers = {**protocol, **credentials, "accept-encoding": "identity"}
+    if organization := provider.options.get("organization"):
+        headers["openai-organization"] = str(organization)
+    headers |= _forwarded_headers(provider, call.exchange.inbound)
+    headers |= fixed
+    headers |= {name.lower(): value for name, value in provider.headers.items()}
+    return headers
+
+
+def _forwarded_headers(provider: Provider, inbound: Inbound) -> dict[str, str]:
+    return {
+        name: join_values(inbound.headers[name])
+        for name in provider.forward
+        if name in inbound.headers
+        and name not in _NEVER_FORWARDED
+        and not name.startswith(_NEVER_FORWARDED_PREFIXES)
+    }
+
+
+def join_values(values: tuple[str, ...]) -> str:
+    """Several lines of a header as one. It came as bytes, which we read as Latin-1 and the HTTP client writes
+    as UTF-8."""
+    joined = ",".join(values)
+    if joined.isascii():
+        return joined
+    return joined.encode("latin-1").decode("utf-8", "replace")

@@ -1,0 +1,60 @@
+"""LiteLLM's table of models, read as the file that it is, since importing LiteLLM takes seconds."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from routeproxy.policy.decide import Target
+
+FILE = "model_prices_and_context_window_backup.json"
+
+PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "openai": ("",),
+    "azure": ("azure/", ""),
+    "ollama": ("ollama/",),
+    "vertex_ai": ("vertex_ai/", ""),
+}
+"""By type of provider, the prefixes under which the table has its models, the first that is there counts;
+usually the type."""
+
+
+class Row(Struct, frozen=True):
+    """Of some 40 columns those that we go by: a row of all takes ten times the memory."""
+
+    max_input_tokens: Any = None
+    max_output_tokens: Any = None
+    supports_vision: Any = None
+    supports_reasoning: Any = None
+
+
+_UNKNOWN = Row()
+
+
+def find_row(target: Target) -> Row:
+    """An empty row where the table does not have the model."""
+    type = target.provider.type
+    for prefix in PREFIXES.get(type) or (f"{type}/",):
+        if row := _table().get(prefix + target.model):
+            return row
+    return _UNKNOWN
+
+
+def load() -> None:
+    """Reads the table, which takes 20 ms: call it before a request has to wait."""
+    _table()
+
+
+@cache
+def _table() -> Mapping[str, Row]:
+    spec = find_spec("litellm")
+    folders = spec.submodule_search_locations if spec is not None else None
+    for folder in folders or ():
+        file = Path(folder) / FILE
+        if file.exists():
+            return msgspec.json.decode(file.read_bytes(), type=dict[str, Row])
+    return {}

@@ -1,0 +1,145 @@
+"""LiteLLM's import, late and beside the event loop, and what we change in it: whatever it sends goes through
+our own transports, and it reports and keeps nothing.
+
+Each name of LiteLLM's that is read or replaced here has a test in `tests/upstream/litellm/test_contract.py`.
+"""
+
+import asyncio
+import gc
+import importlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import ModuleType
+from typing import Any
+
+import httpx
+
+from routeproxy.gc_pause import paused
+from routeproxy.telemetry.logs import quiet
+from routeproxy.upstream.litellm.transport import DispatchingTransport, SyncDispatchingTransport
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a thread may hold the interpreter during the import; Python's own 5 ms would be felt."""
+
+
+# --- the import
+
+
+def import_litellm() -> Any:
+    """The module, set up. Takes seconds, the first time."""
+    # Without this the import asks the network for a price list.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    with _yielding_often():
+        litellm = importlib.import_module("litellm")
+        _set_up(litellm)
+    quiet()
+    return litellm
+
+
+def import_in_thread(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+    """The module, once a thread of its own has imported it: one that no shutdown waits for."""
+    imported: asyncio.Future[Any] = loop.create_future()
+
+    def set_outcome(module: Any, error: BaseException | None) -> None:
+        if imported.cancelled():
+            return
+        if error is not None:
+            imported.set_exception(error)
+        else:
+            imported.set_result(module)
+
+    def run_import() -> None:
+        module, error = None, None
+        try:
+            module = import_litellm()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed by now
+            loop.call_soon_threadsafe(set_outcome, module, error)
+
+    threading.Thread(target=run_import, name="import litellm", daemon=True).start()
+    return imported
+
+
+@contextmanager
+def _yielding_often() -> Iterator[None]:
+    """An import holds the interpreter for as long as it is let: more turns for other threads, and no sweeps
+    through all that it makes."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        # What it makes Pydantic say is not ours to mend.
+        with paused(), warnings.catch_warnings(action="ignore"):
+            yield
+            # What a module holds is there to stay: the first sweep would take a tenth of a second.
+            gc.freeze()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+# --- what we change
+
+
+def _set_up(litellm: Any) -> None:
+    litellm.disable_aiohttp_transport = True  # its own swallows a dropped stream and invents a `stop`
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    # A table's rule or a row of zeros is no failure.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
+    _replace_mcp_handler()
+    _replace_clients(litellm)
+
+
+class _NoMcp:
+    @staticmethod
+    def should_use_litellm_mcp_gateway(tools: object) -> bool:
+        return False
+
+
+def _replace_mcp_handler() -> None:
+    """LiteLLM's Responses path imports this module for every call, and that one needs another which LiteLLM
+    does not bring."""
+    module = ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
+    module.LiteLLM_Proxy_MCP_Handler = _NoMcp  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+
+
+class _SharedAsyncClient(httpx.AsyncClient):
+    """Stays open. LiteLLM keeps 200 of OpenAI's clients and closes those that it lets go, and each of them
+    would close the one HTTP client that they all have from us."""
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _SharedClient(httpx.Client):
+    def close(self) -> None:
+        pass
+
+
+def _replace_clients(litellm: Any) -> None:
+    handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    caching = importlib.import_module("litellm.caching.llm_caching_handler")
+    options: dict[str, Any] = {"follow_redirects": False, "trust_env": False, "timeout": None}
+    asynchronous = handlers.AsyncHTTPHandler(transport=DispatchingTransport(), follow_redirects=False)
+    synchronous = handlers.HTTPHandler(client=httpx.Client(transport=SyncDispatchingTransport(), **options))
+
+    class OurClients(caching.LLMClientCache):  # type: ignore[misc, name-defined]
+        """Where LiteLLM looks for a client when it was given none, which is nearly always."""
+
+        def get_cache(self, key: str, **kwargs: Any) -> Any:
+            if key.startswith("async_httpx_client"):
+                return asynchronous
+            if key.startswith("httpx_client"):
+                return synchronous
+            return super().get_cache(key, **kwargs)
+
+    litellm.in_memory_llm_clients_cache = OurClients()
+    litellm.module_level_aclient = asynchronous
+    litellm.module_level_client = synchronous
+    litellm.aclient_session = _SharedAsyncClient(transport=DispatchingTransport(), **options)
+    litellm.client_session = _SharedClient(transport=SyncDispatchingTransport(), **options)
