@@ -34,7 +34,7 @@ from routeproxy.proxy import Proxy
 from routeproxy.tokens import count
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream.chat.upstream import ChatUpstream, Chunks
+from routeproxy.upstream.chat.upstream import ChatUpstream, ChunkSource
 from routeproxy.upstream.failover import Upstream
 from routeproxy.web.app import build_app
 
@@ -70,7 +70,7 @@ class Scripted:
     def profile(self, target: Target) -> ModelProfile:
         return ModelProfile()
 
-    async def open(self, chat: ChatRequest, call: Call) -> Chunks:
+    async def open(self, chat: ChatRequest, call: Call) -> ChunkSource:
         return Said(self._chunks)
 
 

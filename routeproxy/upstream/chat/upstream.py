@@ -3,10 +3,10 @@ How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
@@ -24,7 +24,7 @@ from routeproxy.messages.events import (
 from routeproxy.messages.reply import Usage, encode
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Target, TransformSettings
-from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.request import RequestContext, Translated, translate
@@ -129,7 +129,7 @@ _LAST = (Error, MessageStop)
 
 
 async def _stream(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
-    translator = StreamTranslator(context, **_of_this_call(call))
+    translator = StreamTranslator(context, _reply_options(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
@@ -143,7 +143,7 @@ async def _stream(answer: ChunkSource, context: ReplyContext, call: Call, emit: 
 
 async def _whole(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
-    message = translate_reply(completion, context, **_of_this_call(call))
+    message = translate_reply(completion, context, _reply_options(call))
     if isinstance(message, Error):
         raise from_error_type(message.error.type, message.error.message)
     call.exchange.note_usage(message.usage)
@@ -169,13 +169,13 @@ def _part(events: list[Event], exchange: Exchange) -> Output:
     return Output(b"".join([frame(event) for event in events]), commits)
 
 
-def _of_this_call(call: Call) -> Mapping[str, Any]:
-    return {
-        "message_id": message_id(),
-        "input_tokens": rough_tokens(call.exchange.inbound.body),
-        "new_tool_id": tool_use_id,
-        "transforms": transforms_of(call.target.transforms),
-    }
+def _reply_options(call: Call) -> ReplyOptions:
+    return ReplyOptions(
+        message_id=message_id(),
+        input_tokens=rough_tokens(call.exchange.inbound.body),
+        new_tool_id=tool_use_id,
+        transforms=transforms_of(call.target.transforms),
+    )
 
 
 @lru_cache(256)
