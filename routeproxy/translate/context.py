@@ -1,19 +1,24 @@
-"""What the translator of an answer must know of the request that it answers."""
+"""What the translator of an answer must know besides the answer."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
 
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import ToolNames
+from routeproxy.translate.transforms import UNTOUCHED, Transforms
 
 Display = Literal["summarized", "omitted"]
 
 
 class ReplyContext(Struct, frozen=True, kw_only=True):
+    """What the request says of its answer. The translation of the request makes it."""
+
     model: str
     """What `model` says in the answer."""
     names: ToolNames | None = None
+    """`None`: any tool counts as declared."""
     thinking: bool = True
     """False: the client switched thinking off, so no thinking block may appear."""
     display: Display = "summarized"
@@ -21,9 +26,9 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     parallel: bool = True
     """False: the client wants one tool call at most."""
     stop_sequences: tuple[str, ...] = ()
-    """All that the client asked for."""
+    """All the client's stop sequences."""
     scan: tuple[str, ...] = ()
-    """Those of them that the back end was not told: the answer is searched for them."""
+    """Those that the back end does not look for, so that the answer is searched for them."""
     speed: str | None = None
     """What `usage.speed` says, when the request had `speed`."""
     signer: Signer
@@ -32,3 +37,14 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     """Family and model that a signature is minted for: `signer.mint(family, target_model, kind, payload)`."""
     tool_ids: frozenset[str] = frozenset()
     """The ids of all tool calls so far: clients drop a call that repeats one (wire.md I17)."""
+
+
+class ReplyOptions(Struct, frozen=True, kw_only=True):
+    """What the request does not say of its answer: it comes from the exchange and the rules."""
+
+    message_id: str
+    input_tokens: int | None
+    """An estimate, for `message_start`."""
+    new_tool_id: Callable[[], str]
+    """Makes an id for a tool call that has none, or one that the client has seen before."""
+    transforms: Transforms = UNTOUCHED

@@ -1,4 +1,4 @@
-"""The events that go out: blocks numbered, one open at a time, nothing after the end."""
+"""The events of one Messages stream: blocks numbered, one open at a time, nothing after the end."""
 
 from collections.abc import Callable
 
@@ -14,63 +14,63 @@ from routeproxy.messages.events import (
     MessageStop,
 )
 from routeproxy.messages.reply import Message, ReplyBlock
-from routeproxy.translate.reasoning import Carried
+from routeproxy.translate.reasoning import CarriedReasoning
 from routeproxy.translate.tool_calls import ToolCall
 
 
-class OpenText:
-    pass
+class OpenText: ...
 
 
-class OpenThought(OpenText):
-    """Reasoning that is shown as text (`thinking = "text"`), in a block of its own."""
+class OpenReasoningText:
+    """Reasoning shown as text (`thinking = "text"`), in a block of its own."""
 
 
 class OpenThinking:
     def __init__(self) -> None:
-        self.carried = Carried()
+        self.carried = CarriedReasoning()
 
 
-class OpenCall:
+class OpenToolUse:
     def __init__(self, call: ToolCall) -> None:
         self.call = call
 
 
-OpenBlock = OpenText | OpenThinking | OpenCall
+OpenBlock = OpenText | OpenReasoningText | OpenThinking | OpenToolUse
 
 
 class EventWriter:
     def __init__(self, message: Callable[[], Message]) -> None:
+        """`message` makes the message of `message_start`, when the first block starts."""
         self._message = message
-        """What `message_start` bears. It is asked for when the first block is opened."""
         self._events: list[Event] = []
         self._index = -1
-        self.open: OpenBlock | None = None
-        self.shown: set[type[OpenBlock]] = set()
-        """The kinds of blocks so far."""
-        self.text: list[str] = []
-        """All that the model wrote: text, reasoning, arguments."""
+        self.block: OpenBlock | None = None
+        """The open block."""
+        self.block_types: set[type[OpenBlock]] = set()
+        """The types of the blocks so far."""
+        self.texts: list[str] = []
+        """All that the model wrote, in pieces: text, reasoning, arguments."""
         self.ended = False
 
-    def enter(self, block: OpenBlock, content: ReplyBlock) -> None:
-        if self._index < 0:
-            self._emit(MessageStart(self._message()))
+    def start_block(self, block: OpenBlock, content: ReplyBlock) -> None:
+        self._start_message()
         self._index += 1
-        self.open = block
-        self.shown.add(type(block))
+        self.block = block
+        self.block_types.add(type(block))
         self._emit(ContentBlockStart(self._index, content))
 
-    def show(self, delta: Delta, text: str = "") -> None:
-        self.text.append(text)
-        self._emit(ContentBlockDelta(self._index, delta))
+    def emit_delta(self, delta: Delta, text: str = "") -> None:
+        """`text`: what of `delta` the model wrote."""
+        self.texts.append(text)
+        if not self.ended:  # as `_emit` does: nearly all events come by here
+            self._events.append(ContentBlockDelta(self._index, delta))
 
-    def leave(self) -> None:
-        self.open = None
+    def stop_block(self) -> None:
+        self.block = None
         self._emit(ContentBlockStop(self._index))
 
-    def end(self, delta: MessageDelta) -> None:
-        if self._index < 0:
-            self._emit(MessageStart(self._message()))
+    def stop_message(self, delta: MessageDelta) -> None:
+        self._start_message()
         self._emit(delta)
         self._emit(MessageStop())
         self.ended = True
@@ -79,10 +79,14 @@ class EventWriter:
         self._emit(error)
         self.ended = True
 
-    def taken(self) -> list[Event]:
-        """The events since it was last asked."""
+    def take_events(self) -> list[Event]:
+        """The events since the last call of this."""
         events, self._events = self._events, []
         return events
+
+    def _start_message(self) -> None:
+        if self._index < 0:
+            self._emit(MessageStart(self._message()))
 
     def _emit(self, event: Event) -> None:
         if not self.ended:

@@ -12,35 +12,34 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 
-class Thought(Struct, frozen=True):
-    """Reasoning."""
-
+class Reasoning(Struct, frozen=True):
     text: str
     details: list[dict[str, Any]] = []
-    """OpenRouter's form of it (`reasoning.py`)."""
+    """The same as OpenRouter has it (`reasoning.py`)."""
 
 
-class WrittenCall(Struct, frozen=True):
-    """A tool call that was written as text."""
+class TextToolCall(Struct, frozen=True):
+    """A tool call that the model wrote into its text."""
 
     name: str
     arguments: str
 
 
 class StopMatch(Struct, frozen=True):
-    """The answer ends here."""
+    """The answer ends here, with the stop string that was found."""
 
     stop_string: str
 
 
-Piece = str | Thought | WrittenCall | StopMatch
+Piece = str | Reasoning | TextToolCall | StopMatch
+"""A `str` is text."""
 
 
 class Filter(Protocol):
     def feed(self, text: str) -> Sequence[Piece]: ...
 
     def flush(self) -> list[Piece]:
-        """What was held back, when no text comes that could change it."""
+        """What was held back, once no text can come that would change it."""
 
 
 class Pipeline:
@@ -48,30 +47,30 @@ class Pipeline:
         self._filters = filters
 
     def feed(self, text: str) -> list[Piece]:
-        for place, filter in enumerate(self._filters):
+        for position, filter in enumerate(self._filters):
             pieces = filter.feed(text)
             if len(pieces) != 1 or not isinstance(first := pieces[0], str):
-                return self._through(self._filters[place + 1 :], pieces)
+                return self._filter(pieces, self._filters[position + 1 :])
             text = first  # as nearly always
         return [text] if text else []
 
     def flush(self) -> list[Piece]:
         pieces: list[Piece] = []
-        for place, filter in enumerate(self._filters):
+        for position, filter in enumerate(self._filters):
             if held := filter.flush():
-                pieces += self._through(self._filters[place + 1 :], held)
+                pieces += self._filter(held, self._filters[position + 1 :])
         return pieces
 
-    def _through(self, filters: Sequence[Filter], pieces: Iterable[Piece]) -> list[Piece]:
+    def _filter(self, pieces: Iterable[Piece], filters: Sequence[Filter]) -> list[Piece]:
         for filter in filters:
-            through: list[Piece] = []
+            filtered: list[Piece] = []
             for piece in pieces:
                 if isinstance(piece, str):
-                    through += filter.feed(piece)
+                    filtered += filter.feed(piece)
                 else:
-                    # What is held back stood before it.
-                    through += *filter.flush(), piece
-            pieces = through
+                    # What the filter holds back stood before this piece.
+                    filtered += *filter.flush(), piece
+            pieces = filtered
         return [piece for piece in pieces if piece != ""]
 
 
@@ -93,7 +92,7 @@ class SurrogateJoiner:
 
 
 class ThinkTags:
-    """`<think>…</think>` becomes a thought."""
+    """`<think>…</think>` becomes reasoning."""
 
     _TAGS = ("<think>", "</think>")
 
@@ -107,21 +106,21 @@ class ThinkTags:
             self._held = ""
             return [text]
         pieces: list[Piece] = []
-        while (at := text.find(tag := self._TAGS[self._thinking])) >= 0:
-            pieces.append(self._piece(text[:at]))
-            text = text[at + len(tag) :]
+        while (start := text.find(tag := self._TAGS[self._thinking])) >= 0:
+            pieces.append(self._piece(text[:start]))
+            text = text[start + len(tag) :]
             self._thinking = not self._thinking
-        ready = len(text) - _begun(text, (tag,))
+        ready = len(text) - _partial_suffix_length(text, (tag,))
         pieces.append(self._piece(text[:ready]))
         self._held = text[ready:]
-        return [piece for piece in pieces if piece not in ("", Thought(""))]
+        return [piece for piece in pieces if piece not in ("", Reasoning(""))]
 
     def flush(self) -> list[Piece]:
         held, self._held = self._held, ""
         return [self._piece(held)] if held else []
 
     def _piece(self, text: str) -> Piece:
-        return Thought(text) if self._thinking else text
+        return Reasoning(text) if self._thinking else text
 
 
 class UnescapeNewlines:
@@ -153,7 +152,7 @@ class EscapeNewlines:
 
 
 class StopStrings:
-    """Finds stop strings that the back end was not told. The one that is complete first ends the answer."""
+    """Finds the stop strings that the back end does not look for. The first complete one ends the answer."""
 
     def __init__(self, stop_strings: Sequence[str]) -> None:
         self._stop_strings = stop_strings
@@ -164,12 +163,14 @@ class StopStrings:
         if self._matched:
             return []
         text = self._held + text
-        matches = [(at + len(stop), at, stop) for stop in self._stop_strings if (at := text.find(stop)) >= 0]
+        matches = [
+            (start + len(stop), start, stop) for stop in self._stop_strings if (start := text.find(stop)) >= 0
+        ]
         if matches:
-            _, at, stop = min(matches)
+            _, start, stop = min(matches)
             self._held, self._matched = "", True
-            return [text[:at], StopMatch(stop)]
-        ready = len(text) - _begun(text, self._stop_strings)
+            return [text[:start], StopMatch(stop)]
+        ready = len(text) - _partial_suffix_length(text, self._stop_strings)
         self._held = text[ready:]
         return [text[:ready]]
 
@@ -179,12 +180,12 @@ class StopStrings:
 
 
 class TextToolCalls:
-    """Calls in the forms that open models were trained on: Hermes and Qwen, Llama, Mistral.
+    """Tool calls in the forms that open models were trained on: Hermes and Qwen, Llama, Mistral.
 
     What looks like a call but cannot be read, or names no tool, stays text.
     """
 
-    _ENDS: ClassVar[dict[str, str | None]] = {
+    _CLOSING_TAGS: ClassVar[dict[str, str | None]] = {
         "<tool_call>": "</tool_call>",
         "<function=": "</function>",
         "[TOOL_CALLS]": None,
@@ -198,25 +199,28 @@ class TextToolCalls:
         self._held += text
         pieces: list[Piece] = []
         while True:
-            at, tag = self._opening()
-            pieces.append(self._held[:at])
-            self._held = self._held[at:]
-            end = self._ENDS.get(tag)
-            if end is None or (closed := self._held.find(end)) < 0:
+            start, tag = self._find_opening_tag()
+            pieces.append(self._held[:start])
+            self._held = self._held[start:]
+            closing_tag = self._CLOSING_TAGS.get(tag)
+            if closing_tag is None or (close := self._held.find(closing_tag)) < 0:
                 return pieces
-            pieces += self._read(self._held[: closed + len(end)])
-            self._held = self._held[closed + len(end) :]
+            end = close + len(closing_tag)
+            pieces += self._read_calls(self._held[:end])
+            self._held = self._held[end:]
 
     def flush(self) -> list[Piece]:
         held, self._held = self._held, ""
-        return self._read(held) if held else []
+        return self._read_calls(held) if held else []
 
-    def _opening(self) -> tuple[int, str]:
-        """Where a call begins; or may be about to begin, with a tag that is not known yet."""
-        found = [(at, tag) for tag in self._ENDS if (at := self._held.find(tag)) >= 0]
-        return min(found) if found else (len(self._held) - _begun(self._held, tuple(self._ENDS)), "")
+    def _find_opening_tag(self) -> tuple[int, str]:
+        """Where the first call begins, and its tag; or where one may be about to begin, and no tag."""
+        openings = [(start, tag) for tag in self._CLOSING_TAGS if (start := self._held.find(tag)) >= 0]
+        if openings:
+            return min(openings)
+        return len(self._held) - _partial_suffix_length(self._held, tuple(self._CLOSING_TAGS)), ""
 
-    def _read(self, source: str) -> list[Piece]:
+    def _read_calls(self, source: str) -> list[Piece]:
         calls = _calls_in(source)
         if calls and all(call is not None and self._is_tool(call.name) for call in calls):
             return [call for call in calls if call is not None]
@@ -227,56 +231,56 @@ _FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)</parameter>", re.DOTALL)
 
 
-def _calls_in(source: str) -> list[WrittenCall | None]:
+def _calls_in(source: str) -> list[TextToolCall | None]:
     if source.startswith("[TOOL_CALLS]"):
-        calls = _json(source.removeprefix("[TOOL_CALLS]"))
-        return [_from_json(call) for call in calls] if isinstance(calls, list) else []
+        calls = _decode_json(source.removeprefix("[TOOL_CALLS]"))
+        return [_json_call(call) for call in calls] if isinstance(calls, list) else []
     if function := _FUNCTION.search(source):
-        return [_from_function(function[1], function[2])]
-    return [_from_json(_json(source.removeprefix("<tool_call>").removesuffix("</tool_call>")))]
+        return [_function_call(function[1], function[2])]
+    return [_json_call(_decode_json(source.removeprefix("<tool_call>").removesuffix("</tool_call>")))]
 
 
-def _from_json(call: Any) -> WrittenCall | None:
+def _json_call(call: Any) -> TextToolCall | None:
     if not isinstance(call, dict) or not isinstance(name := call.get("name"), str):
         return None
     arguments = call.get("arguments", call.get("parameters", {}))
     if isinstance(arguments, str):
-        arguments = _json(arguments)
-    return WrittenCall(name, _dumps(arguments)) if isinstance(arguments, dict) else None
+        arguments = _decode_json(arguments)
+    return TextToolCall(name, _encode_json(arguments)) if isinstance(arguments, dict) else None
 
 
-def _from_function(name: str, body: str) -> WrittenCall | None:
-    if isinstance(arguments := _json(body), dict):
-        return WrittenCall(name, _dumps(arguments))
-    parameters = {key: _value(text) for key, text in _PARAMETER.findall(body)}
-    return WrittenCall(name, _dumps(parameters)) if parameters or not body.strip() else None
+def _function_call(name: str, body: str) -> TextToolCall | None:
+    if isinstance(arguments := _decode_json(body), dict):
+        return TextToolCall(name, _encode_json(arguments))
+    parameters = {key: _parameter_value(text) for key, text in _PARAMETER.findall(body)}
+    return TextToolCall(name, _encode_json(parameters)) if parameters or not body.strip() else None
 
 
-def _value(text: str) -> Any:
+def _parameter_value(text: str) -> Any:
     """A parameter's value: without its schema, what reads as JSON is taken for that."""
     text = text.removeprefix("\n").removesuffix("\n")
-    value = _json(text)
+    value = _decode_json(text)
     return text if value is None or isinstance(value, str) else value
 
 
-def _json(text: str) -> Any:
+def _decode_json(text: str) -> Any:
     try:
         return json.loads(text, strict=False)
     except (ValueError, RecursionError):
         return None
 
 
-def _dumps(value: Any) -> str:
+def _encode_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _begun(text: str, tags: Sequence[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of a tag."""
-    most = 0
+def _partial_suffix_length(text: str, tags: Sequence[str]) -> int:
+    """How many characters at the end of `text` may be the beginning of one of `tags`."""
+    longest = 0
     for tag in tags:
-        at = text.find(tag[0], max(0, len(text) - len(tag) + 1))
-        while at >= 0 and not tag.startswith(text[at:]):
-            at = text.find(tag[0], at + 1)
-        if at >= 0:
-            most = max(most, len(text) - at)
-    return most
+        start = text.find(tag[0], max(0, len(text) - len(tag) + 1))
+        while start >= 0 and not tag.startswith(text[start:]):
+            start = text.find(tag[0], start + 1)
+        if start >= 0:
+            longest = max(longest, len(text) - start)
+    return longest

@@ -1,11 +1,12 @@
-"""Where back ends put their reasoning, and what of it has to come back with the next request.
-
-The kinds of payload are `thinking.py`'s.
-"""
+"""Where back ends put their reasoning, and what of it has to come back with the next request (in a signature:
+`thinking.py`)."""
 
 from typing import Any
 
 from routeproxy.chat.completion import Delta
+
+_STREAMED_IN_PIECES = {"reasoning.text": "text", "reasoning.summary": "summary"}
+"""By the type of an OpenRouter detail: the field that holds its text."""
 
 
 def text_of(delta: Delta) -> str:
@@ -16,7 +17,7 @@ def text_of(delta: Delta) -> str:
     return (
         _joined(delta.thinking_blocks, "thinking")
         or _joined(delta.reasoning_details, "text", "summary")
-        or "".join(_thinking_of(part) for part in _objects(delta.content))
+        or "".join(_mistral_text(part) for part in _objects(delta.content))
     )
 
 
@@ -24,11 +25,11 @@ def details_of(delta: Delta) -> list[dict[str, Any]]:
     return _objects(delta.reasoning_details)
 
 
-class Carried:
-    """What one thinking block has to bring back."""
+class CarriedReasoning:
+    """The reasoning that one thinking block has to bring back."""
 
     def __init__(self) -> None:
-        self.text: list[str] = []
+        self.texts: list[str] = []
         self.details: list[dict[str, Any]] = []
         self.thought_signatures: dict[str, str] = {}
 
@@ -36,21 +37,22 @@ class Carried:
         """OpenRouter streams the text of one detail in pieces: what comes back must be one again."""
         for detail in details:
             last = self.details[-1] if self.details else {}
-            key = {"reasoning.text": "text", "reasoning.summary": "summary"}.get(str(detail.get("type")))
+            key = _STREAMED_IN_PIECES.get(str(detail.get("type")))
             if key and all(last.get(name) == detail.get(name) for name in ("type", "index")):
-                given = {name: value for name, value in detail.items() if value is not None}
-                self.details[-1] = last | given | {key: _text(last.get(key)) + _text(detail.get(key))}
+                fields = {name: value for name, value in detail.items() if value is not None}
+                self.details[-1] = last | fields | {key: _text(last.get(key)) + _text(detail.get(key))}
             else:
                 self.details.append(detail)
 
     def payload(self, *, shown: bool) -> tuple[str, Any]:
-        """Its kind, and itself. What the block shows need not be carried."""
+        """The kind of the payload (`thinking.py`), and the payload. `shown`: the block shows the text, so
+        that it need not be carried."""
         if self.details:
             return "details", self.details
         if self.thought_signatures:
             return "thought_signatures", self.thought_signatures
-        if self.text:
-            return "text", None if shown else "".join(self.text)
+        if self.texts:
+            return "text", None if shown else "".join(self.texts)
         return "nothing", None
 
 
@@ -62,8 +64,8 @@ def _joined(parts: Any, *keys: str) -> str:
     return "".join(_text(part.get(key)) for part in _objects(parts) for key in keys)
 
 
-def _thinking_of(part: dict[str, Any]) -> str:
-    """Mistral's: `{"type": "thinking", "thinking": [{"type": "text", "text": …}]}`."""
+def _mistral_text(part: dict[str, Any]) -> str:
+    """`{"type": "thinking", "thinking": [{"type": "text", "text": …}]}`."""
     return _text(part.get("thinking")) or _joined(part.get("thinking"), "text")
 
 

@@ -29,7 +29,7 @@ _MAX_PAYLOAD = 4 * 1024 * 1024
 _MAC_LENGTH = 22  # 16 bytes in base64url, without padding
 
 
-class Carried(Struct, frozen=True):
+class SignatureContents(Struct, frozen=True):
     family: str
     model: str
     kind: str
@@ -37,7 +37,7 @@ class Carried(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Carried).decode
+_decode = msgspec.json.Decoder(SignatureContents).decode
 
 
 def is_ours(signature: str | None) -> bool:
@@ -53,14 +53,14 @@ class Signer:
     def mint(self, family: str, model: str, kind: str, payload: Any = None) -> str:
         """Never fails: what does not fit in 64 KB is left behind, and the signature carries nothing."""
         try:
-            packed = _pack(_encode(Carried(family, model, kind, payload)))
+            packed = _pack(_encode(SignatureContents(family, model, kind, payload)))
         except UnicodeEncodeError:  # half an emoji
             packed = ""
         if not packed or len(packed) > MAX_LENGTH - len(PREFIX) - _MAC_LENGTH:
-            packed = _pack(_encode(Carried(family, model, "nothing")))
+            packed = _pack(_encode(SignatureContents(family, model, "nothing")))
         return PREFIX + packed + self._mac(packed)
 
-    def open(self, signature: str) -> Carried | None:
+    def open(self, signature: str) -> SignatureContents | None:
         """What `mint` put in, or `None` for anything that it did not make."""
         if not is_ours(signature) or len(signature) > MAX_LENGTH:
             return None

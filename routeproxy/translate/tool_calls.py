@@ -1,4 +1,5 @@
-"""Tool calls, put together from pieces of any order and shape. The stream decides what is shown when."""
+"""Tool calls, put together from pieces of any order and shape. What is shown of them and when is not decided
+here but in `stream.py`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -11,18 +12,19 @@ class ToolCalls:
     """The calls of one answer, told apart by `index`, by `id`, or only by the order in which they come."""
 
     def __init__(self) -> None:
-        self._all: list[ToolCall] = []
-        self._at: dict[int, ToolCall] = {}
+        self._calls: list[ToolCall] = []
+        self._by_index: dict[int, ToolCall] = {}
+        """The last call of each index."""
         self._latest: ToolCall | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return bool(self._calls)
 
     def __iter__(self) -> "Iterator[ToolCall]":
-        """In the order of their indexes, those with the same one as they came."""
-        if len(self._all) < 2:
-            return iter(self._all)
-        return iter(sorted(self._all, key=lambda call: call.place))
+        """The calls in the order of their indexes, those of the same index as they came."""
+        if len(self._calls) < 2:
+            return iter(self._calls)
+        return iter(sorted(self._calls, key=lambda call: call.index))
 
     def waiting(self) -> "list[ToolCall]":
         return [call for call in self if call.state == "waiting"]
@@ -30,66 +32,68 @@ class ToolCalls:
     def add(self, deltas: Sequence[ToolCallDelta]) -> None:
         for position, delta in enumerate(deltas):
             index = delta.index if _is_index(delta.index) else None
-            call = self._meant_by(delta, index, position, alone=len(deltas) == 1)
+            call = self._call_of(delta, index, position, alone=len(deltas) == 1)
             place = position if index is None else index
             if call is None:
                 call = ToolCall(place)
-                self._all.append(call)
-            self._at[place] = self._latest = call
+                self._calls.append(call)
+            self._by_index[place] = self._latest = call
             call.add(delta)
 
     def add_whole(self, id: str, name: str, arguments: str) -> None:
-        call = ToolCall(max((call.place for call in self._all), default=-1) + 1)
-        call.upstream_id, call.name = id, name
+        call = ToolCall(max((call.index for call in self._calls), default=-1) + 1)
+        call.id, call.name = id, name
         call.arguments.add(arguments)
-        self._all.append(call)
+        self._calls.append(call)
 
-    def _meant_by(
+    def _call_of(
         self, delta: ToolCallDelta, index: int | None, position: int, *, alone: bool
     ) -> "ToolCall | None":
+        """The call that `delta` goes on with, or `None` if it begins a new one."""
         id, name = _id(delta), _name(delta)
         if index is not None:
-            there = self._at.get(index)
+            call = self._by_index.get(index)
         elif id:
-            there = self._known(id, None) or self._latest
+            call = self._with_id(id, None) or self._latest
         else:
-            there = self._latest if alone else self._at.get(position)
-        if there is None:
+            call = self._latest if alone else self._by_index.get(position)
+        if call is None:
             return None
-        if id and there.upstream_id and id != there.upstream_id:
-            if known := self._known(id, index):
+        if id and call.id and id != call.id:
+            if known := self._with_id(id, index):
                 return known
             # A new id begins a new call, but for back ends that mint one for each piece.
-            return None if name or there.arguments.complete else there
-        named_the_same_way = index is not None and id == there.upstream_id != ""
-        return None if name and not named_the_same_way and there.is_over_before(name, delta) else there
+            return None if name or call.arguments.complete else call
+        same_index_and_id = index is not None and id == call.id != ""
+        return None if name and not same_index_and_id and call.is_over_before(name, delta) else call
 
-    def _known(self, id: str, index: int | None) -> "ToolCall | None":
+    def _with_id(self, id: str, index: int | None) -> "ToolCall | None":
         return next(
-            (call for call in self._all if call.upstream_id == id and (index is None or call.place == index)),
-            None,
+            (call for call in self._calls if call.id == id and (index is None or call.index == index)), None
         )
 
 
 class ToolCall:
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self.upstream_id = ""
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        """The back end's."""
         self.name = ""
+        """The wire name (`ToolNames`)."""
         self.thought_signature: str | None = None
         self.arguments = Arguments()
         self.state: Literal["waiting", "shown", "dropped"] = "waiting"
 
     def add(self, delta: ToolCallDelta) -> None:
         # Names and ids may come again with each piece, or late: the first of each counts.
-        self.upstream_id = self.upstream_id or _id(delta)
+        self.id = self.id or _id(delta)
         self.name = self.name or _name(delta)
         self.thought_signature = self.thought_signature or _thought_signature(delta)
         if delta.function is not None:
             self.arguments.add(delta.function.arguments)
 
     def is_over_before(self, name: str, delta: ToolCallDelta) -> bool:
-        """Whether a piece that names its call again begins another one in the same place."""
+        """Whether `delta`, which names its call again, begins another call in the same place."""
         if not self.name:
             return False
         if self.arguments.complete:
@@ -118,10 +122,10 @@ def _name(delta: ToolCallDelta) -> str:
 
 def _thought_signature(delta: ToolCallDelta) -> str | None:
     google = delta.extra_content.get("google") if isinstance(delta.extra_content, dict) else None
-    for place in (delta.provider_specific_fields, google):
+    for fields in (delta.provider_specific_fields, google):
         if (
-            isinstance(place, dict)
-            and isinstance(signature := place.get("thought_signature"), str)
+            isinstance(fields, dict)
+            and isinstance(signature := fields.get("thought_signature"), str)
             and signature
         ):
             return signature

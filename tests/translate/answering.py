@@ -29,7 +29,7 @@ from routeproxy.messages.events import (
     frame,
 )
 from routeproxy.messages.reply import Message, TextBlock, ThinkingBlock, ToolUseBlock
-from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
@@ -110,17 +110,20 @@ def context(**changes: Any) -> ReplyContext:
     return ReplyContext(**{**fields, **changes})
 
 
-def translator(
-    *, transforms: Transforms | None = None, input_tokens: int | None = 7, **changes: Any
-) -> StreamTranslator:
+def options(transforms: Transforms | None = None, input_tokens: int | None = 7) -> ReplyOptions:
     ids = itertools.count(1)
-    return StreamTranslator(
-        context(**changes),
+    return ReplyOptions(
         message_id="msg_1",
         input_tokens=input_tokens,
         new_tool_id=lambda: f"toolu_{next(ids)}",
         transforms=transforms or Transforms(),
     )
+
+
+def translator(
+    *, transforms: Transforms | None = None, input_tokens: int | None = 7, **changes: Any
+) -> StreamTranslator:
+    return StreamTranslator(context(**changes), options(transforms, input_tokens))
 
 
 def events_of(*chunks: Chunk, finish: dict[str, Any] | None = None, **settings: Any) -> list[Event]:
@@ -140,15 +143,7 @@ def script(*chunks: Chunk, **settings: Any) -> list[str]:
 
 
 def reply(completion: Chunk, *, transforms: Transforms | None = None, **changes: Any) -> Message | Error:
-    ids = itertools.count(1)
-    return translate_reply(
-        [completion],
-        context(**changes),
-        message_id="msg_1",
-        input_tokens=7,
-        new_tool_id=lambda: f"toolu_{next(ids)}",
-        transforms=transforms or Transforms(),
-    )
+    return translate_reply([completion], context(**changes), options(transforms))
 
 
 def blocks(answer: Message | Error | Sequence[Event]) -> list[tuple[str, ...]]:

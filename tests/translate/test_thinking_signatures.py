@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.translate.thinking import MAX_LENGTH, Carried, Signer, is_ours
+from routeproxy.translate.thinking import MAX_LENGTH, SignatureContents, Signer, is_ours
 from tests.translate.asking import (
     SIGNER,
     Json,
@@ -37,7 +37,7 @@ json_values = st.recursive(
 )
 def test_what_was_minted_can_be_opened(family: str, model: str, kind: str, payload: Any, key: bytes) -> None:
     signature = Signer(key).mint(family, model, kind, payload)
-    assert Signer(key).open(signature) == Carried(family, model, kind, payload)
+    assert Signer(key).open(signature) == SignatureContents(family, model, kind, payload)
     assert re.fullmatch(r"rp1\.[A-Za-z0-9_-]+", signature)
 
 
@@ -66,7 +66,7 @@ def test_it_is_ours_by_its_prefix_alone() -> None:
 def test_what_does_not_fit_is_left_behind() -> None:
     signature = Signer().mint("openai", "m", "text", base64.b64encode(os.urandom(MAX_LENGTH)).decode())
     assert len(signature) < 200
-    assert Signer().open(signature) == Carried("openai", "m", "nothing")
+    assert Signer().open(signature) == SignatureContents("openai", "m", "nothing")
 
 
 def test_a_signature_that_unpacks_to_gigabytes_is_not_unpacked() -> None:

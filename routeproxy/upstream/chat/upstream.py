@@ -3,10 +3,10 @@ back. How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `tra
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from routeproxy.chat.completion import Chunk, joined
 from routeproxy.chat.request import ChatRequest
@@ -24,7 +24,7 @@ from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
 from routeproxy.policy.decide import Target, TransformSettings
-from routeproxy.translate.context import ReplyContext
+from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.request import RequestContext, Translated, translate
@@ -131,7 +131,7 @@ _LAST_EVENTS = (Error, MessageStop)
 
 
 async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
-    translator = StreamTranslator(context, **_of_this_call(call))
+    translator = StreamTranslator(context, _reply_options(call))
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
@@ -145,7 +145,7 @@ async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, 
 
 async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
-    message = translate_reply(completion, context, **_of_this_call(call))
+    message = translate_reply(completion, context, _reply_options(call))
     if isinstance(message, Error):
         raise classify_error_event(message.error.type, message.error.message)
     call.exchange.usage = message.usage
@@ -153,8 +153,7 @@ async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) ->
 
 
 def _output_of(events: list[Event], exchange: Exchange) -> Output:
-    """Events that came together. Raises `UpstreamFailure` for an error before the first
-    content."""
+    """Events that came together. Raises `UpstreamFailure` for an error before the first content."""
     if not events:
         return KEEPALIVE
     commits = exchange.first_content_at is not None
@@ -173,13 +172,13 @@ def _output_of(events: list[Event], exchange: Exchange) -> Output:
     return Output(events, commits)
 
 
-def _of_this_call(call: Call) -> Mapping[str, Any]:
-    return {
-        "message_id": message_id(),
-        "input_tokens": rough_tokens(call.exchange.inbound.body),
-        "new_tool_id": tool_use_id,
-        "transforms": transforms_of(call.target.transforms),
-    }
+def _reply_options(call: Call) -> ReplyOptions:
+    return ReplyOptions(
+        message_id=message_id(),
+        input_tokens=rough_tokens(call.exchange.inbound.body),
+        new_tool_id=tool_use_id,
+        transforms=transforms_of(call.target.transforms),
+    )
 
 
 @lru_cache(256)

@@ -390,9 +390,7 @@ def whole(body: Json | bytes, **settings: Any) -> Message | Error:
     return translate_reply(
         responses_whole(body if isinstance(body, bytes) else json.dumps(body).encode()),
         answering.context(**OURS, **settings),
-        message_id="msg_1",
-        input_tokens=7,
-        new_tool_id=lambda: "toolu_1",
+        answering.options(),
     )
 
 
