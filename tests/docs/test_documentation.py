@@ -51,7 +51,7 @@ from routeproxy.policy.file import tables as file
 from routeproxy.policy.file.problems import Code, RulesRefused
 from routeproxy.policy.file.tables import Ability
 from routeproxy.policy.providers import TYPES
-from routeproxy.policy.verify.diff import differences
+from routeproxy.policy.verify.diff import compare_policies
 from routeproxy.serve import in_force
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
@@ -748,7 +748,7 @@ def test_what_a_reload_changes_is_said_as_shown() -> None:
     after = before.replace("openai/gpt-4.1-mini", "gemini/gemini-2.5-flash")
     policies = [compile_rules(text, path=Path("rules.toml"), environ=KEYS) for text in (before, after)]
     _, *shown = shown_in(RUNNING, "INFO    routeproxy.policy.live").splitlines()
-    assert differences(*policies) == [line.strip() for line in shown]
+    assert compare_policies(*policies) == [line.strip() for line in shown]
 
 
 # --- over HTTP
