@@ -24,7 +24,7 @@ import routeproxy
 from routeproxy.exchange import PATHS, Exchange, Inbound, Write, new_request_id
 from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.errors import ApiError, InvalidRequest, error_body
-from routeproxy.messages.models import ModelInfo, page
+from routeproxy.messages.models import ModelInfo, paginate
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import NoSuchVersion
@@ -191,7 +191,7 @@ def build_app(
             raise ApiError(400, "limit: Input should be a valid integer") from None
         if not 1 <= limit <= 1000:
             raise ApiError(400, "limit: Input should be between 1 and 1000")
-        found = page(
+        found = paginate(
             models,
             limit=limit,
             after_id=query.get("after_id"),

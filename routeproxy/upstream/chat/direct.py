@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from routeproxy.chat.completion import Chunk, only_text
-from routeproxy.chat.request import ChatRequest, asking
+from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.decide import Target
@@ -111,7 +111,7 @@ def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
         path = "streamGenerateContent" if chat.stream else "generateContent"
         body, words = gemini_request(chat, model), GeminiDecoder()
     else:
-        body = asking(model, chat)
+        body = encode_request(chat, model)
         words = ChatCompletionsDecoder()
     fallback = decision is None or decision.fallback.enabled
     additions = speech.additions(provider, target.params.extra_body, fallback=fallback)

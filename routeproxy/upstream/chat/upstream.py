@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol
 
-from routeproxy.chat.completion import Chunk, joined
+from routeproxy.chat.completion import Chunk, coalesce_chunks
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import KEEPALIVE, Call, Emit, Exchange, Output
 from routeproxy.messages.errors import Incapable
@@ -132,7 +132,7 @@ async def _stream(answer: ChunkSource, context: ReplyContext, call: Call, emit: 
     translator = StreamTranslator(context, **_of_this_call(call))
     async for chunks in answer:
         # What came together goes out together.
-        events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
+        events = [event for chunk in coalesce_chunks(chunks) for event in translator.feed(chunk)]
         await emit(_part(events, call.exchange))
         if events and isinstance(events[-1], _LAST):
             return

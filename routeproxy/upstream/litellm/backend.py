@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
-from routeproxy.chat.request import ChatRequest, asking
+from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
 from routeproxy.gc_pause import paused
 from routeproxy.policy.decide import Target
@@ -132,7 +132,7 @@ def _arguments(litellm: Any, chat: ChatRequest, call: Call) -> _Asked:
     else:
         control["_skip_responses_api_bridge"] = True
         if litellm_provider.verbatim:
-            body = asking(deployment, chat)
+            body = encode_request(chat, deployment)
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from routeproxy.exchange import KEEPALIVE, Call, Emit, Output
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_members
+from routeproxy.messages.edits import Span, apply_edits, find_members, remove_foreign_traces, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
@@ -101,7 +101,7 @@ def body_for(call: Call, *, counting: bool = False) -> bytes:
     settled = settled_by_rules(body.members, target)
     exchange.warn(*settled.values())
     changes = edits(body, params, {"model": target.model}, frozenset(settled), params.extra_body)
-    return apply(body.text, changes + foreign_traces(body.text, body.members))
+    return apply_edits(body.text, changes + remove_foreign_traces(body.text, body.members))
 
 
 def _only_counted(params: Params) -> Params:
@@ -164,7 +164,7 @@ async def _whole(response: Response, call: Call) -> Output:
     _Scanner(call).note(head.usage)
     try:
         if model := _shown_model(call):
-            body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
+            body = apply_edits(body, set_members(body, {"model": msgspec.json.encode(model)}))
         if call.exchange.stream:
             body = assemble.frames_of(assemble.read(body))
     except (InvalidRequest, ValueError, LookupError, TypeError):
@@ -385,8 +385,8 @@ def _model_in(data: bytes) -> Span | None:
     """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it
     is."""
     with suppress(*UNREADABLE, InvalidRequest):
-        if message := members(data).get("message"):
-            model = members(data, *message.value).get("model")
+        if message := find_members(data).get("message"):
+            model = find_members(data, *message.value).get("model")
             return model.value if model else None
     return None
 
