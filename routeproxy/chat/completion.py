@@ -1,4 +1,4 @@
-"""What chat back ends answer: a completion, whole or in chunks.
+"""Chat completions, whole or in chunks.
 
 One struct serves both: a whole completion is a chunk whose choices carry `message` where a chunk carries
 `delta`. Fields that back ends are known to fill with the wrong type (`arguments` as an object, `name` as
@@ -82,12 +82,12 @@ class Chunk(Struct, frozen=True):
     """Set by back ends that report a failure inside a 200."""
 
 
-def joined(chunks: Sequence[Chunk]) -> Iterable[Chunk]:
-    """The same answer in fewer chunks: neighbours that are nothing but text are one."""
-    return _joined(chunks) if len(chunks) > 1 else chunks
+def coalesce_chunks(chunks: Sequence[Chunk]) -> Iterable[Chunk]:
+    """The same completion in fewer chunks: neighbours that hold nothing but text become one."""
+    return _coalesce(chunks) if len(chunks) > 1 else chunks
 
 
-def _joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+def _coalesce(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
     texts: list[str] = []
     model = None
     for chunk in chunks:
@@ -95,15 +95,15 @@ def _joined(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
         if text:
             model = chunk.model if not texts else model
             texts.append(text)
-            if text[-1] < _SURROGATES:  # else it may be half a character, which is joined elsewhere
+            if text[-1] < _SURROGATES:  # else it may be half a character: both halves are joined elsewhere
                 continue
         if texts:
-            yield _of_text("".join(texts), model)
+            yield _text_chunk("".join(texts), model)
             texts = []
         if not text:
             yield chunk
     if texts:
-        yield _of_text("".join(texts), model)
+        yield _text_chunk("".join(texts), model)
 
 
 _SURROGATES = "\ud800"
@@ -121,5 +121,5 @@ def only_text(chunk: Chunk) -> str | None:
     return content if content.__class__ is str and delta == Delta(content) else None
 
 
-def _of_text(text: str, model: Any) -> Chunk:
+def _text_chunk(text: str, model: Any) -> Chunk:
     return Chunk((Choice(delta=Delta(text)),), model=model)

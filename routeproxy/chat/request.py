@@ -1,4 +1,4 @@
-"""A request for chat completions, field by field as OpenAI's reference has it. What is `UNSET` is not
+"""A request for chat completions, field by field as OpenAI's reference has it. A field that is `UNSET` is not
 sent."""
 
 import msgspec
@@ -128,6 +128,6 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | UnsetType = UNSET
 
 
-def asking(model: str, chat: ChatRequest) -> bytes:
-    """The body of a request to `model`."""
+def encode_request(chat: ChatRequest, model: str) -> bytes:
+    """The JSON body of `chat` for `model`."""
     return msgspec.json.encode(replace(chat, model=model))

@@ -1,5 +1,5 @@
-"""OpenAI's Responses API as its reference has it: a request, field by field, and what is read of an answer.
-What is `UNSET` is not sent."""
+"""OpenAI's Responses API as its reference has it: a request, field by field, and the fields of a response
+that are read. A field that is `UNSET` is not sent."""
 
 from typing import Any, Literal
 
@@ -37,11 +37,11 @@ class Message(Struct, frozen=True, tag="message"):
     role: Literal["user", "assistant", "developer"]
     content: tuple[InputPart | OutputText, ...]
     phase: str | UnsetType = UNSET
-    """Of an assistant's: `commentary` or `final_answer`."""
+    """Of an assistant's message: `commentary` or `final_answer`."""
 
 
 class FunctionCall(Struct, frozen=True, tag="function_call"):
-    """Without its `id`: by that the API would look for the reasoning item that it once stored beside it."""
+    """It has no `id`: by that the API would look for the reasoning item that it once stored beside it."""
 
     call_id: str
     name: str
@@ -63,7 +63,7 @@ class FunctionTool(Struct, frozen=True, kw_only=True, tag="function"):
     description: Raw | UnsetType = UNSET
     parameters: Raw | None = None
     strict: bool = False
-    """Always said: the API's own default is true."""
+    """Always sent: the API's own default is true."""
 
 
 class FunctionChoice(Struct, frozen=True, tag="function"):
@@ -105,7 +105,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     store: bool = False
 
 
-# The answer. Whatever is `Any` may have any type: the reader must cope, never raise.
+# The response. Whatever is `Any` may have any type: the reader must cope, never raise.
 
 
 class Response(Struct, frozen=True):
@@ -118,7 +118,7 @@ class Response(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """An event of a streamed response: the fields of all those that we read, in one."""
+    """An event of a streamed response. One struct has the fields of all events that we read."""
 
     type: Any = None
     item_id: Any = None

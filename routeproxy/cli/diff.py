@@ -15,7 +15,7 @@ from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.questions import HypotheticalRequest
-from routeproxy.policy.verify.diff import differences, outcome
+from routeproxy.policy.verify.diff import compare_policies, describe_decision
 
 app = new_app()
 
@@ -55,29 +55,29 @@ def run_diff(
     """0: both decide alike. 1: they do not."""
     before, after = old(), new()
     changes = list(_changes(before, after, log))
-    found = differences(before, after)
+    differences = compare_policies(before, after)
     if json:
         document = {
             "old": before.version,
             "new": after.version,
-            "differences": found,
+            "differences": differences,
             "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
         }
         print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
-        print("\n".join(_text(before, after, found, changes)), file=out)
-    return 1 if found or changes else 0
+        print("\n".join(_text(before, after, differences, changes)), file=out)
+    return 1 if differences or changes else 0
 
 
 def _text(
-    before: Policy, after: Policy, found: list[str], changes: list[tuple[str, str, str]]
+    before: Policy, after: Policy, differences: list[str], changes: list[tuple[str, str, str]]
 ) -> Iterator[str]:
     if before.version == after.version:
         yield f"no difference: both are version {after.version}"
         return
     yield f"{before.source} {before.version} → {after.source} {after.version}"
-    yield from (f"  {line}" for line in found)
-    if not found:
+    yield from (f"  {line}" for line in differences)
+    if not differences:
         yield "  nothing that decides a request"
     if changes:
         yield ""
@@ -106,6 +106,6 @@ def _change(
 
 def _outcome(question: HypotheticalRequest, policy: Policy) -> str:
     try:
-        return outcome(policy.decide(policy.facts_of(question, tokens.count)))
+        return describe_decision(policy.decide(policy.facts_of(question, tokens.count)))
     except InvalidRequest as refused:
         return f"refused before any rule: {refused.message}"

@@ -10,7 +10,7 @@ from routeproxy.cli.options import FileArgument, JsonOption, LiteralKeysOption, 
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.verify.proof import Finding, Proof, Proved, prove
+from routeproxy.policy.verify.proof import Finding, Proof, Verdict, prove
 
 app = new_app()
 
@@ -30,62 +30,64 @@ def command(
 def run_prove(load: Callable[[], Policy], *, json: bool = False, out: TextIO) -> int:
     """0: all is proved. 1: something is not.
 
-    `load` does not prove anything itself, so that what is open can be shown beside what holds.
+    `load` does not prove anything itself, so that the findings can be shown beside what holds.
     """
     proof = prove(load())
     if json:
         print(msgspec.json.format(msgspec.json.encode(_document(proof))).decode(), file=out)
     else:
         print(_text(proof), file=out)
-    return 1 if proof.open else 0
+    return 1 if proof.findings else 0
 
 
 def _text(proof: Proof) -> str:
     rules = {1: "no rules", 2: "1 rule"}.get(proof.rules, f"{proof.rules - 1} rules")
     lines = [f"{proof.source}, version {proof.version}, {rules} and a default", ""]
-    if not proof.invariants:
+    if not proof.verdicts:
         lines.append("no invariants: `[[invariants]]` and `[teams.NAME] targets` say what must never be")
-    for proved in proof.invariants:
-        lines += [*_one(proved), *(line for open in _open_of(proof, proved) for line in _why(open)), ""]
-    held = sum(proved.holds for proved in proof.invariants)
-    if proof.invariants:
-        lines.append(f"{held} of {len(proof.invariants)} proved")
+    for verdict in proof.verdicts:
+        lines += _verdict_lines(verdict)
+        lines += [line for finding in _findings_of(proof, verdict) for line in _finding_lines(finding)]
+        lines.append("")
+    proved = sum(verdict.holds for verdict in proof.verdicts)
+    if proof.verdicts:
+        lines.append(f"{proved} of {len(proof.verdicts)} proved")
     return "\n".join(lines)
 
 
-def _one(proved: Proved) -> list[str]:
-    invariant = proved.invariant
-    mark = "✓" if proved.holds else "✗"
+def _verdict_lines(verdict: Verdict) -> list[str]:
+    invariant = verdict.invariant
+    mark = "✓" if verdict.holds else "✗"
     lines = [
         f"{mark} {invariant.name}  {invariant.where}",
         f"    {in_words(invariant.when)}: {invariant.words}",
-        f"    {_looked_at(proved)}",
+        f"    {_coverage(verdict)}",
     ]
-    if proved.rests_on:
-        lines.append(f"    rests on the client's word: {', '.join(proved.rests_on)}")
+    if verdict.client_facts:
+        lines.append(f"    rests on the client's word: {', '.join(verdict.client_facts)}")
     elif invariant.when:
         lines.append("    rests on authenticated facts only")
-    if proved.shut_out and invariant.when:
-        lines.append(f"    other requests may reach {', '.join(proved.shut_out)}")
+    if verdict.forbidden_targets and invariant.when:
+        lines.append(f"    other requests may reach {', '.join(verdict.forbidden_targets)}")
     return lines
 
 
-def _looked_at(proved: Proved) -> str:
-    if not proved.shut_out:
+def _coverage(verdict: Verdict) -> str:
+    if not verdict.forbidden_targets:
         return "no rule has a forbidden target"
-    rules = "1 rule has" if proved.rules == 1 else f"{proved.rules} rules have"
-    branches = "1 case" if proved.branches == 1 else f"{proved.branches:,} cases"
+    rules = "1 rule has" if verdict.rules == 1 else f"{verdict.rules} rules have"
+    branches = "1 case" if verdict.branches == 1 else f"{verdict.branches:,} cases"
     return f"{rules} forbidden targets; {branches} looked at"
 
 
-def _open_of(proof: Proof, proved: Proved) -> list[Finding]:
-    return [open for open in proof.open if open.invariant is proved.invariant]
+def _findings_of(proof: Proof, verdict: Verdict) -> list[Finding]:
+    return [finding for finding in proof.findings if finding.invariant is verdict.invariant]
 
 
-def _why(open: Finding) -> list[str]:
+def _finding_lines(finding: Finding) -> list[str]:
     return [
-        f"    {open.rule.where}: {open.message}",
-        f"        expected {open.way_out}",
+        f"    {finding.rule.where}: {finding.message}",
+        f"        expected {finding.expected}",
     ]
 
 
@@ -95,37 +97,37 @@ def _document(proof: Proof) -> dict[str, Any]:
         "source": proof.source,
         "version": proof.version,
         "rules": proof.rules,
-        "proved": not proof.open,
+        "proved": not proof.findings,
         "invariants": [
             {
-                "name": proved.invariant.name,
-                "where": proved.invariant.where,
-                "when": in_words(proved.invariant.when),
-                "promise": proved.invariant.words,
-                "proved": proved.holds,
-                "rests_on_client": proved.rests_on,
-                "reached_by_others": proved.shut_out if proved.invariant.when else (),
-                "rules_with_forbidden_targets": proved.rules,
-                "cases": proved.branches,
+                "name": verdict.invariant.name,
+                "where": verdict.invariant.where,
+                "when": in_words(verdict.invariant.when),
+                "promise": verdict.invariant.words,
+                "proved": verdict.holds,
+                "rests_on_client": verdict.client_facts,
+                "reached_by_others": verdict.forbidden_targets if verdict.invariant.when else (),
+                "rules_with_forbidden_targets": verdict.rules,
+                "cases": verdict.branches,
                 "open": [
                     {
-                        "rule": open.rule.name,
-                        "where": open.rule.where,
-                        "target": open.reached.name,
-                        "why": open.why,
-                        "message": open.message,
-                        "counter_example": _question(open),
+                        "rule": finding.rule.name,
+                        "where": finding.rule.where,
+                        "target": finding.reached.name,
+                        "why": finding.why,
+                        "message": finding.message,
+                        "counter_example": _counterexample(finding),
                     }
-                    for open in _open_of(proof, proved)
+                    for finding in _findings_of(proof, verdict)
                 ],
             }
-            for proved in proof.invariants
+            for verdict in proof.verdicts
         ],
     }
 
 
-def _question(open: Finding) -> dict[str, Any] | None:
-    if open.counter_example is None:
+def _counterexample(finding: Finding) -> dict[str, Any] | None:
+    if finding.counterexample is None:
         return None
-    said = msgspec.structs.asdict(open.counter_example)
-    return {name: value for name, value in said.items() if value not in (None, False, (), {})}
+    fields = msgspec.structs.asdict(finding.counterexample)
+    return {name: value for name, value in fields.items() if value not in (None, False, (), {})}

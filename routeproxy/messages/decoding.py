@@ -1,8 +1,8 @@
-"""Decoding of a client's JSON, and what is wrong with it in the API's own words.
+"""Decoding of a client's JSON, and its mistakes in the API's own words.
 
-msgspec says what is wrong in a sentence of its own, which no version promises to keep. So that sentence is
-never read: a text that can't be decoded is read once more without its type, and the first value that the type
-does not take is looked for (wire.md §2.8: `$.messages[0].role` reads `messages.0.role`).
+msgspec describes a mistake in a sentence of its own, which no version promises to keep. So that sentence is
+never read: a text that can't be decoded is decoded once more without its type, to find the first value that
+the type does not take (wire.md §2.8: `$.messages[0].role` reads `messages.0.role`).
 """
 
 import json
@@ -39,8 +39,8 @@ _SURROGATES = re.compile(
 
 
 def decode_leniently(decoder: Decoder[T], text: bytes) -> T:
-    """What `decoder` reads in `text`, half emojis mended where it must. Raises `InvalidRequest` with the path
-    of what is wrong."""
+    """The value of `text`, with half emojis mended if it can't be decoded otherwise. Raises `InvalidRequest`
+    with the path of what is wrong."""
     try:
         try:
             return decoder.decode(text)
@@ -60,21 +60,21 @@ def nested_too_deeply() -> InvalidRequest:
 
 
 def without_lone_surrogates(text: bytes) -> bytes:
-    r"""`text` with each unpaired `\udXXX` escape replaced by `\ufffd`, which stands for what was cut."""
-    return _SURROGATES.sub(_paired, text)
+    r"""`text` with each unpaired `\udXXX` escape replaced by `\ufffd`."""
+    return _SURROGATES.sub(_replace_unpaired, text)
 
 
-def _paired(found: re.Match[bytes]) -> bytes:
-    text, first, second = found.string, found[0][:6], found[1]
-    before = found.start()
+def _replace_unpaired(match: re.Match[bytes]) -> bytes:
+    text, first, second = match.string, match[0][:6], match[1]
+    before = match.start()
     while before and text[before - 1] == _BACKSLASH:
         before -= 1
-    if (found.start() - before) % 2:  # the backslash is itself escaped, and what follows it is text
+    if (match.start() - before) % 2:  # the backslash is itself escaped, and plain text follows it
         return first + (rb"\ufffd" if second else b"")
-    return found[0] if second else rb"\ufffd"
+    return match[0] if second else rb"\ufffd"
 
 
-# --- what is wrong
+# --- mistakes
 
 
 def explain_undecodable(text: bytes, expected_type: Any) -> InvalidRequest:
@@ -109,7 +109,7 @@ def _syntax_error(text: bytes) -> str:
         return NO_UTF_8
     except json.JSONDecodeError as error:
         rest = readable[error.pos :]
-        if not rest.strip() or _HALF.fullmatch(rest):
+        if not rest.strip() or _UNFINISHED.fullmatch(rest):
             return "the request body ends too early"
         return f"unexpected {json.dumps(rest[0])} at line {error.lineno}, column {error.colno}"
     except ValueError:  # NaN, or a number with more digits than Python reads
@@ -117,7 +117,7 @@ def _syntax_error(text: bytes) -> str:
     return "it can't be read"
 
 
-_HALF = re.compile(r'"(?:[^"\\]|\\.)*\\?|u[0-9a-fA-F]{0,4}', re.DOTALL)
+_UNFINISHED = re.compile(r'"(?:[^"\\]|\\.)*\\?|u[0-9a-fA-F]{0,4}', re.DOTALL)
 """A string or an escape that does not end."""
 
 
@@ -170,8 +170,8 @@ def _mismatch_of_scalar(value: Any, expected: inspect.Type, path: tuple[str | in
 
 
 def _mismatch_of_union(value: Any, union: inspect.UnionType, path: tuple[str | int, ...]) -> _Mismatch | None:
-    # Of the alternatives that are objects a tag tells which one is meant.
-    structs = [one for one in union.types if isinstance(one, inspect.StructType)]
+    # Alternatives that are objects differ by a tag.
+    structs = [alternative for alternative in union.types if isinstance(alternative, inspect.StructType)]
     if len(structs) > 1 and isinstance(value, dict):
         field = structs[0].tag_field or "type"
         if field not in value:
@@ -179,11 +179,11 @@ def _mismatch_of_union(value: Any, union: inspect.UnionType, path: tuple[str | i
         tag = value[field]
         if not isinstance(tag, str):
             return _Mismatch((*path, field), "Input should be a valid string")
-        meant = next((one for one in structs if one.tag == tag), None)
-        return _wrong_tag(tag, path) if meant is None else _first_mismatch(value, meant, path)
-    for one in union.types:
-        if _is_of(value, one):
-            return _first_mismatch(value, one, path)
+        struct = next((struct for struct in structs if struct.tag == tag), None)
+        return _wrong_tag(tag, path) if struct is None else _first_mismatch(value, struct, path)
+    for alternative in union.types:
+        if _is_of(value, alternative):
+            return _first_mismatch(value, alternative, path)
     return _Mismatch(path, f"Input should be {' or '.join(_nouns(union))}")
 
 
@@ -221,7 +221,7 @@ alternatives are named."""
 
 
 def _is_of(value: Any, expected: inspect.Type) -> bool:
-    """Whether `value` is of the kind of `expected`, whatever is in it."""
+    """Whether `value` is of the JSON type of `expected`, whatever it contains."""
     if isinstance(expected, inspect.Metadata):
         return _is_of(value, expected.type)
     if isinstance(expected, inspect.AnyType | inspect.RawType):
@@ -237,8 +237,8 @@ def _noun(expected: inspect.Type) -> str:
 
 def _nouns(union: inspect.UnionType) -> list[str]:
     """The alternatives, each once, `null` last."""
-    types = [one.type if isinstance(one, inspect.Metadata) else one for one in union.types]
-    return [noun for kinds, _, noun in _NOUNS if any(isinstance(one, kinds) for one in types)]
+    types = [kind.type if isinstance(kind, inspect.Metadata) else kind for kind in union.types]
+    return [noun for kinds, _, noun in _NOUNS if any(isinstance(kind, kinds) for kind in types)]
 
 
 def _alternatives(choices: list[str]) -> str:

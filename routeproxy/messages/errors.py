@@ -1,4 +1,4 @@
-"""Errors as the Messages API says them: the type for a status, and the body (wire.md §2.8)."""
+"""Errors of the Messages API: their statuses, their types and their body (wire.md §2.8)."""
 
 from collections.abc import Mapping
 
@@ -39,10 +39,9 @@ STATUS_OF_TYPE: Mapping[str, int] = {
 
 
 class ApiError(Exception):
-    """An answer that is an error. `message` is shown to the client as it stands, so it holds no secret and no
-    traceback.
+    """An error reply. `message` is shown to the client as it stands, so it holds no secret and no traceback.
 
-    `code` becomes `error.details.error_code`; `headers` go out with the answer (`retry-after`,
+    `code` becomes `error.details.error_code`; `headers` go out with the reply (`retry-after`,
     `x-should-retry`).
     """
 
@@ -94,6 +93,6 @@ class ErrorBody(Struct, frozen=True, tag="error"):
 
 
 def error_body(error: ApiError, request_id: str) -> bytes:
-    """The JSON body of an error answer; `request_id` also goes out as the header `request-id`."""
+    """The JSON body of an error reply; `request_id` also goes out as the header `request-id`."""
     details = Details(error.code) if error.code else UNSET
     return msgspec.json.encode(ErrorBody(ErrorObject(error.type, error.message, details), request_id))

@@ -1,4 +1,4 @@
-"""The events of a streamed answer, their frames on the wire, and the message they add up to (wire.md
+"""The events of a streamed reply, their frames on the wire, and the message that they add up to (wire.md
 §2.2)."""
 
 from collections.abc import Iterable
@@ -119,16 +119,16 @@ def error_event(type: str, message: str, request_id: str | UnsetType = UNSET) ->
 
 
 def events_of(message: Message) -> list[Event]:
-    """The stream that `message` would have been: each block in one piece."""
-    bare = msgspec.structs.replace(
+    """The events that stream `message`: each block in one piece."""
+    empty = msgspec.structs.replace(
         message,
         content=(),
         stop_reason=None,
         stop_sequence=None,
         stop_details=None,
-        usage=_at_start(message.usage),
+        usage=_usage_at_start(message.usage),
     )
-    events: list[Event] = [MessageStart(bare)]
+    events: list[Event] = [MessageStart(empty)]
     for index, block in enumerate(message.content):
         match block:
             case TextBlock():
@@ -149,7 +149,7 @@ def events_of(message: Message) -> list[Event]:
     return [*events, MessageDelta(stop, message.usage), MessageStop()]
 
 
-def _at_start(usage: Usage) -> Usage:
+def _usage_at_start(usage: Usage) -> Usage:
     return msgspec.structs.replace(
         usage, output_tokens=min(1, usage.output_tokens), output_tokens_details=UNSET
     )
@@ -176,7 +176,7 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
             content.append(event.content_block)
             parts, signature = [], ""
         elif isinstance(event, ContentBlockStop):
-            content[-1] = _filled(content[-1], "".join(parts), signature)
+            content[-1] = _fill_block(content[-1], "".join(parts), signature)
         elif isinstance(event, MessageStart):
             message = event.message
         elif isinstance(event, MessageDelta):
@@ -196,21 +196,19 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
     return message
 
 
-def _filled(block: ReplyBlock, text: str, signature: str) -> ReplyBlock:
+def _fill_block(block: ReplyBlock, text: str, signature: str) -> ReplyBlock:
     match block:
         case TextBlock():
             return TextBlock(block.text + text)
         case ThinkingBlock():
             return ThinkingBlock(block.thinking + text, signature or block.signature)
         case ToolUseBlock():
-            return ToolUseBlock(
-                block.id, block.name, _object_or_what_is_there(text) if text else EMPTY_OBJECT
-            )
+            return ToolUseBlock(block.id, block.name, _object_or_empty(text))
 
 
-def _object_or_what_is_there(text: str) -> Raw:
-    # A reply cut by max_tokens may end inside a tool's input. Whole replies must be JSON, so what cannot be
-    # read becomes {}.
+def _object_or_empty(text: str) -> Raw:
+    # A reply that max_tokens cut may end inside a tool's input. Whole replies must be JSON, so an input that
+    # cannot be read becomes {}.
     raw = text.encode("utf-8", "surrogatepass")
     try:
         msgspec.json.decode(raw, type=dict[str, Raw])

@@ -1,12 +1,11 @@
-"""`GET /v1/models`: what a model entry and a page of them look like (wire.md §2.9)."""
+"""`GET /v1/models`: the entry of a model, and a page of entries (wire.md §2.9)."""
 
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-# Models carry no creation date here. The API's field is required and the SDKs read RFC 3339, so every entry
-# says the same honest nothing.
 UNKNOWN_DATE = "1970-01-01T00:00:00Z"
+"""The field is required and the SDKs read RFC 3339, while nobody here knows when a model was made."""
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True, tag="model"):
@@ -27,23 +26,23 @@ class Page(Struct, frozen=True):
     last_id: str | None
 
 
-def page(
+def paginate(
     models: Sequence[ModelInfo], *, limit: int = 20, after_id: str | None = None, before_id: str | None = None
 ) -> Page:
     """`limit` entries after (or before) a cursor. An unknown cursor gives an empty page, never an error."""
     ids = [model.id for model in models]
-    found: Sequence[ModelInfo] = models
+    remaining: Sequence[ModelInfo] = models
     if after_id is not None:
-        found = found[ids.index(after_id) + 1 :] if after_id in ids else ()
-        shown = found[:limit]
+        remaining = models[ids.index(after_id) + 1 :] if after_id in ids else ()
+        entries = remaining[:limit]
     elif before_id is not None:
-        found = found[: ids.index(before_id)] if before_id in ids else ()
-        shown = found[-limit:] if limit else ()
+        remaining = models[: ids.index(before_id)] if before_id in ids else ()
+        entries = remaining[-limit:] if limit else ()
     else:
-        shown = found[:limit]
+        entries = remaining[:limit]
     return Page(
-        tuple(shown),
-        has_more=len(found) > len(shown),
-        first_id=shown[0].id if shown else None,
-        last_id=shown[-1].id if shown else None,
+        tuple(entries),
+        has_more=len(remaining) > len(entries),
+        first_id=entries[0].id if entries else None,
+        last_id=entries[-1].id if entries else None,
     )

@@ -1,5 +1,5 @@
-"""What an answer is made of: the message, its content blocks, its usage. The same structs stand in whole
-replies and in stream events."""
+"""The parts of a reply: the message, its content blocks, its usage. The same structs serve whole replies and
+stream events."""
 
 from typing import Literal, TypeVar
 
@@ -43,7 +43,7 @@ class OutputTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens. What is not known is left out: a 0 would overwrite what the client already has (wire.md
+    """Tokens. A count that is not known is left out: a 0 would overwrite the one that the client has (wire.md
     §2.4)."""
 
     input_tokens: int | UnsetType = UNSET
@@ -55,25 +55,25 @@ class Usage(Struct, frozen=True, kw_only=True):
     speed: str | UnsetType = UNSET
 
     def updated(self, later: "Usage") -> "Usage":
-        """With what `later` knows, which counts everything so far."""
+        """This usage with the counts of `later`, which count everything so far."""
         return Usage(
-            input_tokens=_known(later.input_tokens, self.input_tokens),
-            cache_creation_input_tokens=_known(
+            input_tokens=_first_known(later.input_tokens, self.input_tokens),
+            cache_creation_input_tokens=_first_known(
                 later.cache_creation_input_tokens, self.cache_creation_input_tokens
             ),
-            cache_read_input_tokens=_known(later.cache_read_input_tokens, self.cache_read_input_tokens),
+            cache_read_input_tokens=_first_known(later.cache_read_input_tokens, self.cache_read_input_tokens),
             output_tokens=later.output_tokens,
-            output_tokens_details=_known(later.output_tokens_details, self.output_tokens_details),
-            service_tier=_known(later.service_tier, self.service_tier),
-            speed=_known(later.speed, self.speed),
+            output_tokens_details=_first_known(later.output_tokens_details, self.output_tokens_details),
+            service_tier=_first_known(later.service_tier, self.service_tier),
+            speed=_first_known(later.speed, self.speed),
         )
 
 
 T = TypeVar("T")
 
 
-def _known(one: T | UnsetType, other: T | UnsetType) -> T | UnsetType:
-    return other if one is UNSET else one
+def _first_known(count: T | UnsetType, fallback: T | UnsetType) -> T | UnsetType:
+    return fallback if count is UNSET else count
 
 
 class StopDetails(Struct, frozen=True, tag="refusal"):
@@ -96,8 +96,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(value: Struct) -> bytes:
-    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes, so such a value is
-    escaped."""
+    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes: a value that has one
+    is all ASCII."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
@@ -107,10 +107,10 @@ def encode(value: Struct) -> bytes:
 def _encode_with_lone_surrogates(value: Struct) -> bytes:
     import json
 
-    def plain(part: object) -> object:
+    def decode_raw(part: object) -> object:
         if isinstance(part, Raw):
             return json.loads(bytes(part))
         raise TypeError(f"cannot encode {type(part).__name__}")
 
     builtins = msgspec.to_builtins(value, builtin_types=(Raw,))
-    return json.dumps(builtins, separators=(",", ":"), default=plain).encode()
+    return json.dumps(builtins, separators=(",", ":"), default=decode_raw).encode()

@@ -1,9 +1,9 @@
-"""What a client may send to `/v1/messages` and `/v1/messages/count_tokens`.
+"""The requests that clients may send to `/v1/messages` and `/v1/messages/count_tokens`.
 
-Two readings of the same bytes. `Envelope` holds the few fields that a rule looks at and leaves the rest as
-bytes: it is all that a pass-through needs, so a block type that was invented yesterday goes through.
-`MessagesRequest` is the whole request, read only when a target does not speak Messages; unknown *fields* are
-ignored in both, unknown *block types* are an error of the second.
+The same bytes are decoded in two ways. `Envelope` holds the few fields that a rule may look at and leaves the
+rest as bytes: it is all that a pass-through needs, so a block type that was invented yesterday goes through.
+`MessagesRequest` is the whole request, decoded only when a target does not speak Messages. Unknown *fields*
+are ignored in both, an unknown *block type* is an error in the second.
 
 `null` means absent everywhere (wire.md §1.1), so optional fields default to `None`.
 """
@@ -18,7 +18,7 @@ from routeproxy.messages.decoding import decode_leniently
 NULL = Raw(b"null")
 
 OLDEST_VERSION = "2023-06-01"
-"""What a missing `anthropic-version` is taken for."""
+"""The version that a missing `anthropic-version` stands for."""
 
 ATTRIBUTION = "x-anthropic-billing-header"
 """How Claude Code's first system block begins. Its nonce changes with every request."""
@@ -27,15 +27,21 @@ NonNegative = Annotated[int, Meta(ge=0)]
 
 
 class ToolHead(Struct, frozen=True):
+    """The fields of a tool that rules may look at."""
+
     name: str | None = None
     type: str | None = None
 
 
 class ThinkingHead(Struct, frozen=True):
+    """The field of `thinking` that rules may look at."""
+
     type: str
 
 
 class OutputHead(Struct, frozen=True):
+    """The field of `output_config` that rules may look at."""
+
     effort: str | None = None
 
 
@@ -154,7 +160,7 @@ class McpToolUse(Struct, frozen=True, tag="mcp_tool_use"):
 
 
 class ServerToolResult(Struct, frozen=True):
-    """Results of tools that ran on Anthropic's side. History only: a client never answers a `srvtoolu_…`
+    """The result of a tool that ran on Anthropic's side. History only: no client answers a `srvtoolu_…`
     id."""
 
     tool_use_id: str
@@ -268,10 +274,10 @@ class Turn(Struct, frozen=True):
 class Tool(Struct, frozen=True):
     name: str
     type: str | None = None
-    """`None` and `custom`: the client's own. Anything else names a tool that Anthropic defines,
-    `bash_20250124` for one."""
+    """`None` and `custom`: a tool of the client. Any other type is a tool that Anthropic defines,
+    `bash_20250124` for example."""
     description: Raw = NULL
-    """A string, as the client wrote it: half of what Claude Code sends, and nobody here reads it."""
+    """A JSON string, as the client wrote it: half of what Claude Code sends, and nobody here reads it."""
     input_schema: Raw = NULL
     input_examples: tuple[Raw, ...] | None = None
     defer_loading: bool | None = None
@@ -296,7 +302,7 @@ class ContextManagement(Struct, frozen=True):
 
 class SystemText(Struct, frozen=True, tag="text"):
     text: Raw
-    """A string, as the client wrote it."""
+    """A JSON string, as the client wrote it."""
 
 
 Turns = Annotated[tuple[Turn, ...], Meta(max_length=100_000)]
@@ -341,7 +347,7 @@ _fields: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 
 
 def decode_envelope(body: bytes) -> Envelope:
-    """The rule-relevant fields of `body`. Raises `InvalidRequest` with the path of what is wrong."""
+    """The fields of `body` that rules may look at. Raises `InvalidRequest` with the path of what is wrong."""
     return decode_leniently(_envelope, body)
 
 

@@ -1,20 +1,20 @@
 """How many input tokens a Messages request has: a local estimate that never raises and errs on the high side.
 
-It is made for Claude's own numbers, because those are what clients plan with (Claude Code compacts by
-them). Claude's tokenizer is not public, so text is measured with `cl100k_base`, which LiteLLM ships, and
-corrected by what the last published Claude tokenizer makes of prose, code, JSON and other scripts (`text`).
-Structure costs what Anthropic's documentation says (`blocks`), and so do pictures and pages (`media`).
+It approximates Claude's own numbers, because clients plan with those (Claude Code compacts by them). Claude's
+tokenizer is not public, so text is measured with `cl100k_base`, which LiteLLM ships, and corrected by what
+the last published Claude tokenizer makes of prose, code, JSON and other scripts (`text`). Structure costs
+what Anthropic's documentation says (`blocks`), and so do pictures and pages (`media`).
 
-A conversation comes back with every turn: what was counted is remembered, block by block (`memory`).
-Everything is total: what nobody knows yet counts as a third of its bytes.
+A conversation comes back with every turn, so the count of each block is remembered (`memory`). Every body has
+a count: a block of a type that is not known here counts as a third of its bytes.
 """
 
 from functools import cached_property
 
 from routeproxy.messages.request import Envelope
-from routeproxy.tokens.blocks import DEAREST_HOSTED, PER_TURN, TOOL_PROMPT, Cost, Pricing, unknown
+from routeproxy.tokens.blocks import COSTLIEST_HOSTED_TOOL, PER_TURN, TOOL_PROMPT, Cost, Pricing, unknown_cost
 from routeproxy.tokens.blocks import Memory as Memory
-from routeproxy.tokens.parts import UNREADABLE, Request, Turn, read
+from routeproxy.tokens.parts import UNREADABLE, Request, Turn, read_request
 from routeproxy.tokens.text import PER_BYTE
 from routeproxy.tokens.text import warm as warm
 
@@ -27,36 +27,35 @@ MEMORY = Memory()
 def count(body: bytes, memory: Memory = MEMORY) -> int:
     """The input tokens of a `/v1/messages` or `count_tokens` body, at least 1."""
     try:
-        request = read(body)
+        request = read_request(body)
     except UNREADABLE:
-        return _whole(unknown(len(body)))
+        return _whole_tokens(unknown_cost(len(body)))
     total = _Total()
     total.add_request(request, Pricing(memory, request.model))
     # A token has at least a byte. Nonsense would cost more, `[1,1,1]` for messages: it is capped, since
     # `Ceiling` relies on that.
-    return _whole(min(total.text, _most(len(body))) + total.fixed)
+    return _whole_tokens(min(total.text, _upper_bound(len(body))) + total.fixed)
 
 
 class Ceiling:
-    """What is sure of a request's tokens before they are counted: few bytes are few tokens.
+    """An upper bound of a request's tokens before they are counted: few bytes are few tokens.
 
-    There is no floor. A body of any size may be one small picture, thinking that is over, or fields that no
-    model sees.
+    There is no lower bound. A body of any size may be one small picture, thinking of earlier turns, or fields
+    that no model sees.
     """
 
     def __init__(self, body: bytes, envelope: Envelope) -> None:
         hosted = sum(tool.type is not None for tool in envelope.tools or ())
         self._body = body
-        self._tokens = _whole(_most(len(body)) + hosted * DEAREST_HOSTED)
+        self._tokens = _whole_tokens(_upper_bound(len(body)) + hosted * COSTLIEST_HOSTED_TOOL)
 
     def is_below(self, limit: int) -> bool:
-        """Whether `count(body) < limit` for sure."""
+        """Whether `count(body) < limit`, for certain. `False` means that nobody knows without counting."""
         return self._tokens < limit and not self._may_hold_media
 
     @cached_property
     def _may_hold_media(self) -> bool:
-        """The price of pictures and pages has nothing to do with their bytes. Asked last: it takes 2 µs a
-        kB."""
+        """What pictures cost has nothing to do with their bytes. Checked last, since it takes 2 µs a kB."""
         body = self._body
         if b'"image"' in body or b'"document"' in body:
             return True
@@ -64,12 +63,12 @@ class Ceiling:
         return b"\\u00" in body and (b"\\u006" in body or b"\\u007" in body)
 
 
-def _most(size: int) -> int:
-    """Hundredths of tokens of any body of so many bytes, but for pictures, pages and hosted tools."""
+def _upper_bound(size: int) -> int:
+    """The most that a body of `size` bytes costs, without pictures, pages and hosted tools. In hundredths."""
     return PER_REQUEST + TOOL_PROMPT + PER_BYTE * size
 
 
-def _whole(hundredths: int) -> int:
+def _whole_tokens(hundredths: int) -> int:
     return max(1, -(-hundredths // 100))
 
 
@@ -81,22 +80,22 @@ class _Total:
         self.fixed = 0
         self._exposed: set[int] = set()
         self._thinking: list[Cost] = []
-        """What was thought since a person last spoke."""
+        """The thinking of the turn that is not over."""
 
     def add_request(self, request: Request, pricing: Pricing) -> None:
-        for cost in pricing.content(request.system):
+        for cost in pricing.price_content(request.system):
             self._add(cost)
         for turn in request.messages or ():
-            self._add_turn(turn, pricing.content(turn.content))
+            self._add_turn(turn, pricing.price_content(turn.content))
         for cost in self._thinking:
             self._add(cost)
         if request.tools:
             self.text += TOOL_PROMPT
-        for cost in pricing.tools(request.tools or []):
-            # A deferred one is not in the prompt until a search finds it.
+        for cost in pricing.price_tools(request.tools or []):
+            # A deferred tool is not in the prompt until a search finds it.
             if cost.names <= self._exposed:
                 self._add(cost)
-        self.text += pricing.schema(request)
+        self.text += pricing.price_schema(request)
 
     def _add_turn(self, turn: Turn, costs: list[Cost]) -> None:
         self.text += PER_TURN
@@ -109,7 +108,7 @@ class _Total:
                 self._add(cost)
                 ends_turn &= cost.kind != "tool_result"
         if ends_turn:
-            self._thinking.clear()  # the API itself drops it from turns that are over
+            self._thinking.clear()  # the API itself drops the thinking of turns that are over
 
     def _add(self, cost: Cost) -> None:
         self.text += cost.text

@@ -1,4 +1,4 @@
-"""What pictures and PDF documents cost: by their pixels and pages, whatever their bytes. In whole tokens."""
+"""What pictures and PDF documents cost, by their pixels and pages and not by their bytes. In whole tokens."""
 
 import re
 from binascii import Error as Base64Error
@@ -12,20 +12,20 @@ from zlib import error as ZlibError
 import imagesize  # type: ignore[import-untyped]
 
 UNKNOWN_PIXELS = 1568
-"""An image behind a URL or a file id: as much as a large one."""
+"""Tokens of an image behind a URL or a file id: as many as a large one has."""
 PDF_PAGE = 3000
-"""Half for a page's text (1500 to 3000 by the documentation), half for its picture."""
+"""Tokens: half for a page's text (1500 to 3000 by the documentation), half for its picture."""
 
 HIGH_RESOLUTION = re.compile(r"claude-(opus-4-([7-9]|[1-9]\d)\b|[a-z]+-([5-9]|[1-9]\d)\b)", re.ASCII)
 """Models that see 2576 pixels and 4784 tokens of an image, where others see 1568 of both."""
 
 IMAGE_HEADS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF")
-"""The four formats that the API takes. Others never reach the parser: the bytes are a stranger's."""
+"""How the formats that the API takes begin. Others never reach the parser: the bytes are a stranger's."""
 HEAD = 64 * 1024
-"""Base64 characters that hold the size of any image but a JPEG with a large preview in front."""
+"""Base64 characters. They hold the size of any image but a JPEG with a large preview in front."""
 
 
-def sees_more(model: str | None) -> bool:
+def has_high_resolution(model: str | None) -> bool:
     return model is not None and HIGH_RESOLUTION.search(model) is not None
 
 
@@ -55,7 +55,7 @@ OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm\b.{0,300}?stream\r?\n", re.DOTALL)
 """Where PDF 1.5 and later may keep their page objects, compressed."""
 OBJECT_STREAMS = 256
 INFLATED = 256 * 1024
-"""So much of so many streams is looked at: a PDF can be a bomb."""
+"""At most this many streams are looked at, and this many bytes of each: a PDF can be a bomb."""
 BYTES_A_PAGE = 50_000
 
 
@@ -80,7 +80,7 @@ def _inflate(compressed: bytes) -> bytes:
 
 
 def _unbase64(data: str) -> bytes:
-    """In pieces, since decoding 1 MB at once would stop all other threads for 3 ms."""
+    """Empty for what is no base64. In pieces: decoding 1 MB at once would stop all other threads for 3 ms."""
     raw = data.encode("ascii", "ignore").translate(None, b"\r\n ")
     raw = raw[: len(raw) // 4 * 4]
     try:

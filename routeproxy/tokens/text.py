@@ -1,4 +1,4 @@
-"""The tokens of a text, in hundredths, so that sums don't depend on the order."""
+"""The tokens of a text, in hundredths, which are whole numbers: sums don't depend on the order."""
 
 import re
 from base64 import b64decode
@@ -39,10 +39,10 @@ SLICES = 256
 
 def measure(text: str) -> int:
     """The hundredths of tokens of a text by itself."""
-    every = 1 + len(text) // (SLICE * SLICES)
+    stride = 1 + len(text) // (SLICE * SLICES)
     encode = _encoding().encode_ordinary
-    sample = range(0, len(text), SLICE * every)
-    hundredths = CLAUDE * every * sum(len(encode(text[i : i + SLICE])) for i in sample)
+    sample = range(0, len(text), SLICE * stride)
+    hundredths = CLAUDE * stride * sum(len(encode(text[i : i + SLICE])) for i in sample)
     if not text.isascii():
         hundredths += sum(_correction(text[i : i + SLICE]) for i in range(0, len(text), SLICE))
     return hundredths

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
-from routeproxy.messages.body import SameTools
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import Tool, ToolChoice
+from routeproxy.messages.tools import SharedTools
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.raw_json import as_written
@@ -147,15 +147,12 @@ class Declared:
 
 def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> Declared:
     """Worked out once for tools that come back."""
-    if not isinstance(tools, SameTools):
-        return Declared(tools, names, schemas)
-    known: dict[tuple[NameRule, SchemaRules], Declared] = tools.translated
-    if (names, schemas) not in known:
-        known[names, schemas] = Declared(tools, names, schemas)
-    return known[names, schemas]
+    if isinstance(tools, SharedTools):
+        return tools.derive(Declared, names, schemas)
+    return Declared(tools, names, schemas)
 
 
-NO_TOOLS = SameTools()
+NO_TOOLS = SharedTools()
 
 
 class Toolbox:

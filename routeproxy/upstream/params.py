@@ -8,7 +8,7 @@ import msgspec
 
 from routeproxy.messages.body import Body
 from routeproxy.messages.decoding import ANY_JSON, decode_leniently
-from routeproxy.messages.edits import Edit, apply, set_members
+from routeproxy.messages.edits import Edit, apply_edits, set_members
 from routeproxy.policy.decide import Params, Target
 
 SMALLEST_BUDGET = 1024
@@ -19,7 +19,7 @@ def with_params(body: Body, params: Params) -> Body:
     """The body after default, set, cap and drop. Raises `InvalidRequest`."""
     if not (params.default or params.set or params.cap or params.drop):
         return body
-    text = apply(body.text, plan_edits(body, params))
+    text = apply_edits(body.text, plan_edits(body, params))
     return body if text is body.text else Body(text)
 
 

@@ -7,7 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.types import ControllerRouterHandler
 
 from routeproxy.messages.errors import ApiError
-from routeproxy.messages.models import ModelInfo, page
+from routeproxy.messages.models import ModelInfo, paginate
 from routeproxy.policy.model_list import models_for
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator
@@ -32,7 +32,7 @@ def model_handlers(proxy: Proxy, authenticator: Authenticator) -> list[Controlle
         if not 1 <= limit <= 1000:
             raise ApiError(400, "limit: Input should be between 1 and 1000")
         after_id, before_id = query.get("after_id"), query.get("before_id")
-        return json_reply(page(listed, limit=limit, after_id=after_id, before_id=before_id))
+        return json_reply(paginate(listed, limit=limit, after_id=after_id, before_id=before_id))
 
     @get("/v1/models/{model_id:path}", sync_to_thread=False)
     def show_model(request: AnyRequest) -> Response[bytes]:

@@ -32,7 +32,9 @@ from typer.testing import CliRunner
 
 from routeproxy import cli
 from routeproxy.messages.errors import TYPE_OF_STATUS
-from routeproxy.migrate import environment
+from routeproxy.migrate.environment import environment_policy
+from routeproxy.migrate.environment_models import BIG_AND_SMALL, PREFIXES
+from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.policy.compile.actions import FAILURES
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
@@ -40,7 +42,7 @@ from routeproxy.policy.file import tables as file
 from routeproxy.policy.file.problems import Code, RulesRefused
 from routeproxy.policy.file.tables import Ability
 from routeproxy.policy.providers import TYPES
-from routeproxy.policy.verify.diff import differences
+from routeproxy.policy.verify.diff import compare_policies
 from routeproxy.serve import in_force
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
@@ -506,7 +508,7 @@ class Remembers(dict[str, str]):
 
 def variables_that_are_read() -> set[str]:
     asked: set[str] = set()
-    for provider in environment.PREFERRED:
+    for provider in PREFERRED:
         environ = Remembers(
             {
                 "PREFERRED_PROVIDER": provider,
@@ -518,7 +520,7 @@ def variables_that_are_read() -> set[str]:
                 "VERTEX_LOCATION": "l",
             }
         )
-        environment.environment_policy(environ)
+        environment_policy(environ)
         asked |= environ.asked
     logging = set(re.findall(r'"(LOG_[A-Z_]+)"', Path(logs.__file__).read_text(encoding="utf-8")))
     return asked | logging | {"ANTHROPIC_AUTH_TOKEN"}
@@ -539,20 +541,20 @@ def test_the_default_models_are_shown() -> None:
         name: [code(cell) for cell in row[1:]]
         for row in rows(MOVING, "The variables")
         for name in code(row[0])
-        if name in environment.PREFERRED
+        if name in PREFERRED
     }
-    assert models.keys() == set(environment.PREFERRED)
-    for provider, (big, small) in environment.BIG_AND_SMALL.items():
+    assert models.keys() == set(PREFERRED)
+    for provider, (big, small) in BIG_AND_SMALL.items():
         assert models["google" if provider == "gemini" else provider] == [[big], [small]]
 
 
 def test_every_prefix_is_shown() -> None:
     text = MOVING.read_text(encoding="utf-8").partition("## Where a name leads")[2].partition("\n## ")[0]
-    assert set(environment.PREFIXES) <= set(code(text))
+    assert set(PREFIXES) <= set(code(text))
 
 
 def test_the_newline_flags_are_said_to_change_nothing() -> None:
-    plain, with_flag = (environment.environment_policy(KEYS, process_newlines=flag) for flag in (False, True))
+    plain, with_flag = (environment_policy(KEYS, process_newlines=flag) for flag in (False, True))
     assert plain.version == with_flag.version
     assert "They change nothing in this version" in MOVING.read_text(encoding="utf-8")
 
@@ -642,7 +644,7 @@ def test_what_a_reload_changes_is_said_as_shown() -> None:
     after = before.replace("openai/gpt-4.1-mini", "gemini/gemini-2.5-flash")
     policies = [compile_rules(text, path=Path("rules.toml"), environ=KEYS) for text in (before, after)]
     _, *shown = shown_in(RUNNING, "INFO    routeproxy.policy.live").splitlines()
-    assert differences(*policies) == [line.strip() for line in shown]
+    assert compare_policies(*policies) == [line.strip() for line in shown]
 
 
 # --- over HTTP

@@ -110,7 +110,7 @@ def test_tokens_are_counted_only_when_no_rule_above_has_matched(model: str, time
 
 def test_it_keeps_its_promises() -> None:
     policy = compiled()
-    assert [one.holds for one in prove(policy).invariants] == [True]
+    assert [one.holds for one in prove(policy).verdicts] == [True]
     assert [run_case(policy, case, len).differences for case in policy.tests] == [(), ()]
 
 
@@ -145,7 +145,7 @@ def test_the_parts_in_comments_decide_as_they_say(request_: dict[str, object], r
 def test_the_team_in_comments_rests_on_its_key() -> None:
     policy = compiled(_PART.sub(uncommented, TEXT))
     assert policy.server.require_key
-    assert {one.invariant.name: one.rests_on for one in prove(policy).invariants if one.holds} == {
+    assert {one.invariant.name: one.client_facts for one in prove(policy).verdicts if one.holds} == {
         "[teams.payments] targets": (),
         "private data never reaches a public provider": (),
     }

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.messages import body as bodies
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import Tool, decode_envelope, decode_request
+from routeproxy.messages.tools import CACHE, CACHED_LISTS, LONGEST_CACHED
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.thinking import Signer
@@ -163,25 +163,25 @@ def test_a_tool_that_is_refused_is_refused_each_time() -> None:
 
 
 def test_only_so_many_lists_are_remembered_and_none_that_is_long() -> None:
-    for number in range(bodies.REMEMBERED * 2):
+    for number in range(CACHED_LISTS * 2):
         tools_of(body(tool("T" * (number + 1))))
-    assert len(bodies._remembered) == bodies.REMEMBERED
-    long = tool(description="x" * bodies.LONGEST_REMEMBERED)
+    assert len(CACHE) == CACHED_LISTS
+    long = tool(description="x" * LONGEST_CACHED)
     assert tools_of(body(long)) is not tools_of(body(long))
-    assert len(bodies._remembered) == bodies.REMEMBERED
+    assert len(CACHE) == CACHED_LISTS
 
 
 def test_what_is_remembered_holds_nothing_else_of_its_request() -> None:
     read = body(tool("Kept"))
     tools_of(read)
-    text = list(bodies._remembered.values())[-1].text
+    text = list(CACHE._lists.values())[-1].text
     assert b"Kept" in bytes(text)
     assert memoryview(text).obj is not read.text
     assert len(memoryview(text)) < len(read.text)
 
 
 def test_several_threads_may_read_tools_at_once() -> None:
-    lists = [[tool("T" * (number + 1))] for number in range(bodies.REMEMBERED + 8)]
+    lists = [[tool("T" * (number + 1))] for number in range(CACHED_LISTS + 8)]
 
     def read(turn: int) -> bool:
         tools = lists[turn * 7 % len(lists)]
@@ -189,4 +189,4 @@ def test_several_threads_may_read_tools_at_once() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(read, range(2000)))
-    assert len(bodies._remembered) <= bodies.REMEMBERED
+    assert len(CACHE) <= CACHED_LISTS

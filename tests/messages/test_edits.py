@@ -11,10 +11,10 @@ from msgspec import DecodeError
 
 from routeproxy.messages.edits import (
     Span,
-    apply,
-    elements,
-    foreign_traces,
-    members,
+    apply_edits,
+    find_elements,
+    find_members,
+    remove_foreign_traces,
     sanitised_id,
     set_members,
 )
@@ -62,7 +62,7 @@ def encoded(value: Any) -> bytes:
 @given(texts())
 def test_members_are_where_they_stand(text: bytes) -> None:
     value = json.loads(text)
-    found = members(text)
+    found = find_members(text)
     assert {name: json.loads(text[slice(*member.value)]) for name, member in found.items()} == value
     for name, member in found.items():
         assert json.loads(b"{" + text[slice(*member.whole)] + b"}") == {name: value[name]}
@@ -70,13 +70,15 @@ def test_members_are_where_they_stand(text: bytes) -> None:
 
 @given(texts(st.lists(values, max_size=5)))
 def test_elements_are_where_they_stand(text: bytes) -> None:
-    assert [json.loads(text[slice(*span)]) for span in elements(text, Span(0, len(text)))] == json.loads(text)
+    assert [json.loads(text[slice(*span)]) for span in find_elements(text, Span(0, len(text)))] == json.loads(
+        text
+    )
 
 
 @given(texts(), objects, st.sets(names))
 def test_an_edit_by_span_is_the_edit_of_the_value(text: bytes, new: dict[str, Any], drop: set[str]) -> None:
     drop -= new.keys()
-    edited = apply(text, set_members(text, {name: encoded(value) for name, value in new.items()}, drop))
+    edited = apply_edits(text, set_members(text, {name: encoded(value) for name, value in new.items()}, drop))
     before = json.loads(text)
     assert json.loads(edited) == {name: value for name, value in (before | new).items() if name not in drop}
 
@@ -84,8 +86,8 @@ def test_an_edit_by_span_is_the_edit_of_the_value(text: bytes, new: dict[str, An
 @given(texts(), objects, st.sets(names))
 def test_what_is_not_named_stays_byte_for_byte(text: bytes, new: dict[str, Any], drop: set[str]) -> None:
     drop -= new.keys()
-    edited = apply(text, set_members(text, {name: encoded(value) for name, value in new.items()}, drop))
-    old, now = members(text), members(edited)
+    edited = apply_edits(text, set_members(text, {name: encoded(value) for name, value in new.items()}, drop))
+    old, now = find_members(text), find_members(edited)
     for name in old.keys() - new.keys() - drop:
         assert edited[slice(*now[name].whole)] == text[slice(*old[name].whole)]
     kept = [name for name in old if name not in drop]
@@ -94,12 +96,12 @@ def test_what_is_not_named_stays_byte_for_byte(text: bytes, new: dict[str, Any],
 
 @given(texts())
 def test_no_edit_is_the_very_same_object(text: bytes) -> None:
-    assert apply(text, set_members(text, {})) is text
+    assert apply_edits(text, set_members(text, {})) is text
 
 
 @given(texts(), st.data())
 def test_a_value_that_is_right_already_is_left_alone(text: bytes, data: st.DataObject) -> None:
-    present = members(text)
+    present = find_members(text)
     if present:
         name = data.draw(st.sampled_from(sorted(present)))
         assert set_members(text, {name: text[slice(*present[name].value)]}) == []
@@ -111,7 +113,7 @@ def test_a_key_that_stands_twice_is_always_refused(pairs: list[tuple[str, bytes]
     last = pairs[-1][1]
     text = b",".join(encoded(name) + b":" + value for name, value in [*pairs, (name, last)])
     with pytest.raises(InvalidRequest, match="twice"):
-        members(b"{" + text + blank.encode() + b"}")
+        find_members(b"{" + text + blank.encode() + b"}")
 
 
 DUPLICATES = [
@@ -127,18 +129,18 @@ DUPLICATES = [
 @pytest.mark.parametrize("text", DUPLICATES)
 def test_two_readers_may_not_see_two_requests(text: bytes) -> None:
     with pytest.raises(InvalidRequest, match="twice"):
-        members(text)
+        find_members(text)
 
 
 @pytest.mark.parametrize("text", [b"[]", b"", b"1", b'{"a":}', b"{", b'{"a":1}x', b'{"\xff":1}'])
 def test_what_is_no_object_is_said_to_be_none(text: bytes) -> None:
     with pytest.raises((DecodeError, UnicodeDecodeError)):
-        members(text)
+        find_members(text)
 
 
 def test_what_is_nested_too_deeply_is_the_clients_mistake() -> None:
     with pytest.raises(InvalidRequest, match="too deeply"):
-        members(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+        find_members(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 # --- traces of other back ends
@@ -161,7 +163,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "t"}
 
 def cleaned(*messages: Any) -> list[Any]:
     text = body(*messages)
-    return list(json.loads(apply(text, foreign_traces(text, members(text))))["messages"])
+    return list(json.loads(apply_edits(text, remove_foreign_traces(text, find_members(text))))["messages"])
 
 
 CLEANED = [
@@ -213,7 +215,7 @@ def test_what_anthropic_would_refuse_is_taken_out(messages: list[Any], expected:
     ],
 )
 def test_what_cannot_be_read_is_left_to_the_back_end(text: bytes) -> None:
-    assert foreign_traces(text, members(text)) == []
+    assert remove_foreign_traces(text, find_members(text)) == []
 
 
 @given(st.text())

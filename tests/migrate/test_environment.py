@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from routeproxy.messages.request import Envelope
-from routeproxy.migrate.environment import (
-    LISTED,
-    PREFERRED,
-    PREFIXES,
-    TOGETHER_MODEL,
-    environment_policy,
-    environment_rules,
-    read_environment,
-)
+from routeproxy.migrate.environment import LISTED, environment_policy, environment_rules, read_environment
+from routeproxy.migrate.environment_models import PREFIXES, TOGETHER_MODEL
+from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.facts import Facts

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.cli.init import Source, run_init
-from routeproxy.migrate.environment import PREFERRED, environment_policy
+from routeproxy.migrate.environment import environment_policy
+from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.migrate.starter import starter
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy

@@ -25,7 +25,7 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.file.includes import Disk
 from routeproxy.policy.file.problems import Code, RulesRefused
-from routeproxy.policy.verify.diff import differences
+from routeproxy.policy.verify.diff import compare_policies
 
 GOLDEN = Path(__file__).parent / "golden"
 POLICIES = sorted(file.parent for file in GOLDEN.rglob("rules.toml"))
@@ -135,7 +135,7 @@ def test_a_file_that_is_cut_short_is_refused_or_lacks_only_what_follows_the_targ
         if (cut := compiled(rest, policy)) is None:
             continue
         assert b"\n[default]\n" in rest
-        missing = differences(whole, cut)
+        missing = compare_policies(whole, cut)
         assert [
             words for words in missing if not words.startswith(("default: ", "invariant ", "test "))
         ] == []

@@ -26,8 +26,8 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.tokens import Ceiling, Memory, count
 from routeproxy.tokens.blocks import PER_TURN, TOOL_PROMPT
 from routeproxy.tokens.media import PDF_PAGE, UNKNOWN_PIXELS
-from routeproxy.tokens.memory import Remembered
-from routeproxy.tokens.parts import read, read_loosely
+from routeproxy.tokens.memory import GenerationalCache
+from routeproxy.tokens.parts import read_request, read_request_loosely
 from routeproxy.tokens.text import measure
 from tests.budgets import examples
 
@@ -470,7 +470,7 @@ def test_a_tool_is_never_taken_for_a_block() -> None:
 
 
 def test_entries_are_bounded_and_those_that_are_asked_for_stay() -> None:
-    remembered: Remembered[str] = Remembered(10)
+    remembered: GenerationalCache[str] = GenerationalCache(10)
     remembered[0] = "asked for"
     for key in range(1, 1000):
         remembered[key] = "once"
@@ -656,7 +656,8 @@ def test_no_count_exceeds_its_ceiling(request_: dict[str, Any]) -> None:
 def test_a_request_has_the_same_parts_however_it_is_read(request_: dict[str, Any]) -> None:
     body = json.dumps(request_).encode()
     strictly, loosely = (
-        msgspec.json.decode(msgspec.json.encode(reading(body))) for reading in (read, read_loosely)
+        msgspec.json.decode(msgspec.json.encode(reading(body)))
+        for reading in (read_request, read_request_loosely)
     )
     assert strictly == loosely
 

@@ -21,7 +21,7 @@ from routeproxy.chat.completion import (
     FunctionDelta,
     PromptTokensDetails,
     ToolCallDelta,
-    joined,
+    coalesce_chunks,
 )
 from routeproxy.messages.events import Error, Event, accumulate, frame
 from routeproxy.messages.reply import Message, encode
@@ -154,7 +154,7 @@ def test_no_chunk_makes_a_stream_that_is_not_one(
 def test_what_came_together_says_the_same_in_fewer_chunks(
     sent: list[Chunk], settings: dict[str, Any]
 ) -> None:
-    fewer = list(joined(sent))
+    fewer = list(coalesce_chunks(sent))
     assert len(fewer) <= len(sent)
     assert accumulate(streamed(fewer, **settings)) == accumulate(streamed(sent, **settings))
 
@@ -162,7 +162,7 @@ def test_what_came_together_says_the_same_in_fewer_chunks(
 def test_neighbours_that_are_only_text_become_one() -> None:
     sent = [thinks("hm"), text("a"), text("b"), text("c\ud83d"), text("\ude00d"), ends("stop"), text("e")]
     fewer = [thinks("hm"), text("abc\ud83d"), text("\ude00d"), ends("stop"), text("e")]
-    assert list(joined(sent)) == fewer
+    assert list(coalesce_chunks(sent)) == fewer
 
 
 @lawful

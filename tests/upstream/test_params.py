@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.messages.body import Body
-from routeproxy.messages.edits import apply
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import Params
 from routeproxy.upstream.params import merge, plan_edits, with_params
@@ -17,7 +16,7 @@ from routeproxy.upstream.params import merge, plan_edits, with_params
 def after(params: Params, **fields: Any) -> dict[str, Any]:
     """The fields of a request after `params`."""
     body = Body(json.dumps(fields).encode())
-    return dict(json.loads(apply(body.text, plan_edits(body, params, extra_body=params.extra_body))))
+    return dict(json.loads(apply_edits(body.text, plan_edits(body, params, extra_body=params.extra_body))))
 
 
 CASES = [

@@ -372,12 +372,12 @@ class Compilation:
     # --- proof and tests
 
     def _prove(self, policy: Policy) -> None:
-        for finding in prove(policy).open:
+        for finding in prove(policy).findings:
             rule, invariant = finding.rule, finding.invariant
-            code = Code.BROKEN_INVARIANT if finding.counter_example else Code.NOT_PROVED
+            code = Code.BROKEN_INVARIANT if finding.counterexample else Code.NOT_PROVED
             hint = f"the invariant stands in {invariant.where}"
             at = (*rule.path, "targets")
-            self.reports[rule.file].error(code, at, finding.message, expected=finding.way_out, hint=hint)
+            self.reports[rule.file].error(code, at, finding.message, expected=finding.expected, hint=hint)
 
     def _test(self, policy: Policy, count: Callable[[bytes], int]) -> None:
         for case in policy.tests:

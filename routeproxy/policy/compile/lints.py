@@ -17,7 +17,9 @@ from routeproxy.policy.file.problems import Code, Report
 from routeproxy.policy.file.source_map import Path
 from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
 from routeproxy.policy.providers import ModelFacts
-from routeproxy.policy.verify.proof import Solver, callers_of, negate, refutes, requests_for
+from routeproxy.policy.verify.callers import callers_of
+from routeproxy.policy.verify.counterexamples import requests_for
+from routeproxy.policy.verify.solver import Solver, negate, refutes
 
 Facts = Callable[[Target], ModelFacts]
 """What is known of a model, from whatever source."""
@@ -78,7 +80,7 @@ class _Finder:
         for place, rule in enumerate(self.policy.rules):
             if not rule.checks or self._is_reached(rule):
                 continue
-            if Solver(callers, ()).run(rule.checks) is None:
+            if Solver(callers, ()).solve(rule.checks) is None:
                 message = "no request can meet all conditions of this rule: they exclude each other"
                 self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
                 continue

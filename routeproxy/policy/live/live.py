@@ -17,7 +17,7 @@ from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
-from routeproxy.policy.verify.diff import differences
+from routeproxy.policy.verify.diff import compare_policies
 
 log = logging.getLogger("routeproxy.policy.live")
 
@@ -217,7 +217,7 @@ class LiveRules:
         if before.version == policy.version:
             log.info("the rules were read again: nothing changed in version %s", policy.version)
         else:
-            said = [f"version {policy.version} replaces {before.version}", *differences(before, policy)]
+            said = [f"version {policy.version} replaces {before.version}", *compare_policies(before, policy)]
             log.info("the rules were reloaded: %s", "\n".join(said))
             _say_what_needs_a_restart(before, policy)
         for notify in self.on_change:

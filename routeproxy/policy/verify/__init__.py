@@ -1,1 +1,1 @@
-"""What holds of all requests, and what a file's own tests say."""
+"""The proof of invariants, the run of a file's own tests, and the differences between two policies."""

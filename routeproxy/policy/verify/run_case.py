@@ -1,4 +1,4 @@
-"""Tries one of `[[tests]]`: the same decision that serves, held against what the test expects."""
+"""Runs one of `[[tests]]`: the decision is the one that serves, compared with what the test expects."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +12,8 @@ from routeproxy.policy.questions import Case, Expected
 
 
 class Difference(Struct, frozen=True):
+    """One way in which a decision is not what its test expects, in words."""
+
     what: str
     """`rule`, `targets`, …"""
     expected: str
@@ -24,6 +26,8 @@ class Difference(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
+    """What came of one test case."""
+
     case: Case
     decision: Decision | None
     """`None`: the request was refused before any rule was asked."""
@@ -35,66 +39,70 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 def run_case(policy: Policy, case: Case, count: Callable[[bytes], int]) -> Outcome:
+    """`count` gives the input tokens of a body; it is called only if a rule asks for them."""
     try:
         facts = policy.facts_of(case.question, count)
-    except InvalidRequest as refused:
-        return _refused(case, refused.message)
+    except InvalidRequest as refusal:
+        return _refused(case, refusal.message)
     if problem := requested_model_problem(facts.requested):
         return _refused(case, problem)
     decision = policy.decide(facts)
-    found = [
-        *(_unlike(case.expect, decision) if case.expect is not None else ()),
-        *_reached(case, decision),
+    differences = [
+        *(_compare(case.expect, decision) if case.expect is not None else ()),
+        *_find_forbidden(case, decision),
     ]
-    return Outcome(case=case, decision=decision, differences=tuple(found))
+    return Outcome(case=case, decision=decision, differences=tuple(differences))
 
 
-def _refused(case: Case, why: str) -> Outcome:
-    difference = Difference("a decision", "by the rules", f"a refusal before any rule: {why}")
+def _refused(case: Case, reason: str) -> Outcome:
+    difference = Difference("a decision", "by the rules", f"a refusal before any rule: {reason}")
     return Outcome(case=case, decision=None, differences=(difference,))
 
 
-def _unlike(expect: Expected, decision: Decision) -> Iterator[Difference]:
-    got: dict[str, Any] = {
+def _compare(expected: Expected, decision: Decision) -> Iterator[Difference]:
+    fields: dict[str, Any] = {
         "rule": decision.rule,
         "targets": tuple(target.name for target in decision.targets),
         "fallback": decision.fallback.enabled and len(decision.targets) > 1,
     }
-    for what, value in got.items():
-        wanted = getattr(expect, what)
-        if wanted is not None and wanted != value:
-            yield Difference(what, _shown(wanted), _shown(value))
-    yield from _denied(expect, decision)
-    for target in decision.targets if expect.transforms else ():
-        for name, wanted in (expect.transforms or {}).items():
+    for name, value in fields.items():
+        expected_value = getattr(expected, name)
+        if expected_value is not None and expected_value != value:
+            yield Difference(name, _format(expected_value), _format(value))
+    yield from _compare_denial(expected, decision)
+    for target in decision.targets if expected.transforms else ():
+        for name, expected_value in (expected.transforms or {}).items():
             value = getattr(target.transforms, name)
-            if value != wanted:
-                yield Difference(f"transforms.{name}", _shown(wanted), f"{_shown(value)} for {target.name}")
+            if value != expected_value:
+                got = f"{_format(value)} for {target.name}"
+                yield Difference(f"transforms.{name}", _format(expected_value), got)
 
 
-def _denied(expect: Expected, decision: Decision) -> Iterator[Difference]:
-    got = decision.deny.message if decision.deny else None
-    match expect.denied:
+def _compare_denial(expected: Expected, decision: Decision) -> Iterator[Difference]:
+    message = decision.deny.message if decision.deny else None
+    match expected.denied:
         case None:
             return
-        case bool(wanted):
-            if wanted is not (got is not None):
-                yield Difference("denied", _shown(wanted), _shown(got if got is not None else False))
-        case words:
-            if got != words:
-                yield Difference("denied", _shown(words), _shown(got if got is not None else False))
+        case bool(denied):
+            differs = denied is not (message is not None)
+        case expected_message:
+            differs = message != expected_message
+    if differs:
+        yield Difference(
+            "denied", _format(expected.denied), _format(message if message is not None else False)
+        )
 
 
-def _reached(case: Case, decision: Decision) -> Iterator[Difference]:
+def _find_forbidden(case: Case, decision: Decision) -> Iterator[Difference]:
     if case.never is None:
         return
     for target in decision.targets:
         for reached in target.reached:
-            if why := case.never.never(reached):
-                yield Difference("never", case.never.words, f"`{reached.name}`: {why}")
+            if reason := case.never.never(reached):
+                yield Difference("never", case.never.words, f"`{reached.name}`: {reason}")
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     match value:
         case bool():
             return "true" if value else "false"

@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from routeproxy.chat.completion import Chunk
-from routeproxy.chat.request import ChatRequest, asking
+from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.policy.decide import Target
 from routeproxy.upstream.chat.completions import ChatCompletionsDecoder
 from routeproxy.upstream.chat.endpoints import Path, deployment_of
@@ -75,7 +75,7 @@ class ResponsesDecoder:
 
 
 CHAT_COMPLETIONS = Format(
-    encode=lambda chat, target, summaries: asking(deployment_of(target), chat),
+    encode=lambda chat, target, summaries: encode_request(chat, deployment_of(target)),
     decoder=ChatCompletionsDecoder,
 )
 RESPONSES = Format(path="responses", encode=_encode_responses, decoder=ResponsesDecoder)

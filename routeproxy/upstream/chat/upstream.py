@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Protocol
 
-from routeproxy.chat.completion import Chunk, joined
+from routeproxy.chat.completion import Chunk, coalesce_chunks
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange
 from routeproxy.messages.errors import Incapable
@@ -134,7 +134,7 @@ async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, 
     translator = StreamTranslator(context, _reply_options(call))
     async for chunks in answer:
         # What came together goes out together.
-        events = [event for chunk in joined(chunks) for event in translator.feed(chunk)]
+        events = [event for chunk in coalesce_chunks(chunks) for event in translator.feed(chunk)]
         await emit(_output_of(events, call.exchange))
         if events and isinstance(events[-1], _LAST_EVENTS):
             return

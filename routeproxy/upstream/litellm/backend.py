@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
-from routeproxy.chat.request import ChatRequest, asking
+from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
 from routeproxy.policy.decide import Target
 from routeproxy.translate.profile import ModelProfile
@@ -111,7 +111,7 @@ def _request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     else:
         arguments["_skip_responses_api_bridge"] = True
         if known.verbatim:
-            body = asking(deployment, chat)
+            body = encode_request(chat, deployment)
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.messages.edits import Span, apply, members, set_members
+from routeproxy.messages.edits import Span, apply_edits, find_members, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
 from routeproxy.messages.reply import Usage
@@ -91,7 +91,7 @@ async def _read_message(response: Response, call: Call) -> bytes:
     UsageTally(call).add(head.usage)
     try:
         if model := _model_to_show(call):
-            body = apply(body, set_members(body, {"model": msgspec.json.encode(model)}))
+            body = apply_edits(body, set_members(body, {"model": msgspec.json.encode(model)}))
         return frames_of_message(decode_object(body)) if call.exchange.stream else body
     except (InvalidRequest, ValueError, LookupError, TypeError):
         raise not_a_message(response.provider) from None
@@ -316,8 +316,8 @@ def _span_of_model(data: bytes) -> Span | None:
     """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it
     is."""
     with suppress(*UNREADABLE, InvalidRequest):
-        if message := members(data).get("message"):
-            model = members(data, *message.value).get("model")
+        if message := find_members(data).get("message"):
+            model = find_members(data, *message.value).get("model")
             return model.value if model else None
     return None
 

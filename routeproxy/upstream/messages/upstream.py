@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.messages.edits import apply, foreign_traces
+from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.decide import Params
@@ -90,7 +90,7 @@ def _body(call: Call, *, counting: bool = False) -> bytes:
     settled = settled_by_rules(body.members, target)
     exchange.warn(*settled.values())
     edits = plan_edits(body, params, {"model": target.model}, frozenset(settled), params.extra_body)
-    return apply(body.text, edits + foreign_traces(body.text, body.members))
+    return apply_edits(body.text, edits + remove_foreign_traces(body.text, body.members))
 
 
 def _params_that_count(params: Params) -> Params:

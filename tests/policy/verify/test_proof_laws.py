@@ -18,9 +18,11 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.problems import Code, Report, RulesRefused
 from routeproxy.policy.file.tables import MatchTable
-from routeproxy.policy.verify import proof as proving
-from routeproxy.policy.verify.proof import Solver, negate, prove
-from routeproxy.policy.verify.satisfiability import Callers, Constraint, possible
+from routeproxy.policy.verify import solver as solving
+from routeproxy.policy.verify.callers import Callers
+from routeproxy.policy.verify.proof import prove
+from routeproxy.policy.verify.satisfiability import Constraint, satisfiable
+from routeproxy.policy.verify.solver import Solver, negate
 from routeproxy.upstream.guard import InvariantBroken, InvariantGuard
 from tests.budgets import examples
 from tests.policy.policies import (
@@ -86,7 +88,11 @@ def locked(live: Policy) -> InvariantGuard:
 def test_no_request_breaks_what_was_proved_and_the_lock_lets_it_pass(dice: Dice) -> None:
     written = file_of(dice)
     policy = accepted(written)
-    event("forbids something" if any(one.shut_out for one in prove(policy).invariants) else "forbids nothing")
+    event(
+        "forbids something"
+        if any(verdict.forbidden_targets for verdict in prove(policy).verdicts)
+        else "forbids nothing"
+    )
     lock = locked(policy)
     for asked in requests(dice, written, CROWD):
         for call in calls(policy, asked):
@@ -114,8 +120,8 @@ def test_a_search_that_is_cut_short_proves_nothing_that_is_not_so(dice: Dice) ->
 @contextmanager
 def cut_short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proving, "MOST_WAYS", 2)
-        patch.setattr(proving, "MOST_STEPS", 30)
+        patch.setattr(solving, "MOST_ALTERNATIVES", 2)
+        patch.setattr(solving, "MOST_STEPS", 30)
         yield
 
 
@@ -124,17 +130,17 @@ def cut_short() -> Iterator[None]:
 def test_a_counter_example_breaks_the_invariant_by_the_rule_that_is_named(dice: Dice) -> None:
     written = file_of(dice)
     policy = unproved(written)
-    found = prove(policy).open
-    for one in found:
-        event("with a counter-example" if one.counter_example else "not proved")
-        if one.counter_example is not None:
-            decision = policy.decide(policy.facts_of(one.counter_example))
+    findings = prove(policy).findings
+    for finding in findings:
+        event("with a counter-example" if finding.counterexample else "not proved")
+        if finding.counterexample is not None:
+            decision = policy.decide(policy.facts_of(finding.counterexample))
             asked = Asked.of(decision.facts)
             targets = [target.name for target in decision.targets]
-            assert decision.rule == one.rule.name
-            assert one.reached.name in targets
-            assert broken(written, asked, targets, name=one.invariant.name), f"{written}\n{asked}"
-    if not found:
+            assert decision.rule == finding.rule.name
+            assert finding.reached.name in targets
+            assert broken(written, asked, targets, name=finding.invariant.name), f"{written}\n{asked}"
+    if not findings:
         assert compiled(written).version == policy.version
 
 
@@ -301,7 +307,7 @@ def test_a_search_finds_a_way_wherever_there_is_one(
     wanted = tuple(check for _ in dice.times(1, 2) for check in checks_of(topics.match()))
     above = [checks_of(topics.match()) for _ in dice.times(0, 4)]
     with bounds():
-        found = Solver(Callers(callers), [negate(checks) for checks in above]).run(wanted)
+        found = Solver(Callers(callers), [negate(checks) for checks in above]).solve(wanted)
     event("no way" if found is None else "a way")
     for asked in some_requests(dice, [*callers], 100) if found is None else ():
         facts = facts_of(asked, callers[asked.team])
@@ -330,32 +336,36 @@ def test_what_some_value_meets_is_possible(dice: Dice) -> None:
     fact = dice.one((*FACTS, "team"))
     topics = Topics(dice, TEAMS)
     checks = [check for _ in dice.times(1, 4) for check in checks_of(topics.of([fact]))]
-    literals = [
+    constraints = [
         Constraint(check, dice.chance(0.5))
         for check in checks
         if isinstance(check, Single) and check.fact != "header x-b"
     ]
-    assume(literals)
+    assume(constraints)
     for asked in values_of(fact):
         facts = facts_of(asked)
-        if facts is not None and all(literal.check(facts) is literal.holds for literal in literals):
-            assert possible(literals), (literals, asked)
+        if facts is not None and all(
+            constraint.check(facts) is constraint.holds for constraint in constraints
+        ):
+            assert satisfiable(constraints), (constraints, asked)
             return
 
 
 def test_any_three_conditions_on_a_text_are_possible_if_some_text_meets_them() -> None:
     texts = [facts for asked in values_of("headers") if (facts := facts_of(asked)) is not None]
     checks = [check for table in TABLES for check in checks_of({"headers": {"x-a": table}})]
-    literals = [
+    constraints = [
         Constraint(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
     ]
     met = [
-        {n for n, facts in enumerate(texts) if literal.check(facts) is literal.holds} for literal in literals
+        {n for n, facts in enumerate(texts) if constraint.check(facts) is constraint.holds}
+        for constraint in constraints
     ]
     wrong = [
-        [literals[one] for one in three]
-        for three in itertools.combinations_with_replacement(range(len(literals)), 3)
-        if set.intersection(*(met[one] for one in three)) and not possible([literals[one] for one in three])
+        [constraints[one] for one in three]
+        for three in itertools.combinations_with_replacement(range(len(constraints)), 3)
+        if set.intersection(*(met[one] for one in three))
+        and not satisfiable([constraints[one] for one in three])
     ]
     assert not wrong
 

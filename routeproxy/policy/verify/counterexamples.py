@@ -1,0 +1,200 @@
+"""Concrete requests for what the solver found: an assignment says what holds of a request, a counterexample
+shows it. No request made up here is trusted before the real decision has judged it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextCheck
+from routeproxy.policy.decide import Policy, Rule, Target
+from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.invariants import Invariant, Reached
+from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.verify.callers import callers_of, team_headers
+from routeproxy.policy.verify.satisfiability import (
+    Assignment,
+    Constraint,
+    allowed_flag,
+    allows_absence,
+    holds,
+    least_number,
+)
+from routeproxy.policy.verify.solver import Solver, single_checks
+
+USUAL_MODELS = ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "gpt-4.1", "x")
+
+
+class Violation(NamedTuple):
+    """A target that an invariant forbids, and why: "its zone is `public`"."""
+
+    reached: Reached
+    why: str
+
+
+def violations(invariant: Invariant, targets: Iterable[Target]) -> Iterator[Violation]:
+    """The forbidden ones among all that `targets` may come to."""
+    for target in targets:
+        for reached in target.reached:
+            if why := invariant.broken_by(reached):
+                yield Violation(reached, why)
+
+
+class Counterexample(NamedTuple):
+    """A request that breaks an invariant, as the real decision shows."""
+
+    request: HypotheticalRequest
+    violation: Violation
+
+
+def find_counterexample(
+    policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
+) -> Counterexample | None:
+    """A request that `rule` takes and that breaks `invariant`. `assignment` says what such a request is
+    like."""
+    for request in _suspects(policy, invariant, rule, assignment):
+        try:
+            decision = policy.decide(policy.facts_of(request))
+        except InvalidRequest:
+            continue
+        if decision.rule == rule.name and invariant.applies(decision.facts):
+            for violation in violations(invariant, decision.targets):
+                return Counterexample(request, violation)
+    return None
+
+
+def _suspects(
+    policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
+) -> Iterator[HypotheticalRequest]:
+    """Requests that satisfy `assignment`, for the models and the targets in the URL that are forbidden
+    first."""
+    forbidden = [reached for reached, _ in violations(invariant, rule.reachable)]
+    globs = [reached.model for reached in forbidden]
+    never = invariant.never
+    globs += [target.partition("/")[2] for target in (never.target if never and never.target else ())]
+    models = [glob.replace("*", star).replace("?", "x") for glob in globs for star in ("", "x")]
+    for request in requests_satisfying(policy, assignment, models):
+        if request.url_target is None:
+            yield request
+        else:
+            for reached in forbidden:
+                yield replace(request, url_target=f"{reached.provider}/{request.model}")
+
+
+def requests_for(policy: Policy, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
+    """Requests that meet `checks`, as far as any can be made up."""
+    assignment = Solver(callers_of(policy), ()).solve(checks)
+    if assignment is not None:
+        yield from requests_satisfying(policy, assignment, ())
+
+
+def requests_satisfying(
+    policy: Policy, assignment: Assignment, models: Sequence[str]
+) -> Iterator[HypotheticalRequest]:
+    """Requests that satisfy `assignment`, for `models` first. Where it wants a target in the URL, the
+    `url_target` of the request only says that there is one: `*/model`."""
+    texts = _texts_by_fact(policy)
+    names = [name for name in (*models, *texts.get("model", ()), *USUAL_MODELS) if name]
+    for team in callers_of(policy).teams(assignment):
+        stated = team_headers(policy).get(team, {})
+        fields: dict[str, Any] = {"team": team}
+        headers: dict[str, tuple[str, ...]] = {}
+        for fact, constraints in assignment.items():
+            if fact.startswith("header "):
+                name = fact.removeprefix("header ")
+                text = _text_or_absent(constraints, texts.get(fact, ()))
+                if text is not None and name not in stated:
+                    headers[name] = (text.encode().decode("latin-1"),)
+            elif fact not in {"team", "model"}:
+                fields[fact] = _value(constraints, texts.get(fact, ()))
+        by_url = fields.pop("url_target", False)
+        for model in _models(assignment.get("model", ()), names):
+            url_target = f"*/{model}" if by_url else None
+            yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **fields)
+
+
+def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
+    """The value of a field of a request, by whose name the fact goes."""
+    match constraints[0].fact:
+        case "stream" | "images" | "documents" | "thinking" | "url_target":
+            return allowed_flag(constraints)
+        case "input_tokens" | "max_tokens":
+            return None if allows_absence(constraints) else least_number(constraints)
+        case "tools":
+            return tuple(_tools(constraints))
+    return _text_or_absent(constraints, texts)
+
+
+def _models(constraints: Sequence[Constraint], names: Sequence[str]) -> Iterator[str]:
+    if not constraints:
+        candidates = (*USUAL_MODELS, *names)
+    else:
+        text = _sample_text(constraints, names)
+        candidates = (*((text,) if text is not None else ()), *names)
+    for name in dict.fromkeys(candidates):
+        # A name that misses a constraint is tried too if another text meets them all: the decision judges it.
+        if not requested_model_problem(name) and _sample_text(constraints, (name,)) is not None:
+            yield name
+
+
+def _tools(constraints: Sequence[Constraint]) -> Iterator[str]:
+    globs = [check.globs[0] for check, positive in constraints if positive and isinstance(check, HasTool)]
+    yield from (glob.replace("*", "x").replace("?", "x") for glob in globs)
+    if not globs and allowed_flag(constraints):
+        yield "tool"
+
+
+def _text_or_absent(constraints: Sequence[Constraint], texts: Sequence[str]) -> str | None:
+    return None if allows_absence(constraints) else _sample_text(constraints, texts)
+
+
+def _sample_text(constraints: Sequence[Constraint], texts: Iterable[str]) -> str | None:
+    """A text that meets all `constraints`: one that they name themselves, or one of `texts`."""
+    candidates = dict.fromkeys(_own_texts(constraints))
+    return next((text for text in (*candidates, *texts) if holds(constraints, text)), None)
+
+
+def _own_texts(constraints: Sequence[Constraint]) -> Iterator[str]:
+    """Texts that meet some of `constraints`, made of what they name."""
+    checks = [check for check, positive in constraints if positive and isinstance(check, TextCheck)]
+    prefixes = [value for check in checks if isinstance(check, Begins) for value in check.values] or [""]
+    parts = "".join(check.values[0] for check in checks if isinstance(check, Contains))
+    for check in checks:
+        for value in check.values:
+            yield value.replace("*", "").replace("?", "x")
+            yield value.replace("*", "x").replace("?", "x")
+    for prefix in prefixes:
+        yield from (prefix + parts, f"{prefix}-{parts}", f"{prefix}{parts}x")
+    yield "x"
+
+
+def _texts_by_fact(policy: Policy) -> Mapping[str, tuple[str, ...]]:
+    """Every text that some condition of the policy names, by its fact."""
+    texts: dict[str, dict[str, None]] = {}
+    checks = [check for rule in policy.rules for check in rule.checks]
+    checks += [check for invariant in policy.invariants for check in invariant.when]
+    for check in single_checks(checks):
+        if isinstance(check, TextCheck):
+            texts.setdefault(check.fact, {}).update(dict.fromkeys(check.values))
+    return {fact: tuple(values) for fact, values in texts.items()}
+
+
+def describe_request(request: HypotheticalRequest) -> str:
+    """`a request for `claude-opus-4-8` by team `payments` with x-data-class: phi`"""
+    words = [f"a request for `{request.model}`"]
+    if request.url_target is not None:
+        words = [f"a request with the target `{request.url_target}` in its URL"]
+    if request.team is not None:
+        words.append(f"by team `{request.team}`")
+    details = [f"`{name}: {lines[0]}`" for name, lines in request.headers.items()]
+    details += [name for name in ("stream", "images", "documents", "thinking") if getattr(request, name)]
+    details += [
+        f"{name} {value}"
+        for name in ("input_tokens", "max_tokens", "effort", "user")
+        if (value := getattr(request, name))
+    ]
+    details += [f"the system text `{request.system}`"] if request.system else []
+    details += [f"the tool `{name}`" for name in request.tools]
+    return " ".join([*words, *(["with", ", ".join(details)] if details else [])])
