@@ -455,7 +455,7 @@ def _sources(rules: Path | None, *, allow_literal_keys: bool) -> "Sources":
 
 def _end(run: Callable[[], int]) -> NoReturn:
     """Leaves with the exit code that `run` gives; 1 for rules with errors, 2 for what can't be read."""
-    from routeproxy.policy.file.problems import RulesRefused
+    from routeproxy.policy.problems import RulesRefused
 
     try:
         code = run()

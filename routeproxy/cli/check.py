@@ -13,7 +13,7 @@ import msgspec
 from routeproxy.cli.annotations import github, sarif
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import Problem, RulesRefused
+from routeproxy.policy.problems import Problem, RulesRefused
 from routeproxy.sources import Sources
 from routeproxy.upstream.chat.model_table import known_facts
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import Code, Problem, RulesRefused, closest, one_of
+from routeproxy.policy.problems import Code, Problem, RulesRefused, closest, one_of
 from routeproxy.policy.providers import TYPES
 
 Table = dict[str, Any]

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct
 
 from routeproxy.policy.facts import Facts, ascii_lower
-from routeproxy.policy.file.problems import Code, Report, closest
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import HeaderTable, MatchTable, RangeTable, TextTable, listed
 from routeproxy.policy.patterns import Search, glob, hint_for, regex
+from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.providers import FORBIDDEN_HEADERS
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -395,12 +395,12 @@ _FLAGS: dict[str, tuple[type[Flag], str]] = {
 }
 
 
-def compile_match(table: MatchTable, path: Path, report: Report) -> tuple[Check, ...]:
+def compile_match(table: MatchTable, path: KeyPath, report: Report) -> tuple[Check, ...]:
     """The checks of one table, cheapest first. They all have to hold."""
     return tuple(sorted(_checks(table, path, report), key=cost))
 
 
-def _checks(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
+def _checks(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
     if table.team is not None:
         yield Equals(TEAM, listed(table.team))
     if table.model is not None:
@@ -433,13 +433,13 @@ def _checks(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
 
 
 def _nested(
-    kind: type[AnyOf] | type[NoneOf], tables: Sequence[MatchTable], path: Path, report: Report
+    kind: type[AnyOf] | type[NoneOf], tables: Sequence[MatchTable], path: KeyPath, report: Report
 ) -> AnyOf | NoneOf:
     choices = tuple(compile_match(table, (*path, index), report) for index, table in enumerate(tables))
     return kind(choices, max(cost(check) for checks in choices for check in checks) if any(choices) else 0)
 
 
-def _not_one(table: MatchTable, path: Path, report: Report) -> NoneOf:
+def _not_one(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
     count = sum(getattr(table, name) is not None for name in table.__struct_fields__ if name != "headers")
     if count + len(table.headers or ()) > 1:
         report.error(
@@ -453,7 +453,7 @@ def _not_one(table: MatchTable, path: Path, report: Report) -> NoneOf:
     return NoneOf((checks,), max(map(cost, checks), default=0))
 
 
-def _headers(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
+def _headers(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
     headers = table.headers or {}
     check_header_names(headers, path, report)
     for name, wanted in headers.items():
@@ -470,7 +470,7 @@ def _headers(table: MatchTable, path: Path, report: Report) -> Iterator[Check]:
         yield from _text(header(name.lower()), wanted, Equals, here, report)
 
 
-def check_header_names(names: Sequence[str] | dict[str, Any], path: Path, report: Report) -> None:
+def check_header_names(names: Sequence[str] | dict[str, Any], path: KeyPath, report: Report) -> None:
     """Header names are no different for being written in capitals, so no table may have one twice."""
     seen: dict[str, str] = {}
     for name in names:
@@ -481,13 +481,13 @@ def check_header_names(names: Sequence[str] | dict[str, Any], path: Path, report
             report.error(Code.DUPLICATE, (*path, name), message, key=True)
 
 
-def _check_range(range: RangeTable, path: Path, report: Report) -> None:
+def _check_range(range: RangeTable, path: KeyPath, report: Report) -> None:
     if range.min is not None and range.max is not None and range.min > range.max:
         message = f"nothing is at least {range.min:,} and at most {range.max:,}"
         report.error(Code.CONTRADICTION, path, message, key=True)
 
 
-def _effort(values: tuple[str, ...], path: Path, report: Report) -> Check:
+def _effort(values: tuple[str, ...], path: KeyPath, report: Report) -> Check:
     for value in values:
         if value not in EFFORTS:
             near = closest(value, EFFORTS)
@@ -500,7 +500,7 @@ def _text(
     subject: Subject,
     wanted: str | list[str] | TextTable,
     plain: type[Equals] | type[Contains],
-    path: Path,
+    path: KeyPath,
     report: Report,
     *,
     lower: bool = False,
@@ -527,7 +527,7 @@ def _text(
         yield Present(subject, wanted.present)
 
 
-def _check_model_names(wanted: str | list[str] | TextTable, path: Path, report: Report) -> None:
+def _check_model_names(wanted: str | list[str] | TextTable, path: KeyPath, report: Report) -> None:
     by_key = {"": wanted} if not isinstance(wanted, TextTable) else {}
     if isinstance(wanted, TextTable):
         by_key = {key: getattr(wanted, key) for key in ("equals", "prefix", "contains", "glob")}
@@ -538,7 +538,7 @@ def _check_model_names(wanted: str | list[str] | TextTable, path: Path, report: 
                 report.warn(Code.NEVER_TRUE, (*path, key) if key else path, message)
 
 
-def _regexes(subject: Subject, wanted: str | list[str], path: Path, report: Report, lower: bool) -> Check:
+def _regexes(subject: Subject, wanted: str | list[str], path: KeyPath, report: Report, lower: bool) -> Check:
     patterns = []
     for index, pattern in enumerate(listed(wanted)):
         here = path if isinstance(wanted, str) else (*path, index)

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Problem
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant, Reached, reached
+from routeproxy.policy.problems import Problem
 from routeproxy.policy.providers import Provider as Provider
 from routeproxy.policy.providers import Secret as Secret
 from routeproxy.policy.questions import Case, Headers, HypotheticalRequest

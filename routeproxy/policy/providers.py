@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from routeproxy.policy.facts import ascii_lower
-from routeproxy.policy.file.problems import Code, Report, closest, one_of
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable, Strings, Zone, listed
 from routeproxy.policy.patterns import WILD, matches
+from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 
 Engine = Literal["direct", "litellm"]
 
@@ -281,7 +281,7 @@ def compile_provider(
     name: str, table: ProviderTable, report: Report, environ: Mapping[str, str], allow_literal_keys: bool
 ) -> Provider | None:
     """The provider that a table describes. `None`, with a problem reported, if its type isn't known."""
-    path: Path = ("providers", name)
+    path: KeyPath = ("providers", name)
     if bad := sorted(set(name) & {*"/: \t", *WILD}):
         report.error(Code.WRONG_VALUE, path, f"a provider's name can't contain {one_of(bad)}", key=True)
     type_name = table.type or name
@@ -307,7 +307,7 @@ def secret(value: str, environ: Mapping[str, str]) -> Secret:
 
 def read_secret(
     value: str,
-    path: Path,
+    path: KeyPath,
     report: Report,
     environ: Mapping[str, str],
     allow_literal_keys: bool,
@@ -330,7 +330,7 @@ def read_secret(
     return found
 
 
-def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: Path) -> None:
+def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: KeyPath) -> None:
     if table.type is None:
         near = closest(type_name, TYPES)
         report.error(
@@ -371,7 +371,7 @@ class _TableReader:
         self.report = report
         self.environ = environ
         self.allow_literal_keys = allow_literal_keys
-        self.path: Path = ("providers", name)
+        self.path: KeyPath = ("providers", name)
 
     def provider(self) -> Provider:
         table, kind = self.table, self.kind
@@ -513,7 +513,7 @@ class _TableReader:
             for name, value in (self.table.headers or {}).items()
         }
 
-    def _variable(self, reference: str, path: Path) -> str:
+    def _variable(self, reference: str, path: KeyPath) -> str:
         name = reference.removeprefix("env:")
         value = self.environ.get(name, "")
         if not value:

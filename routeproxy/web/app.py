@@ -26,9 +26,9 @@ from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.errors import ApiError, InvalidRequest, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import NoSuchVersion
 from routeproxy.policy.model_list import models_for
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller, Headers
 from routeproxy.web.body import ClientLeft, headers_of, read_body

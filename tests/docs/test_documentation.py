@@ -48,8 +48,8 @@ from routeproxy.policy.compile.actions import FAILURES
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
 from routeproxy.policy.file import tables as file
-from routeproxy.policy.file.problems import Code, RulesRefused
 from routeproxy.policy.file.tables import Ability
+from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.providers import TYPES
 from routeproxy.policy.verify.diff import differences
 from routeproxy.serve import in_force

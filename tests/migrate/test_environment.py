@@ -21,8 +21,8 @@ from routeproxy.migrate.environment import (
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy, Target
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Problem, RulesRefused
 from routeproxy.policy.model_list import models_for
+from routeproxy.policy.problems import Problem, RulesRefused
 
 Variables = dict[str, str]
 

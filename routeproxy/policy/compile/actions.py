@@ -22,8 +22,7 @@ from routeproxy.policy.decide import (
     Timeouts,
     TransformSettings,
 )
-from routeproxy.policy.file.problems import Code, Report, closest
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     ActionTable,
     DenyTable,
@@ -38,6 +37,7 @@ from routeproxy.policy.file.tables import (
     seconds,
 )
 from routeproxy.policy.patterns import is_glob
+from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.providers import TYPE_NAMES, Provider, only_model_name, speaks_messages
 
 FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
@@ -94,10 +94,10 @@ class Actions:
         self.book = book
         self.file = file
 
-    def where(self, path: Path) -> str:
+    def where(self, path: KeyPath) -> str:
         return f"{self.label}:{self.report.map.value(path).line}"
 
-    def rule(self, table: ActionTable, path: Path, name: str, checks: tuple[Check, ...]) -> Rule:
+    def rule(self, table: ActionTable, path: KeyPath, name: str, checks: tuple[Check, ...]) -> Rule:
         here: dict[str, Any] = {"where": self.where(path), "file": self.file, "path": path}
         self.check_params(table.params, (*path, "params"))
         self.check_times(table.timeouts, (*path, "timeouts"))
@@ -123,26 +123,26 @@ class Actions:
             echoes=any(target.model == "*" for target in targets),
         )
 
-    def _miss_targets(self, path: Path) -> None:
+    def _miss_targets(self, path: KeyPath) -> None:
         # A key that was refused may well be the one that is missing.
         if not self.report.faulty(path, Code.UNKNOWN_KEY, Code.NOT_YET):
             message = "a rule needs `targets` or `deny`"
             self.report.error(Code.MISSING, path, message, hint='write `targets = "provider/model"`')
 
-    def _check_denial(self, table: ActionTable, path: Path) -> None:
+    def _check_denial(self, table: ActionTable, path: KeyPath) -> None:
         for key in ActionTable.__struct_fields__:
             if key != "deny" and getattr(table, key) is not None:
                 message = f"`{key}` means nothing beside `deny`"
                 self.report.error(Code.CONTRADICTION, (*path, key), message, key=True)
 
-    def _denial(self, written: str | DenyTable, path: Path) -> Denial:
+    def _denial(self, written: str | DenyTable, path: KeyPath) -> Denial:
         if isinstance(written, str):
             return Denial(written)
         if written.message is None and not self.report.faulty((*path, "deny", "message")):
             self.report.error(Code.MISSING, (*path, "deny"), "a denial needs a `message`", key=True)
         return Denial(written.message or "", written.status or 400)
 
-    def _fallback(self, written: bool | FallbackTable | None, targets: int, path: Path) -> Fallback:
+    def _fallback(self, written: bool | FallbackTable | None, targets: int, path: KeyPath) -> Fallback:
         if written is None:
             return Fallback(targets > 1)
         if written is False and targets > 1:
@@ -159,7 +159,7 @@ class Actions:
         )
         return Fallback(True, usual | named)
 
-    def _failures(self, names: Iterable[str], path: Path) -> frozenset[FailureKind]:
+    def _failures(self, names: Iterable[str], path: KeyPath) -> frozenset[FailureKind]:
         found: set[FailureKind] = set()
         for index, name in enumerate(names):
             kinds = _TIMEOUTS if name == "timeout" else tuple(kind for kind in FAILURES if kind == name)
@@ -174,7 +174,7 @@ class Actions:
 
     # --- targets
 
-    def entries(self, written: Targets, path: Path, *, in_alias: bool = False) -> Iterator[Entry]:
+    def entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
         items = enumerate(written) if isinstance(written, list) else [(None, written)]
         for index, item in items:
             here = path if index is None else (*path, index)
@@ -189,7 +189,7 @@ class Actions:
             for entry in self._named(item.target, (*here, "target"), in_alias):
                 yield _with_tables(entry, item)
 
-    def _named(self, name: str, path: Path, in_alias: bool) -> Iterable[Entry]:
+    def _named(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
         if "/" in name:
             provider, _, model = name.partition("/")
             return self._at_provider(provider, model, path)
@@ -207,7 +207,7 @@ class Actions:
             self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
         return ()
 
-    def _at_provider(self, name: str, model: str, path: Path) -> Iterable[Entry]:
+    def _at_provider(self, name: str, model: str, path: KeyPath) -> Iterable[Entry]:
         known = self.book.written("providers")
         if name not in known:
             here = f"[providers.{name}]"
@@ -239,7 +239,7 @@ class Actions:
             self.report.unknown(Code.UNDEFINED, path, lacks, model, provider.models)
         return (Entry(provider, model),) if provider else ()
 
-    def _check_pass_through(self, table: ActionTable, entries: tuple[Entry, ...], path: Path) -> None:
+    def _check_pass_through(self, table: ActionTable, entries: tuple[Entry, ...], path: KeyPath) -> None:
         for entry in entries:
             asked = [transforms for transforms in (table.transforms, *entry.transforms) if transforms]
             if speaks_messages(entry.provider.type) and not all(map(only_model_name, asked)):
@@ -260,7 +260,7 @@ class Actions:
             timeouts=_timeouts((provider.timeouts, rule.timeouts)),
         )
 
-    def check_params(self, params: ParamsTable | None, path: Path) -> None:
+    def check_params(self, params: ParamsTable | None, path: KeyPath) -> None:
         if params is None:
             return
         for section in ("default", "set", "cap", "drop", "extra_body"):
@@ -271,7 +271,7 @@ class Actions:
                 if isinstance(names, dict) and section != "extra_body" and not self.report.faulty(here):
                     self._check_value(section, name, names[name], here)
 
-    def _check_param(self, section: str, name: str, path: Path, *, key: bool) -> None:
+    def _check_param(self, section: str, name: str, path: KeyPath, *, key: bool) -> None:
         if name in _NEVER_PARAMS:
             self.report.error(Code.FORBIDDEN, path, f"`{name}` is not a rule's to change", key=key)
         elif section == "cap" and name not in CAPPED:
@@ -281,7 +281,7 @@ class Actions:
             what = f"Messages have no parameter `{name}`"
             self.report.unknown(Code.UNKNOWN_KEY, path, what, name, PARAMS, key=key, hint=hint)
 
-    def _check_value(self, section: str, name: str, value: Any, path: Path) -> None:
+    def _check_value(self, section: str, name: str, value: Any, path: KeyPath) -> None:
         """What the API would refuse, every request would be refused for."""
         body = msgspec.json.encode({"model": "m", "messages": [], name: value})
         try:
@@ -295,11 +295,11 @@ class Actions:
         elif most is not None and value > most and section != "cap":
             self.report.error(Code.WRONG_VALUE, path, f"`{name}` is at most {most}")
 
-    def check_times(self, table: TimeoutsTable | None, path: Path) -> None:
+    def check_times(self, table: TimeoutsTable | None, path: KeyPath) -> None:
         for name, duration in asdict(table).items() if table else ():
             self._limit(duration, (*path, name))
 
-    def _limit(self, written: str | None, path: Path) -> None:
+    def _limit(self, written: str | None, path: KeyPath) -> None:
         if written is not None and not seconds(written):
             message = f"`{path[-1]}`: no time at all lets nothing through; leave it out for the usual"
             self.report.error(Code.WRONG_VALUE, path, message)

@@ -7,7 +7,7 @@ it includes, what its invariants forbid, what its tests expect.
 import datetime
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,8 +28,7 @@ from routeproxy.policy.conditions import (
 from routeproxy.policy.decide import ClientKey, Policy, Rule, ServerSettings, Team
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Disk, Folder, Layer, read_layers
-from routeproxy.policy.file.problems import Code, Problem, Report, RulesRefused, unnamed_rule
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report, unnamed_rule
 from routeproxy.policy.file.tables import (
     ActionTable,
     MatchTable,
@@ -45,6 +44,7 @@ from routeproxy.policy.file.tables import (
     seconds,
 )
 from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.problems import Code, KeyPath, Problem, RulesRefused
 from routeproxy.policy.providers import Provider, Secret, compile_provider, read_secret
 from routeproxy.policy.questions import Case
 from routeproxy.policy.verify.proof import prove
@@ -54,7 +54,7 @@ from routeproxy.policy.verify.run_case import run_case
 def compile_rules(
     text: str,
     *,
-    path: FilePath,
+    path: Path,
     environ: Mapping[str, str],
     allow_literal_keys: bool = False,
     folder: Folder | None = None,
@@ -78,7 +78,7 @@ class Compilation:
     def __init__(
         self,
         text: str,
-        path: FilePath,
+        path: Path,
         environ: Mapping[str, str],
         allow_literal_keys: bool = False,
         folder: Folder | None = None,
@@ -89,7 +89,7 @@ class Compilation:
         self.folder = folder or Disk(path.parent)
         self.report = Report(text.removeprefix("\ufeff"), str(path))
         self.layers: list[Layer] = []
-        self.matches: dict[tuple[int, Path], tuple[str | None, MatchTable | None]] = {}
+        self.matches: dict[tuple[int, KeyPath], tuple[str | None, MatchTable | None]] = {}
         """By the place of a rule, the team that its file belongs to, and what it takes."""
 
     @property
@@ -221,7 +221,7 @@ class Compilation:
         return None if found.kind == "none" else found
 
     def _provider(self, name: str, table: ProviderTable) -> None:
-        path: Path = ("providers", name)
+        path: KeyPath = ("providers", name)
         self.actions.check_params(table.params, (*path, "params"))
         self.actions.check_times(table.timeouts, (*path, "timeouts"))
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
@@ -229,7 +229,7 @@ class Compilation:
             self.book.providers[name] = provider
 
     def _alias(self, name: str, written: Targets) -> None:
-        path: Path = ("aliases", name)
+        path: KeyPath = ("aliases", name)
         if "/" in name:
             message = f"`{name}` can't be an alias: with a `/` it reads as a provider and its model"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
@@ -242,7 +242,7 @@ class Compilation:
         seen: dict[str, Rule] = {}
         self.includes = [index for index, table in enumerate(tables) if table.include is not None]
         for index, table in enumerate(tables):
-            path: Path = ("rules", index)
+            path: KeyPath = ("rules", index)
             if table.include is not None:
                 for rule in self._included(table, path):
                     self._check_name(rule, seen)
@@ -255,7 +255,7 @@ class Compilation:
             self._check_order(rules)
         return tuple(rules)
 
-    def _rule(self, table: RuleTable, path: Path, actions: Actions, team: str | None) -> Rule:
+    def _rule(self, table: RuleTable, path: KeyPath, actions: Actions, team: str | None) -> Rule:
         """`team` is the one that the file belongs to."""
         index = int(path[-1])
         self.matches[actions.file, path] = team, table.match
@@ -272,7 +272,7 @@ class Compilation:
         stated = tuple(_stated(table.match)) if table.match is not None else ()
         return replace(rule, states=stated) if stated else rule
 
-    def _included(self, table: RuleTable, path: Path) -> Iterator[Rule]:
+    def _included(self, table: RuleTable, path: KeyPath) -> Iterator[Rule]:
         for key in RuleTable.__struct_fields__:
             if key != "include" and getattr(table, key) is not None:
                 message = f"`{key}` means nothing beside `include`: the included rules say what they do"
@@ -283,7 +283,7 @@ class Compilation:
             self._check_team_of(layer)
             actions = Actions(layer.report, layer.label, self.book, len(self.layers))
             for index, rule in enumerate(layer.file.rules):
-                here: Path = ("rules", index)
+                here: KeyPath = ("rules", index)
                 if rule.include is not None:
                     message = "an included file can't include others"
                     layer.report.error(Code.FORBIDDEN, (*here, "include"), message, key=True)
@@ -303,7 +303,7 @@ class Compilation:
             hint = f"the team stands in {self._place(('teams', layer.team))}"
             layer.report.error(Code.MISSING, ("team",), message, hint=hint)
 
-    def _place(self, path: Path) -> str:
+    def _place(self, path: KeyPath) -> str:
         return f"{self.path.name}:{self.report.map.value(path).line}"
 
     def _check_name(self, rule: Rule, seen: dict[str, Rule]) -> None:

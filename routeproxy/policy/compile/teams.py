@@ -18,11 +18,11 @@ from routeproxy.policy.conditions import (
 )
 from routeproxy.policy.decide import ClientKey, Provider, Rule, Secret, Team
 from routeproxy.policy.facts import ascii_lower
-from routeproxy.policy.file.problems import Code, Report
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable, listed
 from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
+from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.providers import FORBIDDEN_HEADERS, TYPES, read_secret
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -46,11 +46,11 @@ class Teams:
         self.actions = actions
         self.environ = environ
         self.allow_literal_keys = allow_literal_keys
-        self._seen: dict[str, Path] = {}
+        self._seen: dict[str, KeyPath] = {}
         """By the digest of a key, where it stands."""
 
     def team(self, name: str, table: TeamTable) -> Team:
-        path: Path = ("teams", name)
+        path: KeyPath = ("teams", name)
         if not name.isprintable() or not name.strip():
             message = "a team's name is one line of printable characters"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
@@ -70,7 +70,7 @@ class Teams:
         """What `[teams.NAME] targets` promises."""
         if table.targets is None:
             return None
-        path: Path = ("teams", name, "targets")
+        path: KeyPath = ("teams", name, "targets")
         return Invariant(
             name=f"[teams.{name}] targets",
             where=self.actions.where(path),
@@ -82,7 +82,7 @@ class Teams:
 
     # --- keys
 
-    def keys(self, written: Keys, path: Path) -> Iterator[ClientKey]:
+    def keys(self, written: Keys, path: KeyPath) -> Iterator[ClientKey]:
         items = written if isinstance(written, list) else [written]
         for index, item in enumerate(items):
             here = (*path, index) if isinstance(written, list) else path
@@ -96,7 +96,7 @@ class Teams:
             name = table.name or (secret.reference if secret.kind != "sha256" else f"key {index + 1}")
             yield ClientKey(name, secret, table.expires)
 
-    def _secret(self, written: str, path: Path) -> Secret:
+    def _secret(self, written: str, path: KeyPath) -> Secret:
         scheme, _, rest = written.partition(":")
         if scheme == "sha256":
             found = Secret("sha256", rest.lower())
@@ -119,7 +119,7 @@ class Teams:
         self._check_twice(digest, path)
         return found
 
-    def _check_twice(self, digest: str, path: Path) -> None:
+    def _check_twice(self, digest: str, path: KeyPath) -> None:
         if (first := self._seen.setdefault(digest, path)) != path:
             line = self.report.map.value(first).line
             whose = ".".join(map(str, first[:2]))
@@ -128,7 +128,7 @@ class Teams:
 
     # --- what a team may ask for, say and reach
 
-    def _gate(self, name: str, table: TeamTable, path: Path) -> Rule | None:
+    def _gate(self, name: str, table: TeamTable, path: KeyPath) -> Rule | None:
         if table.models is None:
             return None
         wanted = globbed(MODEL, tuple(map(ascii_lower, listed(table.models))))
@@ -140,7 +140,7 @@ class Teams:
             is_gate=True,
         )
 
-    def _headers(self, written: Mapping[str, str], path: Path) -> Mapping[str, str]:
+    def _headers(self, written: Mapping[str, str], path: KeyPath) -> Mapping[str, str]:
         check_header_names(list(written), path, self.report)
         for name, value in written.items():
             here = (*path, name)
@@ -152,7 +152,7 @@ class Teams:
                 self.report.error(Code.WRONG_VALUE, here, message)
         return {name.lower(): value for name, value in written.items()}
 
-    def _providers(self, table: TeamTable, path: Path) -> Iterator[tuple[str, Provider]]:
+    def _providers(self, table: TeamTable, path: KeyPath) -> Iterator[tuple[str, Provider]]:
         book = self.actions.book
         for name, written in (table.provider_keys or {}).items():
             here = (*path, name)
@@ -177,7 +177,7 @@ class Teams:
             )
             yield name, replace(provider, keys=keys, client_key=False)
 
-    def _targets(self, written: str | list[str], path: Path) -> Iterator[str]:
+    def _targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
         """As globs over `provider/model`; an alias stands for all that it names."""
         book = self.actions.book
         for index, name in enumerate(listed(written)):

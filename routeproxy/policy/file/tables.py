@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec import inspect as kinds
 
-from routeproxy.policy.file.problems import Code, Report, closest, one_of
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 
 Duration = Annotated[
     str,
@@ -366,7 +366,7 @@ class _Reader:
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def read(self, value: Any, kind: kinds.Type, path: Path) -> Any:
+    def read(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         match kind:
             case kinds.AnyType():
                 return self._json(value, path)
@@ -386,7 +386,7 @@ class _Reader:
             case _:
                 return self._leaf(value, kind, path)
 
-    def _table(self, table: dict[str, Any], kind: kinds.StructType, path: Path) -> Any:
+    def _table(self, table: dict[str, Any], kind: kinds.StructType, path: KeyPath) -> Any:
         if kind.cls is RuleTable and _is_sound(table):
             return table
         known = {entry.encode_name: entry.type for entry in kind.fields}
@@ -396,18 +396,18 @@ class _Reader:
             self._unknown(key, table[key], cast(type[Table], kind.cls), known, (*path, key))
         return self._entries({key: value for key, value in table.items() if key in known}, known, path)
 
-    def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: Path) -> Any:
+    def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: KeyPath) -> Any:
         read = {key: self.read(value, types[key], (*path, key)) for key, value in table.items()}
         return {key: value for key, value in read.items() if value is not _GONE}
 
-    def _list(self, items: list[Any], kind: kinds.ListType, path: Path) -> Any:
+    def _list(self, items: list[Any], kind: kinds.ListType, path: KeyPath) -> Any:
         if not items:
             return self._empty("this list", path)
         read = [self.read(item, kind.item_type, (*path, index)) for index, item in enumerate(items)]
         # Whole or not at all: what is reported of an item later on goes by its position.
         return _GONE if any(item is _GONE for item in read) else read
 
-    def _leaf(self, value: Any, kind: kinds.Type, path: Path) -> Any:
+    def _leaf(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         if value == "":
             return self._empty("this text", path)
         try:
@@ -415,7 +415,7 @@ class _Reader:
         except msgspec.ValidationError:
             return self._wrong(value, kind, path)
 
-    def _json(self, value: Any, path: Path) -> Any:
+    def _json(self, value: Any, path: KeyPath) -> Any:
         """A value that is handed on: anything that JSON can say."""
         if isinstance(value, dict):
             return {key: self._json(item, (*path, key)) for key, item in value.items()}
@@ -426,12 +426,12 @@ class _Reader:
         self.report.error(Code.WRONG_VALUE, path, f"{_say(value)} can't be sent as JSON")
         return _GONE
 
-    def _empty(self, what: str, path: Path) -> Any:
+    def _empty(self, what: str, path: KeyPath) -> Any:
         hint = "a rule without `match` takes every request" if path and path[-1] == "match" else None
         self.report.error(Code.EMPTY, path, f"{what} is empty", hint=hint)
         return _GONE
 
-    def _wrong(self, value: Any, kind: kinds.Type, path: Path) -> Any:
+    def _wrong(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
         near = closest(value, _choices(kind)) if isinstance(value, str) else None
         self.report.error(
@@ -443,7 +443,9 @@ class _Reader:
         )
         return _GONE
 
-    def _unknown(self, key: str, value: Any, cls: type[Table], known: Mapping[str, Any], path: Path) -> None:
+    def _unknown(
+        self, key: str, value: Any, cls: type[Table], known: Mapping[str, Any], path: KeyPath
+    ) -> None:
         if key in cls.not_yet:
             message = f"this version does not enforce `{key}` yet, so it refuses it instead of ignoring it"
             self.report.error(Code.NOT_YET, path, message, key=True)
@@ -587,7 +589,7 @@ def _say(value: Any) -> str:
     return "this"
 
 
-def _hint_for_value(value: Any, path: Path) -> str | None:
+def _hint_for_value(value: Any, path: KeyPath) -> str | None:
     match path:
         case ("rules" | "invariants" | "tests" as name,) if isinstance(value, dict):
             return f"each {name.removesuffix('s')} begins with `[[{name}]]`, in double brackets"
@@ -606,7 +608,7 @@ def _hint_for_value(value: Any, path: Path) -> str | None:
     return None
 
 
-def _dotted(path: Path, value: Any) -> str:
+def _dotted(path: KeyPath, value: Any) -> str:
     """The key that was meant, put together again from the nested tables that it became."""
     name = ".".join(map(str, path))
     if isinstance(value, dict) and len(value) == 1:

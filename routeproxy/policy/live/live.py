@@ -14,8 +14,8 @@ from msgspec import Struct
 from watchfiles import awatch
 
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.verify.diff import differences
 
 log = logging.getLogger("routeproxy.policy.live")

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from routeproxy.policy.decide import Provider, Secret
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.providers import TYPE_NAMES, TYPES
 from tests.policy.asking import brief, policy, problems
 

@@ -16,8 +16,9 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, Single, compile_match, first_miss
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Code, Report, RulesRefused
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import MatchTable
+from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.verify import proof as proving
 from routeproxy.policy.verify.proof import Solver, negate, prove
 from routeproxy.policy.verify.satisfiability import Callers, Constraint, possible
