@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from routeproxy.messages.body import Body
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.explain import explain
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.targets import Target
 from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, now
 from routeproxy.telemetry.logs import RequestRecord
 

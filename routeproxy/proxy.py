@@ -17,9 +17,10 @@ import msgspec
 from routeproxy.exchange import Call, Exchange, Inbound, Write
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
+from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
 from routeproxy.upstream import failover
 from routeproxy.upstream.dry_run import losses

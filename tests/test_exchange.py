@@ -12,8 +12,9 @@ from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Policy, Provider
+from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.providers import Provider
 from routeproxy.proxy import Proxy
 
 

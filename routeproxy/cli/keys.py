@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import TextIO
 
-from routeproxy.policy.compile.teams import digest_of
+from routeproxy.policy.secrets import digest_of
 
 BYTES = 32
 """Of randomness: nobody needs to stretch what nobody can guess, so a plain hash will do."""

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import Code, Problem, RulesRefused, closest, one_of
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.provider_types import TYPES
 
 Table = dict[str, Any]
 

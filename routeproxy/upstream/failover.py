@@ -12,7 +12,9 @@ from typing import NamedTuple, Protocol
 from routeproxy.exchange import Call, Emit, Exchange, Output, Write
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event, frame
-from routeproxy.policy.decide import Decision, Provider, Target
+from routeproxy.policy.decide import Decision
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.deadline import Clock
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys

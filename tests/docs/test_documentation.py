@@ -46,11 +46,12 @@ from routeproxy.messages.errors import TYPE_OF_STATUS
 from routeproxy.migrate import environment
 from routeproxy.policy.compile.actions import FAILURES
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
+from routeproxy.policy.decide import USUAL_FAILURES
 from routeproxy.policy.file import tables as file
 from routeproxy.policy.file.tables import Ability
 from routeproxy.policy.problems import Code, RulesRefused
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.provider_types import TYPES
+from routeproxy.policy.targets import Timeouts
 from routeproxy.policy.verify.diff import differences
 from routeproxy.serve import in_force
 from routeproxy.sources import Options, Sources

@@ -19,10 +19,11 @@ from routeproxy.migrate.environment import (
     read_environment,
 )
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.model_list import models_for
 from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.policy.targets import Target
 
 Variables = dict[str, str]
 

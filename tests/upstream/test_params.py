@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from routeproxy.messages.body import Body
 from routeproxy.messages.edits import apply
 from routeproxy.messages.errors import ApiError
-from routeproxy.policy.decide import Params
+from routeproxy.policy.targets import Params
 from routeproxy.upstream.params import edits, merged, with_params
 
 

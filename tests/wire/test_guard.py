@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from routeproxy.exchange import Call, Emit, Exchange, Inbound, Output
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.compile.compiler import Compilation, compile_rules
-from routeproxy.policy.decide import Policy, Provider
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.providers import Provider
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.failures import UpstreamFailure
 from tests.backend import BackEnd, json_answer, pause

@@ -9,19 +9,9 @@ from msgspec.structs import asdict
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import KNOWN_FIELDS, decode_request
+from routeproxy.policy.compile.providers import only_model_name
 from routeproxy.policy.conditions import Check
-from routeproxy.policy.decide import (
-    USUAL_FAILURES,
-    Denial,
-    FailureKind,
-    Fallback,
-    Params,
-    Retry,
-    Rule,
-    Target,
-    Timeouts,
-    TransformSettings,
-)
+from routeproxy.policy.decide import USUAL_FAILURES, Denial, FailureKind, Fallback, Retry, Rule
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     ActionTable,
@@ -34,11 +24,13 @@ from routeproxy.policy.file.tables import (
     TargetTable,
     TimeoutsTable,
     TransformsTable,
-    seconds,
 )
+from routeproxy.policy.file.values import seconds
 from routeproxy.policy.patterns import is_glob
 from routeproxy.policy.problems import Code, KeyPath, closest
-from routeproxy.policy.providers import TYPE_NAMES, Provider, only_model_name, speaks_messages
+from routeproxy.policy.provider_types import TYPE_NAMES, speaks_messages
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Params, Target, Timeouts, TransformSettings
 
 FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
 _TIMEOUTS: tuple[FailureKind, ...] = ("timeout_connect", "timeout_first_token", "timeout_idle")

@@ -8,7 +8,8 @@ from msgspec.structs import asdict
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.actions import NameTable
-from routeproxy.policy.conditions import check_header_names, compile_match
+from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.match import compile_match
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
 from routeproxy.policy.file.report import Report
@@ -19,9 +20,9 @@ from routeproxy.policy.file.tables import (
     MatchTable,
     ReachTable,
     RequestTable,
-    listed,
 )
-from routeproxy.policy.invariants import Invariant, reach_of
+from routeproxy.policy.file.values import listed
+from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
@@ -225,6 +226,11 @@ class AssertionsCompiler:
                 Code.DUPLICATE, (*path, "name"), message, hint=f"the other stands in line {line}"
             )
         return name
+
+
+def reach_of(table: ReachTable) -> Reach:
+    said = {name: getattr(table, name) for name in table.__struct_fields__}
+    return Reach(**{name: listed(value) for name, value in said.items() if value is not None})
 
 
 def _gate_of(rule: str, teams: Collection[str]) -> bool:

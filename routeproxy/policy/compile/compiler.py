@@ -16,18 +16,17 @@ from msgspec.structs import asdict, replace
 from routeproxy.gc_pause import paused
 from routeproxy.policy.compile.actions import Actions, NameTable
 from routeproxy.policy.compile.assertions import AssertionsCompiler, nested
+from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.match import compile_match
+from routeproxy.policy.compile.providers import compile_provider
+from routeproxy.policy.compile.secrets import SecretsCompiler
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
 from routeproxy.policy.compile.teams import Teams
-from routeproxy.policy.conditions import (
-    TEAM,
-    Check,
-    Equals,
-    check_header_names,
-    compile_match,
-)
-from routeproxy.policy.decide import ClientKey, Policy, Rule, ServerSettings, Team
+from routeproxy.policy.conditions import TEAM, Check, Equals
+from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Disk, Folder, Layer, read_layers
+from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report, unnamed_rule
 from routeproxy.policy.file.tables import (
     ActionTable,
@@ -39,14 +38,14 @@ from routeproxy.policy.file.tables import (
     Targets,
     TeamTable,
     TextTable,
-    listed,
-    read,
-    seconds,
 )
+from routeproxy.policy.file.values import listed, seconds
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Code, KeyPath, Problem, RulesRefused
-from routeproxy.policy.providers import Provider, Secret, compile_provider, read_secret
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.questions import Case
+from routeproxy.policy.secrets import ClientKey, Secret
+from routeproxy.policy.server import ServerSettings
 from routeproxy.policy.verify.proof import prove
 from routeproxy.policy.verify.run_case import run_case
 
@@ -85,9 +84,9 @@ class Compilation:
     ) -> None:
         self.path = path
         self.environ = environ
-        self.allow_literal_keys = allow_literal_keys
         self.folder = folder or Disk(path.parent)
         self.report = Report(text.removeprefix("\ufeff"), str(path))
+        self.secrets = SecretsCompiler(self.report, environ, allow_literal_keys)
         self.layers: list[Layer] = []
         self.matches: dict[tuple[int, KeyPath], tuple[str | None, MatchTable | None]] = {}
         """By the place of a rule, the team that its file belongs to, and what it takes."""
@@ -129,7 +128,7 @@ class Compilation:
         file = self.file = read(report.parse(), report, RulesFile)
         book = self.book = NameTable(report.document, file.providers)
         self.actions = Actions(report, self.path.name, book)
-        teams = Teams(report, self.actions, self.environ, self.allow_literal_keys)
+        teams = Teams(report, self.actions, self.secrets)
         server = self._server(file.server, teams)
         for name, provider_table in file.providers.items():
             self._provider(name, provider_table)
@@ -217,7 +216,7 @@ class Compilation:
         if written is None:
             return None
         path = ("server", "signing_key")
-        found = read_secret(written, path, self.report, self.environ, self.allow_literal_keys)
+        found = self.secrets.secret(written, path)
         return None if found.kind == "none" else found
 
     def _provider(self, name: str, table: ProviderTable) -> None:
@@ -225,7 +224,7 @@ class Compilation:
         self.actions.check_params(table.params, (*path, "params"))
         self.actions.check_times(table.timeouts, (*path, "timeouts"))
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
-        if provider := compile_provider(name, table, self.report, self.environ, self.allow_literal_keys):
+        if provider := compile_provider(name, table, self.report, self.secrets):
             self.book.providers[name] = provider
 
     def _alias(self, name: str, written: Targets) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.compile.assertions import nested
 from routeproxy.policy.compile.compiler import Compilation
-from routeproxy.policy.compile.teams import expired
 from routeproxy.policy.conditions import Check, Equals, TextCheck
-from routeproxy.policy.decide import ClientKey, Policy, Rule, Secret, Target
+from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.secrets import ClientKey, Secret
+from routeproxy.policy.targets import Target
 from routeproxy.policy.verify.proof import Solver, callers_of, negate, refutes, requests_for
 
 Facts = Callable[[Target], ModelFacts]
@@ -208,7 +209,7 @@ class _Finder:
         for path, keys in [*holders, (("server", "admin_keys"), policy.server.admin_keys)]:
             for index, key in enumerate(keys):
                 self._key_file(key.secret, (*path, index))
-                if expired(key, self.today):
+                if key.expired(self.today):
                     message = f"the key {key.name} expired on {key.expires}"
                     self.report.warn(Code.EXPIRED, (*path, index), message)
         for name, provider in policy.providers.items():

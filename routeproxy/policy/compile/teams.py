@@ -1,29 +1,25 @@
 """Teams: whose keys open the proxy, what each may ask for, and what its requests may ever reach."""
 
-import datetime
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
 from routeproxy.policy.compile.actions import Actions
-from routeproxy.policy.conditions import (
-    MODEL,
-    TEAM,
-    Equals,
-    NoneOf,
-    check_header_names,
-    globbed,
-)
-from routeproxy.policy.decide import ClientKey, Provider, Rule, Secret, Team
+from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.conditions import MODEL, TEAM, Equals, NoneOf, globbed
+from routeproxy.policy.decide import Rule, Team
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable, listed
+from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
+from routeproxy.policy.file.values import listed
 from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
-from routeproxy.policy.providers import FORBIDDEN_HEADERS, TYPES, read_secret
+from routeproxy.policy.provider_types import TYPES
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import SECRET_HEADERS, ClientKey, Secret, digest_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -31,21 +27,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME"` or `"file:PATH"`'
 
 
-def digest_of(key: str) -> str:
-    """How a client's key is known: `sha256:…` in a file has these 64 digits."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 class Teams:
     """Compiles `[teams.NAME]` and whatever else holds keys of clients."""
 
-    def __init__(
-        self, report: Report, actions: Actions, environ: Mapping[str, str], allow_literal_keys: bool
-    ) -> None:
+    def __init__(self, report: Report, actions: Actions, secrets: SecretsCompiler) -> None:
         self.report = report
         self.actions = actions
-        self.environ = environ
-        self.allow_literal_keys = allow_literal_keys
+        self.secrets = secrets
         self._seen: dict[str, KeyPath] = {}
         """By the digest of a key, where it stands."""
 
@@ -110,9 +98,7 @@ class Teams:
             self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
             return Secret("none")
         else:
-            found = read_secret(
-                written, path, self.report, self.environ, self.allow_literal_keys, expected=CLIENT_KEYS
-            )
+            found = self.secrets.secret(written, path, expected=CLIENT_KEYS)
             if not found.value:
                 return found
             digest = digest_of(found.value)
@@ -144,7 +130,7 @@ class Teams:
         check_header_names(list(written), path, self.report)
         for name, value in written.items():
             here = (*path, name)
-            if name.lower() in FORBIDDEN_HEADERS:
+            if name.lower() in SECRET_HEADERS:
                 message = f"`{name}` carries a secret: a team can't be given one"
                 self.report.error(Code.FORBIDDEN, here, message, key=True)
             if value.startswith(("env:", "file:")) or not value.isprintable() or value != value.strip():
@@ -171,10 +157,7 @@ class Teams:
                 self.report.error(Code.WRONG_VALUE, here, message)
                 continue
             paths = [here] if isinstance(written, str) else [(*here, index) for index in range(len(values))]
-            keys = tuple(
-                read_secret(value, at, self.report, self.environ, self.allow_literal_keys)
-                for value, at in zip(values, paths, strict=True)
-            )
+            keys = tuple(self.secrets.secret(value, at) for value, at in zip(values, paths, strict=True))
             yield name, replace(provider, keys=keys, client_key=False)
 
     def _targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
@@ -194,7 +177,3 @@ class Teams:
                 self.report.error(Code.EMPTY, here, f"a model is missing after `{provider}/`")
             else:
                 yield name
-
-
-def expired(key: ClientKey, today: datetime.date) -> bool:
-    return key.expires is not None and key.expires < today

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import LayerFile, read
+from routeproxy.policy.file.tables import LayerFile
 from routeproxy.policy.patterns import is_glob
 from routeproxy.policy.problems import Code, KeyPath, RulesRefused
 

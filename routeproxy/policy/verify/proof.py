@@ -16,8 +16,9 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import TEAM, AnyOf, Check, Equals, NoneOf, Single, TextCheck
 from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.invariants import Invariant, Reached
+from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.targets import Reached
 from routeproxy.policy.verify.satisfiability import Assignment, Callers, Constraint, flag, number, sample
 
 MOST_STEPS = 1_000_000

@@ -10,7 +10,7 @@ from routeproxy.chat.completion import Chunk, only_text
 from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.coalesce import TextCoalescer
 from routeproxy.upstream.chat.endpoints import Path, endpoint_of, with_additions

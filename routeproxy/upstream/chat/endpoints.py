@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.upstream.params import merged
 
 AZURE_VERSION = "2025-02-01-preview"

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.endpoints import endpoint_of
 from routeproxy.upstream.chat.profiles import Limits, profile_of

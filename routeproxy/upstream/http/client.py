@@ -20,7 +20,7 @@ from yarl import URL
 
 import routeproxy
 from routeproxy.exchange import Inbound
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.http.connection import (
     ClientConnection,

@@ -22,7 +22,7 @@ from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, asking
 from routeproxy.exchange import Call
 from routeproxy.gc_pause import paused
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.telemetry.logs import quiet
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason

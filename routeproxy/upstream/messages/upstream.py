@@ -16,7 +16,7 @@ from routeproxy.messages.edits import Span, apply, foreign_traces, members, set_
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
-from routeproxy.policy.decide import Params
+from routeproxy.policy.targets import Params
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import (
     HIDDEN,

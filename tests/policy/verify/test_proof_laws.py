@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.conditions import Check, Single, compile_match, first_miss
+from routeproxy.policy.compile.match import compile_match
+from routeproxy.policy.conditions import Check, Single, first_miss
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.file.report import Report
