@@ -14,10 +14,9 @@ from routeproxy.policy.facts import Facts
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Problem
-from routeproxy.policy.providers import Provider as Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.questions import Case, Headers, HypotheticalRequest
 from routeproxy.policy.secrets import ClientKey
-from routeproxy.policy.secrets import Secret as Secret
 from routeproxy.policy.server import ServerSettings
 from routeproxy.policy.targets import Target
 

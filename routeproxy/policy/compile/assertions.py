@@ -7,9 +7,9 @@ from msgspec.structs import asdict
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
-from routeproxy.policy.compile.actions import NameTable
 from routeproxy.policy.compile.headers import check_header_names
-from routeproxy.policy.compile.match import compile_match
+from routeproxy.policy.compile.match import compile_match, nested
+from routeproxy.policy.compile.targets import NameTable
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
 from routeproxy.policy.file.report import Report
@@ -32,17 +32,6 @@ NOT_IN_WHEN = ("input_tokens", "system", "user", "url_target")
 BESIDE_A_BODY = frozenset({"body", "team", "headers", "input_tokens", "url_target", "no_fallback"})
 
 
-def nested(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
-    """`match` and every table in it, with its place."""
-    yield match, path
-    for index, inner in enumerate(match.any or ()):
-        yield from nested(inner, (*path, "any", index))
-    if isinstance(match.not_, MatchTable):
-        yield from nested(match.not_, (*path, "not"))
-    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
-        yield from nested(inner, (*path, "not", index))
-
-
 class AssertionsCompiler:
     """Compiles those of one file."""
 
@@ -50,7 +39,7 @@ class AssertionsCompiler:
         self,
         report: Report,
         label: str,
-        book: NameTable,
+        names: NameTable,
         teams: Collection[str],
         rules: Collection[str],
         file: int = 0,
@@ -58,7 +47,7 @@ class AssertionsCompiler:
         """`teams` and `rules` are the names that may be meant."""
         self.report = report
         self.label = label
-        self.book = book
+        self.names = names
         self.teams = teams
         self.rules = rules
         self.file = file
@@ -118,7 +107,7 @@ class AssertionsCompiler:
                 self._check_reached(value, here)
 
     def _check_reached(self, value: str, path: KeyPath) -> None:
-        known = self.book.written("providers")
+        known = self.names.written("providers")
         provider, slash, _ = value.partition("/")
         if path[-1] == "target" or path[-2] == "target":
             if not slash:

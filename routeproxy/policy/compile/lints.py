@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.compile.assertions import nested
 from routeproxy.policy.compile.compiler import Compilation
+from routeproxy.policy.compile.match import nested
 from routeproxy.policy.conditions import Check, Equals, TextCheck
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.file.report import Report

@@ -207,3 +207,14 @@ def _capital(pattern: str) -> str | None:
         pattern,
     )
     return next((char for char in plain if char.isascii() and char.isupper()), None)
+
+
+def nested(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
+    """`match` and every table in it, with its place."""
+    yield match, path
+    for index, inner in enumerate(match.any or ()):
+        yield from nested(inner, (*path, "any", index))
+    if isinstance(match.not_, MatchTable):
+        yield from nested(match.not_, (*path, "not"))
+    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
+        yield from nested(inner, (*path, "not", index))

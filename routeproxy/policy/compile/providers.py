@@ -2,7 +2,6 @@
 type does not have are reported."""
 
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from routeproxy.policy.compile.secrets import SecretsCompiler
@@ -169,7 +168,7 @@ class _ProviderCompiler:
             report.error(Code.NOT_FOR_TYPE, (*path, "api"), message, key=True)
 
     def _warn_of_pass_through(self, key: str) -> None:
-        if key == "transforms" and self.table.transforms and only_model_name(self.table.transforms):
+        if key == "transforms" and self.table.transforms and self.table.transforms.only_model_name:
             return
         message = f"`{key}` has no effect here: type {self.type} gets Messages as they are"
         self.report.warn(Code.NO_EFFECT, (*self.path, key), message, key=True)
@@ -258,13 +257,6 @@ class _ProviderCompiler:
 
 def _labels(written: Strings | None) -> frozenset[str] | None:
     return frozenset(listed(written)) if written is not None else None
-
-
-def only_model_name(transforms: Any) -> bool:
-    """Whether nothing is asked for that a pass-through can't do."""
-    return all(
-        getattr(transforms, name) is None for name in transforms.__struct_fields__ if name != "model_name"
-    )
 
 
 def _elsewhere(kind: ProviderType) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 from msgspec import NODEFAULT
 from msgspec import inspect as kinds
 
-from routeproxy.policy.compile.actions import CAPPED, FAILURES, PARAMS
+from routeproxy.policy.compile.actions import FAILURES
 from routeproxy.policy.compile.match import EFFORTS
+from routeproxy.policy.compile.params import CAPPED, PARAMS
 from routeproxy.policy.file.tables import (
     ActionTable,
     CaseTable,

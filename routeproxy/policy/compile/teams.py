@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from routeproxy.policy.compile.actions import Actions
+from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.secrets import SecretsCompiler
 from routeproxy.policy.conditions import MODEL, TEAM, Equals, NoneOf, globbed
@@ -27,10 +27,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME"` or `"file:PATH"`'
 
 
-class Teams:
+class TeamsCompiler:
     """Compiles `[teams.NAME]` and whatever else holds keys of clients."""
 
-    def __init__(self, report: Report, actions: Actions, secrets: SecretsCompiler) -> None:
+    def __init__(self, report: Report, actions: ActionsCompiler, secrets: SecretsCompiler) -> None:
         self.report = report
         self.actions = actions
         self.secrets = secrets
@@ -139,13 +139,13 @@ class Teams:
         return {name.lower(): value for name, value in written.items()}
 
     def _providers(self, table: TeamTable, path: KeyPath) -> Iterator[tuple[str, Provider]]:
-        book = self.actions.book
+        names = self.actions.names
         for name, written in (table.provider_keys or {}).items():
             here = (*path, name)
-            provider = book.providers.get(name)
-            if name not in book.written("providers"):
+            provider = names.providers.get(name)
+            if name not in names.written("providers"):
                 what = f"there is no provider `{name}`"
-                self.report.unknown(Code.UNDEFINED, here, what, name, book.written("providers"), key=True)
+                self.report.unknown(Code.UNDEFINED, here, what, name, names.written("providers"), key=True)
             if provider is None:
                 continue
             if provider.type in TYPES and TYPES[provider.type].in_process:
@@ -162,15 +162,15 @@ class Teams:
 
     def _targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
         """As globs over `provider/model`; an alias stands for all that it names."""
-        book = self.actions.book
+        names = self.actions.names
         for index, name in enumerate(listed(written)):
             here = path if isinstance(written, str) else (*path, index)
             provider, slash, model = name.partition("/")
             if not slash:
-                for entry in self.actions.entries(name, here):
+                for entry in self.actions.targets.entries(name, here):
                     yield entry.name
-            elif not any(covers(provider, known) for known in book.written("providers")):
-                known = book.written("providers")
+            elif not any(covers(provider, known) for known in names.written("providers")):
+                known = names.written("providers")
                 what = f"there is no provider `{provider}`"
                 self.report.unknown(Code.UNDEFINED, here, what, provider, known)
             elif not model:

@@ -80,6 +80,11 @@ class TransformsTable(Table):
     newlines: Literal["keep", "unescape", "escape"] | None = None
     model_name: Literal["requested", "served"] | None = None
 
+    @property
+    def only_model_name(self) -> bool:
+        """Whether nothing is asked for that a pass-through can't do."""
+        return all(getattr(self, key) is None for key in self.__struct_fields__ if key != "model_name")
+
 
 class TimeoutsTable(Table):
     connect: Duration | None = None
