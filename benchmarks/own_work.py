@@ -29,7 +29,9 @@ from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Policy, Provider, Target
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.proxy import Proxy
 from routeproxy.tokens import count
 from routeproxy.translate.profile import ModelProfile

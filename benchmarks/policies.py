@@ -27,9 +27,10 @@ from routeproxy.messages.request import Envelope, ToolHead
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Report
+from routeproxy.policy.file.reader import read
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.source_map import SourceMap
-from routeproxy.policy.file.tables import RulesFile, read
+from routeproxy.policy.file.tables import RulesFile
 
 ENVIRON = {"OPENAI_API_KEY": "none", "GEMINI_API_KEY": "none"}
 

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from routeproxy.messages.body import Body
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.targets import Target
 
 Endpoint = Literal["messages", "count_tokens", "route"]
 """What is asked for: an answer, a count of its tokens, or (`route`) what would become of the request."""

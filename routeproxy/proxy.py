@@ -18,9 +18,10 @@ from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.observe import Observer
 from routeproxy.output import Relayed, TokenCount, Write
-from routeproxy.policy.decide import Decision, Target
+from routeproxy.policy.decide import Decision
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
+from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
 from routeproxy.upstream import failover
 from routeproxy.upstream.dry_run import losses

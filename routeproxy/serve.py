@@ -23,10 +23,11 @@ from msgspec.structs import replace
 import routeproxy
 from routeproxy import tokens
 from routeproxy.observe import Observer, Observers
-from routeproxy.policy.decide import Policy, Provider
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.live import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
+from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.providers import Provider
 from routeproxy.processes import Server, Workers, listen, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules

@@ -11,9 +11,9 @@ from routeproxy.migrate.environment import environment_policy, environment_rules
 from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.includes import Copies, Disk, Kept
-from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.live import Loaded
 from routeproxy.policy.live.versions import Bundle
+from routeproxy.policy.problems import RulesRefused
 
 DEFAULT_RULES = Path("rules.toml")
 

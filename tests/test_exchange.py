@@ -15,8 +15,9 @@ from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import decode_envelope
 from routeproxy.output import Content, Emit, Output, Relayed
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Policy, Provider
+from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.providers import Provider
 from routeproxy.proxy import Proxy
 from routeproxy.telemetry.decisions import DecisionLog, logged_decision
 from routeproxy.web.headers import answer_headers

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 import routeproxy
-from routeproxy.policy.file.problems import Code, Location, Problem
+from routeproxy.policy.problems import Code, Location, Problem
 
 MEANINGS: Mapping[Code, str] = {
     Code.SYNTAX: "The file is not TOML.",

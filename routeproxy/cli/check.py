@@ -17,7 +17,7 @@ from routeproxy.cli.options import FileArgument, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import Problem, RulesRefused
+from routeproxy.policy.problems import Problem, RulesRefused
 from routeproxy.sources import Sources
 from routeproxy.upstream.chat.model_facts import known_facts
 

@@ -14,7 +14,7 @@ from routeproxy.migrate.environment import environment_policy, environment_rules
 from routeproxy.migrate.litellm_config import from_litellm
 from routeproxy.migrate.moved import Moved
 from routeproxy.migrate.starter import starter
-from routeproxy.policy.file.problems import Problem, RulesRefused
+from routeproxy.policy.problems import Problem, RulesRefused
 
 Source = Literal["starter", "env", "claude-code-router", "litellm"]
 

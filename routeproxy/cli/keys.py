@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 import typer
 
 from routeproxy.cli.options import new_app
-from routeproxy.policy.compile.teams import digest_of
+from routeproxy.policy.secrets import digest_of
 
 RANDOM_BYTES = 32
 """Nobody needs to stretch what nobody can guess, so a plain hash of the key will do."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.sources import Options, Sources
 
 

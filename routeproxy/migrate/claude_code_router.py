@@ -26,7 +26,7 @@ from routeproxy.migrate.providers import (
 from routeproxy.migrate.source import Node, read_json
 from routeproxy.migrate.toml import comment, section
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.provider_types import TYPES
 
 
 def from_claude_code_router(text: str) -> Moved:

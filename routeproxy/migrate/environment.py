@@ -27,7 +27,7 @@ from routeproxy.migrate.environment_providers import (
 from routeproxy.migrate.environment_variables import EnvironmentVariables
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 
 LISTED = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
 """The models of `/v1/models`: names that clients know, and that the big and the small model answer to."""

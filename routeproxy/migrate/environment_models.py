@@ -2,7 +2,7 @@
 
 from routeproxy.migrate.environment_providers import GEMINI_NAMES, Preference
 from routeproxy.migrate.environment_variables import EnvironmentVariables
-from routeproxy.policy.file.problems import Code
+from routeproxy.policy.problems import Code
 
 PREFIXES = {
     "openai/": "openai",

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from routeproxy.migrate.environment_variables import EnvironmentVariables, zone_of
-from routeproxy.policy.file.problems import Code, closest, one_of
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.problems import Code, closest, one_of
+from routeproxy.policy.provider_types import TYPES
 
 Table = dict[str, Any]
 

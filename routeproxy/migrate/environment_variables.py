@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-from routeproxy.policy.file.problems import Code, Problem
+from routeproxy.policy.problems import Code, Problem
 
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})

@@ -17,7 +17,7 @@ from routeproxy.migrate.providers import (
     usual_key,
 )
 from routeproxy.migrate.source import Node
-from routeproxy.policy.providers import ProviderType, provider_type
+from routeproxy.policy.provider_types import ProviderType, provider_type
 
 TYPES_OF: Mapping[str, str] = {"ollama_chat": "ollama", "custom_openai": "openai_compatible"}
 """Prefixes whose type is called otherwise here. All others are types' names."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from routeproxy.migrate.source import Node
 from routeproxy.migrate.toml import quoted, section
-from routeproxy.policy.providers import TYPES, provider_type
+from routeproxy.policy.provider_types import TYPES, provider_type
 
 Table = dict[str, Any]
 

@@ -1,10 +1,9 @@
 """The compiled policy and what it decides. `Policy.decide(facts)` is a pure function; its steps explain."""
 
-import datetime
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,12 +11,14 @@ from msgspec.structs import replace
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Problem
 from routeproxy.policy.index import Index
-from routeproxy.policy.invariants import Invariant, Reached, reached
-from routeproxy.policy.providers import Provider as Provider
-from routeproxy.policy.providers import Secret as Secret
+from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.problems import Problem
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.questions import Case, Headers, HypotheticalRequest
+from routeproxy.policy.secrets import ClientKey
+from routeproxy.policy.server import ServerSettings
+from routeproxy.policy.targets import Target
 
 FailureKind = Literal[
     "rate_limit",
@@ -46,52 +47,6 @@ USUAL_FAILURES: frozenset[FailureKind] = frozenset(
         "connection",
     }
 )
-
-
-class Params(Struct, frozen=True, kw_only=True):
-    """What is done to a request's parameters, in this order."""
-
-    default: Mapping[str, Any] = {}
-    set: Mapping[str, Any] = {}
-    cap: Mapping[str, int | float] = {}
-    drop: frozenset[str] = frozenset()
-    extra_body: Mapping[str, Any] = {}
-
-
-class TransformSettings(Struct, frozen=True, kw_only=True):
-    strip_attribution: bool = True
-    think_tags: bool = False
-    text_tool_calls: bool = False
-    thinking: Literal["keep", "drop", "text"] = "keep"
-    newlines: Literal["keep", "unescape", "escape"] = "keep"
-    model_name: Literal["requested", "served"] = "requested"
-
-
-class Timeouts(Struct, frozen=True, kw_only=True):
-    """Seconds, for each attempt."""
-
-    connect: float = 10.0
-    first_token: float = 300.0
-    idle: float = 300.0
-    total: float | None = None
-
-
-class Target(Struct, frozen=True, kw_only=True):
-    provider: Provider
-    model: str
-    """What the provider is asked for. In a `Rule` it may be `*`, in a `Decision` never."""
-    params: Params = Params()
-    transforms: TransformSettings = TransformSettings()
-    timeouts: Timeouts = Timeouts()
-
-    @property
-    def name(self) -> str:
-        return f"{self.provider.name}/{self.model}"
-
-    @property
-    def reached(self) -> tuple[Reached, ...]:
-        """What it is, or may come to, for those who judge targets."""
-        return reached(self.provider, self.model)
 
 
 class Denial(Struct, frozen=True):
@@ -239,15 +194,6 @@ def _resolved(target: Target, requested: str) -> Target | None:
     )
 
 
-class ClientKey(Struct, frozen=True):
-    """A key that clients show. An unset one matches nobody."""
-
-    name: str
-    secret: Secret
-    expires: datetime.date | None = None
-    """The last day on which it works, in UTC."""
-
-
 class Team(Struct, frozen=True, kw_only=True):
     name: str
     where: str
@@ -263,23 +209,6 @@ class Team(Struct, frozen=True, kw_only=True):
 
     def may_ask_for(self, facts: Facts) -> bool:
         return self.gate is None or self.gate.first_miss(facts) is not None
-
-
-class ServerSettings(Struct, frozen=True, kw_only=True):
-    host: str = "127.0.0.1"
-    port: int = 8082
-    max_body_mb: int = 32
-    url_targets: bool = False
-    no_fallback_header: bool = True
-    require_key: bool = False
-    """Whether nobody gets in without a key, even while none is set."""
-    admin_keys: tuple[ClientKey, ...] = ()
-    models: tuple[str, ...] = ()
-    signing_key: Secret | None = None
-    decision_log: str | None = None
-    cors_origins: tuple[str, ...] = ()
-    drain: float = 30.0
-    """How many seconds running answers may take to finish when the server stops."""
 
 
 class Policy(Struct, frozen=True, kw_only=True, dict=True):

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from routeproxy.policy.decide import Decision, Denial, Params, Policy, Target, TransformSettings
-from routeproxy.policy.providers import Provider, Secret
+from routeproxy.policy.decide import Decision, Denial, Policy
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import Secret
+from routeproxy.policy.targets import Params, Target, TransformSettings
 
 
 class ExplainedStep(Struct, frozen=True):

@@ -12,38 +12,8 @@ from msgspec import Struct
 
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.facts import Facts, ascii_lower
-from routeproxy.policy.file.tables import ReachTable, listed
 from routeproxy.policy.patterns import covers, overlap
-from routeproxy.policy.providers import ModelFacts, Provider
-
-
-class Reached(Struct, frozen=True):
-    """A target as invariants see it; or, if `model` is a glob, all that `P/*` may come to."""
-
-    provider: str
-    model: str
-    zone: str
-    region: str | None
-    labels: frozenset[str] | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.provider}/{self.model}"
-
-
-def reached(provider: Provider, model: str) -> tuple[Reached, ...]:
-    """What a rule reaches by the target `provider/model`: one, or for `*` all that the provider allows."""
-    if model != "*":
-        return (_reached(provider, model, provider.facts_of(model)),)
-    if not provider.models:
-        # A model's name may lead to another region, as Bedrock's do: without a list nobody can tell.
-        return (_reached(provider, "*", ModelFacts()),)
-    return tuple(_reached(provider, pattern, facts) for pattern, facts in provider.models.items())
-
-
-def _reached(provider: Provider, model: str, facts: ModelFacts) -> Reached:
-    return Reached(provider.name, model, provider.zone, facts.region, facts.labels)
-
+from routeproxy.policy.targets import Reached
 
 Answer = Literal["yes", "no", "unknown"]
 
@@ -100,11 +70,6 @@ class Reach(Struct, frozen=True, kw_only=True):
             if (values := getattr(self, name)) is not None
         ]
         return ", ".join(said)
-
-
-def reach_of(table: ReachTable) -> Reach:
-    said = {name: getattr(table, name) for name in table.__struct_fields__}
-    return Reach(**{name: listed(value) for name, value in said.items() if value is not None})
 
 
 def _among(value: str | None, wanted: tuple[str, ...]) -> Answer:

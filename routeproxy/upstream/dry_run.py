@@ -3,7 +3,7 @@
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import OLDEST_VERSION
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.translate.request import RequestContext, translate
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat.profiles import profile_of

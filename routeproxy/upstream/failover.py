@@ -14,7 +14,9 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Emit, Output, Relayed, Write
-from routeproxy.policy.decide import Decision, Provider, Target
+from routeproxy.policy.decide import Decision
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.deadline import MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
 from routeproxy.upstream.keys import Keys

@@ -9,8 +9,9 @@ from typing import Protocol
 from routeproxy.exchange import Call
 from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.output import Emit, Relayed
-from routeproxy.policy.decide import Policy, Provider
-from routeproxy.policy.invariants import Reached, reached
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Reached, reached
 from routeproxy.upstream.failover import Upstream, Upstreams
 
 log = logging.getLogger("routeproxy.upstream.lock")

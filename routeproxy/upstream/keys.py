@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from routeproxy.file_stamps import FileStamp, stamp_of
-from routeproxy.policy.decide import Provider, Secret
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import Secret
 
 log = logging.getLogger("routeproxy.upstream.keys")
 

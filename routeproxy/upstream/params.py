@@ -9,7 +9,7 @@ import msgspec
 from routeproxy.messages.body import Body
 from routeproxy.messages.decoding import ANY_JSON, decode_leniently
 from routeproxy.messages.edits import Edit, apply_edits, set_members
-from routeproxy.policy.decide import Params, Target
+from routeproxy.policy.targets import Params, Target
 
 SMALLEST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""

@@ -7,7 +7,8 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from routeproxy.policy.decide import Policy, Provider
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.providers import Provider
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatUpstream

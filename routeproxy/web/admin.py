@@ -12,8 +12,8 @@ from litestar.types import ControllerRouterHandler
 from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.observe import Observer
-from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import NoSuchVersion
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller
 from routeproxy.web.headers import request_headers

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from routeproxy.messages.errors import ApiError
-from routeproxy.policy.compile.teams import expired
-from routeproxy.policy.decide import ClientKey, Policy
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.secrets import ClientKey
 from routeproxy.upstream.keys import SecretFiles
 
 log = logging.getLogger("routeproxy.web.auth")
@@ -147,7 +147,7 @@ def _has_expired(owner: _KeyOwner) -> bool:
     return (
         key is not None
         and key.expires is not None
-        and expired(key, datetime.datetime.now(datetime.UTC).date())
+        and key.expired(datetime.datetime.now(datetime.UTC).date())
     )
 
 

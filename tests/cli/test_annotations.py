@@ -8,7 +8,7 @@ import pytest
 
 import routeproxy
 from routeproxy.cli.annotations import MEANINGS, github, sarif
-from routeproxy.policy.file.problems import Code, Location, Problem
+from routeproxy.policy.problems import Code, Location, Problem
 from tests.policy.asking import problems
 
 TYPO = """\

@@ -37,13 +37,14 @@ from routeproxy.migrate.environment_models import BIG_AND_SMALL, PREFIXES
 from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.policy.compile.actions import FAILURES
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import USUAL_FAILURES, Timeouts
+from routeproxy.policy.decide import USUAL_FAILURES
 from routeproxy.policy.file import tables as file
-from routeproxy.policy.file.problems import Code, RulesRefused
 from routeproxy.policy.file.tables import Ability
-from routeproxy.policy.providers import TYPES
+from routeproxy.policy.problems import Code, RulesRefused
+from routeproxy.policy.provider_types import TYPES
+from routeproxy.policy.targets import Timeouts
 from routeproxy.policy.verify.diff import compare_policies
-from routeproxy.serve import in_force
+from routeproxy.serve import startup_lines
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import LoggedDecision
@@ -587,7 +588,7 @@ def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         targets = "openai/gpt-4.1"
     """
     policy = compile_rules(text, path=Path("rules.toml"), environ=KEYS)
-    said = in_force(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
+    said = startup_lines(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
     assert as_ever("\n".join(said)) == as_ever(shown_in(RUNNING, "routeproxy 0"))
 
 

@@ -13,10 +13,11 @@ from routeproxy.migrate.environment import LISTED, environment_policy, environme
 from routeproxy.migrate.environment_models import PREFIXES, TOGETHER_MODEL
 from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Decision, Policy, Target
+from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Problem, RulesRefused
 from routeproxy.policy.model_list import models_for
+from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.policy.targets import Target
 
 Variables = dict[str, str]
 

@@ -15,7 +15,7 @@ from routeproxy.migrate.environment_providers import PREFERRED
 from routeproxy.migrate.starter import starter
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 from tests.budgets import examples
 from tests.migrate.laws import FILES
 from tests.policy.asking import ask, names

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routeproxy.migrate.litellm_config import from_litellm
 from routeproxy.migrate.moved import Moved
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from tests.migrate.laws import FILES, lost, policy_of, reasons
 from tests.policy.asking import ask, names
 

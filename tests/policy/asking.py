@@ -11,7 +11,7 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Problem, RulesRefused
+from routeproxy.policy.problems import Problem, RulesRefused
 
 KEYS = {"OPENAI_API_KEY": "sk-test", "GEMINI_API_KEY": "g-test", "ANTHROPIC_API_KEY": "a-test"}
 

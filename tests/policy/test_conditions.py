@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 from tests.policy.asking import ask, request, rules
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Denial, Fallback, Params, Policy, Retry, Timeouts, TransformSettings
+from routeproxy.policy.decide import Denial, Fallback, Policy, Retry
 from routeproxy.policy.model_list import models_for
+from routeproxy.policy.targets import Params, Timeouts, TransformSettings
 from tests.policy.asking import KEYS, PROVIDERS, ask, names, policy, request, rules
 
 THREE = rules("""

@@ -24,7 +24,7 @@ from routeproxy.cli import app
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.file.includes import Disk
-from routeproxy.policy.file.problems import Code, RulesRefused
+from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.verify.diff import compare_policies
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,8 +14,9 @@ from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Provider, Target
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream import failover

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from routeproxy.policy.decide import Provider, Secret
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import Secret
 from routeproxy.upstream.keys import Keys
 
 

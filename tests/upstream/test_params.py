@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.messages.body import Body
+from routeproxy.messages.edits import apply_edits
 from routeproxy.messages.errors import ApiError
-from routeproxy.policy.decide import Params
+from routeproxy.policy.targets import Params
 from routeproxy.upstream.params import merge, plan_edits, with_params
 
 

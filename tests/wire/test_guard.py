@@ -15,7 +15,8 @@ from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.output import Content, Emit, Output, Relayed
 from routeproxy.policy.compile.compiler import Compilation, compile_rules
-from routeproxy.policy.decide import Policy, Provider
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.providers import Provider
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.failures import UpstreamFailure
 from tests.backend import BackEnd, json_answer, pause

@@ -7,12 +7,12 @@ from msgspec.structs import asdict
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
-from routeproxy.policy.compile.actions import NameTable
-from routeproxy.policy.conditions import check_header_names, compile_match
+from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.match import compile_match, nested
+from routeproxy.policy.compile.targets import NameTable
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
-from routeproxy.policy.file.problems import Code, Report
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     CaseTable,
     ExpectTable,
@@ -20,26 +20,16 @@ from routeproxy.policy.file.tables import (
     MatchTable,
     ReachTable,
     RequestTable,
-    listed,
 )
-from routeproxy.policy.invariants import Invariant, reach_of
+from routeproxy.policy.file.values import listed
+from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
+from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
 
 NOT_IN_WHEN = ("input_tokens", "system", "user", "url_target")
 """What the proof can't go by."""
 BESIDE_A_BODY = frozenset({"body", "team", "headers", "input_tokens", "url_target", "no_fallback"})
-
-
-def nested(match: MatchTable, path: Path) -> Iterator[tuple[MatchTable, Path]]:
-    """`match` and every table in it, with its place."""
-    yield match, path
-    for index, inner in enumerate(match.any or ()):
-        yield from nested(inner, (*path, "any", index))
-    if isinstance(match.not_, MatchTable):
-        yield from nested(match.not_, (*path, "not"))
-    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
-        yield from nested(inner, (*path, "not", index))
 
 
 class AssertionsCompiler:
@@ -49,7 +39,7 @@ class AssertionsCompiler:
         self,
         report: Report,
         label: str,
-        book: NameTable,
+        names: NameTable,
         teams: Collection[str],
         rules: Collection[str],
         file: int = 0,
@@ -57,7 +47,7 @@ class AssertionsCompiler:
         """`teams` and `rules` are the names that may be meant."""
         self.report = report
         self.label = label
-        self.book = book
+        self.names = names
         self.teams = teams
         self.rules = rules
         self.file = file
@@ -67,11 +57,11 @@ class AssertionsCompiler:
     def invariants(self, tables: list[InvariantTable]) -> Iterator[Invariant]:
         names: dict[str, int] = {}
         for index, table in enumerate(tables):
-            path: Path = ("invariants", index)
+            path: KeyPath = ("invariants", index)
             name = self._name(table.name, f"invariant {index + 1}", names, path)
             yield self._invariant(table, name, path)
 
-    def _invariant(self, table: InvariantTable, name: str, path: Path) -> Invariant:
+    def _invariant(self, table: InvariantTable, name: str, path: KeyPath) -> Invariant:
         if table.never is None and table.only is None and not self.report.faulty(path):
             message = "an invariant says what a target must never be, or only"
             self.report.error(Code.MISSING, path, message, expected='`never.zone = "public"` or the like')
@@ -89,7 +79,7 @@ class AssertionsCompiler:
             only=reach_of(table.only) if table.only else None,
         )
 
-    def _check_when(self, match: MatchTable, path: Path) -> None:
+    def _check_when(self, match: MatchTable, path: KeyPath) -> None:
         self.check_teams(match, path)
         for key in NOT_IN_WHEN:
             if getattr(match, key) is not None:
@@ -99,25 +89,25 @@ class AssertionsCompiler:
                 )
                 self.report.error(Code.FORBIDDEN, (*path, key), message, hint=hint, key=True)
 
-    def check_teams(self, match: MatchTable, path: Path) -> None:
+    def check_teams(self, match: MatchTable, path: KeyPath) -> None:
         """Of this table alone, not of those in it."""
         for index, name in enumerate(listed(match.team) if match.team is not None else ()):
             here = (*path, "team") if isinstance(match.team, str) else (*path, "team", index)
             self._check_team(name, here)
 
-    def _check_team(self, name: str, path: Path) -> None:
+    def _check_team(self, name: str, path: KeyPath) -> None:
         if name not in self.teams:
             self.report.unknown(Code.UNDEFINED, path, f"there is no team `{name}`", name, self.teams)
 
-    def check_reach(self, table: ReachTable | None, path: Path) -> None:
+    def check_reach(self, table: ReachTable | None, path: KeyPath) -> None:
         for key in ("provider", "target"):
             written = getattr(table, key, None)
             for index, value in enumerate(listed(written) if written is not None else ()):
                 here = (*path, key) if isinstance(written, str) else (*path, key, index)
                 self._check_reached(value, here)
 
-    def _check_reached(self, value: str, path: Path) -> None:
-        known = self.book.written("providers")
+    def _check_reached(self, value: str, path: KeyPath) -> None:
+        known = self.names.written("providers")
         provider, slash, _ = value.partition("/")
         if path[-1] == "target" or path[-2] == "target":
             if not slash:
@@ -136,7 +126,7 @@ class AssertionsCompiler:
         """`team` is the one that the file belongs to."""
         names: dict[str, int] = {}
         for index, table in enumerate(tables):
-            path: Path = ("tests", index)
+            path: KeyPath = ("tests", index)
             name = self._name(table.name, f"test {index + 1}", names, path)
             expect = self._expected(table.expect, (*path, "expect")) if table.expect else None
             question = self._question(table.request, (*path, "request"), folder, team)
@@ -156,7 +146,7 @@ class AssertionsCompiler:
                 )
 
     def _question(
-        self, table: RequestTable | None, path: Path, folder: Folder, team: str | None
+        self, table: RequestTable | None, path: KeyPath, folder: Folder, team: str | None
     ) -> HypotheticalRequest | None:
         if table is None or (table.model is None and table.body is None and table.url_target is None):
             if not self.report.faulty(path):
@@ -184,7 +174,7 @@ class AssertionsCompiler:
         said.setdefault("team", team)
         return HypotheticalRequest(**said) if not self.report.faulty(path) else None
 
-    def _body(self, name: str, path: Path, folder: Folder) -> bytes | None:
+    def _body(self, name: str, path: KeyPath, folder: Folder) -> bytes | None:
         if problem := relative_problem(name):
             self.report.error(Code.FORBIDDEN, path, f"`body` {problem}")
             return None
@@ -199,7 +189,7 @@ class AssertionsCompiler:
             return None
         return body
 
-    def _expected(self, table: ExpectTable, path: Path) -> Expected:
+    def _expected(self, table: ExpectTable, path: KeyPath) -> Expected:
         known = (*self.rules, "default")
         if table.rule is not None and table.rule not in known and not _gate_of(table.rule, self.teams):
             what = f"there is no rule `{table.rule}`"
@@ -216,7 +206,7 @@ class AssertionsCompiler:
             said["transforms"] = {name: value for name, value in written.items() if value is not None}
         return Expected(**said)
 
-    def _name(self, written: str | None, otherwise: str, names: dict[str, int], path: Path) -> str:
+    def _name(self, written: str | None, otherwise: str, names: dict[str, int], path: KeyPath) -> str:
         name = written or otherwise
         if (first := names.setdefault(name, int(path[-1]))) != path[-1]:
             line = self.report.map.value((path[0], first)).line
@@ -225,6 +215,11 @@ class AssertionsCompiler:
                 Code.DUPLICATE, (*path, "name"), message, hint=f"the other stands in line {line}"
             )
         return name
+
+
+def reach_of(table: ReachTable) -> Reach:
+    said = {name: getattr(table, name) for name in table.__struct_fields__}
+    return Reach(**{name: listed(value) for name, value in said.items() if value is not None})
 
 
 def _gate_of(rule: str, teams: Collection[str]) -> bool:

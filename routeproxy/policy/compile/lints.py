@@ -4,19 +4,20 @@ worse from one target to the next. It compiles to a policy all the same."""
 import datetime
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.compile.assertions import nested
 from routeproxy.policy.compile.compiler import Compilation
-from routeproxy.policy.compile.teams import expired
+from routeproxy.policy.compile.match import nested
 from routeproxy.policy.conditions import Check, Equals, TextCheck
-from routeproxy.policy.decide import ClientKey, Policy, Rule, Secret, Target
-from routeproxy.policy.file.problems import Code, Report
-from routeproxy.policy.file.source_map import Path
+from routeproxy.policy.decide import Policy, Rule
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
+from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.secrets import ClientKey, Secret
+from routeproxy.policy.targets import Target
 from routeproxy.policy.verify.callers import callers_of
 from routeproxy.policy.verify.counterexamples import requests_for
 from routeproxy.policy.verify.solver import Solver, negate, refutes
@@ -189,7 +190,7 @@ class _Finder:
                         message = f"no header is ever {value!r}: values come trimmed and as one line"
                         report.warn(Code.NEVER_TRUE, here, message)
 
-    def _matches(self) -> Iterator[tuple[Report, MatchTable, Path]]:
+    def _matches(self) -> Iterator[tuple[Report, MatchTable, KeyPath]]:
         files: list[tuple[Report, list[RuleTable]]] = [(self.report, self.compilation.file.rules)]
         files += [(layer.report, layer.file.rules) for layer in self.compilation.layers]
         for report, rules in files:
@@ -204,13 +205,13 @@ class _Finder:
 
     def _keys(self) -> None:
         policy = self.policy
-        holders: list[tuple[Path, tuple[ClientKey, ...]]] = [
+        holders: list[tuple[KeyPath, tuple[ClientKey, ...]]] = [
             (("teams", name, "keys"), team.keys) for name, team in policy.teams.items()
         ]
         for path, keys in [*holders, (("server", "admin_keys"), policy.server.admin_keys)]:
             for index, key in enumerate(keys):
                 self._key_file(key.secret, (*path, index))
-                if expired(key, self.today):
+                if key.expired(self.today):
                     message = f"the key {key.name} expired on {key.expires}"
                     self.report.warn(Code.EXPIRED, (*path, index), message)
         for name, provider in policy.providers.items():
@@ -223,12 +224,12 @@ class _Finder:
         if policy.server.signing_key is not None:
             self._key_file(policy.server.signing_key, ("server", "signing_key"))
 
-    def _key_file(self, secret: Secret, path: Path) -> None:
+    def _key_file(self, secret: Secret, path: KeyPath) -> None:
         if secret.kind != "file":
             return
         name = secret.name
         try:
-            found = FilePath(name).stat()
+            found = Path(name).stat()
         except OSError as error:
             self.report.warn(Code.UNSET_VARIABLE, path, f"the key file {name}: {error.strerror}")
             return
@@ -249,7 +250,7 @@ class _Finder:
             hint = "at the end of the rules it is the seal that all of them are there"
             self.report.warn(Code.MISPLACED, ("default",), message, hint=hint)
 
-    def _warn(self, rule: Rule, code: Code, path: Path, message: str, hint: str | None = None) -> None:
+    def _warn(self, rule: Rule, code: Code, path: KeyPath, message: str, hint: str | None = None) -> None:
         self.compilation.reports[rule.file].warn(code, path, message, hint=hint)
 
 

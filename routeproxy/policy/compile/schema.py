@@ -10,8 +10,9 @@ from typing import Any
 from msgspec import NODEFAULT
 from msgspec import inspect as kinds
 
-from routeproxy.policy.compile.actions import CAPPED, FAILURES, PARAMS
-from routeproxy.policy.conditions import EFFORTS
+from routeproxy.policy.compile.actions import FAILURES
+from routeproxy.policy.compile.match import EFFORTS
+from routeproxy.policy.compile.params import CAPPED, PARAMS
 from routeproxy.policy.file.tables import (
     ActionTable,
     CaseTable,
@@ -39,7 +40,7 @@ from routeproxy.policy.file.tables import (
     TimeoutsTable,
     TransformsTable,
 )
-from routeproxy.policy.providers import TYPE_NAMES
+from routeproxy.policy.provider_types import TYPE_NAMES
 
 Schema = dict[str, Any]
 

@@ -1,29 +1,25 @@
 """Teams: whose keys open the proxy, what each may ask for, and what its requests may ever reach."""
 
-import datetime
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from routeproxy.policy.compile.actions import Actions
-from routeproxy.policy.conditions import (
-    MODEL,
-    TEAM,
-    Equals,
-    NoneOf,
-    check_header_names,
-    globbed,
-)
-from routeproxy.policy.decide import ClientKey, Provider, Rule, Secret, Team
+from routeproxy.policy.compile.actions import ActionsCompiler
+from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.conditions import MODEL, TEAM, Equals, NoneOf, globbed
+from routeproxy.policy.decide import Rule, Team
 from routeproxy.policy.facts import ascii_lower
-from routeproxy.policy.file.problems import Code, Report
-from routeproxy.policy.file.source_map import Path
-from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable, listed
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
+from routeproxy.policy.file.values import listed
 from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
-from routeproxy.policy.providers import FORBIDDEN_HEADERS, TYPES, read_secret
+from routeproxy.policy.problems import Code, KeyPath
+from routeproxy.policy.provider_types import TYPES
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import SECRET_HEADERS, ClientKey, Secret, digest_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -31,26 +27,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME"` or `"file:PATH"`'
 
 
-def digest_of(key: str) -> str:
-    """How a client's key is known: `sha256:…` in a file has these 64 digits."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-class Teams:
+class TeamsCompiler:
     """Compiles `[teams.NAME]` and whatever else holds keys of clients."""
 
-    def __init__(
-        self, report: Report, actions: Actions, environ: Mapping[str, str], allow_literal_keys: bool
-    ) -> None:
+    def __init__(self, report: Report, actions: ActionsCompiler, secrets: SecretsCompiler) -> None:
         self.report = report
         self.actions = actions
-        self.environ = environ
-        self.allow_literal_keys = allow_literal_keys
-        self._seen: dict[str, Path] = {}
+        self.secrets = secrets
+        self._seen: dict[str, KeyPath] = {}
         """By the digest of a key, where it stands."""
 
     def team(self, name: str, table: TeamTable) -> Team:
-        path: Path = ("teams", name)
+        path: KeyPath = ("teams", name)
         if not name.isprintable() or not name.strip():
             message = "a team's name is one line of printable characters"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
@@ -70,7 +58,7 @@ class Teams:
         """What `[teams.NAME] targets` promises."""
         if table.targets is None:
             return None
-        path: Path = ("teams", name, "targets")
+        path: KeyPath = ("teams", name, "targets")
         return Invariant(
             name=f"[teams.{name}] targets",
             where=self.actions.where(path),
@@ -82,7 +70,7 @@ class Teams:
 
     # --- keys
 
-    def keys(self, written: Keys, path: Path) -> Iterator[ClientKey]:
+    def keys(self, written: Keys, path: KeyPath) -> Iterator[ClientKey]:
         items = written if isinstance(written, list) else [written]
         for index, item in enumerate(items):
             here = (*path, index) if isinstance(written, list) else path
@@ -96,7 +84,7 @@ class Teams:
             name = table.name or (secret.reference if secret.kind != "sha256" else f"key {index + 1}")
             yield ClientKey(name, secret, table.expires)
 
-    def _secret(self, written: str, path: Path) -> Secret:
+    def _secret(self, written: str, path: KeyPath) -> Secret:
         scheme, _, rest = written.partition(":")
         if scheme == "sha256":
             found = Secret("sha256", rest.lower())
@@ -110,16 +98,14 @@ class Teams:
             self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
             return Secret("none")
         else:
-            found = read_secret(
-                written, path, self.report, self.environ, self.allow_literal_keys, expected=CLIENT_KEYS
-            )
+            found = self.secrets.secret(written, path, expected=CLIENT_KEYS)
             if not found.value:
                 return found
             digest = digest_of(found.value)
         self._check_twice(digest, path)
         return found
 
-    def _check_twice(self, digest: str, path: Path) -> None:
+    def _check_twice(self, digest: str, path: KeyPath) -> None:
         if (first := self._seen.setdefault(digest, path)) != path:
             line = self.report.map.value(first).line
             whose = ".".join(map(str, first[:2]))
@@ -128,7 +114,7 @@ class Teams:
 
     # --- what a team may ask for, say and reach
 
-    def _gate(self, name: str, table: TeamTable, path: Path) -> Rule | None:
+    def _gate(self, name: str, table: TeamTable, path: KeyPath) -> Rule | None:
         if table.models is None:
             return None
         wanted = globbed(MODEL, tuple(map(ascii_lower, listed(table.models))))
@@ -140,11 +126,11 @@ class Teams:
             is_gate=True,
         )
 
-    def _headers(self, written: Mapping[str, str], path: Path) -> Mapping[str, str]:
+    def _headers(self, written: Mapping[str, str], path: KeyPath) -> Mapping[str, str]:
         check_header_names(list(written), path, self.report)
         for name, value in written.items():
             here = (*path, name)
-            if name.lower() in FORBIDDEN_HEADERS:
+            if name.lower() in SECRET_HEADERS:
                 message = f"`{name}` carries a secret: a team can't be given one"
                 self.report.error(Code.FORBIDDEN, here, message, key=True)
             if value.startswith(("env:", "file:")) or not value.isprintable() or value != value.strip():
@@ -152,14 +138,14 @@ class Teams:
                 self.report.error(Code.WRONG_VALUE, here, message)
         return {name.lower(): value for name, value in written.items()}
 
-    def _providers(self, table: TeamTable, path: Path) -> Iterator[tuple[str, Provider]]:
-        book = self.actions.book
+    def _providers(self, table: TeamTable, path: KeyPath) -> Iterator[tuple[str, Provider]]:
+        names = self.actions.names
         for name, written in (table.provider_keys or {}).items():
             here = (*path, name)
-            provider = book.providers.get(name)
-            if name not in book.written("providers"):
+            provider = names.providers.get(name)
+            if name not in names.written("providers"):
                 what = f"there is no provider `{name}`"
-                self.report.unknown(Code.UNDEFINED, here, what, name, book.written("providers"), key=True)
+                self.report.unknown(Code.UNDEFINED, here, what, name, names.written("providers"), key=True)
             if provider is None:
                 continue
             if provider.type in TYPES and TYPES[provider.type].in_process:
@@ -171,30 +157,23 @@ class Teams:
                 self.report.error(Code.WRONG_VALUE, here, message)
                 continue
             paths = [here] if isinstance(written, str) else [(*here, index) for index in range(len(values))]
-            keys = tuple(
-                read_secret(value, at, self.report, self.environ, self.allow_literal_keys)
-                for value, at in zip(values, paths, strict=True)
-            )
+            keys = tuple(self.secrets.secret(value, at) for value, at in zip(values, paths, strict=True))
             yield name, replace(provider, keys=keys, client_key=False)
 
-    def _targets(self, written: str | list[str], path: Path) -> Iterator[str]:
+    def _targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
         """As globs over `provider/model`; an alias stands for all that it names."""
-        book = self.actions.book
+        names = self.actions.names
         for index, name in enumerate(listed(written)):
             here = path if isinstance(written, str) else (*path, index)
             provider, slash, model = name.partition("/")
             if not slash:
-                for entry in self.actions.entries(name, here):
+                for entry in self.actions.targets.entries(name, here):
                     yield entry.name
-            elif not any(covers(provider, known) for known in book.written("providers")):
-                known = book.written("providers")
+            elif not any(covers(provider, known) for known in names.written("providers")):
+                known = names.written("providers")
                 what = f"there is no provider `{provider}`"
                 self.report.unknown(Code.UNDEFINED, here, what, provider, known)
             elif not model:
                 self.report.error(Code.EMPTY, here, f"a model is missing after `{provider}/`")
             else:
                 yield name
-
-
-def expired(key: ClientKey, today: datetime.date) -> bool:
-    return key.expires is not None and key.expires < today

@@ -1,15 +1,16 @@
 """Included files: each is one team's, stands where it is included, and can only narrow what that team has."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from routeproxy.policy.file.problems import Code, Report, RulesRefused
-from routeproxy.policy.file.source_map import Path
-from routeproxy.policy.file.tables import LayerFile, read
+from routeproxy.policy.file.reader import read
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.file.tables import LayerFile
 from routeproxy.policy.patterns import is_glob
+from routeproxy.policy.problems import Code, KeyPath, RulesRefused
 
 
 class Folder(Protocol):
@@ -24,9 +25,9 @@ class Folder(Protocol):
 class Disk:
     """A folder as it is; remembers what it was asked for."""
 
-    def __init__(self, root: FilePath) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.looked_at: dict[FilePath, None] = {}
+        self.looked_at: dict[Path, None] = {}
         """Files and folders: a change of one of them may change the policy."""
 
     def find(self, pattern: str) -> list[str]:
@@ -45,7 +46,7 @@ class Disk:
             raise OSError(f"`{name}` is not a file")
         return path.read_bytes()
 
-    def _inside(self, path: FilePath) -> bool:
+    def _inside(self, path: Path) -> bool:
         # A link may lead anywhere, and whoever may write a layer must not read other files by it.
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise PermissionError(f"`{path.name}` leads out of this file's folder")
@@ -92,7 +93,7 @@ class Layer(Struct, frozen=True):
     report: Report
     label: str
     team: str
-    included_at: Path
+    included_at: KeyPath
     """The `include` in the rules file."""
 
 
@@ -108,9 +109,7 @@ def relative_problem(name: str, *, globs: bool = False) -> str | None:
     return None
 
 
-def read_layers(
-    include: str, path: Path, report: Report, folder: Folder, beside: FilePath
-) -> Iterator[Layer]:
+def read_layers(include: str, path: KeyPath, report: Report, folder: Folder, beside: Path) -> Iterator[Layer]:
     """The files that `include` names. What is wrong with one is in its own report."""
     if problem := relative_problem(include, globs=True):
         report.error(Code.FORBIDDEN, path, f"`include` {problem}")
@@ -133,7 +132,7 @@ def read_layers(
         yield _layer(text, name, path, Report(text, str(beside / name)))
 
 
-def _layer(text: str, name: str, included_at: Path, report: Report) -> Layer:
+def _layer(text: str, name: str, included_at: KeyPath, report: Report) -> Layer:
     try:
         document = report.parse()
     except RulesRefused:
@@ -155,7 +154,7 @@ ELSEWHERE = frozenset({"container", "inference_geo", "mcp_servers", "thread"})
 """Parameters that take a request to places that no target names."""
 
 
-def _sent(value: Any, path: Path) -> Iterator[Path]:
+def _sent(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """Where something of its own would be sent to a back end."""
     for key, item in _items(value):
         here = (*path, key)
@@ -165,7 +164,7 @@ def _sent(value: Any, path: Path) -> Iterator[Path]:
             yield from _sent(item, here)
 
 
-def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, str):
         yield path, value
     for key, item in _items(value):

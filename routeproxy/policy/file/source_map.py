@@ -10,7 +10,8 @@ from functools import cached_property
 import tomli
 from msgspec import Struct
 
-Path = tuple[str | int, ...]
+from routeproxy.policy.problems import KeyPath
+
 MOST_LEVELS = 50
 """Of tables and arrays in each other. Rules are asked, compiled and compared by recursion, and a condition of
 a condition of a condition is past what people can read."""
@@ -33,8 +34,8 @@ class SourceMap:
     def __init__(self, text: str) -> None:
         # tomli reads line ends this way too, and an editor shows both alike.
         self.text = text.replace("\r\n", "\n")
-        self.keys: dict[Path, Span] = {}
-        self.values: dict[Path, Span] = {}
+        self.keys: dict[KeyPath, Span] = {}
+        self.values: dict[KeyPath, Span] = {}
 
     @classmethod
     def of(cls, text: str) -> "SourceMap":
@@ -42,14 +43,14 @@ class SourceMap:
         _Walk(found).document()
         return found
 
-    def key(self, path: Path) -> Place:
+    def key(self, path: KeyPath) -> Place:
         return self._nearest(path, self.keys)
 
-    def value(self, path: Path) -> Place:
+    def value(self, path: KeyPath) -> Place:
         return self._nearest(path, self.values)
 
     @property
-    def deepest(self) -> Path:
+    def deepest(self) -> KeyPath:
         """The path of most parts."""
         return max(self.values, key=len, default=())
 
@@ -69,7 +70,7 @@ class SourceMap:
         end = self.text.find("\n", start)
         return len(self.text) if end < 0 else end
 
-    def _nearest(self, path: Path, wanted: dict[Path, Span]) -> Place:
+    def _nearest(self, path: KeyPath, wanted: dict[KeyPath, Span]) -> Place:
         found = wanted.get(path)
         while not found and path:
             found = self.keys.get(path) or self.values.get(path)
@@ -101,11 +102,11 @@ class _Walk:
         self.text = found.text
         self.keys = found.keys
         self.values = found.values
-        self.last_item: dict[Path, int] = {}
+        self.last_item: dict[KeyPath, int] = {}
         """For each array of tables, the index of the table that `[array.…]` means now."""
 
     def document(self) -> None:
-        table: Path = ()
+        table: KeyPath = ()
         position = self._blank(0)
         while position < len(self.text):
             if self.text[position] == "[":
@@ -113,11 +114,11 @@ class _Walk:
             else:
                 position = self._pair(table, position)
 
-    def _header(self, start: int) -> tuple[Path, int]:
+    def _header(self, start: int) -> tuple[KeyPath, int]:
         brackets = 2 if self.text.startswith("[[", start) else 1
         parts, position = self._key(start + brackets)
         end = position + brackets - 1
-        path: Path = ()
+        path: KeyPath = ()
         for name, span in parts:
             path = (*path, name)
             self.keys.setdefault(path, span)
@@ -132,7 +133,7 @@ class _Walk:
         self.values[path] = (start, end)
         return path, self._blank(end)
 
-    def _pair(self, table: Path, start: int) -> int:
+    def _pair(self, table: KeyPath, start: int) -> int:
         path = table
         parts, position = self._key(start)
         for name, span in parts:
@@ -152,7 +153,7 @@ class _Walk:
         # A path of 10,000 parts has 10,000 parents, and its text is refused anyway.
         return parts[: MOST_LEVELS + 1], position
 
-    def _value(self, path: Path, start: int) -> int:
+    def _value(self, path: KeyPath, start: int) -> int:
         opening = self.text[start]
         if opening not in "[{":
             match = _SCALAR.match(self.text, start)

@@ -5,34 +5,12 @@ used. A key that a later version will enforce is refused by name, so that nobody
 """
 
 import datetime
-import math
-import re
-from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
 from msgspec import Meta, Struct, field
-from msgspec import inspect as kinds
 
-from routeproxy.policy.file.problems import Code, Report, closest, one_of
-from routeproxy.policy.file.source_map import Path
-
-Duration = Annotated[
-    str,
-    Meta(
-        pattern=r"^(\d+(\.\d+)?(ms|s|m|h))+$",
-        extra={"expected": 'a duration such as "30s", "1m30s" or "500ms"'},
-    ),
-]
-Count = Annotated[int, Meta(ge=0)]
-Positive = Annotated[int, Meta(ge=1)]
-Strings = str | list[str]
-
-
-def listed(value: str | list[str]) -> tuple[str, ...]:
-    """What stands where one or several may."""
-    return (value,) if isinstance(value, str) else tuple(value)
+from routeproxy.policy.file.values import Count, Duration, Positive, Strings
+from routeproxy.policy.provider_types import Zone
 
 
 class Table(Struct, forbid_unknown_fields=True):
@@ -102,6 +80,11 @@ class TransformsTable(Table):
     newlines: Literal["keep", "unescape", "escape"] | None = None
     model_name: Literal["requested", "served"] | None = None
 
+    @property
+    def only_model_name(self) -> bool:
+        """Whether nothing is asked for that a pass-through can't do."""
+        return all(getattr(self, key) is None for key in self.__struct_fields__ if key != "model_name")
+
 
 class TimeoutsTable(Table):
     connect: Duration | None = None
@@ -155,8 +138,6 @@ class RuleTable(ActionTable):
 
 # --- the rest of the file
 
-
-Zone = Literal["local", "private", "public"]
 
 Ability = Literal[
     "files",
@@ -333,290 +314,3 @@ class LayerFile(Table):
     team: str | None = None
     rules: list[RuleTable] = field(default_factory=list)
     tests: list[CaseTable] = field(default_factory=list)
-
-
-File = TypeVar("File", RulesFile, LayerFile)
-
-
-def read(document: Mapping[str, Any], report: Report, kind: type[File]) -> File:
-    """The sound part of `document`; what is wrong with the rest has gone to `report`."""
-    sound = _Reader(report).read(document, _type_info(kind), ())
-    return msgspec.convert(sound, kind)
-
-
-_type_info = cache(kinds.type_info)
-_GONE = object()
-_MAY_BE_EMPTY = {
-    CaseTable,
-    InvariantTable,
-    LayerFile,
-    ModelTable,
-    ProviderTable,
-    RuleTable,
-    RulesFile,
-    TeamTable,
-}
-"""A provider or a model of nothing but its name is whole; the others are told what they lack."""
-_JSON = (str, bool, int, float)
-
-
-class _Reader:
-    """Walks values and types side by side. msgspec alone would stop at the first mistake."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-
-    def read(self, value: Any, kind: kinds.Type, path: Path) -> Any:
-        match kind:
-            case kinds.AnyType():
-                return self._json(value, path)
-            case kinds.UnionType():
-                fitting = [member for member in kind.types if _fits(value, member)]
-                return self.read(value, fitting[0], path) if fitting else self._wrong(value, kind, path)
-            case _ if not _fits(value, kind):
-                return self._wrong(value, kind, path)
-            case kinds.StructType():
-                return self._table(value, kind, path)
-            case kinds.DictType():
-                if not value:
-                    return self._empty("this table", path)
-                return self._entries(value, dict.fromkeys(value, kind.value_type), path)
-            case kinds.ListType():
-                return self._list(value, kind, path)
-            case _:
-                return self._leaf(value, kind, path)
-
-    def _table(self, table: dict[str, Any], kind: kinds.StructType, path: Path) -> Any:
-        if kind.cls is RuleTable and _is_sound(table):
-            return table
-        known = {entry.encode_name: entry.type for entry in kind.fields}
-        if not table and kind.cls not in _MAY_BE_EMPTY:
-            return self._empty("this table", path)
-        for key in table.keys() - known.keys():
-            self._unknown(key, table[key], cast(type[Table], kind.cls), known, (*path, key))
-        return self._entries({key: value for key, value in table.items() if key in known}, known, path)
-
-    def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: Path) -> Any:
-        read = {key: self.read(value, types[key], (*path, key)) for key, value in table.items()}
-        return {key: value for key, value in read.items() if value is not _GONE}
-
-    def _list(self, items: list[Any], kind: kinds.ListType, path: Path) -> Any:
-        if not items:
-            return self._empty("this list", path)
-        read = [self.read(item, kind.item_type, (*path, index)) for index, item in enumerate(items)]
-        # Whole or not at all: what is reported of an item later on goes by its position.
-        return _GONE if any(item is _GONE for item in read) else read
-
-    def _leaf(self, value: Any, kind: kinds.Type, path: Path) -> Any:
-        if value == "":
-            return self._empty("this text", path)
-        try:
-            return msgspec.convert(value, _annotation(kind))
-        except msgspec.ValidationError:
-            return self._wrong(value, kind, path)
-
-    def _json(self, value: Any, path: Path) -> Any:
-        """A value that is handed on: anything that JSON can say."""
-        if isinstance(value, dict):
-            return {key: self._json(item, (*path, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._json(item, (*path, index)) for index, item in enumerate(value)]
-        if isinstance(value, _JSON) and not (isinstance(value, float) and not math.isfinite(value)):
-            return value
-        self.report.error(Code.WRONG_VALUE, path, f"{_say(value)} can't be sent as JSON")
-        return _GONE
-
-    def _empty(self, what: str, path: Path) -> Any:
-        hint = "a rule without `match` takes every request" if path and path[-1] == "match" else None
-        self.report.error(Code.EMPTY, path, f"{what} is empty", hint=hint)
-        return _GONE
-
-    def _wrong(self, value: Any, kind: kinds.Type, path: Path) -> Any:
-        name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
-        near = closest(value, _choices(kind)) if isinstance(value, str) else None
-        self.report.error(
-            Code.WRONG_VALUE,
-            path,
-            f"`{name}` can't be {_say(value)}" + (f"; did you mean `{near}`?" if near else ""),
-            expected=_expected(kind),
-            hint=_hint_for_value(value, path),
-        )
-        return _GONE
-
-    def _unknown(self, key: str, value: Any, cls: type[Table], known: Mapping[str, Any], path: Path) -> None:
-        if key in cls.not_yet:
-            message = f"this version does not enforce `{key}` yet, so it refuses it instead of ignoring it"
-            self.report.error(Code.NOT_YET, path, message, key=True)
-        elif cls is LayerFile and key in RulesFile.__struct_fields__:
-            message = f"an included file can't have `{key}`: it holds one team's rules and tests"
-            self.report.error(
-                Code.FORBIDDEN, path, message, hint="it belongs to the file that includes", key=True
-            )
-        elif cls is RulesFile and key == "team":
-            message = "`team` begins an included file, which is checked with the file that includes it"
-            hint = 'that file has `[[rules]]` with `include = "…"`'
-            self.report.error(Code.UNKNOWN_KEY, path, message, hint=hint, key=True)
-        elif cls is TargetTable and len(path) == 3 and path[0] == "aliases":
-            name = _dotted(path[1:], value)
-            message = f"`{path[1]}` is a table here: an unquoted dot in a key opens a table"
-            self.report.error(Code.UNKNOWN_KEY, path, message, hint=f'quote the name: "{name}" = …', key=True)
-        elif cls is MatchTable and key in RuleTable.__struct_fields__:
-            message = f"`{key}` stands inside `match`"
-            hint = (
-                f"what follows `[rules.match]` is part of it: put `{key}` above, or write `match.model = …`"
-            )
-            self.report.error(Code.UNKNOWN_KEY, path, message, hint=hint, key=True)
-        else:
-            self.report.unknown(Code.UNKNOWN_KEY, path, f"unknown key `{key}`", key, known, key=True)
-
-
-def _is_sound(rule: dict[str, Any]) -> bool:
-    """Whether there is surely nothing to report of `rule`. There may be thousands; the walk takes 0.05 ms for
-    each, and this 0.01."""
-    try:
-        msgspec.convert(rule, RuleTable)
-    except msgspec.ValidationError:
-        return False
-    return _is_filled(rule)
-
-
-def _is_filled(value: Any) -> bool:
-    """Whether nothing in `value` is empty, or can't be said in JSON."""
-    if isinstance(value, str):
-        return value != ""
-    if isinstance(value, dict):
-        return bool(value) and all(map(_is_filled, value.values()))
-    if isinstance(value, list):
-        return bool(value) and all(map(_is_filled, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int)
-
-
-def _fits(value: Any, kind: kinds.Type) -> bool:
-    """Whether `value` has the outer shape of `kind`."""
-    match kind:
-        case kinds.Metadata():
-            return _fits(value, kind.type)
-        case kinds.StructType() | kinds.DictType():
-            return isinstance(value, dict)
-        case kinds.ListType():
-            return isinstance(value, list)
-        case kinds.StrType():
-            return isinstance(value, str)
-        case kinds.DateType():
-            return isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
-        case kinds.BoolType():
-            return isinstance(value, bool)
-        case kinds.IntType():
-            return isinstance(value, int) and not isinstance(value, bool)
-        case kinds.FloatType():
-            return isinstance(value, float) and math.isfinite(value)
-        case kinds.LiteralType():
-            return any(value == choice and type(value) is type(choice) for choice in kind.values)
-        case kinds.NoneType():
-            return False
-    return True
-
-
-def _annotation(kind: kinds.Type) -> Any:
-    match kind:
-        case kinds.Metadata():
-            return _annotation(kind.type)
-        case kinds.StrType():
-            return Annotated[str, Meta(pattern=kind.pattern)]
-        case kinds.IntType():
-            return Annotated[int, Meta(ge=kind.ge, le=kind.le)]
-        case kinds.LiteralType():
-            return Literal[kind.values]
-        case kinds.DateType():
-            return datetime.date
-    return float if isinstance(kind, kinds.FloatType) else bool
-
-
-def _expected(kind: kinds.Type) -> str:
-    match kind:
-        case kinds.Metadata():
-            return str((kind.extra or {}).get("expected") or _expected(kind.type))
-        case kinds.UnionType():
-            words = [_expected(member) for member in kind.types if not isinstance(member, kinds.NoneType)]
-            return " or ".join(dict.fromkeys(words))
-        case kinds.StructType() | kinds.DictType():
-            return "a table"
-        case kinds.ListType():
-            items = kind.item_type
-            return "a list of tables" if isinstance(items, kinds.StructType) else "a list"
-        case kinds.StrType():
-            return "text in quotes"
-        case kinds.DateType():
-            return "a date such as 2027-06-30, without quotes"
-        case kinds.BoolType():
-            return "true or false"
-        case kinds.IntType():
-            bounds = [f"at least {kind.ge}"] if kind.ge is not None else []
-            bounds += [f"at most {kind.le}"] if kind.le is not None else []
-            return " ".join(["a whole number", *([f"of {' and '.join(bounds)}"] if bounds else [])])
-        case kinds.LiteralType():
-            return one_of(map(str, kind.values))
-    return "a number"
-
-
-def _choices(kind: kinds.Type) -> tuple[str, ...]:
-    match kind:
-        case kinds.UnionType():
-            return tuple(word for member in kind.types for word in _choices(member))
-        case kinds.LiteralType():
-            return tuple(value for value in kind.values if isinstance(value, str))
-    return ()
-
-
-def _say(value: Any) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return f'"{value}"' if len(value) <= 60 else "this text"
-        case int() | float():
-            return f"the number {value}"
-        case dict():
-            return "a table"
-        case list():
-            return "a list of tables" if value and all(isinstance(item, dict) for item in value) else "a list"
-        case datetime.date() | datetime.time():
-            return "a date or time"
-    return "this"
-
-
-def _hint_for_value(value: Any, path: Path) -> str | None:
-    match path:
-        case ("rules" | "invariants" | "tests" as name,) if isinstance(value, dict):
-            return f"each {name.removesuffix('s')} begins with `[[{name}]]`, in double brackets"
-        case (str(name),) if isinstance(value, list):
-            return f"write `[{name}]`, in single brackets: there is only one"
-        case (*_, "deadline" | "backoff" | "drain" | "connect" | "first_token" | "idle" | "total") if (
-            isinstance(value, int | float)
-        ):
-            return f'write "{value}s" for seconds'
-        case (*_, "expires") if isinstance(value, str):
-            return "leave out the quotes: TOML has dates"
-        case (*_, "match" | "not" | "when") if isinstance(value, str):
-            return "write `match.model = …`"
-        case (*_, "input_tokens" | "max_tokens") if "cap" not in path and "set" not in path:
-            return "write `min = …`, `max = …`, or both"
-    return None
-
-
-def _dotted(path: Path, value: Any) -> str:
-    """The key that was meant, put together again from the nested tables that it became."""
-    name = ".".join(map(str, path))
-    if isinstance(value, dict) and len(value) == 1:
-        key, inner = next(iter(value.items()))
-        return _dotted((name, key), inner)
-    return name
-
-
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(duration: str) -> float:
-    return sum(float(number) * _UNIT[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smh])", duration))

@@ -15,8 +15,8 @@ from watchfiles import awatch
 
 from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.problems import RulesRefused
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
+from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.verify.diff import compare_policies
 
 log = logging.getLogger("routeproxy.policy.live")

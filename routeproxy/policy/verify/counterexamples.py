@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextCheck
-from routeproxy.policy.decide import Policy, Rule, Target
+from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.invariants import Invariant, Reached
+from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.targets import Reached, Target
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.satisfiability import (
     Assignment,

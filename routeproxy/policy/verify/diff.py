@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeVar
 
-from routeproxy.policy.compile.teams import digest_of
 from routeproxy.policy.conditions import NoneOf, TextCheck, in_words
-from routeproxy.policy.decide import Decision, Policy, Provider, Rule, Target, Team
+from routeproxy.policy.decide import Decision, Policy, Rule, Team
 from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import digest_of
+from routeproxy.policy.targets import Target
 
 Item = TypeVar("Item")
 

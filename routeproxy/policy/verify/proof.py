@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from routeproxy.policy.conditions import TEAM, Check, Equals
 from routeproxy.policy.decide import Policy, Rule, Team
-from routeproxy.policy.invariants import Invariant, Reached
+from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.targets import Reached
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.counterexamples import describe_request, find_counterexample, violations
 from routeproxy.policy.verify.satisfiability import Assignment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of, with_additions
 from routeproxy.upstream.chat.formats import RESPONSES, Format, ResponseDecoder, format_of

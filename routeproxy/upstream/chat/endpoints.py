@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from routeproxy.exchange import Call
-from routeproxy.policy.decide import Provider, Target
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.params import merge
 
 AZURE_VERSION = "2025-02-01-preview"

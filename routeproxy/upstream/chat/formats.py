@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest, encode_request
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.chat.completions import ChatCompletionsDecoder
 from routeproxy.upstream.chat.endpoints import Path, deployment_of
 from routeproxy.upstream.chat.gemini import GeminiDecoder, gemini_request

@@ -3,8 +3,8 @@ LiteLLM's table of models."""
 
 from typing import Any
 
-from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.profiles import Limits, profile_of
 from routeproxy.upstream.litellm.model_table import find_row

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from routeproxy.policy.decide import Target
 from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 
 

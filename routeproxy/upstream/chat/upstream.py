@@ -23,7 +23,7 @@ from routeproxy.messages.events import (
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
-from routeproxy.policy.decide import Target, TransformSettings
+from routeproxy.policy.targets import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 
 # --- proxies
 

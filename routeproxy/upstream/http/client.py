@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 import routeproxy
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
 from routeproxy.upstream.http.addresses import NotLocal, ProxyEnvironment, is_local

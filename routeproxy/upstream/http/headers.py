@@ -4,7 +4,7 @@ request, what is another's secret and what is ours alone is never passed on."""
 from collections.abc import Mapping
 
 from routeproxy.exchange import Call, Inbound
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}  # and `proxy-*`

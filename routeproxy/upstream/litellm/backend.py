@@ -13,7 +13,7 @@ import msgspec
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.endpoints import deployment_of

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 
 FILE = "model_prices_and_context_window_backup.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 
 NO_KEY = "routeproxy-no-key"
 """Given to LiteLLM where there is no key, so that it does not look for one in the environment. Never sent."""

@@ -14,7 +14,7 @@ import msgspec
 from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.upstream.chat.endpoints import endpoint_of, with_additions
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http.client import Client, Response, read_failure

@@ -12,7 +12,7 @@ from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
-from routeproxy.policy.decide import Params
+from routeproxy.policy.targets import Params
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, credentials_refused, not_a_message
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from routeproxy.policy.decide import Provider, Secret
-from routeproxy.policy.file.problems import RulesRefused
-from routeproxy.policy.providers import TYPE_NAMES, TYPES
+from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.provider_types import TYPE_NAMES, TYPES
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import Secret
 from tests.policy.asking import brief, policy, problems
 
 ENDS = '\n[default]\ndeny = "no"\n'

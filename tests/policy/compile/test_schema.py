@@ -16,8 +16,8 @@ import tomli
 from routeproxy.cli.schema import run_schema
 from routeproxy.policy.compile.schema import KEYS, NEEDED, TABLES, schema
 from routeproxy.policy.file import tables as file
-from routeproxy.policy.file.problems import Problem
 from routeproxy.policy.file.tables import LayerFile, RulesFile, Table
+from routeproxy.policy.problems import Problem
 from tests.docs.test_documentation import PAGES, Block, blocks, whole
 from tests.policy.asking import problems
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.file.problems import RulesRefused
+from routeproxy.policy.problems import RulesRefused
 
 MAIN = """
 [providers.echo]

@@ -9,7 +9,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.policy.file.problems import Problem
+from routeproxy.policy.problems import Problem
 from tests.policy.asking import brief, policy, problems
 
 FILES = Path(__file__).parents[1] / "files"

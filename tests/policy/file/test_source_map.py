@@ -8,7 +8,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.policy.file.source_map import Path, SourceMap
+from routeproxy.policy.file.source_map import SourceMap
+from routeproxy.policy.problems import KeyPath
 
 TEXT = dedent('''\
     # a comment with [brackets] and = signs
@@ -93,13 +94,13 @@ KEYS = {
 
 
 @pytest.mark.parametrize(("path", "text"), VALUES.items(), ids=str)
-def test_a_value_is_found_where_it_stands(path: Path, text: str) -> None:
+def test_a_value_is_found_where_it_stands(path: KeyPath, text: str) -> None:
     place = SourceMap.of(TEXT).value(path)
     assert TEXT.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1] == text
 
 
 @pytest.mark.parametrize(("path", "text"), KEYS.items(), ids=str)
-def test_a_key_is_found_where_it_stands(path: Path, text: str) -> None:
+def test_a_key_is_found_where_it_stands(path: KeyPath, text: str) -> None:
     place = SourceMap.of(TEXT).key(path)
     assert TEXT.splitlines()[place.line - 1][place.column - 1 : place.end_column - 1] == text
 
@@ -160,7 +161,7 @@ DOCUMENTS = st.dictionaries(
 )
 
 
-def leaves(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
+def leaves(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
     match value:
         case dict():
             return [leaf for key, item in value.items() for leaf in leaves(item, (*path, key))]

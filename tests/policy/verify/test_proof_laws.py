@@ -13,11 +13,13 @@ from msgspec import Struct
 
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.conditions import Check, Single, compile_match, first_miss
+from routeproxy.policy.compile.match import compile_match
+from routeproxy.policy.conditions import Check, Single, first_miss
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.file.problems import Code, Report, RulesRefused
+from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import MatchTable
+from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.verify import solver as solving
 from routeproxy.policy.verify.callers import Callers
 from routeproxy.policy.verify.proof import prove

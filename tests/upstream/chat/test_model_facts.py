@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.chat.model_facts import known_facts
 from routeproxy.upstream.chat.profiles import Limits, profile_of
 from tests.policy.asking import ask, policy

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from routeproxy.policy.decide import Target
-from routeproxy.policy.providers import TYPES, provider_type
+from routeproxy.policy.provider_types import TYPES, provider_type
+from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.profiles import QUIRKS, Limits, explain_profile, profile_of
 from tests.upstream.litellm.asking import target

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from routeproxy.policy.decide import Provider
+from routeproxy.policy.providers import Provider
 from routeproxy.upstream.http.addresses import ProxyEnvironment, is_local
 from tests.backend import CUT, BackEnd, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds

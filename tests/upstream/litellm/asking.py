@@ -14,19 +14,11 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest, Function, FunctionTool, StreamOptions, System, User
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.decide import (
-    Decision,
-    Fallback,
-    Order,
-    Params,
-    Policy,
-    Provider,
-    Retry,
-    Rule,
-    ServerSettings,
-    Target,
-)
+from routeproxy.policy.decide import Decision, Fallback, Order, Policy, Retry, Rule
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.server import ServerSettings
+from routeproxy.policy.targets import Params, Target
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatBackEnd
 from routeproxy.upstream.failures import UpstreamFailure

@@ -3,7 +3,7 @@ address and nowhere else."""
 
 import pytest
 
-from routeproxy.policy.providers import TYPE_NAMES, TYPES
+from routeproxy.policy.provider_types import TYPE_NAMES, TYPES
 from routeproxy.upstream.litellm.setup import import_litellm
 from tests.backend import BackEnd, chunk, done, sse
 from tests.upstream.litellm.asking import (

@@ -8,7 +8,7 @@ import pytest
 
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.policy.compile.compiler import compile_rules
-from routeproxy.policy.decide import Target
+from routeproxy.policy.targets import Target
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.providers import litellm_provider_of
 from routeproxy.upstream.litellm.transport import (

@@ -1,107 +1,24 @@
-"""What is wrong with a rules file, said so that it can be put right: where, what, what else."""
+"""Collects the problems of one rules file, and gives each its place and the line that may be shown of it. It
+judges nothing itself, but for text that is no TOML."""
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
-from enum import StrEnum
 from functools import cached_property
-from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Any
 
 import tomli
-from msgspec import Struct
 
-from routeproxy.policy.file.source_map import MOST_LEVELS, Path, Place, SourceMap
-
-Severity = Literal["error", "warning"]
-
-
-class Code(StrEnum):
-    """Stable: scripts and editors filter by these. From RP101 on they are warnings."""
-
-    SYNTAX = "RP001"
-    UNKNOWN_KEY = "RP002"
-    WRONG_VALUE = "RP003"
-    MISSING = "RP004"
-    EMPTY = "RP005"
-    NOT_YET = "RP006"
-    UNDEFINED = "RP007"
-    DUPLICATE = "RP008"
-    CONTRADICTION = "RP009"
-    BAD_PATTERN = "RP010"
-    FORBIDDEN = "RP011"
-    LITERAL_SECRET = "RP012"
-    NOT_FOR_TYPE = "RP013"
-    BROKEN_INVARIANT = "RP014"
-    NOT_PROVED = "RP015"
-    TEST_FAILED = "RP016"
-
-    REST_UNUSED = "RP101"
-    RISKY_FALLBACK = "RP102"
-    UNSET_VARIABLE = "RP103"
-    NO_EFFECT = "RP104"
-    UNREACHABLE = "RP105"
-    NEVER_TRUE = "RP106"
-    UNUSED = "RP107"
-    WORSE_CHAIN = "RP108"
-    READABLE_KEY = "RP109"
-    EXPIRED = "RP110"
-    MISPLACED = "RP111"
-
-
-class Location(Struct, frozen=True):
-    file: str
-    line: int
-    column: int
-    end_column: int
-    text: str
-    """The line as it stands, literal keys masked."""
-
-
-class Problem(Struct, frozen=True, kw_only=True):
-    code: Code
-    severity: Severity
-    path: Path
-    message: str
-    expected: str | None = None
-    hint: str | None = None
-    rule: str | None = None
-    location: Location | None = None
-
-    def __str__(self) -> str:
-        """As compilers say it: one line for machines and editors, then the line itself with a caret."""
-        place = self.location
-        where = f"{place.file}:{place.line}:{place.column}: " if place else ""
-        lines = [f"{where}{self.severity} {self.code.value}: {self.message}"]
-        margin = " "
-        if place:
-            margin = " " * len(str(place.line))
-            # Tabs stay tabs below, so that the caret stands right at any width.
-            before = "".join("\t" if c == "\t" else " " for c in place.text[: place.column - 1])
-            lines += [
-                f"{margin} |",
-                f"{place.line} | {place.text}".rstrip(),
-                f"{margin} | {before}{'^' * (place.end_column - place.column)}",
-            ]
-        if self.rule:
-            lines.append(f"{margin} = in rule `{self.rule}`")
-        if self.expected:
-            lines.append(f"{margin} = expected {self.expected}")
-        if self.hint:
-            lines.append(f"{margin} = {self.hint}")
-        return "\n".join(lines)
-
-
-class RulesRefused(Exception):
-    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides. As
-    text it is what must be mended; warnings would only hide that."""
-
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        errors = [problem for problem in problems if problem.severity == "error"]
-        super().__init__("\n\n".join(map(str, errors or problems)))
-        self.problems = problems
-        self.files: tuple[FilePath, ...] = ()
-        """What else was looked at, besides the file itself."""
+from routeproxy.policy.file.source_map import MOST_LEVELS, Place, SourceMap
+from routeproxy.policy.problems import (
+    Code,
+    KeyPath,
+    Location,
+    Problem,
+    RulesRefused,
+    Severity,
+    closest,
+    one_of,
+)
 
 
 class Report:
@@ -138,7 +55,7 @@ class Report:
     def error(
         self,
         code: Code,
-        path: Path,
+        path: KeyPath,
         message: str,
         *,
         expected: str | None = None,
@@ -151,7 +68,7 @@ class Report:
         )
 
     def warn(
-        self, code: Code, path: Path, message: str, *, hint: str | None = None, key: bool = False
+        self, code: Code, path: KeyPath, message: str, *, hint: str | None = None, key: bool = False
     ) -> None:
         self._add(
             code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path)
@@ -160,7 +77,7 @@ class Report:
     def unknown(
         self,
         code: Code,
-        path: Path,
+        path: KeyPath,
         what: str,
         word: str,
         known: Iterable[str],
@@ -180,7 +97,7 @@ class Report:
             key=key,
         )
 
-    def faulty(self, path: Path, *codes: Code) -> bool:
+    def faulty(self, path: KeyPath, *codes: Code) -> bool:
         """Whether an error (of one of `codes`) was found at `path` or below, so that no more need be said."""
         return any(
             problem.severity == "error"
@@ -207,7 +124,7 @@ class Report:
     def _add(
         self,
         code: Code,
-        path: Path,
+        path: KeyPath,
         message: str,
         severity: Severity,
         expected: str | None,
@@ -228,7 +145,7 @@ class Report:
             )
         )
 
-    def _rule(self, path: Path) -> str | None:
+    def _rule(self, path: KeyPath) -> str | None:
         match path:
             case ("default", *_):
                 return "default"
@@ -244,18 +161,6 @@ _TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 
 def unnamed_rule(index: int) -> str:
     return f"rule {index + 1}"
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    by_lower = {name.lower(): name for name in known}
-    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
-
-
-def one_of(words: Iterable[str]) -> str:
-    quoted = [f"`{word}`" for word in words]
-    more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
-    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"
 
 
 def _hint_for(error: tomli.TOMLDecodeError, text: str) -> str | None:

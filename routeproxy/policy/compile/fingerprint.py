@@ -1,0 +1,76 @@
+"""The version of a policy: a hash of what it means. Comments, spelling and the order of keys don't count, nor
+does the value of a secret."""
+
+import datetime
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
+
+from routeproxy.policy.compile.rules import WrittenMatches
+from routeproxy.policy.decide import Policy, Rule, Team
+from routeproxy.policy.file.tables import MatchTable, ProviderTable, RulesFile, TeamTable
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.secrets import ClientKey
+
+
+def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str:
+    """Twelve hexadecimal digits."""
+    server = policy.server
+    meaning = {
+        "server": {
+            **asdict(server),
+            "signing_key": server.signing_key and server.signing_key.reference,
+            "admin_keys": [_key(key) for key in server.admin_keys],
+        },
+        "providers": {
+            name: _provider(provider, file.providers[name]) for name, provider in policy.providers.items()
+        },
+        "teams": {name: _team(team, file.teams[name]) for name, team in policy.teams.items()},
+        "rules": [_rule(rule, *matches[rule.file, rule.path]) for rule in policy.rules],
+        "default": _rule(policy.default, None, None),
+        "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in policy.invariants],
+        "when": [table.when for table in file.invariants],
+    }
+    return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:12]
+
+
+def _provider(provider: Provider, table: ProviderTable) -> dict[str, Any]:
+    return {
+        **asdict(provider),
+        "keys": [key.reference for key in provider.keys],
+        # As written: a variable may hold a secret.
+        "base_url": table.base_url or provider.base_url,
+        "headers": table.headers,
+    }
+
+
+def _team(team: Team, table: TeamTable) -> dict[str, Any]:
+    return {
+        "keys": [_key(key) for key in team.keys],
+        "models": table.models,
+        "targets": table.targets,
+        "request_headers": team.request_headers,
+        "provider_keys": {
+            name: [key.reference for key in provider.keys] for name, provider in team.providers.items()
+        },
+        "explain": team.explain,
+    }
+
+
+def _key(key: ClientKey) -> tuple[str, str, datetime.date | None]:
+    return key.name, key.secret.reference, key.expires
+
+
+def _rule(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "team": team,
+        "match": match,
+        "deny": rule.deny,
+        "targets": [{**asdict(target), "provider": target.provider.name} for target in rule.targets],
+        "fallback": rule.fallback,
+        "retry": rule.retry,
+        "deadline": rule.deadline,
+    }

@@ -1,0 +1,278 @@
+"""A `[providers.NAME]` table becomes a `Provider`: the defaults of its type are filled in, and keys that the
+type does not have are reported."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.file.tables import ModelTable, ProviderTable
+from routeproxy.policy.file.values import Strings, listed
+from routeproxy.policy.patterns import WILD
+from routeproxy.policy.problems import Code, KeyPath, closest, one_of
+from routeproxy.policy.provider_types import TYPE_NAMES, TYPES, Engine, ProviderType, provider_type
+from routeproxy.policy.providers import ModelFacts, Provider
+from routeproxy.policy.secrets import SECRET_HEADERS, Secret, secret_of
+
+_TYPE_OF_SPELLING = {spelling: name for name, kind in TYPES.items() for spelling in kind.spellings}
+_OPTIONS = {option for kind in TYPES.values() for option in kind.options}
+
+
+def compile_provider(
+    name: str, table: ProviderTable, report: Report, secrets: SecretsCompiler
+) -> Provider | None:
+    """The provider that a table describes. `None`, with a problem reported, if its type isn't known."""
+    path: KeyPath = ("providers", name)
+    if bad := sorted(set(name) & {*"/: \t", *WILD}):
+        report.error(Code.WRONG_VALUE, path, f"a provider's name can't contain {one_of(bad)}", key=True)
+    type_name = table.type or name
+    kind = provider_type(type_name)
+    if kind is None:
+        if not report.faulty((*path, "type")):
+            _unknown_type(type_name, table, report, path)
+        return None
+    return _ProviderCompiler(name, type_name, kind, table, report, secrets).provider()
+
+
+def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: KeyPath) -> None:
+    if table.type is None:
+        near = closest(type_name, TYPES)
+        report.error(
+            Code.MISSING,
+            path,
+            f"`{type_name}` is not a type of provider, so its type must be said",
+            expected="`type = …`",
+            hint=f"did you mean `{near}`?" if near else f"known: {', '.join(TYPES)}",
+            key=True,
+        )
+        return
+    if proper := _TYPE_OF_SPELLING.get(type_name):
+        message = f"`{type_name}` is not a type; write `{proper}`"
+        report.error(Code.UNDEFINED, (*path, "type"), message)
+        return
+    report.unknown(
+        Code.UNDEFINED, (*path, "type"), f"`{type_name}` is not a type of provider", type_name, TYPE_NAMES
+    )
+
+
+class _ProviderCompiler:
+    """Compiles one provider's table, with what is known of its type at hand."""
+
+    def __init__(
+        self,
+        name: str,
+        type_name: str,
+        kind: ProviderType,
+        table: ProviderTable,
+        report: Report,
+        secrets: SecretsCompiler,
+    ) -> None:
+        self.name = name
+        self.type = type_name
+        self.kind = kind
+        self.table = table
+        self.report = report
+        self.secrets = secrets
+        self.path: KeyPath = ("providers", name)
+
+    def provider(self) -> Provider:
+        table, kind = self.table, self.kind
+        self._check_keys_of_type()
+        self._check_engine()
+        names = frozenset({self.type, *kind.spellings})
+        prefixes = {self.name.lower(), *names} - set(kind.vendor_prefixes)
+        return Provider(
+            name=self.name,
+            type=self.type,
+            base_url=self._base_url(),
+            keys=self._keys(),
+            client_key=table.api_key == "client",
+            zone=table.zone or ("public" if table.base_url else kind.zone),
+            region=table.region,
+            labels=_labels(table.labels),
+            models={pattern: self._model(model) for pattern, model in (table.models or {}).items()},
+            engine=self._engine(),
+            api=table.api,
+            headers=self._headers(),
+            forward=tuple(header.lower() for header in table.forward or ()),
+            proxy=table.proxy,
+            ca_file=table.ca_file,
+            supports=frozenset(table.supports or ()),
+            mid_system=table.mid_system,
+            without_vision=table.without_vision,
+            options={
+                option: value for option in kind.options if (value := getattr(table, option)) is not None
+            },
+            litellm_params=table.litellm_params or {},
+            spellings=names,
+            prefixes=tuple(
+                sorted((f"{prefix}/" for prefix in prefixes), key=lambda prefix: (-len(prefix), prefix))
+            ),
+        )
+
+    def _model(self, table: ModelTable) -> ModelFacts:
+        return ModelFacts(
+            region=table.region or self.table.region,
+            labels=_labels(table.labels if table.labels is not None else self.table.labels),
+            context_window=table.context_window,
+            max_output_tokens=table.max_output_tokens,
+            vision=table.vision,
+            tools=table.tools,
+            thinking=table.thinking,
+        )
+
+    def _check_keys_of_type(self) -> None:
+        table, kind, report, path = self.table, self.kind, self.report, self.path
+        for key in kind.required:
+            if getattr(table, key) is None and not report.faulty((*path, key)):
+                report.error(Code.MISSING, path, f"type {self.type} needs `{key}`", key=True)
+        for key in sorted(_OPTIONS - set(kind.options)):
+            if getattr(table, key) is not None:
+                message = f"type {self.type} has no `{key}`"
+                report.error(Code.NOT_FOR_TYPE, (*path, key), message, hint=_elsewhere(kind), key=True)
+        for key in ("base_url", "api_key", "headers", "forward", "proxy", "ca_file"):
+            if getattr(table, key) is None:
+                continue
+            if kind.in_process:
+                message = f"type {self.type} contacts nobody, so it has no `{key}`"
+                report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+            elif key in {"proxy", "ca_file"} and not kind.own_client and self._engine() != "direct":
+                message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
+                report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+        if kind.speaks_messages:
+            for key in ("transforms", "supports", "mid_system", "without_vision", "litellm_params"):
+                if getattr(table, key) is not None:
+                    self._warn_of_pass_through(key)
+        for index, header in enumerate(table.forward or ()):
+            if header.lower() in SECRET_HEADERS:
+                message = f"`{header}` is never passed on"
+                report.error(Code.FORBIDDEN, (*path, "forward", index), message)
+
+    def _engine(self) -> Engine:
+        if self.table.engine in self.kind.engines:
+            return self.table.engine
+        needs_litellm = self.table.litellm_params and "litellm" in self.kind.engines
+        return "litellm" if needs_litellm else self.kind.engines[0]
+
+    def _check_engine(self) -> None:
+        table, kind, report, path = self.table, self.kind, self.report, self.path
+        if table.engine and table.engine not in kind.engines:
+            how = "directly" if kind.engines == ("direct",) else "through LiteLLM"
+            message = f'type {self.type} is always spoken to {how}: leave out `engine = "{table.engine}"`'
+            report.error(Code.NOT_FOR_TYPE, (*path, "engine"), message)
+        elif table.engine == "direct" and table.litellm_params and not kind.speaks_messages:
+            message = '`litellm_params` are for LiteLLM, which `engine = "direct"` leaves out'
+            report.error(Code.CONTRADICTION, (*path, "litellm_params"), message, key=True)
+        if table.api is not None and not kind.responses:
+            message = f"type {self.type} has no choice of `api`"
+            report.error(Code.NOT_FOR_TYPE, (*path, "api"), message, key=True)
+
+    def _warn_of_pass_through(self, key: str) -> None:
+        if key == "transforms" and self.table.transforms and self.table.transforms.only_model_name:
+            return
+        message = f"`{key}` has no effect here: type {self.type} gets Messages as they are"
+        self.report.warn(Code.NO_EFFECT, (*self.path, key), message, key=True)
+
+    def _base_url(self) -> str | None:
+        written = self.table.base_url
+        path = (*self.path, "base_url")
+        if written is None:
+            self._check_moved()
+            return self.kind.base_url
+        url = written
+        if written.startswith("env:"):
+            if self.table.zone is None and not self.report.faulty((*self.path, "zone")):
+                message = "an address from a variable needs a `zone`: nobody can see from here where it leads"
+                self.report.error(
+                    Code.MISSING, path, message, expected='`zone = "local"`, `"private"` or `"public"`'
+                )
+            url = self.secrets.variable(written, path)
+            if not url:
+                return None
+        problem = _url_problem(url)
+        if problem:
+            self.report.error(
+                Code.WRONG_VALUE, path, f"`base_url` {problem}", expected="`https://host…` or `http://host…`"
+            )
+        return url.rstrip("/")
+
+    def _check_moved(self) -> None:
+        """LiteLLM takes the address of a type of its own from the environment, where the rules give none."""
+        if self.type in TYPES or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
+            return
+        known = self.type.upper().replace("-", "_")
+        variables = (f"{name}_API_BASE" for name in (known, known.removesuffix("_AI")))
+        if name := next((name for name in variables if self.secrets.environ.get(name)), None):
+            message = f"the variable `{name}` says where it is, so its `zone` must be said"
+            expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
+            self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
+
+    def _headers(self) -> Mapping[str, str]:
+        return {
+            name.lower(): self.secrets.variable(value, (*self.path, "headers", name))
+            if value.startswith("env:")
+            else value
+            for name, value in (self.table.headers or {}).items()
+        }
+
+    def _keys(self) -> tuple[Secret, ...]:
+        written = self.table.api_key
+        path = (*self.path, "api_key")
+        if written == "client":
+            if self.type != "anthropic":
+                message = f"the client's own login is for Anthropic: type {self.type} can't have it"
+                self.report.error(Code.NOT_FOR_TYPE, path, message)
+            return ()
+        if written is None:
+            return self._usual_key()
+        if isinstance(written, str):
+            found = self.secrets.secret(written, path)
+            return () if found.kind == "none" else (found,)
+        keys = []
+        for index, value in enumerate(written):
+            if value in {"none", "client"}:
+                self.report.error(
+                    Code.CONTRADICTION, (*path, index), f'"{value}" can\'t stand in a list of keys'
+                )
+            else:
+                keys.append(self.secrets.secret(value, (*path, index)))
+        return tuple(keys)
+
+    def _usual_key(self) -> tuple[Secret, ...]:
+        variables = self.kind.key_variables
+        if not variables or self.report.faulty((*self.path, "api_key")):
+            return ()
+        name = next((name for name in variables if self.secrets.environ.get(name)), variables[0])
+        found = secret_of(f"env:{name}", self.secrets.environ)
+        if found.unset:
+            self.report.warn(
+                Code.UNSET_VARIABLE,
+                self.path,
+                f"provider `{self.name}` has no key: {' or '.join(variables)} is not set",
+                hint='`api_key = "none"` says that it needs none',
+                key=True,
+            )
+        return (found,)
+
+
+def _labels(written: Strings | None) -> frozenset[str] | None:
+    return frozenset(listed(written)) if written is not None else None
+
+
+def _elsewhere(kind: ProviderType) -> str | None:
+    return "what LiteLLM takes besides stands under `litellm_params`" if "litellm" in kind.engines else None
+
+
+def _url_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port_is_sound = parts.port is None or parts.port > 0
+    except ValueError as error:
+        return f"is not an address: {error}"
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sound:
+        return "is not an address"
+    if parts.username or parts.password:
+        return "holds a password: write it as `api_key`"
+    if parts.fragment or parts.query:
+        return "can't have a `?` or `#` part"
+    return None

@@ -1,0 +1,60 @@
+"""`[server]` becomes the settings of the server."""
+
+from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.compile.teams import TeamsCompiler
+from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.file.tables import RulesFile, ServerTable
+from routeproxy.policy.file.values import seconds
+from routeproxy.policy.problems import Code
+from routeproxy.policy.secrets import Secret
+from routeproxy.policy.server import ServerSettings
+
+
+def compile_server(
+    file: RulesFile, report: Report, secrets: SecretsCompiler, teams: TeamsCompiler
+) -> ServerSettings:
+    table = file.server
+    _check_models(table, report)
+    _check_origins(table, report)
+    some_team_has_keys = any(team.keys is not None for team in file.teams.values())
+    if table.require_key and not some_team_has_keys and not secrets.environ.get("ANTHROPIC_AUTH_TOKEN"):
+        message = "a key is required, but `ANTHROPIC_AUTH_TOKEN` is not set: nobody gets in"
+        report.warn(Code.UNSET_VARIABLE, ("server", "require_key"), message)
+    admin_keys = table.admin_keys
+    return ServerSettings(
+        host=table.host,
+        port=table.port,
+        max_body_mb=table.max_body_mb,
+        url_targets=table.url_targets,
+        no_fallback_header=table.no_fallback_header,
+        require_key=some_team_has_keys if table.require_key is None else table.require_key,
+        admin_keys=() if admin_keys is None else tuple(teams.keys(admin_keys, ("server", "admin_keys"))),
+        models=tuple(table.models or ()),
+        signing_key=_signing_key(table.signing_key, secrets),
+        decision_log=table.decision_log,
+        cors_origins=tuple(table.cors_origins or ()),
+        drain=seconds(table.drain),
+    )
+
+
+def _check_models(table: ServerTable, report: Report) -> None:
+    for index, model in enumerate(table.models or ()):
+        if problem := requested_model_problem(model):
+            report.error(Code.WRONG_VALUE, ("server", "models", index), problem)
+
+
+def _check_origins(table: ServerTable, report: Report) -> None:
+    for index, origin in enumerate(table.cors_origins or ()):
+        scheme, _, host = origin.partition("://")
+        if origin != "*" and (scheme not in {"http", "https"} or not host or "/" in host):
+            message = f"`{origin}` is not an origin"
+            path = ("server", "cors_origins", index)
+            report.error(Code.WRONG_VALUE, path, message, expected='`"https://host"` or `"*"`')
+
+
+def _signing_key(written: str | None, secrets: SecretsCompiler) -> Secret | None:
+    if written is None:
+        return None
+    key = secrets.secret(written, ("server", "signing_key"))
+    return None if key.kind == "none" else key

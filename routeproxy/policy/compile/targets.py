@@ -1,0 +1,153 @@
+"""Targets of rules and aliases: what their names stand for, and the tables that count for each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from routeproxy.policy.compile.params import check_params, merge_params
+from routeproxy.policy.file.report import Report
+from routeproxy.policy.file.tables import (
+    ActionTable,
+    ParamsTable,
+    ProviderTable,
+    Targets,
+    TargetTable,
+    TimeoutsTable,
+    TransformsTable,
+)
+from routeproxy.policy.file.values import seconds
+from routeproxy.policy.patterns import is_glob
+from routeproxy.policy.problems import Code, KeyPath, closest
+from routeproxy.policy.provider_types import TYPE_NAMES
+from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target, Timeouts, TransformSettings
+
+
+class Entry(Struct, frozen=True):
+    """One target as it is written, its alias resolved; its own tables come from the outermost in."""
+
+    provider: Provider
+    model: str
+    params: tuple[ParamsTable, ...] = ()
+    transforms: tuple[TransformsTable, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider.name}/{self.model}"
+
+    def with_tables(self, table: TargetTable) -> "Entry":
+        return Entry(
+            self.provider,
+            self.model,
+            (*self.params, *([table.params] if table.params else [])),
+            (*self.transforms, *([table.transforms] if table.transforms else [])),
+        )
+
+
+class NameTable:
+    """What the names in a target stand for. Included files share that of the file that includes them."""
+
+    def __init__(self, document: Mapping[str, Any], tables: Mapping[str, ProviderTable]) -> None:
+        self.tables = tables
+        """The tables of the providers, by their names."""
+        self.providers: dict[str, Provider] = {}
+        self.aliases: dict[str, tuple[Entry, ...]] = {}
+        self._document = document
+
+    def written(self, section: str) -> Iterable[str]:
+        """The names in a section as the file has them, those with problems included."""
+        table = self._document.get(section)
+        return table.keys() if isinstance(table, dict) else ()
+
+
+class TargetsCompiler:
+    """Compiles the targets of one file."""
+
+    def __init__(self, report: Report, names: NameTable) -> None:
+        self.report = report
+        self.names = names
+
+    def entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
+        items = enumerate(written) if isinstance(written, list) else [(None, written)]
+        for index, item in items:
+            here = path if index is None else (*path, index)
+            if isinstance(item, str):
+                yield from self._named(item, here, in_alias)
+                continue
+            check_params(item.params, (*here, "params"), self.report)
+            if item.target is None:
+                if not self.report.faulty(here):
+                    self.report.error(Code.MISSING, here, '`target = "provider/model"` is missing here')
+                continue
+            for entry in self._named(item.target, (*here, "target"), in_alias):
+                yield entry.with_tables(item)
+
+    def target(self, entry: Entry, rule: ActionTable) -> Target:
+        """`entry` in `rule`. Of the tables of its provider, of the rule and its own, the last one wins."""
+        provider = self.names.tables[entry.provider.name]
+        transforms = (provider.transforms, rule.transforms, *entry.transforms)
+        timeouts = _stated((provider.timeouts, rule.timeouts))
+        return Target(
+            provider=entry.provider,
+            model=entry.model,
+            params=merge_params((provider.params, rule.params, *entry.params)),
+            transforms=TransformSettings(**_stated(transforms)),
+            timeouts=Timeouts(**{name: seconds(duration) for name, duration in timeouts.items()}),
+        )
+
+    def _named(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
+        if "/" in name:
+            provider, _, model = name.partition("/")
+            return self._at_provider(provider, model, path)
+        if in_alias:
+            message = f"an alias stands for a provider's model, never for another alias: `{name}`"
+            self.report.error(Code.WRONG_VALUE, path, message, expected='`"provider/model"`')
+            return ()
+        if name in self.names.aliases:
+            return self.names.aliases[name]
+        known = self.names.written("aliases")
+        if name not in known:
+            hint = "a target is `provider/model`, or an alias"
+            if name in self.names.written("providers"):
+                hint = f"`{name}` is a provider: write `{name}/MODEL`, or `{name}/*` for the model asked for"
+            self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
+        return ()
+
+    def _at_provider(self, name: str, model: str, path: KeyPath) -> Iterable[Entry]:
+        known = self.names.written("providers")
+        if name not in known:
+            hint = ""
+            if name in TYPE_NAMES and not closest(name, known):
+                hint = f"the line `[providers.{name}]` is a whole provider"
+            message = f"there is no provider `{name}`"
+            self.report.unknown(Code.UNDEFINED, path, message, name, known, hint=hint)
+        self._check_model(name, model, path)
+        provider = self.names.providers.get(name)
+        if provider and model and model != "*" and not provider.admits(model):
+            lists = f"`[providers.{name}.models]` lists what may be sent to it"
+            message = f"{lists}, and `{model}` is not there"
+            if provider.lists(model):
+                message = f"{lists}, and in small letters `{model}` is an entry of another region or labels"
+            self.report.unknown(Code.UNDEFINED, path, message, model, provider.models)
+        return (Entry(provider, model),) if provider else ()
+
+    def _check_model(self, provider: str, model: str, path: KeyPath) -> None:
+        message = ""
+        if not model:
+            self.report.error(Code.EMPTY, path, f"a model is missing after `{provider}/`")
+        elif is_glob(model) and model != "*":
+            alone = f"a star stands only alone, `{provider}/*`, for the model asked for"
+            message = f"`{model}` is not a model: {alone}"
+        elif not model.isprintable() or " " in model:
+            message = "a model's name has no spaces and no control characters"
+        if message:
+            self.report.error(Code.WRONG_VALUE, path, message)
+
+
+def _stated(tables: Iterable[TransformsTable | TimeoutsTable | None]) -> dict[str, Any]:
+    """The keys that the tables state, later tables over earlier ones."""
+    return {
+        name: value for table in tables if table for name, value in asdict(table).items() if value is not None
+    }

@@ -1,0 +1,115 @@
+"""What is wrong with a rules file, as values: where, what, what else. `file.report` collects them and finds
+their places in the text."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+KeyPath = tuple[str | int, ...]
+"""The keys and indexes that lead to a place in a rules file: `("rules", 2, "match", "model")`."""
+
+Severity = Literal["error", "warning"]
+
+
+class Code(StrEnum):
+    """Stable: scripts and editors filter by these. From RP101 on they are warnings."""
+
+    SYNTAX = "RP001"
+    UNKNOWN_KEY = "RP002"
+    WRONG_VALUE = "RP003"
+    MISSING = "RP004"
+    EMPTY = "RP005"
+    NOT_YET = "RP006"
+    UNDEFINED = "RP007"
+    DUPLICATE = "RP008"
+    CONTRADICTION = "RP009"
+    BAD_PATTERN = "RP010"
+    FORBIDDEN = "RP011"
+    LITERAL_SECRET = "RP012"
+    NOT_FOR_TYPE = "RP013"
+    BROKEN_INVARIANT = "RP014"
+    NOT_PROVED = "RP015"
+    TEST_FAILED = "RP016"
+
+    REST_UNUSED = "RP101"
+    RISKY_FALLBACK = "RP102"
+    UNSET_VARIABLE = "RP103"
+    NO_EFFECT = "RP104"
+    UNREACHABLE = "RP105"
+    NEVER_TRUE = "RP106"
+    UNUSED = "RP107"
+    WORSE_CHAIN = "RP108"
+    READABLE_KEY = "RP109"
+    EXPIRED = "RP110"
+    MISPLACED = "RP111"
+
+
+class Location(Struct, frozen=True):
+    file: str
+    line: int
+    column: int
+    end_column: int
+    text: str
+    """The line as it stands, literal keys masked."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    code: Code
+    severity: Severity
+    path: KeyPath
+    message: str
+    expected: str | None = None
+    hint: str | None = None
+    rule: str | None = None
+    location: Location | None = None
+
+    def __str__(self) -> str:
+        """As compilers say it: one line for machines and editors, then the line itself with a caret."""
+        place = self.location
+        where = f"{place.file}:{place.line}:{place.column}: " if place else ""
+        lines = [f"{where}{self.severity} {self.code.value}: {self.message}"]
+        margin = " "
+        if place:
+            margin = " " * len(str(place.line))
+            # Tabs stay tabs below, so that the caret stands right at any width.
+            before = "".join("\t" if c == "\t" else " " for c in place.text[: place.column - 1])
+            lines += [
+                f"{margin} |",
+                f"{place.line} | {place.text}".rstrip(),
+                f"{margin} | {before}{'^' * (place.end_column - place.column)}",
+            ]
+        if self.rule:
+            lines.append(f"{margin} = in rule `{self.rule}`")
+        if self.expected:
+            lines.append(f"{margin} = expected {self.expected}")
+        if self.hint:
+            lines.append(f"{margin} = {self.hint}")
+        return "\n".join(lines)
+
+
+class RulesRefused(Exception):
+    """A rules file that must not take effect: all that is wrong with it, and what was noticed besides. As
+    text it is what must be mended; warnings would only hide that."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        errors = [problem for problem in problems if problem.severity == "error"]
+        super().__init__("\n\n".join(map(str, errors or problems)))
+        self.problems = problems
+        self.files: tuple[Path, ...] = ()
+        """What else was looked at, besides the file itself."""
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def one_of(words: Iterable[str]) -> str:
+    quoted = [f"`{word}`" for word in words]
+    more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
+    return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"

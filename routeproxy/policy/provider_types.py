@@ -1,0 +1,156 @@
+"""The types of providers, as data: where each is reached, with which key, by which engine. What a rules file
+makes of a type is not decided here."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+Zone = Literal["local", "private", "public"]
+"""Where the bytes of a request go."""
+
+Engine = Literal["direct", "litellm"]
+
+
+class ProviderType(Struct, frozen=True, kw_only=True):
+    base_url: str | None = None
+    """The public address, as the provider's own documentation gives it."""
+    key_variables: tuple[str, ...] = ()
+    """Where the key usually stands; the first that is set counts. None: no key is needed."""
+    zone: Zone = "public"
+    engines: tuple[Engine, ...] = ("litellm",)
+    """Who can speak to it; the first does unless the rules name another."""
+    required: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Keys that only some types have."""
+    spellings: tuple[str, ...] = ()
+    """Other prefixes by which clients and URLs name this type."""
+    vendor_prefixes: tuple[str, ...] = ()
+    """Prefixes that are part of this provider's own model names, so never taken off."""
+    own_client: bool = False
+    """Whether the HTTP client is ours, so that `proxy` and `ca_file` take effect."""
+    in_process: bool = False
+    """Answers by itself: no address, no key, no headers."""
+    responses: bool = False
+    """Whether `api = "responses"` can be had."""
+    speaks_messages: bool = False
+    """Takes Messages as they are: nothing is translated on the way."""
+
+
+CHAT: tuple[Engine, ...] = ("direct", "litellm")
+"""They speak OpenAI's chat completions, or Ollama's, and so do we."""
+
+TYPES: Mapping[str, ProviderType] = {
+    "openai": ProviderType(
+        engines=CHAT,
+        base_url="https://api.openai.com/v1",
+        key_variables=("OPENAI_API_KEY",),
+        options=("organization",),
+        own_client=True,
+        responses=True,
+    ),
+    "anthropic": ProviderType(
+        base_url="https://api.anthropic.com",
+        key_variables=("ANTHROPIC_API_KEY",),
+        engines=("direct",),
+        own_client=True,
+        speaks_messages=True,
+    ),
+    "echo": ProviderType(zone="local", engines=("direct",), speaks_messages=True, in_process=True),
+    "gemini": ProviderType(
+        # LiteLLM first: our own engine has not met Google yet, only what LiteLLM says and hears.
+        engines=("litellm", "direct"),
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        spellings=("google",),
+    ),
+    "vertex_ai": ProviderType(
+        required=("project", "location"),
+        options=("project", "location", "credentials"),
+        spellings=("vertex", "google"),
+    ),
+    "azure": ProviderType(
+        engines=CHAT,
+        key_variables=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
+        required=("base_url",),
+        options=("api_version", "deployment"),
+        own_client=True,
+        responses=True,
+    ),
+    "together_ai": ProviderType(
+        engines=CHAT,
+        base_url="https://api.together.xyz/v1",
+        key_variables=("TOGETHERAI_API_KEY", "TOGETHER_API_KEY"),
+        spellings=("together",),
+        own_client=True,
+    ),
+    "ollama": ProviderType(
+        engines=CHAT,
+        base_url="http://localhost:11434",
+        zone="local",
+        options=("num_ctx", "keep_alive"),
+        spellings=("ollama_chat",),
+        own_client=True,
+    ),
+    "nvidia_nim": ProviderType(
+        engines=CHAT,
+        base_url="https://integrate.api.nvidia.com/v1",
+        key_variables=("NVIDIA_API_KEY", "NVIDIA_NIM_API_KEY"),
+        vendor_prefixes=("nvidia",),
+        own_client=True,
+    ),
+    "openrouter": ProviderType(
+        engines=CHAT,
+        base_url="https://openrouter.ai/api/v1",
+        key_variables=("OPENROUTER_API_KEY",),
+        own_client=True,
+    ),
+    "openai_compatible": ProviderType(engines=CHAT, required=("base_url",), own_client=True, responses=True),
+    "bedrock": ProviderType(options=("aws_region_name", "aws_profile_name")),
+    "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
+}
+
+# What LiteLLM 1.110.2 knows besides and can hold a conversation with: importing it to ask takes seconds.
+_LITELLM = """
+    ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes
+    clarifai cloudflare codestral cognition cohere cohere_chat cometapi compactifai cortecs dashscope
+    databricks datarobot deepinfra deepseek docker_model_runner edenai empower featherless_ai fireworks_ai
+    friendliai galadriel gdc gigachat github github_copilot gradient_ai groq helicone heroku hosted_vllm
+    huggingface hyperbolic inception infinity lambda_ai langgraph lemonade libertai litellm_proxy
+    llamafile lm_studio maritalk meta meta_llama minimax mistral modelscope moonshot morph nano-gpt nebius
+    neosantara nlp_cloud novita nscale oci oobabooga openai_like ovhcloud parasail perplexity petals
+    pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow reka replicate sagemaker
+    sagemaker_nova sail sambanova sap scaleway scx-ai snowflake synthetic tencent tensormesh triton v0
+    vercel_ai_gateway vertex_ai_beta vllm volcengine wandb watsonx xai xiaomi_mimo xinference zai
+"""
+_OTHERS = tuple(_LITELLM.split())
+
+# These sign in by other means, run on one's own machine, or take a key only if one was set up.
+_KEYLESS = """
+    chatgpt docker_model_runner gdc github_copilot hosted_vllm infinity langgraph lemonade litellm_proxy
+    llamafile lm_studio oci oobabooga openai_like petals sagemaker sagemaker_nova sap triton
+    vertex_ai_beta vllm xinference
+"""
+_KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "cohere_chat": ("COHERE_API_KEY",),
+    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
+    "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+    **dict.fromkeys(_KEYLESS.split(), ()),
+}
+
+
+def provider_type(name: str) -> ProviderType | None:
+    if name in TYPES:
+        return TYPES[name]
+    if name not in _OTHERS:
+        return None
+    variable = f"{name.upper().replace('-', '_')}_API_KEY"
+    return ProviderType(key_variables=_KEY_VARIABLES.get(name, (variable,)))
+
+
+TYPE_NAMES: tuple[str, ...] = (*TYPES, *_OTHERS)
+
+
+def speaks_messages(type_name: str) -> bool:
+    kind = TYPES.get(type_name)
+    return kind is not None and kind.speaks_messages
