@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import msgspec
 
@@ -24,7 +23,7 @@ from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
 from routeproxy.upstream import failover
-from routeproxy.upstream.dry_run import losses
+from routeproxy.upstream.dry_run import losses_by_target
 from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.guard import InvariantGuard, LivePolicy
@@ -93,7 +92,8 @@ class Proxy:
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""
         decision = await self.decide(exchange)
-        return explain(decision, exchange.policy, losses=partial(losses, exchange.body))
+        losses = await losses_by_target(exchange, self.upstreams)
+        return explain(decision, exchange.policy, losses=lambda target: losses[target.name])
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

@@ -35,7 +35,7 @@ from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.telemetry.logs import RequestLog
 from routeproxy.upstream.keys import Keys
-from routeproxy.upstream.registry import Registry
+from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
@@ -129,7 +129,7 @@ class App:
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
-        upstreams = Registry(_signing_key(rules.policy), sources.variables())
+        upstreams = Registry(signing_key_of(rules.policy), sources.variables())
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log = DecisionLog(rules.policy)
         observer = Observers([RequestLog(), decision_log, *self._observers])
@@ -213,11 +213,6 @@ def _first_rules(sources: Sources, folder: Path) -> LiveRules:
                 logged = str(refused)
                 log.error("a worker waits for rules that it can load:\n%s", refused)
             time.sleep(0.5)
-
-
-def _signing_key(policy: Policy) -> bytes | None:
-    secret = policy.server.signing_key
-    return secret.value.encode() if secret is not None and secret.value else None
 
 
 def startup_lines(

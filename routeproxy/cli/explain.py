@@ -1,8 +1,8 @@
 """`routeproxy explain`: which rule would take such a request, and what it lacked for each rule above."""
 
+import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -12,7 +12,7 @@ import typer
 from routeproxy.cli.logged import logged_question
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, RulesOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
-from routeproxy.messages.body import Body
+from routeproxy.exchange import Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
@@ -21,7 +21,9 @@ from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.sources import find_rules
 from routeproxy.tokens import count as count_tokens
-from routeproxy.upstream.dry_run import losses
+from routeproxy.upstream.dry_run import losses_by_target
+from routeproxy.upstream.litellm import model_table
+from routeproxy.upstream.registry import Registry, signing_key_of
 
 app = new_app()
 
@@ -180,5 +182,19 @@ def _explain(request: HypotheticalRequest, policy: Policy) -> Explanation:
     facts = policy.facts_of(request, count_tokens)
     if problem := requested_model_problem(facts.requested):
         raise ApiError(404, f"model: {visible(facts.requested[:256])} ({problem})")
-    losses_at = partial(losses, Body(request.body)) if request.body is not None else None
-    return explain(policy.decide(facts), policy, losses=losses_at)
+    decision = policy.decide(facts)
+    if request.body is None:
+        return explain(decision, policy)
+    exchange = Exchange(Inbound(body=request.body, headers=facts.headers), policy)
+    exchange.decision, exchange.facts, exchange.envelope = decision, facts, facts.envelope
+    losses = asyncio.run(_losses(exchange))
+    return explain(decision, policy, losses=lambda target: losses[target.name])
+
+
+async def _losses(exchange: Exchange) -> Mapping[str, tuple[str, ...]]:
+    upstreams = Registry(signing_key_of(exchange.policy), {})
+    model_table.load()
+    try:
+        return await losses_by_target(exchange, upstreams)
+    finally:
+        await upstreams.aclose()

@@ -1,30 +1,23 @@
-"""What a target could not be given of a request, found by translating it and sending nothing."""
+"""What the targets of a decision could not be given of a request, found by the code that serves: everything
+but the sending."""
 
-from routeproxy.messages.body import Body
+from collections.abc import Mapping
+
+from routeproxy.exchange import Call, Exchange
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.request import OLDEST_VERSION
-from routeproxy.policy.targets import Target
-from routeproxy.translate.request import RequestContext, translate
-from routeproxy.translate.thinking import Signer
-from routeproxy.upstream.chat.profiles import profile_of
-from routeproxy.upstream.params import settled_by_rules, with_params
+from routeproxy.upstream.failover import Upstreams
+from routeproxy.upstream.failures import UpstreamFailure
 
 
-def losses(body: Body, target: Target) -> tuple[str, ...]:
-    """In words; what it would be refused for among them. A back end that speaks Messages gets everything."""
-    if target.provider.speaks_messages:
-        return tuple(settled_by_rules(body.members, target).values())
-    try:
-        body = with_params(body, target.params)
-        context = RequestContext(
-            version=OLDEST_VERSION,
-            betas=frozenset(),
-            target=target.model,
-            signer=Signer(None),
-            session_id=None,
-            fields=tuple(body.members),
-            by_rule=frozenset(target.params.set) | frozenset(target.params.default),
-        )
-        return tuple(translate(body.request(), profile_of(target), context).warnings)
-    except InvalidRequest as refused:
-        return (f"anything, it refuses this request: {refused.message}",)
+async def losses_by_target(exchange: Exchange, upstreams: Upstreams) -> Mapping[str, tuple[str, ...]]:
+    """By the name of each target, in words, what of the request is not carried over; what the target would
+    refuse the request for is among them."""
+    decision = exchange.decision
+    targets = decision.targets if decision is not None else ()
+    losses: dict[str, tuple[str, ...]] = {}
+    for target in targets:
+        try:
+            losses[target.name] = await upstreams.of(target.provider).losses(Call(target, None, exchange))
+        except (InvalidRequest, UpstreamFailure) as refusal:
+            losses[target.name] = (f"anything, it refuses this request: {refusal.message}",)
+    return losses

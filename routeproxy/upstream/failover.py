@@ -18,8 +18,8 @@ from routeproxy.policy.decide import Decision
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.upstream.deadline import MovingTimeout
-from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure, key_missing, key_unusable
-from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure
+from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.synthetic import refusal
 
 log = logging.getLogger("routeproxy.upstream.chain")
@@ -36,6 +36,10 @@ class Upstream(Protocol):
 
     async def count_tokens(self, call: Call) -> Relayed | None:
         """The back end's own count, as the body of its answer; `None` where it has none."""
+
+    async def losses(self, call: Call) -> tuple[str, ...]:
+        """In words, what of the request the target would not be given. Nothing is sent, and no key needed.
+        Raises `InvalidRequest` or `UpstreamFailure` where the target would refuse the request."""
 
 
 class Upstreams(Protocol):
@@ -180,16 +184,6 @@ class RetryPlan:
 
     def _too_late(self, wait: float = 0.0) -> bool:
         return self.deadline is not None and self._now() + wait >= self.deadline
-
-
-def needed_key(call: Call) -> str | None:
-    """The key of this attempt; raises failure `auth` when the provider wants one and it is not set."""
-    provider = call.target.provider
-    if call.key is None and provider.keys:
-        raise key_missing(provider.name, " or ".join(secret.reference for secret in provider.keys))
-    if call.key is not None and not (call.key.isascii() and call.key.isprintable()):
-        raise key_unusable(provider.name)
-    return call.key
 
 
 TIMEOUT_FAILURES: Mapping[str, tuple[Kind, str]] = {

@@ -4,9 +4,11 @@ tried one after the other. No key is kept anywhere else, nor shown."""
 import logging
 from pathlib import Path
 
+from routeproxy.exchange import Call
 from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
+from routeproxy.upstream.failures import key_missing, key_unusable
 
 log = logging.getLogger("routeproxy.upstream.keys")
 
@@ -70,3 +72,14 @@ class Keys:
         # not move back.
         if len(values) > 1 and values[0] == key:
             self._first[provider.name, provider.keys] = values[1]
+
+
+def needed_key(call: Call) -> str | None:
+    """The key of this attempt, `None` where the provider needs none. Raises failure `auth` when it is not set
+    or can't stand in a header."""
+    provider = call.target.provider
+    if call.key is None and provider.keys:
+        raise key_missing(provider.name, " or ".join(secret.reference for secret in provider.keys))
+    if call.key is not None and not (call.key.isascii() and call.key.isprintable()):
+        raise key_unusable(provider.name)
+    return call.key

@@ -64,3 +64,8 @@ class Registry:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def signing_key_of(policy: Policy) -> bytes | None:
+    secret = policy.server.signing_key
+    return secret.value.encode() if secret is not None and secret.value else None

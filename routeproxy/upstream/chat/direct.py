@@ -12,10 +12,10 @@ from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of, with_
 from routeproxy.upstream.chat.formats import RESPONSES, Format, ResponseDecoder, format_of
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.errors.classify import classify_error_object
-from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import outgoing_headers
+from routeproxy.upstream.keys import needed_key
 
 LONGEST_REPLY = 2**26
 """Bytes. What is longer is no answer to a person's question."""

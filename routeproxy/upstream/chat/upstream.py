@@ -76,11 +76,7 @@ class ChatUpstream:
 
     async def send(self, call: Call, emit: Emit) -> None:
         exchange = call.exchange
-        if len(exchange.inbound.body) > LONG_BODY:
-            loop = asyncio.get_running_loop()
-            translated = await loop.run_in_executor(_translation_thread, self._translate, call)
-        else:
-            translated = self._translate(call)
+        translated = await self._translate(call)
         exchange.warn(*translated.warnings)
         if translated.warms_cache:
             usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
@@ -101,7 +97,18 @@ class ChatUpstream:
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
-    def _translate(self, call: Call) -> Translated:
+    async def losses(self, call: Call) -> tuple[str, ...]:
+        translated = await self._translate(call)
+        return tuple(translated.warnings)
+
+    async def _translate(self, call: Call) -> Translated:
+        """For serving and for explaining. Raises `InvalidRequest`, or failure `capability`."""
+        if len(call.exchange.inbound.body) <= LONG_BODY:
+            return self._translate_now(call)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_translation_thread, self._translate_now, call)
+
+    def _translate_now(self, call: Call) -> Translated:
         body = with_params(call.exchange.body, call.target.params)
         context = self._context(call, tuple(body.members))
         try:

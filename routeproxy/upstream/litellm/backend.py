@@ -19,9 +19,9 @@ from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.endpoints import deployment_of
 from routeproxy.upstream.chat.lenient import salvage_usage
 from routeproxy.upstream.chat.model_facts import profile_within_limits
-from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
 from routeproxy.upstream.http.client import Client
+from routeproxy.upstream.keys import needed_key
 from routeproxy.upstream.litellm.chunks import chunk_of, with_own_finish_reason
 from routeproxy.upstream.litellm.exceptions import failure_of
 from routeproxy.upstream.litellm.providers import LiteLLMProvider, litellm_provider_of

@@ -13,10 +13,10 @@ from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.targets import Params
-from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, credentials_refused, not_a_message
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure
 from routeproxy.upstream.http.headers import join_values, outgoing_headers
+from routeproxy.upstream.keys import needed_key
 from routeproxy.upstream.messages.relay import decode_reply_head, relay
 from routeproxy.upstream.params import plan_edits, settled_by_rules
 
@@ -64,6 +64,9 @@ class MessagesUpstream:
                     return Relayed(count)
         except TimeoutError as error:
             raise failure_of(error, provider.name) from error
+
+    async def losses(self, call: Call) -> tuple[str, ...]:
+        return tuple(settled_by_rules(call.exchange.body.members, call.target).values())
 
     async def _post(self, call: Call, path: str, body: bytes) -> Response:
         provider = call.target.provider
