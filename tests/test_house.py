@@ -29,6 +29,10 @@ def test_imports_go_one_way() -> None:
     [
         pytest.param("litellm", set(), id="litellm: by name only, late"),
         pytest.param("aiohttp", {"upstream/http/client.py", "upstream/http/connection.py"}, id="aiohttp"),
+        pytest.param("httptools", {"upstream/http/connection.py"}, id="httptools"),
+        pytest.param(
+            "httpx", {"upstream/litellm/setup.py", "upstream/litellm/transport.py"}, id="httpx: for LiteLLM"
+        ),
         pytest.param("re2", {"policy/patterns.py"}, id="re2"),
         pytest.param("yaml", {"migrate/source.py"}, id="yaml"),
         pytest.param("watchfiles", {"policy/live/live.py"}, id="watchfiles"),
@@ -63,3 +67,17 @@ def test_the_commands_are_listed_without_importing_them() -> None:
 def test_serving_imports_no_litellm() -> None:
     check = "import sys, routeproxy.serve; sys.exit('litellm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], timeout=seconds(60), check=False).returncode == 0
+
+
+def test_only_its_room_loads_what_is_of_litellm() -> None:
+    loaded = re.compile(r"\b(?:import_module|find_spec)\(\"(?:litellm|openai)\b")
+    found = {
+        source.relative_to(ROOT / "routeproxy").as_posix()
+        for source in SOURCES
+        if loaded.search(source.read_text(encoding="utf-8"))
+    }
+    # Tokens are counted with a file that LiteLLM ships, below everything that asks a back end.
+    assert found == {
+        "tokens/text.py",
+        *(f"upstream/litellm/{name}.py" for name in ("backend", "model_table", "setup")),
+    }

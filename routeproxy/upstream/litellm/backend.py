@@ -59,7 +59,7 @@ class LiteLLMBackEnd:
 
     async def open(self, chat: ChatRequest, call: Call) -> "LiteLLMChunkStream":
         litellm = await self.load()
-        request = _request_of(litellm, chat, call)
+        request = request_of(litellm, chat, call)
         transport = LiteLLMTransport(
             self._client,
             call,
@@ -89,7 +89,7 @@ class _Request(NamedTuple):
     """What goes out in place of what LiteLLM writes."""
 
 
-def _request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
+def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     target, provider = call.target, call.target.provider
     known = litellm_provider_of(provider)
     deployment = deployment_of(target)
@@ -105,7 +105,7 @@ def _request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     if provider.api == "responses":
         name, prefix = known.responses_name or known.name, "responses/"
         _make_known(litellm, deployment, name)
-    elif known.responses_name and _needs_responses(litellm, fields, arguments, target.model, known):
+    elif known.responses_name and needs_responses(litellm, fields, arguments, target.model, known):
         name = known.responses_name
         _make_known(litellm, deployment, name)
     else:
@@ -137,7 +137,7 @@ _STAND_IN = [{"role": "user", "content": "-"}]
 conversation."""
 
 
-def _needs_responses(
+def needs_responses(
     litellm: Any, fields: Mapping[str, Any], arguments: Mapping[str, Any], model: str, known: LiteLLMProvider
 ) -> bool:
     """Some models do not take tools together with reasoning, or anything at all, but by way of Responses:

@@ -19,8 +19,8 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
     "ollama": ("ollama/",),
     "vertex_ai": ("vertex_ai/", ""),
 }
-"""By type of provider, the prefixes under which the table has its models, the first that is there counts;
-usually the type."""
+"""By type of provider, the prefixes under which the table may have its models, the likeliest first; usually
+the type."""
 
 
 class Row(Struct, frozen=True):
@@ -39,18 +39,14 @@ def find_row(target: Target) -> Row:
     """An empty row where the table does not have the model."""
     type = target.provider.type
     for prefix in PREFIXES.get(type) or (f"{type}/",):
-        if row := _table().get(prefix + target.model):
+        if row := load().get(prefix + target.model):
             return row
     return _UNKNOWN
 
 
-def load() -> None:
-    """Reads the table, which takes 20 ms: call it before a request has to wait."""
-    _table()
-
-
 @cache
-def _table() -> Mapping[str, Row]:
+def load() -> Mapping[str, Row]:
+    """The table, which takes 20 ms to read: call it before a request has to wait."""
     spec = find_spec("litellm")
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():

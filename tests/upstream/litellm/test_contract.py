@@ -1,0 +1,302 @@
+"""What we assume of LiteLLM 1.110.2, one test for each assumption: its names that we read or replace, and its
+behaviour where ours depends on it. A version that breaks one of them needs a look at `upstream/litellm/`
+before it is shipped.
+
+What clients would see of a broken assumption is tested where it shows (`test_others.py`, `test_gemini.py`,
+`test_exceptions.py`, `tests/wire/`).
+"""
+
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from routeproxy.chat.request import ChatRequest
+from routeproxy.exchange import Call
+from routeproxy.policy.providers import TYPE_NAMES
+from routeproxy.telemetry.logs import QUIET
+from routeproxy.translate.stop_reasons import stop_reason
+from routeproxy.upstream.chat.endpoints import AZURE_VERSION
+from routeproxy.upstream.litellm import model_table
+from routeproxy.upstream.litellm.backend import ABILITIES, needs_responses, request_of
+from routeproxy.upstream.litellm.chunks import OWN_PREFIX, SIGNATURE_SEPARATOR
+from routeproxy.upstream.litellm.providers import ALLOWED_PARAMS, litellm_provider_of
+from routeproxy.upstream.litellm.transport import (
+    DispatchingTransport,
+    LiteLLMTransport,
+    SyncDispatchingTransport,
+    current_transport,
+)
+from tests.backend import BackEnd, chunk, completion, done, error, json_answer, sse
+from tests.budgets import seconds
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, ask, call, chat, failure, said, target
+
+pytestmark = LITELLMS_WARNINGS
+
+litellm = LOOP.run(LOOP.litellm.load())
+import openai  # noqa: E402  (LiteLLM brings it, and its import takes as long)
+
+VERSION = "1.110.2"
+"""The one that was measured."""
+
+
+def test_the_version_is_the_one_that_was_measured() -> None:
+    assert version("litellm") == VERSION
+
+
+# --- the import
+
+AS_IT_COMES = """
+import os, socket, sys
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+asked = []
+socket.socket.connect = lambda self, address: asked.append(address)
+import litellm
+names = (
+    "REPEATED_STREAMING_CHUNK_LIMIT", "acompletion", "aclient_session", "client_session",
+    "disable_aiohttp_transport", "in_memory_llm_clients_cache", "module_level_aclient",
+    "module_level_client", "model_cost", "register_model", "suppress_debug_info",
+)
+print([name for name in names if not hasattr(litellm, name)], asked, "litellm.telemetry" in sys.modules)
+"""
+
+
+def test_it_has_all_that_we_set_and_its_import_asks_no_network_and_reports_nothing() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", AS_IT_COMES],
+        capture_output=True,
+        text=True,
+        timeout=seconds(60),
+        check=False,
+    )
+    assert ran.stdout == "[] [] False\n", ran.stderr
+
+
+def source_of(module: str) -> str:
+    """Read without running it: some of its modules need packages that it does not bring."""
+    spec = find_spec("litellm")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / module).read_text(encoding="utf-8")
+
+
+def test_the_handler_of_mcp_that_we_stand_in_for_is_asked_by_this_name() -> None:
+    handler = source_of("responses/mcp/litellm_proxy_mcp_handler.py")
+    assert "class LiteLLM_Proxy_MCP_Handler" in handler
+    assert "def should_use_litellm_mcp_gateway(tools" in handler
+    assert "from litellm.responses.mcp.litellm_proxy_mcp_handler import" in source_of("responses/main.py")
+
+
+def test_its_loggers_have_the_names_that_we_silence() -> None:
+    logging = litellm._logging
+    loggers = (logging.verbose_logger, logging.verbose_router_logger, logging.verbose_proxy_logger)
+    assert {logger.name for logger in loggers} <= set(QUIET)
+
+
+# --- the clients that it uses
+
+
+def test_its_cache_of_clients_is_asked_by_key() -> None:
+    cache = litellm.caching.llm_caching_handler.LLMClientCache
+    assert list(inspect.signature(cache.get_cache).parameters)[:2] == ["self", "key"]
+    assert isinstance(litellm.in_memory_llm_clients_cache, cache)
+
+
+def test_whoever_needs_a_client_gets_ours() -> None:
+    handlers = litellm.llms.custom_httpx.http_handler
+    assert handlers.get_async_httpx_client(llm_provider="x", params={"a": 1}) is litellm.module_level_aclient
+    assert handlers.get_httpx_client(params={"a": 1}) is litellm.module_level_client
+
+
+def test_its_clients_travel_on_the_transports_that_they_were_given() -> None:
+    for client, kind in (
+        (litellm.module_level_aclient.client, DispatchingTransport),
+        (litellm.module_level_client.client, SyncDispatchingTransport),
+        (litellm.aclient_session, DispatchingTransport),
+        (litellm.client_session, SyncDispatchingTransport),
+    ):
+        assert isinstance(client._transport, kind)
+        assert not client.follow_redirects
+
+
+def test_openais_client_is_made_around_ours() -> None:
+    base = litellm.llms.openai.common_utils.BaseOpenAILLM
+    assert base._get_async_http_client() is litellm.aclient_session
+    assert base._get_sync_http_client() is litellm.client_session
+
+
+# --- what it is called with
+
+
+class Received(NamedTuple):
+    answer: Any
+    """What `acompletion` returns."""
+    inner: Any
+    """The stream below, if it is one."""
+    chunks: list[Any]
+
+
+def received(one: Call, request: ChatRequest) -> Received:
+    async def asking() -> Received:
+        arguments, body = request_of(litellm, request, one)
+        known = litellm_provider_of(one.target.provider)
+        transport = LiteLLMTransport(LOOP.client, one, known, body, stream=bool(request.stream))
+        current_transport.set(transport)
+        try:
+            answer = await litellm.acompletion(**arguments)
+            inner = getattr(answer, "completion_stream", None)
+            return Received(answer, inner, [chunk async for chunk in answer] if request.stream else [])
+        finally:
+            transport.close()
+
+    return LOOP.run(asking())
+
+
+def mistral(back_end: BackEnd, model: str = "nobody-knows") -> Call:
+    """A provider whose requests LiteLLM writes."""
+    return call(target("mistral", f"{back_end.url}/v1", model))
+
+
+def custom(back_end: BackEnd) -> Call:
+    """One whose requests we write."""
+    return call(target("openai_compatible", f"{back_end.url}/v1", "m"))
+
+
+def test_what_steers_it_is_not_sent() -> None:
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        ask(mistral(back_end))
+    assert set(back_end.last.json) <= {"model", "messages", "max_tokens", "stream", "stream_options"}
+
+
+def test_a_model_that_it_does_not_know_gets_the_parameters_that_are_allowed() -> None:
+    asked = {"reasoning_effort": "high", "temperature": 0.5, "top_p": 0.5, "stop": ("END",)}
+    assert set(asked) <= set(ALLOWED_PARAMS)
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        ask(mistral(back_end), chat(tools=True, tool_choice="auto", **asked))
+    assert {*asked, "tools", "tool_choice"} <= set(back_end.last.json)
+
+
+@pytest.mark.parametrize("provider", [mistral, custom])
+def test_a_failure_is_not_tried_again(provider: Any) -> None:
+    with BackEnd(error(500, "no")) as back_end:
+        assert failure(provider(back_end)).kind == "server_error"
+    assert len(back_end.requests) == 1
+
+
+def test_a_model_that_was_made_known_can_do_all_that_we_say() -> None:
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        ask(mistral(back_end, "made-known"))
+    row = litellm.model_cost["mistral/made-known"]
+    assert {name for name in ABILITIES if row.get(name)} == set(ABILITIES)
+    assert litellm.supports_reasoning("mistral/made-known")
+
+
+@pytest.mark.parametrize(
+    ("model", "tools", "needed"),
+    [("gpt-4o", True, False), ("gpt-5.4", False, False), ("gpt-5.4", True, True), ("o3-pro", False, True)],
+)
+def test_it_says_which_models_need_responses(model: str, tools: bool, needed: bool) -> None:
+    function = {"type": "function", "function": {"name": "read"}}
+    fields = {"tools": [function], "reasoning_effort": "high"} if tools else {}
+    known = litellm_provider_of(target("openai", None, model).provider)
+    assert needs_responses(litellm, fields, {}, model, known) is needed
+
+
+def test_it_goes_over_responses_only_where_we_let_it() -> None:
+    assert '"_skip_responses_api_bridge"' in source_of("main.py")
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        ask(call(target("openai_compatible", f"{back_end.url}/v1", "gpt-5.4")), chat(tools=True))
+    assert back_end.last.path == "/v1/chat/completions"
+
+
+def test_the_default_version_of_azure_is_the_one_that_we_ask_for_too() -> None:
+    assert litellm.AZURE_DEFAULT_API_VERSION == AZURE_VERSION
+
+
+def test_it_has_a_provider_of_each_name() -> None:
+    names = {litellm_provider_of(target(type, None, "m").provider).name for type in TYPE_NAMES}
+    assert names - {"anthropic", "echo"} <= {
+        str(getattr(name, "value", name)) for name in litellm.provider_list
+    }
+
+
+# --- what it answers
+
+
+def test_a_stream_of_openais_client_is_within_reach() -> None:
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        assert isinstance(received(custom(back_end), chat()).inner, openai.AsyncStream)
+
+
+def test_a_stream_of_its_own_tells_what_it_received() -> None:
+    with BackEnd(sse(chunk("a"), done())) as back_end:
+        answer, inner, chunks = received(mistral(back_end), chat())
+    assert not isinstance(inner, openai.AsyncStream)
+    assert answer.received_finish_reason == "stop"
+    assert [one.usage.prompt_tokens for one in answer.chunks if getattr(one, "usage", None)] == [10]
+    assert chunks[0].model == "nobody-knows"
+    assert chunks[0]._hidden_params["provider_response_model"] == "served-model"
+
+
+def test_a_whole_answer_keeps_what_it_has_no_field_for_in_a_corner() -> None:
+    sent = completion("", reasoning_details=[{"type": "reasoning.text"}])
+    sent["choices"][0]["stop_reason"] = "END"
+    with BackEnd(json_answer(sent)) as back_end:
+        (choice,) = received(custom(back_end), chat(stream=False)).answer.choices
+    assert choice.message.provider_specific_fields["reasoning_details"] == [{"type": "reasoning.text"}]
+    assert choice.provider_specific_fields["stop_reason"] == "END"
+
+
+def test_a_whole_answer_names_the_model_behind_its_own_prefix() -> None:
+    with BackEnd(json_answer(completion())) as back_end:
+        assert received(custom(back_end), chat(stream=False)).answer.model == f"{OWN_PREFIX}served-model"
+
+
+def test_signatures_in_ids_are_set_off_as_we_read_them() -> None:
+    factory = litellm.litellm_core_utils.prompt_templates.factory
+    assert factory.THOUGHT_SIGNATURE_SEPARATOR == SIGNATURE_SEPARATOR
+
+
+def test_a_finish_reason_that_means_failure_becomes_a_stop() -> None:
+    """Which is why the transport reads along."""
+    with BackEnd(json_answer(completion("a", finish="network_error"))) as back_end:
+        (choice,) = received(custom(back_end), chat(stream=False)).answer.choices
+        assert stop_reason(choice.finish_reason) != "failed"
+        assert said(ask(custom(back_end), chat(stream=False)))[1] == "ends network_error"
+
+
+# --- its exceptions
+
+
+def test_an_exception_says_what_we_read_of_it() -> None:
+    with BackEnd(error(429, "slow", type="rate_limit_error", retry_after="9")) as back_end:
+        for one in (custom(back_end), mistral(back_end)):
+            with pytest.raises(litellm.RateLimitError) as raised:
+                received(one, chat())
+            headers = raised.value.litellm_response_headers
+            assert httpx.Headers(headers)["retry-after"] == "9"
+            assert raised.value.status_code == 429
+
+
+def test_a_failure_within_a_stream_wraps_what_it_was() -> None:
+    parameters = inspect.signature(litellm.exceptions.MidStreamFallbackError).parameters
+    assert "original_exception" in parameters
+
+
+# --- its table of models
+
+
+def test_its_table_has_the_columns_and_the_prefixes_that_we_read() -> None:
+    rows = model_table.load()
+    assert len(rows) > 1000
+    for column in model_table.Row.__struct_fields__:
+        assert any(getattr(row, column) is not None for row in rows.values()), column
+    prefixes = {prefix for prefixes in model_table.PREFIXES.values() for prefix in prefixes}
+    for prefix in prefixes | {"gemini/", "mistral/", "together_ai/"}:
+        assert any(name.startswith(prefix) for name in rows), prefix
