@@ -31,8 +31,8 @@ def problem(file: str = "rules.toml", message: str = "it is wrong", **more: Any)
     )
 
 
-def run(found: list[Problem]) -> dict[str, Any]:
-    log = json.loads(sarif(found))
+def run(reported: list[Problem]) -> dict[str, Any]:
+    log = json.loads(sarif(reported))
     assert log["version"] == "2.1.0"
     assert log["$schema"].endswith("sarif-2.1.0.json")
     (run,) = log["runs"]
@@ -40,14 +40,14 @@ def run(found: list[Problem]) -> dict[str, Any]:
     return run
 
 
-def result(found: Problem) -> dict[str, Any]:
-    (result,) = run([found])["results"]
+def result(reported: Problem) -> dict[str, Any]:
+    (result,) = run([reported])["results"]
     assert isinstance(result, dict)
     return result
 
 
-def region(found: Problem) -> dict[str, Any]:
-    (location,) = result(found)["locations"]
+def region(reported: Problem) -> dict[str, Any]:
+    (location,) = result(reported)["locations"]
     region = location["physicalLocation"]["region"]
     assert isinstance(region, dict)
     return region
@@ -66,7 +66,7 @@ def test_every_code_has_a_meaning() -> None:
     assert len(set(MEANINGS.values())) == len(Code)
 
 
-@pytest.mark.parametrize("shown", [sarif, github])
+@pytest.mark.parametrize("render", [sarif, github])
 @pytest.mark.parametrize(
     "line",
     [
@@ -76,19 +76,19 @@ def test_every_code_has_a_meaning() -> None:
         'base_url = "http://me:sk-hidden@x"',
     ],
 )
-def test_no_line_of_the_file_is_repeated(shown: Any, line: str) -> None:
-    found = problems(f'[providers.anthropic]\n{line}  # a comment\n[default]\ndeny = "no"\n')
-    assert found
-    assert "hidden" not in shown(found)
-    assert "a comment" not in shown(found)
+def test_no_line_of_the_file_is_repeated(render: Any, line: str) -> None:
+    reported = problems(f'[providers.anthropic]\n{line}  # a comment\n[default]\ndeny = "no"\n')
+    assert reported
+    assert "hidden" not in render(reported)
+    assert "a comment" not in render(reported)
 
 
 # --- SARIF
 
 
 def test_sarif_has_one_run_of_this_tool_with_the_rules_it_used() -> None:
-    found = problems(TYPO)
-    driver = run(found)["tool"]["driver"]
+    reported = problems(TYPO)
+    driver = run(reported)["tool"]["driver"]
     assert (driver["name"], driver["version"]) == ("routeproxy", routeproxy.__version__)
     assert driver["rules"] == [
         {"id": "RP002", "shortDescription": {"text": "An unknown key."}},
@@ -98,15 +98,15 @@ def test_sarif_has_one_run_of_this_tool_with_the_rules_it_used() -> None:
 
 
 def test_each_result_points_at_its_rule_and_its_place() -> None:
-    shown = run(problems(TYPO))
-    rules = shown["tool"]["driver"]["rules"]
-    assert [(one["ruleId"], one["level"]) for one in shown["results"]] == [
+    report = run(problems(TYPO))
+    rules = report["tool"]["driver"]["rules"]
+    assert [(result["ruleId"], result["level"]) for result in report["results"]] == [
         ("RP002", "error"),
         ("RP101", "warning"),
         ("RP007", "error"),
     ]
-    assert all(rules[one["ruleIndex"]]["id"] == one["ruleId"] for one in shown["results"])
-    assert shown["results"][0]["locations"] == [
+    assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in report["results"])
+    assert report["results"][0]["locations"] == [
         {
             "physicalLocation": {
                 "artifactLocation": {"uri": "rules.toml"},
@@ -117,30 +117,32 @@ def test_each_result_points_at_its_rule_and_its_place() -> None:
 
 
 def test_the_message_says_how_to_put_it_right() -> None:
-    found = problem(expected="`a` or `b`", hint="try `a`", rule="mine")
-    assert result(found)["message"] == {"text": "it is wrong\nin rule `mine`\nexpected `a` or `b`\ntry `a`"}
+    reported = problem(expected="`a` or `b`", hint="try `a`", rule="mine")
+    assert result(reported)["message"] == {
+        "text": "it is wrong\nin rule `mine`\nexpected `a` or `b`\ntry `a`"
+    }
 
 
 def test_no_problems_are_a_run_without_results() -> None:
-    shown = run([])
-    assert (shown["results"], shown["tool"]["driver"]["rules"]) == ([], [])
+    report = run([])
+    assert (report["results"], report["tool"]["driver"]["rules"]) == ([], [])
 
 
 def test_a_problem_of_the_environment_has_no_place() -> None:
-    shown = result(NOWHERE)
-    assert (shown["locations"], shown["message"]) == ([], {"text": "PORT is not set"})
+    report = result(NOWHERE)
+    assert (report["locations"], report["message"]) == ([], {"text": "PORT is not set"})
 
 
 def test_columns_count_characters_however_wide_they_are() -> None:
     line = '\tbig = { params.set.speed = "𝄞 für",\ttarget = "öl/x" }'
-    (found,) = problems(f'[aliases]\n{line}\n[default]\ndeny = "no"\n')
-    shown = region(found)
-    assert line[shown["startColumn"] - 1 : shown["endColumn"] - 1] == '"öl/x"'
-    assert run([found])["columnKind"] == "unicodeCodePoints"
+    (reported,) = problems(f'[aliases]\n{line}\n[default]\ndeny = "no"\n')
+    marked = region(reported)
+    assert line[marked["startColumn"] - 1 : marked["endColumn"] - 1] == '"öl/x"'
+    assert run([reported])["columnKind"] == "unicodeCodePoints"
 
 
 @pytest.mark.parametrize(
-    ("file", "shown"),
+    ("file", "expected"),
     [
         pytest.param("rules.toml", "rules.toml", id="as it is"),
         pytest.param("./conf/rules.toml", "conf/rules.toml", id="a folder"),
@@ -151,8 +153,8 @@ def test_columns_count_characters_however_wide_they_are() -> None:
         pytest.param("/else where/rules.toml", "file:///else%20where/rules.toml", id="elsewhere"),
     ],
 )
-def test_files_are_uris(file: str, shown: str) -> None:
-    assert uri(file) == shown
+def test_files_are_uris(file: str, expected: str) -> None:
+    assert uri(file) == expected
 
 
 def test_a_file_below_this_folder_is_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

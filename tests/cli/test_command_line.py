@@ -64,9 +64,9 @@ def test_the_module_is_the_command() -> None:
 
 
 def test_help_names_every_command() -> None:
-    shown = run("--help").stdout
-    assert all(f"\n  {command} " in shown for command in ("serve", "check", "explain"))
-    assert "..." not in shown.partition("Commands:")[2]
+    output = run("--help").stdout
+    assert all(f"\n  {command} " in output for command in ("serve", "check", "explain"))
+    assert "..." not in output.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "explain"])
@@ -176,8 +176,8 @@ def test_explain_shows_a_denial() -> None:
 
 
 def test_explain_can_speak_to_programs() -> None:
-    told = json.loads(run("explain", "--rules", written(RULES), "--model", "m", "--json").stdout)
-    assert told["explanation"]["rule"] == "default"
+    document = json.loads(run("explain", "--rules", written(RULES), "--model", "m", "--json").stdout)
+    assert document["explanation"]["rule"] == "default"
 
 
 def test_explain_without_rules_explains_those_that_are_here() -> None:

@@ -41,10 +41,10 @@ def explained(
 ) -> tuple[int, str]:
     out = io.StringIO()
 
-    def asked(policy: Policy) -> HypotheticalRequest:
+    def with_headers(policy: Policy) -> HypotheticalRequest:
         return replace(question, headers=parse_headers(headers))
 
-    code = run_explain(lambda: policy, asked, out=out, **how)
+    code = run_explain(lambda: policy, with_headers, out=out, **how)
     return code, out.getvalue()
 
 
@@ -78,21 +78,21 @@ def test_explain_shows_a_denial() -> None:
 
 def test_explain_as_json_is_the_same_decision() -> None:
     code, text = explained(HypotheticalRequest(model="claude-haiku-4-5"), json=True)
-    found = json.loads(text)["explanation"]
+    explanation = json.loads(text)["explanation"]
     assert code == 0
-    assert [step["why"] for step in found["steps"]] == [
+    assert [step["why"] for step in explanation["steps"]] == [
         "header x-team is missing, needs to be `payments`",
         "input_tokens is 0, needs at least 60,000",
         "",
     ]
-    assert [target["target"] for target in found["targets"]] == [
+    assert [target["target"] for target in explanation["targets"]] == [
         "openai/gpt-4.1-mini",
         "anthropic/claude-haiku-4-5",
     ]
 
 
 @pytest.mark.parametrize(
-    ("question", "headers", "said"),
+    ("question", "headers", "message"),
     [
         pytest.param(
             HypotheticalRequest(model="../x"),
@@ -109,10 +109,10 @@ def test_explain_as_json_is_the_same_decision() -> None:
     ],
 )
 def test_explain_shows_what_no_rule_is_asked_about(
-    question: HypotheticalRequest, headers: tuple[str, ...], said: str
+    question: HypotheticalRequest, headers: tuple[str, ...], message: str
 ) -> None:
     code, text = explained(question, *headers)
-    assert (code, text.startswith(said)) == (0, True)
+    assert (code, text.startswith(message)) == (0, True)
 
 
 def test_explain_refuses_a_header_without_a_colon() -> None:
@@ -136,9 +136,9 @@ def test_explain_refuses_a_header_without_a_colon() -> None:
     ],
 )
 def test_a_question_can_state_every_fact(fact: HypotheticalRequest, match: str) -> None:
-    found = rules(f'[[rules]]\nname = "it"\n{match}\ntargets = "echo/it"')
-    assert found.decide(found.facts_of(fact)).rule == "it"
-    assert found.decide(found.facts_of(HypotheticalRequest(model="x"))).rule == "default"
+    compiled = rules(f'[[rules]]\nname = "it"\n{match}\ntargets = "echo/it"')
+    assert compiled.decide(compiled.facts_of(fact)).rule == "it"
+    assert compiled.decide(compiled.facts_of(HypotheticalRequest(model="x"))).rule == "default"
 
 
 # --- check
@@ -182,7 +182,7 @@ def test_check_ends_with_a_line_that_sums_up(tmp_path: Path) -> None:
 
 def test_check_as_json_has_every_problem_with_its_place(tmp_path: Path) -> None:
     code, out = checked(tmp_path, BAD, format="json")
-    found = json.loads(out)
-    assert (code, found["ok"], found["version"]) == (1, False, None)
-    (problem,) = found["problems"]
+    report = json.loads(out)
+    assert (code, report["ok"], report["version"]) == (1, False, None)
+    (problem,) = report["problems"]
     assert (problem["code"], problem["severity"], problem["location"]["line"]) == ("RP007", "error", 2)

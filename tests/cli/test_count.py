@@ -55,33 +55,33 @@ def test_without_a_file_the_standard_input_is_counted(files: tuple[Path, ...]) -
 
 def test_as_json() -> None:
     code, out, _ = counted(written("hello.json", HELLO), Path("-"), stdin=HELLO, json=True)
-    one = tokens.count(HELLO)
+    hello = tokens.count(HELLO)
     assert code == 0
     assert json.loads(out) == {
-        "input_tokens": 2 * one,
-        "files": [{"file": "hello.json", "input_tokens": one}, {"file": "-", "input_tokens": one}],
+        "input_tokens": 2 * hello,
+        "files": [{"file": "hello.json", "input_tokens": hello}, {"file": "-", "input_tokens": hello}],
     }
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         pytest.param(b"[]", "request body must be a JSON object", id="a list"),
         pytest.param(b"", "invalid JSON: the request body is empty", id="empty"),
         pytest.param(b'{"model": ', "invalid JSON: the request body ends too early", id="cut off"),
     ],
 )
-def test_what_is_no_request_is_named_and_nothing_is_counted(body: bytes, said: str) -> None:
+def test_what_is_no_request_is_named_and_nothing_is_counted(body: bytes, message: str) -> None:
     good, bad = written("good.json", HELLO), written("bad.json", body)
-    assert counted(good, bad) == (2, "", f"routeproxy: bad.json: {said}\n")
-    assert counted(stdin=body) == (2, "", f"routeproxy: -: {said}\n")
+    assert counted(good, bad) == (2, "", f"routeproxy: bad.json: {message}\n")
+    assert counted(stdin=body) == (2, "", f"routeproxy: -: {message}\n")
 
 
 @pytest.mark.parametrize(
-    ("file", "said"), [("nowhere.json", "No such file or directory"), (".", "Is a directory")]
+    ("file", "message"), [("nowhere.json", "No such file or directory"), (".", "Is a directory")]
 )
-def test_a_file_that_cannot_be_read_is_named(file: str, said: str) -> None:
-    assert counted(Path(file)) == (2, "", f"routeproxy: {file}: {said}\n")
+def test_a_file_that_cannot_be_read_is_named(file: str, message: str) -> None:
+    assert counted(Path(file)) == (2, "", f"routeproxy: {file}: {message}\n")
 
 
 def test_half_an_emoji_is_no_mistake() -> None:
