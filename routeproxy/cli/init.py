@@ -155,8 +155,8 @@ def _summary(moved: Moved, warnings: tuple[Problem, ...], origin: Path, output: 
     if output != STDOUT:
         yield f"wrote {output}"
     yield from map(str, warnings)
-    if moved.left:
-        left = [f"{origin}:{left.line}: {left.key}: {left.why}" for left in moved.left]
+    if moved.leftovers:
+        left = [f"{origin}:{left.line}: {left.key}: {left.reason}" for left in moved.leftovers]
         yield "\n".join(["What it does not say, and what to do about it:", *left])
     if output != STDOUT:
         yield f"next: routeproxy check {output}"

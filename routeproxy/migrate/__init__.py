@@ -1,1 +1,2 @@
-"""Other proxies' configurations, turned into rules files: text in, text out, no I/O."""
+"""Other proxies' configurations as rules files: text in, text out. The only file that is read here is a
+`.env`."""

@@ -1,7 +1,7 @@
 """LiteLLM proxy's `config.yaml`. Each `model_name` becomes a rule, and its deployments the rule's targets.
 
-Names are asked first, then patterns from the most to the least specific, and what nobody takes is refused, as
-it was there.
+Rules for names stand first, then those for patterns, the most specific one first. A model that none of them
+takes is refused, as it was there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,17 +10,17 @@ from itertools import chain
 from msgspec import Struct
 
 from routeproxy.migrate import litellm_deployment as deployments
-from routeproxy.migrate.moved import Moved, in_order
-from routeproxy.migrate.providers import Table, Variables, provider_section
+from routeproxy.migrate.moved import Moved, sort_leftovers
+from routeproxy.migrate.providers import KeyVariables, Table, provider_section
 from routeproxy.migrate.source import Node, read_yaml
 from routeproxy.migrate.toml import comment, section
 from routeproxy.policy.facts import requested_model_problem
 
 
 def from_litellm(text: str) -> Moved:
-    """Raises `ValueError` with the line, and what was expected there."""
+    """Migrates a whole file. Raises `ValueError` with the line, and what was expected there."""
     source = read_yaml(text)
-    return Moved(_Move(source).text(), in_order(source.left()))
+    return Moved(_Migrator(source).text(), sort_leftovers(source.leftovers()))
 
 
 INTRO = """\
@@ -31,7 +31,7 @@ Clients speak the Messages API here: point ANTHROPIC_BASE_URL at it. LiteLLM lis
 serves one machine until `host` says otherwise."""
 
 PORT = 4000
-MOST_TRIES = 10
+MOST_ATTEMPTS = 10
 
 DATABASE = "there is no database here, so nothing to set up"
 LOGGED = "there are no callbacks here; docs/running.md says what logs tell"
@@ -101,22 +101,24 @@ Target = str | Table
 
 
 class _Deployment(Struct, frozen=True):
+    """One entry of `model_list`. All entries of one `model_name` are a group."""
+
     params: Node
     target: Target
     order: float
     """The lower, the earlier."""
 
 
-class _Move:
+class _Migrator:
     def __init__(self, source: Node) -> None:
         self._source = source
         self._router, self._litellm = source.at("router_settings"), source.at("litellm_settings")
         self._general = source.at("general_settings")
-        self._variables = Variables(deployments.variables_in_use(source.at("model_list")))
+        self._variables = KeyVariables(deployments.variables_in_use(source.at("model_list")))
         self._providers: dict[str, Table] = {}
         self._groups: dict[str, list[_Deployment]] = {}
         for entry in source.at("model_list").members:
-            self._read(entry)
+            self._read_deployment(entry)
         self._aliases = self._read_aliases()
         self._fallbacks = self._read_fallbacks("fallbacks")
         self._for_long_prompts = self._read_fallbacks("context_window_fallbacks")
@@ -128,12 +130,12 @@ class _Move:
         sections += self._rules()
         for variable in self._source.at("environment_variables").members:
             variable.leave(f"put it into .env as {variable.name}")
-        for one in (one for group in self._groups.values() for one in group):
-            one.params.leave_known(deployments.REASONS)
+        for deployment in (deployment for group in self._groups.values() for deployment in group):
+            deployment.params.leave_unused(deployments.REASONS)
         for settings in (self._router, self._litellm, self._general):
-            settings.take()
-            settings.leave_known(SETTING_REASONS)
-        self._source.leave_known(SETTING_REASONS)
+            settings.use()
+            settings.leave_unused(SETTING_REASONS)
+        self._source.leave_unused(SETTING_REASONS)
         return "\n".join(sections)
 
     def _server(self) -> str:
@@ -148,91 +150,94 @@ class _Move:
 
     # --- model_list
 
-    def _read(self, entry: Node) -> None:
-        entry.take()
+    def _read_deployment(self, entry: Node) -> None:
+        entry.use()
         name, params, info = entry.at("model_name"), entry.at("litellm_params"), entry.at("model_info")
-        asked, model = name.text(), params.at("model").text()
+        group, model = name.text(), params.at("model").text()
         mode = info.at("mode").text() or "chat"
-        if not asked or not model:
+        if not group or not model:
             entry.leave("expected `model_name`, and `model` in `litellm_params`")
         elif mode not in {"chat", "completion", "responses"}:
             entry.leave("only conversations are served here")
-        elif (owner := deployments.owner(params, model)) is None:
+        elif (owner := deployments.type_and_model(params, model)) is None:
             entry.leave(OWN_PREFIX if model == "*" else UNKNOWN_OWNER)
         else:
-            if any(told.name != "mode" for told in info.members):
+            if any(setting.name != "mode" for setting in info.members):
                 info.leave(MODEL_INFO)
-            if asked in self._groups:
+            if group in self._groups:
                 name.leave(BALANCED)
-            self._add(asked, entry, *owner)
+            self._add_deployment(group, entry, *owner)
 
-    def _add(self, asked: str, entry: Node, type: str, model: str) -> None:
+    def _add_deployment(self, group: str, entry: Node, type: str, model: str) -> None:
         params = entry.at("litellm_params")
-        table = deployments.provider(params, type, self._variables)
-        name = self._name(table, asked)
-        target = deployments.target(name, type, asked, model)
+        table = deployments.provider_table(params, type, self._variables)
+        name = self._provider_name(table, group)
+        target = deployments.target_name(name, type, group, model)
         if target is None:
             entry.leave(OTHER_NAME)
             return
         self._providers.setdefault(name, table)
-        changes = deployments.changes(params)
+        target_params = deployments.target_params(params)
         order = params.at("order").number()
-        one = _Deployment(
+        deployment = _Deployment(
             params,
-            {"target": target, "params": changes} if changes else target,
+            {"target": target, "params": target_params} if target_params else target,
             float("inf") if order is None else order,
         )
-        self._groups[asked] = sorted([*self._groups.get(asked, ()), one], key=lambda one: one.order)
+        members = [*self._groups.get(group, ()), deployment]
+        self._groups[group] = sorted(members, key=lambda deployment: deployment.order)
 
-    def _name(self, table: Table, asked: str) -> str:
-        """That of the provider that this one is, or a new one."""
+    def _provider_name(self, table: Table, group: str) -> str:
+        """The name of the provider that has this table already, or a new one."""
         same = (name for name, other in self._providers.items() if other == table)
-        free = (name for name in deployments.names(table, asked) if name not in self._providers)
+        free = (name for name in deployments.provider_names(table, group) if name not in self._providers)
         return next(chain(same, free))
 
     # --- settings that many models share
 
     def _setting(self, *names: str) -> Node:
-        """The first that is there: `router_settings` win."""
-        found = [node for name in names for node in (self._router.at(name), self._litellm.at(name)) if node]
-        for other in found[1:]:
-            other.leave(f"{found[0].key} counts")
-        return found[0] if found else self._router.at(names[0])
+        """The first of these settings that is there: `router_settings` win. It may be absent."""
+        nodes = [node for name in names for node in (self._router.at(name), self._litellm.at(name)) if node]
+        for other in nodes[1:]:
+            other.leave(f"{nodes[0].key} counts")
+        return nodes[0] if nodes else self._router.at(names[0])
 
     def _read_aliases(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        """By group, the other names that clients may ask for."""
+        aliases: dict[str, list[str]] = {}
         for node in self._setting("model_group_alias").members:
             group = node.text() or node.at("model").text()
             node.at("hidden").leave("what GET /v1/models lists is said by `models` of [server]")
             if problem := requested_model_problem(node.name):
                 node.leave(f"clients can't ask for it: {problem}")
             elif group in self._groups and "*" not in group:
-                found.setdefault(group, []).append(node.name)
+                aliases.setdefault(group, []).append(node.name)
             else:
                 node.leave(UNKNOWN_GROUP)
-        return found
+        return aliases
 
     def _read_fallbacks(self, name: str) -> dict[str, list[str]]:
+        """By group (`*`: any other), the groups that follow it."""
         setting = self._setting(name)
-        found: dict[str, list[str]] = {}
+        fallbacks: dict[str, list[str]] = {}
         for node in (member for mapping in setting.members for member in mapping.members):
             if node.name in self._groups or node.name == "*":
-                found[node.name] = self._named_groups(node)
+                fallbacks[node.name] = self._named_groups(node)
             else:
                 node.leave(UNKNOWN_GROUP)
-        if any(found.values()):
+        if any(fallbacks.values()):
             setting.leave(MOVED_FOR_LONG if name == "context_window_fallbacks" else MOVED)
-        return found
+        return fallbacks
 
     def _named_groups(self, names: Node) -> list[str]:
-        found = []
+        groups = []
         for node in names.members:
             name = node.text()
             if name in self._groups and "*" not in name:
-                found.append(name)
+                groups.append(name)
             else:
                 node.leave(UNKNOWN_GROUP)
-        return found
+        return groups
 
     # --- [[rules]] and [default]
 
@@ -247,14 +252,15 @@ class _Move:
         yield self._default()
 
     def _named_rule(self, name: str) -> Iterator[str]:
-        asked = [one for one in (name, *self._aliases.get(name, ())) if requested_model_problem(one) is None]
-        if name not in asked:
+        names = (name, *self._aliases.get(name, ()))
+        allowed = [model for model in names if requested_model_problem(model) is None]
+        if name not in allowed:
             first = self._groups[name][0].params.at("model")
             first.leave(f"clients can't ask for its name here: {requested_model_problem(name)}")
-        if asked:
-            match = {"model": {"equals": asked if len(asked) > 1 else asked[0]}}
-            called = "model default" if name == "default" else name  # that name belongs to [default]
-            yield section("[[rules]]", {"name": called, "match": match, **self._action(name)})
+        if allowed:
+            match = {"model": {"equals": allowed if len(allowed) > 1 else allowed[0]}}
+            rule_name = "model default" if name == "default" else name  # that name belongs to [default]
+            yield section("[[rules]]", {"name": rule_name, "match": match, **self._action(name)})
 
     def _default(self) -> str:
         if "*" in self._groups:
@@ -276,32 +282,32 @@ class _Move:
 
     def _targets(self, groups: Iterable[str]) -> list[Target]:
         targets: list[Target] = []
-        for target in (one.target for group in groups for one in self._groups[group]):
-            if target not in targets:
-                targets.append(target)
+        for deployment in (deployment for group in groups for deployment in self._groups[group]):
+            if deployment.target not in targets:
+                targets.append(deployment.target)
         return targets
 
     def _retry(self, name: str) -> Table:
-        node = self._shared(name, "num_retries") or self._shared(name, "max_retries")
+        node = self._shared_param(name, "num_retries") or self._shared_param(name, "max_retries")
         node = node or self._setting("num_retries")
-        more, pause = node.whole(0), self._setting("retry_after").number(0)
-        if more is None:
+        retries, pause = node.integer(0), self._setting("retry_after").number(0)
+        if retries is None:
             return {}
-        if more >= MOST_TRIES:
-            node.leave(f"{MOST_TRIES} tries in all are the most")
+        if retries >= MOST_ATTEMPTS:
+            node.leave(f"{MOST_ATTEMPTS} tries in all are the most")
         backoff = {"backoff": _duration(pause)} if pause else {}
-        return {"retry": {"attempts": min(more + 1, MOST_TRIES), **backoff}}
+        return {"retry": {"attempts": min(retries + 1, MOST_ATTEMPTS), **backoff}}
 
     def _timeouts(self, name: str) -> Table:
-        whole = self._shared(name, "timeout") or self._setting("timeout", "request_timeout")
-        first = self._shared(name, "stream_timeout") or self._setting("stream_timeout")
-        said = {"first_token": first.number(0.001), "total": whole.number(0.001)}
-        times = {key: _duration(value) for key, value in said.items() if value is not None}
-        return {"timeouts": times} if times else {}
+        total = self._shared_param(name, "timeout") or self._setting("timeout", "request_timeout")
+        first = self._shared_param(name, "stream_timeout") or self._setting("stream_timeout")
+        seconds = {"first_token": first.number(0.001), "total": total.number(0.001)}
+        timeouts = {key: _duration(value) for key, value in seconds.items() if value is not None}
+        return {"timeouts": timeouts} if timeouts else {}
 
-    def _shared(self, name: str, key: str) -> Node:
-        """What a rule says for all of its targets: the first one's."""
-        nodes = [one.params.at(key) for one in self._groups[name]]
+    def _shared_param(self, name: str, key: str) -> Node:
+        """A parameter that a rule has for all of its targets: the first deployment's."""
+        nodes = [deployment.params.at(key) for deployment in self._groups[name]]
         for other in nodes[1:]:
             if other and other.number() != nodes[0].number():
                 other.leave("a rule says it for all of its targets: the first one's counts")

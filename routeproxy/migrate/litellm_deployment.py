@@ -1,4 +1,5 @@
-"""One deployment of LiteLLM's `model_list`: whose model it is, where, with which key, and what it changes."""
+"""One deployment of LiteLLM's `model_list`: its provider, its address, its key, and the parameters that it
+sets."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,27 +8,27 @@ from urllib.parse import urlsplit
 
 from routeproxy.migrate.providers import (
     KEYLESS,
-    NOWHERE,
+    PLACEHOLDER_ADDRESS,
+    KeyVariables,
     Table,
-    Variables,
-    address,
-    is_model,
-    sampling_of,
-    sendable,
-    usual_key,
+    is_model_name,
+    is_sendable,
+    parse_address,
+    sampling_params,
+    usual_key_variable,
 )
 from routeproxy.migrate.source import Node
 from routeproxy.policy.provider_types import ProviderType, provider_type
 
 TYPES_OF: Mapping[str, str] = {"ollama_chat": "ollama", "custom_openai": "openai_compatible"}
-"""Prefixes whose type is called otherwise here. All others are types' names."""
+"""The type of a prefix, where it isn't the prefix."""
 
 OWNERS: tuple[tuple[str, str], ...] = (
     (r"gpt-|chatgpt-|o[134](-|$)", "openai"),
     (r"claude-", "anthropic"),
-    (r"gemini-", "vertex_ai"),  # so LiteLLM has it: Google's other API needs `gemini/`
+    (r"gemini-", "vertex_ai"),  # as in LiteLLM: Google's other API needs `gemini/`
 )
-"""Whose a model without a prefix is."""
+"""The type of a model without a prefix."""
 
 OPTIONS: Mapping[str, str] = {
     "api_version": "api_version",
@@ -40,9 +41,13 @@ OPTIONS: Mapping[str, str] = {
     "vertex_location": "location",
     "vertex_project": "project",
 }
-"""LiteLLM's parameters → what types have of their own."""
-NEEDED: Mapping[str, str] = {"base_url": NOWHERE, "project": "my-project", "location": "us-central1"}
-"""What stands where a type needs something and the file does not say it."""
+"""LiteLLM's parameters → options of single types."""
+PLACEHOLDERS: Mapping[str, str] = {
+    "base_url": PLACEHOLDER_ADDRESS,
+    "project": "my-project",
+    "location": "us-central1",
+}
+"""Values for options that a type needs and the file does not have."""
 
 ONLY_IN_BODY = frozenset(
     {
@@ -58,7 +63,7 @@ ONLY_IN_BODY = frozenset(
         "verbosity",
     }
 )
-"""What no client of the Messages API can say, so that it may as well be fixed."""
+"""Parameters that no client of the Messages API can send, so that they may as well be fixed."""
 
 AN_ORDER = "targets are an order: the first gets all as long as it answers"
 DROPPED = "nothing to say here: what a back end does not take is left out, with a warning in the log"
@@ -91,126 +96,127 @@ _VARIABLE = re.compile(r"os\.environ/(\S+)")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-def owner(params: Node, written: str) -> tuple[str, str] | None:
-    """Type and model. `None` if LiteLLM would not know either, or we don't know the type."""
-    prefix, slash, rest = written.partition("/")
-    said = params.at("custom_llm_provider").text()
-    if said:
-        type, model = said, rest if prefix == said else written
+def type_and_model(params: Node, name: str) -> tuple[str, str] | None:
+    """The type and the model that `name` means. `None` if LiteLLM could not tell either, or if the type is
+    unknown here."""
+    prefix, slash, rest = name.partition("/")
+    stated = params.at("custom_llm_provider").text()
+    if stated:
+        type, model = stated, rest if prefix == stated else name
     elif slash:
         type, model = prefix, rest
     else:
-        type, model = next((owner for pattern, owner in OWNERS if re.match(pattern, written)), ""), written
+        type, model = next((owner for pattern, owner in OWNERS if re.match(pattern, name)), ""), name
     type = TYPES_OF.get(type, type)
     base = params.at("api_base").text() or params.at("base_url").text()
-    if type == "openai" and base and address(base).type != "openai":
+    if type == "openai" and base and parse_address(base).type != "openai":
         type = "openai_compatible"
     kind = provider_type(type)
     return (type, model) if kind and not kind.in_process else None
 
 
 def variables_in_use(model_list: Node) -> set[str]:
-    """Those that the file names for its keys, and those where LiteLLM looked when it said nothing."""
-    found = set()
+    """The variables that the file names for its keys, and those where LiteLLM looked for a key that it
+    lacks."""
+    variables = set()
     for params in (entry.at("litellm_params") for entry in model_list.members):
         key = params.at("api_key").text()
-        known = owner(params, params.at("model").text() or "")
+        owner = type_and_model(params, params.at("model").text() or "")
         if reference := _VARIABLE.fullmatch(key or ""):
-            found.add(reference[1])
-        elif key is None and known:
-            found.add(usual_key(known[0]) or "")
-    return found
+            variables.add(reference[1])
+        elif key is None and owner:
+            variables.add(usual_key_variable(owner[0]) or "")
+    return variables
 
 
-def names(table: Table, asked: str) -> Iterator[str]:
-    """What a provider may be called, best first."""
-    head, _, rest = asked.partition("/")
+def provider_names(table: Table, group: str) -> Iterator[str]:
+    """Names for the provider of a model group, the best one first."""
+    head, _, rest = group.partition("/")
     if rest == "*" and re.fullmatch(r"[\w.-]+", head):
         yield head  # `head/*` takes it off again
-    type, place = table["type"], _place(table)
+    type, host = table["type"], _short_host(table)
     if type != "openai_compatible":
         yield type
-    elif place:
-        yield place
-    if place:
-        yield f"{type}-{place}"
+    elif host:
+        yield host
+    if host:
+        yield f"{type}-{host}"
     yield from (f"{type}-{number}" for number in count(2))
 
 
-def _place(table: Table) -> str:
-    """The host in short."""
+def _short_host(table: Table) -> str:
     url = urlsplit(table.get("base_url", ""))
     host = url.hostname or ""
     short = host if host.replace(".", "").isdigit() else host.partition(".")[0]
     return re.sub(r"[^\w-]+", "-", f"{short}-{url.port}" if url.port else short)
 
 
-def target(provider: str, type: str, asked: str, model: str) -> str | None:
-    """`None` if the back end would be asked for neither a fixed name nor the one that was asked for."""
-    if is_model(model):
+def target_name(provider: str, type: str, group: str, model: str) -> str | None:
+    """The target for `model`. `None` if LiteLLM sent neither a fixed name nor the one that the client asked
+    for."""
+    if is_model_name(model):
         return f"{provider}/{model}"
-    head, _, rest = asked.partition("/")
+    head, _, rest = group.partition("/")
     kind = provider_type(type) or ProviderType()
-    taken_off = {provider, type, *kind.spellings} - {*kind.vendor_prefixes}
-    passed_on = rest if head in taken_off else asked
+    removable = {provider, type, *kind.spellings} - {*kind.vendor_prefixes}
+    passed_on = rest if head in removable else group
     return f"{provider}/*" if "*" in model and passed_on == model else None
 
 
-def provider(params: Node, type: str, variables: Variables) -> Table:
-    """What `[providers.NAME]` says for it."""
+def provider_table(params: Node, type: str, variables: KeyVariables) -> Table:
+    """The fields of `[providers.NAME]`."""
     base = params.at("api_base") or params.at("base_url")
-    table: Table = {"type": type, **_where(base, type)}
-    table |= _key(params.at("api_key"), table, variables)
+    table: Table = {"type": type, **_address_fields(base, type)}
+    table |= _key_fields(params.at("api_key"), table, variables)
     if type == "openai_compatible" and "api_key" not in table:
         base.leave("no key goes there, while LiteLLM sent OPENAI_API_KEY; if it needs one, write `api_key`")
     kind = provider_type(type) or ProviderType()
     for node in params.members:
         option = OPTIONS.get(node.name)
         if option in kind.options:
-            table |= _option(node, option)
+            table |= _option_fields(node, option)
         elif option or (node.name.startswith(("aws_", "vertex_")) and node.name not in REASONS):
             node.leave(f"if it matters: `litellm_params = {{ {node.name} = … }}` of the provider")
-    table |= _headers(params.at("extra_headers") or params.at("headers"))
+    table |= _header_fields(params.at("extra_headers") or params.at("headers"))
     missing = [key for key in kind.required if key not in table]
-    said = {OPTIONS.get(node.name) for node in params.members}
-    if unsaid := [key for key in missing if key not in said]:
-        params.at("model").leave(f"type {type} needs {' and '.join(unsaid)}: write it into the provider")
-    return table | {key: NEEDED[key] for key in missing}
+    present = {OPTIONS.get(node.name) for node in params.members}
+    if absent := [key for key in missing if key not in present]:
+        params.at("model").leave(f"type {type} needs {' and '.join(absent)}: write it into the provider")
+    return table | {key: PLACEHOLDERS[key] for key in missing}
 
 
-def _key(node: Node, table: Table, variables: Variables) -> Table:
-    written, type = node.text(), table["type"]
-    usual = usual_key(type)
-    if written is None:
+def _key_fields(node: Node, table: Table, variables: KeyVariables) -> Table:
+    key, type = node.text(), table["type"]
+    usual = usual_key_variable(type)
+    if key is None:
         return {}
-    if reference := _VARIABLE.fullmatch(written):
+    if reference := _VARIABLE.fullmatch(key):
         variable: str = reference[1]
-    elif written.lower() in {"", "none"}:
+    elif key.lower() in {"", "none"}:
         return {"api_key": "none"}
     elif type in KEYLESS:
         node.leave(KEYLESS[type])
         return {}
     else:
-        wanted = usual or f"{_place(table) or type}_API_KEY"
-        variable = variables.name(wanted, written)
+        variable = variables.name(usual or f"{_short_host(table) or type}_API_KEY", key)
         node.leave(f"put the key into .env as {variable}")
     return {} if variable == usual else {"api_key": f"env:{variable}"}
 
 
-def _where(node: Node, type: str) -> Table:
-    written = node.text()
-    if written is None:
+def _address_fields(node: Node, type: str) -> Table:
+    text = node.text()
+    if text is None:
         return {}
-    if reference := _VARIABLE.fullmatch(written):
+    if reference := _VARIABLE.fullmatch(text):
         return {"base_url": f"env:{reference[1]}", "zone": "public"}
-    where = address(written)
-    if where.doubt:
-        node.leave(where.doubt)
-    return where.of(type)
+    address = parse_address(text)
+    if address.doubt:
+        node.leave(address.doubt)
+    return address.fields(type)
 
 
-def _option(node: Node, option: str) -> Table:
-    value = node.whole(1) if option == "num_ctx" else node.text()
+def _option_fields(node: Node, option: str) -> Table:
+    value = node.integer(1) if option == "num_ctx" else node.text()
     if not value:
         node.leave(f"write one value as `{option}` of the provider")
     elif isinstance(value, str) and _VARIABLE.match(value):
@@ -222,7 +228,7 @@ def _option(node: Node, option: str) -> Table:
     return {}
 
 
-def _headers(node: Node) -> Table:
+def _header_fields(node: Node) -> Table:
     headers = {}
     for header in node.members:
         value = header.text() or ""
@@ -235,16 +241,18 @@ def _headers(node: Node) -> Table:
     return {"headers": headers} if headers else {}
 
 
-def changes(params: Node) -> Table:
-    """The `params` of its target."""
-    limit, stop = params.at("max_tokens").whole(1), params.at("stop")
-    stops = [text for one in (stop.members or (stop,)) if (text := one.text())]
-    default = {"max_tokens": limit, **sampling_of(params), "stop_sequences": stops}
+def target_params(params: Node) -> Table:
+    """The `params` of the deployment's target."""
+    limit, stop = params.at("max_tokens").integer(1), params.at("stop")
+    stops = [text for node in (stop.members or (stop,)) if (text := node.text())]
+    default = {"max_tokens": limit, **sampling_params(params), "stop_sequences": stops}
     fixed = [node for node in params.members if node.name in ONLY_IN_BODY]
-    body = {node.name: node.plain() for node in (*fixed, *params.at("extra_body").members) if sendable(node)}
-    # A request may override the first, there as here. No client of the Messages API can say the second.
-    said = {
+    body = {
+        node.name: node.plain() for node in (*fixed, *params.at("extra_body").members) if is_sendable(node)
+    }
+    # A request may override the defaults, there as here. No client of the Messages API can send the others.
+    tables = {
         "default": {name: value for name, value in default.items() if value not in (None, [])},
         "extra_body": body,
     }
-    return {key: table for key, table in said.items() if table}
+    return {name: table for name, table in tables.items() if table}

@@ -1,4 +1,4 @@
-"""What comes of a move: the rules file, and all that it could not take along."""
+"""The result of a migration: the rules file, and the settings that it could not take over."""
 
 from collections.abc import Iterable
 
@@ -6,22 +6,24 @@ from msgspec import Struct
 
 
 class Leftover(Struct, frozen=True):
-    """Something that the rules file does not say, or that is still to be done."""
+    """A setting that the rules file does not have, or that needs something done by hand."""
 
     line: int
-    """Of the source file."""
+    """In the source file."""
     key: str
     """As in `Router.think` or `Providers[2].api_key`."""
-    why: str
-    """Why it was left, and what to do instead. Never the value: it may be a key."""
+    reason: str
+    """Why it was left, and what to do instead. It never has the value, which may be a key."""
 
 
 class Moved(Struct, frozen=True):
+    """A configuration as a rules file."""
+
     text: str
     """The rules file."""
-    left: tuple[Leftover, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
     """In the order of the source file."""
 
 
-def in_order(left: Iterable[Leftover]) -> tuple[Leftover, ...]:
-    return tuple(sorted(left, key=lambda leftover: leftover.line))
+def sort_leftovers(leftovers: Iterable[Leftover]) -> tuple[Leftover, ...]:
+    return tuple(sorted(leftovers, key=lambda leftover: leftover.line))

@@ -1,4 +1,4 @@
-"""`[providers.NAME]` as all importers write it: whose address it is, and what its key is called."""
+"""`[providers.NAME]` as all importers write it: the type behind an address, and the variable of a key."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from routeproxy.policy.provider_types import TYPES, provider_type
 
 Table = dict[str, Any]
 
-PUBLIC: Mapping[str, str] = {
+TYPE_OF_ADDRESS: Mapping[str, str] = {
     **{kind.base_url: name for name, kind in TYPES.items() if kind.base_url},
     "http://localhost:11434/v1": "ollama",
     "https://ai-gateway.vercel.sh/v1": "vercel_ai_gateway",
@@ -41,14 +41,14 @@ PUBLIC: Mapping[str, str] = {
     "https://generativelanguage.googleapis.com/v1beta/models": "gemini",
     "https://generativelanguage.googleapis.com/v1beta/openai": "gemini",
 }
-"""The types that a line alone leads to the same place. Whole addresses: at `api.z.ai` another path is another
-contract, and `dashscope-intl` is another country."""
+"""The type whose own address it is, so that the provider need not state it. Whole addresses: at `api.z.ai`
+another path is another contract, and `dashscope-intl` is another country."""
 
-NOWHERE = "https://write-the-address.invalid"
-"""Stands where an address is needed and was not given: that name never leads anywhere."""
+PLACEHOLDER_ADDRESS = "https://write-the-address.invalid"
+"""Stands where an address is needed and none was given. This name never leads anywhere."""
 
 ENDINGS = ("/chat/completions", "/v1/messages", "/responses")
-"""What our back ends append by themselves."""
+"""Paths that our back ends append by themselves."""
 
 ZONE_HINT = '# zone = "private"                     # local, private or public; left out, it counts as public'
 ZONE_UNSEEN = "# It counts as public because nobody can see from here where the variable leads."
@@ -58,50 +58,52 @@ KEYLESS: Mapping[str, str] = {
     "vertex_ai": "Vertex signs in with application-default credentials",
 }
 
-UNSAYABLE = frozenset({"model", "messages", "system", "tools", "stream"})
-"""What no rule may change in a body."""
+FIXED_FIELDS = frozenset({"model", "messages", "system", "tools", "stream"})
+"""The fields of a body that no rule may change."""
 
 _KEY_ORDER = ("type", "base_url", "api_version", "deployment", "api_key", "zone")
 
 
 class Address(Struct, frozen=True):
+    """The address of a provider, without the endpoint."""
+
     url: str
     doubt: str = ""
-    """What had to be taken off, and what to do about it."""
+    """What had to be left out, and what to do about it."""
     version: str = ""
-    """Azure's."""
+    """Azure's API version."""
 
     @property
     def type(self) -> str:
         azure = self.host.endswith(".openai.azure.com") and "/openai/v1" not in self.url
-        return "azure" if azure else PUBLIC.get(self.url, "openai_compatible")
+        return "azure" if azure else TYPE_OF_ADDRESS.get(self.url, "openai_compatible")
 
     @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or ""
 
-    def of(self, type: str) -> Table:
-        """What a provider of that type has to say: nothing, at the type's own address.
+    def fields(self, type: str) -> Table:
+        """The fields for it in a provider of that type: none, at the type's own address.
 
-        Only what surely is this machine gets a zone. For the rest it is a promise that its operator has to
-        make; until then it counts as public, which is the cautious reading.
+        Only an address that surely is this machine gets a zone. For any other the zone is a promise that its
+        operator has to make; until then it counts as public, which is the cautious reading.
         """
-        if PUBLIC.get(self.url) == type:
+        if TYPE_OF_ADDRESS.get(self.url) == type:
             return {}
         base_url, _, deployment = self.url.partition("/openai/deployments/")
         if type == "gemini":
             base_url = base_url.removesuffix("/models")
-        said = {"base_url": base_url, "api_version": self.version, "deployment": deployment}
+        fields = {"base_url": base_url, "api_version": self.version, "deployment": deployment}
         zone = {"zone": "local"} if _is_loopback(self.host) else {}
-        return {key: value for key, value in said.items() if value} | zone
+        return {key: value for key, value in fields.items() if value} | zone
 
 
-def address(written: str) -> Address:
-    """An address in the forms that people write, endpoint included. `doubt` does not repeat it: it may hold a
-    password."""
-    url = _split(written.strip())
+def parse_address(text: str) -> Address:
+    """Reads an address in any form that people write, with or without the endpoint. `doubt` does not repeat
+    the text: it may hold a password."""
+    url = _split(text.strip())
     if url is None:
-        return Address(NOWHERE, "this is not an address; write `base_url` by hand")
+        return Address(PLACEHOLDER_ADDRESS, "this is not an address; write `base_url` by hand")
     doubts = ["a password is left out: it belongs into `api_key`"] if "@" in url.netloc else []
     version = "".join(parse_qs(url.query).get("api-version", []))
     if url.query and not version:
@@ -112,9 +114,9 @@ def address(written: str) -> Address:
     return Address(f"{url.scheme}://{netloc}{path.rstrip('/')}", "; ".join(doubts), version)
 
 
-def _split(written: str) -> SplitResult | None:
+def _split(text: str) -> SplitResult | None:
     try:
-        url = urlsplit(written)
+        url = urlsplit(text)
         return url if url.scheme in {"http", "https"} and url.hostname and url.port != 0 else None
     except ValueError:
         return None
@@ -127,63 +129,66 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-class Variables:
-    """Names for the keys that stood in the file itself. Two different keys never get the same one."""
+class KeyVariables:
+    """Names variables for the keys that stood in the file itself. Two different keys never get the same
+    one."""
 
     def __init__(self, in_use: Iterable[str]) -> None:
         self._keys: dict[str, str | None] = dict.fromkeys(in_use)
+        """By variable; `None` for a key that does not stand in the file."""
 
-    def name(self, wanted: str, key: str) -> str:
-        wanted = re.sub(r"[^A-Z0-9]+", "_", wanted.upper()).strip("_")
-        wanted = f"_{wanted}" if wanted[0].isdigit() else wanted  # shells want a letter
-        name, number = wanted, 1
+    def name(self, suggestion: str, key: str) -> str:
+        """A variable for `key`, called as suggested if no other key has that name."""
+        base = re.sub(r"[^A-Z0-9]+", "_", suggestion.upper()).strip("_")
+        base = f"_{base}" if base[0].isdigit() else base  # shells want a letter
+        name, number = base, 1
         while self._keys.setdefault(name, key) != key:
             number += 1
-            name = f"{wanted}_{number}"
+            name = f"{base}_{number}"
         return name
 
 
-def usual_key(type: str) -> str | None:
-    """The variable in which a provider of this type looks for its key when nothing is said."""
+def usual_key_variable(type: str) -> str | None:
+    """The variable in which a provider of this type looks for its key when it has no `api_key`."""
     kind = provider_type(type)
     return kind.key_variables[0] if kind and kind.key_variables else None
 
 
-def is_model(name: str) -> bool:
-    """Whether a target can name it."""
+def is_model_name(name: str) -> bool:
+    """Whether a target can have this name of a model."""
     return bool(name) and name.isprintable() and not set(name) & set(" *")
 
 
-def sendable(node: Node) -> bool:
-    """Whether a rule may put this field into a body. Says why if not."""
-    if node.name in UNSAYABLE:
+def is_sendable(node: Node) -> bool:
+    """Whether a rule may put this field into a body. Leaves the node, with a reason, if not."""
+    if node.name in FIXED_FIELDS:
         node.leave("no rule may change this field")
         return False
-    return node.is_sayable()
+    return node.is_expressible()
 
 
-def sampling_of(node: Node) -> Table:
+def sampling_params(node: Node) -> Table:
     """`temperature`, `top_p` and `top_k`, as far as the Messages API has them."""
-    said = {
+    params = {
         "temperature": node.at("temperature").number(0, 1),
         "top_p": node.at("top_p").number(0, 1),
-        "top_k": node.at("top_k").whole(0),
+        "top_k": node.at("top_k").integer(0),
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def provider_section(name: str, table: Table) -> str:
     type = table["type"]
-    said = {key: table[key] for key in sorted(table, key=_place) if not (key == "type" and type == name)}
-    note = "" if "api_key" in table else usual_key(type) or ""
-    return section(f"[providers.{quoted(name)}]", said, note=note, below=_below(table))
+    fields = {key: table[key] for key in sorted(table, key=_rank) if not (key == "type" and type == name)}
+    note = "" if "api_key" in table else usual_key_variable(type) or ""
+    return section(f"[providers.{quoted(name)}]", fields, note=note, below=_zone_comment(table))
 
 
-def _place(key: str) -> int:
+def _rank(key: str) -> int:
     return _KEY_ORDER.index(key) if key in _KEY_ORDER else len(_KEY_ORDER)
 
 
-def _below(table: Table) -> str:
+def _zone_comment(table: Table) -> str:
     base_url = table.get("base_url", "")
     if base_url.startswith("env:"):
         return ZONE_UNSEEN

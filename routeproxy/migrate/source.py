@@ -1,6 +1,7 @@
-"""The configuration that is moved, as a tree whose values know their lines and remember who took them.
+"""The configuration to migrate, as a tree whose values know their lines and whether they were used.
 
-What nobody takes or explains is left over by itself, so that no key gets lost because somebody forgot it.
+A value that is neither used nor explained is left over by itself, so that no setting gets lost because
+somebody forgot it.
 """
 
 import math
@@ -21,7 +22,8 @@ _SECRET_TEXT = re.compile(r"sk-|bearer ", re.IGNORECASE)
 
 
 class Node:
-    """One value. Asking for it in the form it has takes it; in any other form there is nothing to get."""
+    """One value. To read it in the form that it has marks it as used; in any other form it reads as
+    `None`."""
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class Node:
         *,
         shape: Literal["scalar", "list", "mapping", "absent"] = "absent",
         value: Scalar = None,
-        written: str = "",
+        text: str = "",
         members: Iterable["Node"] = (),
     ) -> None:
         self.name = name
@@ -40,9 +42,9 @@ class Node:
         self.members = tuple(members)
         self._shape = shape
         self._value = value
-        self._written = written
-        self._taken = False
-        self._whys: list[str] = []
+        self._text = text
+        self._used = False
+        self._reasons: list[str] = []
 
     def __bool__(self) -> bool:
         return self._shape != "absent"
@@ -54,32 +56,32 @@ class Node:
 
     @property
     def looks_secret(self) -> bool:
-        return bool(_SECRET_NAME.search(self.name) or _SECRET_TEXT.match(self._written))
+        return bool(_SECRET_NAME.search(self.name) or _SECRET_TEXT.match(self._text))
 
-    # --- taking
+    # --- using
 
-    def take(self) -> None:
-        self._taken = True
+    def use(self) -> None:
+        self._used = True
 
     def text(self) -> str | None:
-        """As it stands in the file: YAML would make a date of `2024-10-21`."""
+        """The text of a scalar as it stands in the file: YAML would make a date of `2024-10-21`."""
         if self._shape != "scalar" or self._value is None:
             return None
-        self.take()
-        return self._written
+        self.use()
+        return self._text
 
     def number(self, least: float = -math.inf, most: float = math.inf) -> int | float | None:
-        """Says so if it is something else."""
+        """A number within the bounds. Leaves the node, with a reason, if it is anything else."""
         value = self._value
         if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
-            self.take()
+            self.use()
             return value
         bounds = f" from {least:g} to {most:g}" if most < math.inf else f" of at least {least:g}"
         self.leave(f"expected a number{bounds if least > -math.inf else ''}")
         return None
 
-    def whole(self, least: int, most: float = math.inf) -> int | None:
-        """Says so if it is something else."""
+    def integer(self, least: int, most: float = math.inf) -> int | None:
+        """A whole number within the bounds. Leaves the node, with a reason, if it is anything else."""
         value = self.number(least, most)
         if value is None or value == int(value):
             return None if value is None else int(value)
@@ -87,16 +89,17 @@ class Node:
         return None
 
     def plain(self) -> Any:
-        """All of it that TOML can say. What looks like a secret stays behind."""
-        self.take()
+        """As much of the value as TOML can express. Whatever looks like a secret is left."""
+        self.use()
         if self._shape == "scalar":
             return self._value
-        sayable = [member for member in self.members if member.is_sayable()]
+        expressible = [member for member in self.members if member.is_expressible()]
         if self._shape == "list":
-            return [member.plain() for member in sayable]
-        return {member.name: member.plain() for member in sayable}
+            return [member.plain() for member in expressible]
+        return {member.name: member.plain() for member in expressible}
 
-    def is_sayable(self) -> bool:
+    def is_expressible(self) -> bool:
+        """Whether a rules file can and may have the value. Leaves the node, with a reason, if not."""
         if self._shape == "scalar" and self._value is None:
             self.leave("TOML has no null")
         elif isinstance(self._value, float) and not math.isfinite(self._value):
@@ -109,40 +112,41 @@ class Node:
 
     # --- leaving
 
-    def leave(self, why: str) -> None:
-        """Says what becomes of it and of all that is in it."""
-        if why not in self._whys:
-            self._whys.append(why)
+    def leave(self, reason: str) -> None:
+        """Explains what becomes of the value and of all that is in it."""
+        if reason not in self._reasons:
+            self._reasons.append(reason)
 
-    def leave_known(self, reasons: Mapping[str, str]) -> None:
-        """The members that have a reason by their name, and whom nobody has touched."""
+    def leave_unused(self, reasons: Mapping[str, str]) -> None:
+        """Leaves the members that nobody has used or left, if `reasons` has one by their name."""
         for member in self.members:
             if member.name in reasons and not member._touched:
                 member.leave(reasons[member.name])
 
-    def left(self) -> Iterator[Leftover]:
-        return self._left(explained=False)
+    def leftovers(self) -> Iterator[Leftover]:
+        """The values that were left, and those that nobody has used or left."""
+        return self._leftovers(explained=False)
 
-    def _left(self, *, explained: bool) -> Iterator[Leftover]:
-        for why in self._whys:
-            yield Leftover(self.line, self.key, why)
-        explained = explained or bool(self._whys)
+    def _leftovers(self, *, explained: bool) -> Iterator[Leftover]:
+        for reason in self._reasons:
+            yield Leftover(self.line, self.key, reason)
+        explained = explained or bool(self._reasons)
         if not explained and not self._touched:
             yield Leftover(self.line, self.key, UNKNOWN)
             return
         for member in self.members:
-            yield from member._left(explained=explained)
+            yield from member._leftovers(explained=explained)
 
     @property
     def _touched(self) -> bool:
-        return self._taken or bool(self._whys) or any(member._touched for member in self.members)
+        return self._used or bool(self._reasons) or any(member._touched for member in self.members)
 
 
 # --- reading
 
 
 def read_yaml(text: str) -> Node:
-    """Raises `ValueError` with the line, and what was expected there."""
+    """The root of a YAML document. Raises `ValueError` with the line, and what was expected there."""
     return _Reader(text, "YAML").root()
 
 
@@ -152,7 +156,7 @@ _COMMENT_OR_TEXT = re.compile(
 
 
 def read_json(text: str) -> Node:
-    """JSON with comments and trailing commas. Raises `ValueError` with the line, and what was expected there.
+    """The root of a JSON document, which may have comments and trailing commas. Raises as `read_yaml`.
 
     But for comments and tabs JSON is YAML, whose reader knows lines.
     """
@@ -161,26 +165,26 @@ def read_json(text: str) -> Node:
     return _Reader(blanked, "JSON").root()
 
 
-def _blank(found: re.Match[str]) -> str:
-    return found[1] or re.sub(r"[^\n]", " ", found[0])
+def _blank(match: re.Match[str]) -> str:
+    return match[1] or re.sub(r"[^\n]", " ", match[0])
 
 
 class _Reader:
     def __init__(self, text: str, language: str) -> None:
         self._text = text
         self._language = language
-        self._own: dict[int, set[int]] = {}
-        """Of a mapping: the values that stand in it, unlike those that `<<` brings along."""
+        self._own_values: dict[int, set[int]] = {}
+        """By mapping, the values that stand in it, unlike those that `<<` merges into it. Both by `id`."""
 
     def root(self) -> Node:
         try:
             # Only composed, never constructed: no tag of the file makes anything run.
             self._loader = yaml.SafeLoader(self._text)
-            found = self._loader.get_single_node()
-            if not isinstance(found, yaml.MappingNode):
-                raise _refusal(found, "expected a mapping, `key: value` line by line")
-            root = self._node(found, "", "", ())
-            root.take()  # an empty file leaves nothing
+            document = self._loader.get_single_node()
+            if not isinstance(document, yaml.MappingNode):
+                raise _expected(document, "expected a mapping, `key: value` line by line")
+            root = self._node(document, "", "", ())
+            root.use()  # an empty file leaves nothing
             return root
         except yaml.MarkedYAMLError as error:
             line = (error.problem_mark or error.context_mark).line + 1
@@ -190,46 +194,47 @@ class _Reader:
             line = self._text.count("\n", 0, error.position) + 1
             raise ValueError(f"line {line}: a character that {self._language} does not have") from None
 
-    def _node(self, found: yaml.Node, name: str, key: str, within: tuple[yaml.Node, ...]) -> Node:
-        line = found.start_mark.line + 1
-        if found in within:
-            raise _refusal(found, "expected an end: this value holds itself")
-        within = (*within, found)
-        if isinstance(found, yaml.ScalarNode):
-            value, written = self._scalar(found)
-            return Node(name, key, line, shape="scalar", value=value, written=written)
-        if isinstance(found, yaml.SequenceNode):
+    def _node(self, source: yaml.Node, name: str, key: str, within: tuple[yaml.Node, ...]) -> Node:
+        line = source.start_mark.line + 1
+        if source in within:
+            raise _expected(source, "expected an end: this value holds itself")
+        within = (*within, source)
+        if isinstance(source, yaml.ScalarNode):
+            value, text = self._scalar(source)
+            return Node(name, key, line, shape="scalar", value=value, text=text)
+        if isinstance(source, yaml.SequenceNode):
             items = [
                 self._node(item, f"[{index}]", f"{key}[{index}]", within)
-                for index, item in enumerate(found.value)
+                for index, item in enumerate(source.value)
             ]
             return Node(name, key, line, shape="list", members=items)
-        return Node(name, key, line, shape="mapping", members=self._members(found, key, within))
+        return Node(name, key, line, shape="mapping", members=self._members(source, key, within))
 
-    def _members(self, found: yaml.MappingNode, key: str, within: tuple[yaml.Node, ...]) -> Iterator[Node]:
-        own = self._own.setdefault(id(found), {id(value) for _, value in found.value})
-        self._loader.flatten_mapping(found)  # what `<<` brings along goes first
-        last = {part.value: id(value) for part, value in found.value if isinstance(part, yaml.ScalarNode)}
-        for part, value in found.value:
-            if not isinstance(part, yaml.ScalarNode):
-                raise _refusal(part, "expected a name before the colon")
-            if id(value) != last[part.value] and id(value) not in own:
+    def _members(self, source: yaml.MappingNode, key: str, within: tuple[yaml.Node, ...]) -> Iterator[Node]:
+        own_values = self._own_values.setdefault(id(source), {id(value) for _, value in source.value})
+        self._loader.flatten_mapping(source)  # the members that `<<` merges go first
+        last = {name.value: id(value) for name, value in source.value if isinstance(name, yaml.ScalarNode)}
+        for name, value in source.value:
+            if not isinstance(name, yaml.ScalarNode):
+                raise _expected(name, "expected a name before the colon")
+            if id(value) != last[name.value] and id(value) not in own_values:
                 continue
-            node = self._node(value, part.value, f"{key}.{part.value}".lstrip("."), within)
+            node = self._node(value, name.value, f"{key}.{name.value}".lstrip("."), within)
             # A value on its own lines begins below its key, where nobody looks for it.
-            node.line = part.start_mark.line + 1
-            if id(value) != last[part.value]:
+            node.line = name.start_mark.line + 1
+            if id(value) != last[name.value]:
                 node.leave(TWICE)
             yield node
 
-    def _scalar(self, found: yaml.ScalarNode) -> tuple[Scalar, str]:
+    def _scalar(self, source: yaml.ScalarNode) -> tuple[Scalar, str]:
+        """The value, and its text."""
         # JSON writes a character beyond the first 65,536 as two, which YAML leaves apart.
-        written = found.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        kind = found.tag.rpartition(":")[2]
+        text = source.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        kind = source.tag.rpartition(":")[2]
         if kind in {"bool", "int", "float", "null"}:
-            return self._loader.construct_object(found), written
-        return written, written
+            return self._loader.construct_object(source), text
+        return text, text
 
 
-def _refusal(found: yaml.Node | None, expected: str) -> ValueError:
-    return ValueError(f"line {found.start_mark.line + 1 if found else 1}: {expected}")
+def _expected(source: yaml.Node | None, expected: str) -> ValueError:
+    return ValueError(f"line {source.start_mark.line + 1 if source else 1}: {expected}")

@@ -1,6 +1,7 @@
-"""Sections of a rules file in the style of those written by hand: short tables in braces, notes beside them.
+"""Sections of a rules file in the style of those that people write: short tables in braces, notes beside
+them.
 
-tomli_w knows how values are escaped. It has no comments, and writes every list over several lines.
+Values are escaped by tomli_w, which writes no comments, and every list over several lines.
 """
 
 import re
@@ -15,7 +16,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def section(header: str, table: Mapping[str, Any], *, note: str = "", below: str = "") -> str:
-    """`below` are comments that go with the section."""
+    """`note` is a comment beside the header, `below` comment lines at the end of the section."""
     lines = [f"{header:<{_NOTES_BEGIN}}{comment(note)}" if note else header]
     for name, value in table.items():
         if name == "match":
@@ -42,7 +43,7 @@ def inline(value: Any) -> str:
 
 
 def _conditions(name: str, condition: Any) -> Iterator[str]:
-    """One a line, in dotted keys."""
+    """One condition a line, in dotted keys."""
     if not isinstance(condition, Mapping):
         yield _line(name, condition)
         return

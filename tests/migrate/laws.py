@@ -21,13 +21,13 @@ def policy_of(moved: Moved, **environ: str) -> Policy:
 
 
 def reasons(moved: Moved) -> dict[str, str]:
-    return {left.key: left.why for left in moved.left}
+    return {left.key: left.reason for left in moved.leftovers}
 
 
 def lost(document: Any, move: Callable[[Any], Moved]) -> list[str]:
     """The leaves that are in no list, though the rules are the same without them and with others."""
     moved = move(document)
-    listed = {left.key for left in moved.left}
+    listed = {left.key for left in moved.leftovers}
     return [
         key_of(place)
         for place in leaves(document)

@@ -58,17 +58,19 @@ def test_every_key_is_used_or_listed() -> None:
 
 def test_what_is_left_has_its_line() -> None:
     lines = TEXT.splitlines()
-    left = [left for left in MOVED.left if "[" not in left.key.rpartition(".")[2]]
+    left = [left for left in MOVED.leftovers if "[" not in left.key.rpartition(".")[2]]
     assert left
     assert [
         leftover for leftover in left if leftover.key.rpartition(".")[2] not in lines[leftover.line - 1]
     ] == []
-    assert [leftover.line for leftover in MOVED.left] == sorted(leftover.line for leftover in MOVED.left)
+    assert [leftover.line for leftover in MOVED.leftovers] == sorted(
+        leftover.line for leftover in MOVED.leftovers
+    )
 
 
 def test_no_key_gets_out() -> None:
     assert TEXT.count("sk-literal") == 8
-    assert "sk-literal" not in MOVED.text + str(MOVED.left)
+    assert "sk-literal" not in MOVED.text + str(MOVED.leftovers)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_comments_tabs_and_trailing_commas_are_read_and_lines_stay() -> None:
         }
         """)
     )
-    assert [(left.line, left.key) for left in moved.left] == [(10, "LOG")]
+    assert [(left.line, left.key) for left in moved.leftovers] == [(10, "LOG")]
     assert 'base_url = "http://localhost:1234/v1"' in moved.text
     assert names(ask(policy_of(moved))) == ["p/m"]
 
@@ -188,7 +190,7 @@ def test_a_key_in_what_is_no_json_is_not_repeated() -> None:
 def test_a_key_that_stands_twice_counts_once_and_is_listed_once() -> None:
     moved = from_claude_code_router('{"PORT": 1,\n"PORT": 2}')
     assert "port = 2" in moved.text
-    assert [(left.line, left.key) for left in moved.left] == [(1, "PORT")]
+    assert [(left.line, left.key) for left in moved.leftovers] == [(1, "PORT")]
 
 
 # --- [server]
@@ -294,7 +296,7 @@ def test_an_address_that_can_not_stay_is_listed(url: str, base_url: str, why: st
     moved = with_provider(api_base_url=url)
     assert f'base_url = "{base_url}"' in moved.text
     assert why in reasons(moved)["Providers[0].api_base_url"]
-    assert "pw" not in moved.text + str(moved.left)
+    assert "pw" not in moved.text + str(moved.leftovers)
 
 
 def test_two_keys_never_get_one_name() -> None:
@@ -328,7 +330,7 @@ def test_a_proxy_that_nobody_goes_through_is_listed() -> None:
 
 def test_a_proxy_with_a_password_is_not_written() -> None:
     moved = move({"PROXY_URL": "http://me:pw@proxy:3128", "Providers": [provider()]})
-    assert "pw" not in moved.text + str(moved.left)
+    assert "pw" not in moved.text + str(moved.leftovers)
     assert "HTTPS_PROXY" in reasons(moved)["PROXY_URL"]
 
 
@@ -396,4 +398,4 @@ DOCUMENTS = st.fixed_dictionaries(
 def test_whatever_is_moved_compiles_and_keeps_its_keys_to_itself(document: Any) -> None:
     moved = move(document)
     policy_of(moved)
-    assert "sk-literal" not in moved.text + str(moved.left)
+    assert "sk-literal" not in moved.text + str(moved.leftovers)

@@ -53,15 +53,15 @@ def test_every_key_is_used_or_listed() -> None:
 
 def test_what_is_left_has_its_line() -> None:
     lines = TEXT.splitlines()
-    named = [left for left in MOVED.left if not left.key.endswith("]")]
+    named = [left for left in MOVED.leftovers if not left.key.endswith("]")]
     assert named
     assert [left for left in named if left.key.rpartition(".")[2] not in lines[left.line - 1]] == []
-    assert [left.line for left in MOVED.left] == sorted(left.line for left in MOVED.left)
+    assert [left.line for left in MOVED.leftovers] == sorted(left.line for left in MOVED.leftovers)
 
 
 def test_no_key_gets_out() -> None:
     assert TEXT.count("sk-literal") == 13
-    assert "sk-literal" not in MOVED.text + str(MOVED.left)
+    assert "sk-literal" not in MOVED.text + str(MOVED.leftovers)
 
 
 # --- rules
@@ -396,4 +396,4 @@ DOCUMENTS = st.fixed_dictionaries(
 def test_whatever_is_moved_compiles_and_keeps_its_keys_to_itself(document: Any) -> None:
     found = move(document)
     policy_of(found, K="https://k.example")
-    assert "sk-literal" not in found.text + str(found.left)
+    assert "sk-literal" not in found.text + str(found.leftovers)

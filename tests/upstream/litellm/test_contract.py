@@ -19,7 +19,7 @@ import pytest
 
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
-from routeproxy.policy.providers import TYPE_NAMES
+from routeproxy.policy.provider_types import TYPE_NAMES
 from routeproxy.telemetry.logs import QUIET
 from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.endpoints import AZURE_VERSION
