@@ -1,5 +1,5 @@
-"""What the deltas of an answer hold, in the order in which it counts: reasoning, text, tool calls. What of it is
-shown is not known here, and no delta makes it raise."""
+"""What the deltas of an answer hold, in the order in which it counts: reasoning, text, tool calls. What of it
+is shown is not known here, and no delta makes it raise."""
 
 from collections.abc import Callable
 from typing import Any
