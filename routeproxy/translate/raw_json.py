@@ -10,8 +10,8 @@ from routeproxy.messages.errors import InvalidRequest
 
 
 def as_written(value: Raw, path: str) -> bytes:
-    """The JSON string `value`, quotes included, fit for a back end. Raises `UnicodeDecodeError`, and, if it is no
-    string, an `InvalidRequest` that names `path`."""
+    """The JSON string `value`, quotes included, fit for a back end. Raises `UnicodeDecodeError`, and
+    `InvalidRequest`, which names `path`, if it is no string."""
     text = bytes(value)
     if not text.startswith(b'"'):
         raise InvalidRequest(f"{path}: Input should be a valid string")

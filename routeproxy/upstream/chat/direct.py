@@ -14,11 +14,14 @@ from routeproxy.policy.decide import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.coalesce import TextCoalescer
 from routeproxy.upstream.chat.endpoints import Path, endpoint_of, with_additions
-from routeproxy.upstream.chat.gemini import GeminiDecoder, gemini_request
+from routeproxy.upstream.chat.gemini import GeminiDecoder
+from routeproxy.upstream.chat.gemini_request import gemini_request
 from routeproxy.upstream.chat.model_table import profile_within_limits
-from routeproxy.upstream.chat.ollama import OllamaDecoder, ollama_request
+from routeproxy.upstream.chat.ollama import OllamaDecoder
+from routeproxy.upstream.chat.ollama_request import ollama_request
 from routeproxy.upstream.chat.profiles import over_responses, profile_of
-from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
+from routeproxy.upstream.chat.responses import ResponsesDecoder
+from routeproxy.upstream.chat.responses_request import responses_request
 from routeproxy.upstream.failover import needed_key
 from routeproxy.upstream.failures import (
     UpstreamFailure,
@@ -103,7 +106,7 @@ def _asked(chat: ChatRequest, call: Call, *, summaries: bool) -> _Asked:
     if responses := over_responses(target):
         path = "responses"
         reasons = bool(profile_of(target).efforts)
-        body = responses_request(chat, model=model, reasons=reasons, summaries=summaries)
+        body = responses_request(chat, model, reasons=reasons, summaries=summaries)
         words = ResponsesDecoder()
     elif provider.type == "ollama":
         body, words = ollama_request(chat, model), OllamaDecoder()
@@ -238,27 +241,6 @@ class ChatCompletionsDecoder:
         if not chunk.choices and not chunk.error:
             raise ValueError("neither choices nor an error")
         return [chunk]
-
-
-class ResponsesDecoder:
-    """The same in OpenAI's Responses."""
-
-    def __init__(self) -> None:
-        self._events = Events()
-        self._stream = ResponsesStream()
-
-    def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
-        return self._read(self._events.feed(data)), False
-
-    def end(self) -> tuple[list[Chunk], bool]:
-        return self._read(self._events.end()), False
-
-    def whole(self, body: bytes) -> list[Chunk]:
-        decode_object_leniently(body)  # what is no object at all is no failed response either
-        return responses_whole(body)
-
-    def _read(self, events: list[bytes]) -> list[Chunk]:
-        return [chunk for data in events for chunk in self._stream.feed(data)]
 
 
 def _chunks(events: list[bytes]) -> tuple[list[Chunk], bool]:
