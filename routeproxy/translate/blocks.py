@@ -1,13 +1,12 @@
-"""Content blocks as parts of a chat message; what has no part of its own becomes text and says what it is."""
+"""Content blocks as parts of a chat message. A block that has no such part becomes text that says what it is.
+
+`path` is a block's place in the request, for errors: `messages.0.content.2`.
+"""
 
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
-from typing import Any
-
-import msgspec
-from msgspec import Raw
 
 from routeproxy.chat.request import FileData, FilePart, ImagePart, ImageUrl, Part, TextPart
 from routeproxy.messages.errors import Incapable, InvalidRequest
@@ -30,19 +29,20 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.tools import Toolbox
 
 NO_VISION = "[image omitted: model has no vision]"
-ATTACHED = {ImagePart: "[image attached below]", FilePart: "[document attached below]"}
 SUMMARY = "Summary of the conversation so far:\n\n"
+BETWEEN_TEXTS = "\n\n"
+"""What separates texts that chat takes as one."""
 
 
-def wrong_tag(block: Block, at: str) -> InvalidRequest:
+def unexpected_block(block: Block, path: str) -> InvalidRequest:
     tag = block.__struct_config__.tag
     return InvalidRequest(
-        f"{at}: Input tag '{tag}' found using 'type' does not match any of the expected tags"
+        f"{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags"
     )
 
 
 class BlockWriter:
-    """Blocks of users and tools into parts. `at` is the block's place in the request, for errors."""
+    """Turns the blocks of users and tools into parts."""
 
     def __init__(
         self, profile: ModelProfile, toolbox: Toolbox, *, citations_allowed: bool, warn: Callable[[str], None]
@@ -52,44 +52,44 @@ class BlockWriter:
         self._citations_allowed = citations_allowed
         self._warn = warn
 
-    def parts(self, block: Block, at: str) -> Iterator[Part]:
+    def parts(self, block: Block, path: str) -> Iterator[Part]:
         match block:
             case Text(text=text):
-                self._check_citations(block, at)
+                self._check_citations(block, path)
                 if text:
                     yield TextPart(text)
             case Image():
-                yield self._image(block, at)
+                yield self._image(block, path)
             case Document():
-                yield from self._document(block, at)
+                yield from self._document(block, path)
             case SearchResult():
-                yield self._search_result(block, at)
+                yield self._search_result(block, path)
             case Compaction(content=content):
                 if content:
                     yield TextPart(SUMMARY + content)
             case Fallback():
                 pass
             case _:
-                raise wrong_tag(block, at)
+                raise unexpected_block(block, path)
 
-    def result_parts(self, content: str | Iterable[Block] | None, at: str) -> list[Part]:
-        """What a tool answered."""
+    def result_parts(self, content: str | Iterable[Block] | None, path: str) -> list[Part]:
+        """The parts of a tool's result. The tools that it refers to are exposed."""
         if isinstance(content, str):
             return [TextPart(content)] if content else []
-        found: list[Part] = []
-        for position, block in enumerate(content or ()):
+        parts: list[Part] = []
+        for index, block in enumerate(content or ()):
             if isinstance(block, ToolReference):
                 self._toolbox.expose(block.tool_name)
-                found.append(TextPart(f"Tool {block.tool_name} is now available."))
+                parts.append(TextPart(f"Tool {block.tool_name} is now available."))
             else:
-                found.extend(self.parts(block, f"{at}.content.{position}"))
-        return found
+                parts.extend(self.parts(block, f"{path}.content.{index}"))
+        return parts
 
-    def _check_citations(self, block: Text, at: str) -> None:
+    def _check_citations(self, block: Text, path: str) -> None:
         if block.citations and not self._citations_allowed:
-            raise InvalidRequest(f"{at}.citations: Extra inputs are not permitted")
+            raise InvalidRequest(f"{path}.citations: Extra inputs are not permitted")
 
-    def _image(self, block: Image, at: str) -> Part:
+    def _image(self, block: Image, path: str) -> Part:
         if not self._profile.vision:
             if self._profile.without_vision == "refuse":
                 raise Incapable("capability_rejected: image_block")
@@ -101,9 +101,9 @@ class BlockWriter:
             case UrlSource(url=url):
                 return ImagePart(ImageUrl(url))
             case FileSource():
-                raise _no_files(at)
+                raise _files_not_supported(path)
 
-    def _document(self, block: Document, at: str) -> Iterator[Part]:
+    def _document(self, block: Document, path: str) -> Iterator[Part]:
         if block.citations is not None and block.citations.enabled:
             self._warn("citations are not produced by this model")
         match block.source:
@@ -117,106 +117,59 @@ class BlockWriter:
                     name += ".pdf"  # OpenAI goes by the name's ending
                 yield FilePart(FileData(name, f"data:{media_type};base64,{data}"))
             case Base64Source(data=data):
-                yield TextPart(_document_text(block, _decoded(data, at)))
+                yield TextPart(_document_text(block, _decode_text(data, path)))
             case TextSource(data=data):
                 yield TextPart(_document_text(block, data))
             case ContentSource(content=str(text)):
                 yield TextPart(_document_text(block, text))
             case ContentSource(content=tuple(content)):
-                inner = [
+                parts = [
                     part
-                    for position, one in enumerate(content)
-                    for part in self.parts(one, f"{at}.source.content.{position}")
+                    for index, inner in enumerate(content)
+                    for part in self.parts(inner, f"{path}.source.content.{index}")
                 ]
-                yield TextPart(
-                    _document_text(
-                        block, "\n".join(part.text for part in inner if isinstance(part, TextPart))
-                    )
-                )
-                yield from (part for part in inner if not isinstance(part, TextPart))
+                text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
+                yield TextPart(_document_text(block, text))
+                yield from (part for part in parts if not isinstance(part, TextPart))
             case UrlSource(url=url):
                 self._warn("a document given by its URL was passed on as a link")
                 yield TextPart(_document_text(block, f"[document at {url}]"))
             case FileSource():
-                raise _no_files(at)
+                raise _files_not_supported(path)
 
-    def _search_result(self, block: SearchResult, at: str) -> Part:
-        for position, text in enumerate(block.content):
-            self._check_citations(text, f"{at}.content.{position}")
-        texts = "\n".join(one.text for one in block.content if one.text)
-        head = f'<search_result source="{escape(block.source)}" title="{escape(block.title)}">'
-        return TextPart(f"{head}\n{texts}\n</search_result>")
-
-
-def _no_files(at: str) -> InvalidRequest:
-    return Incapable(f"{at}.source: files of the Files API are not supported by this model")
+    def _search_result(self, block: SearchResult, path: str) -> Part:
+        for index, inner in enumerate(block.content):
+            self._check_citations(inner, f"{path}.content.{index}")
+        text = "\n".join(inner.text for inner in block.content if inner.text)
+        tag = f'<search_result source="{escape(block.source)}" title="{escape(block.title)}">'
+        return TextPart(f"{tag}\n{text}\n</search_result>")
 
 
-def _decoded(data: str, at: str) -> str:
+def _files_not_supported(path: str) -> Incapable:
+    return Incapable(f"{path}.source: files of the Files API are not supported by this model")
+
+
+def _decode_text(data: str, path: str) -> str:
     try:
         return base64.b64decode(data, validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
-        raise InvalidRequest(f"{at}.source.data: Input should be valid base64") from None
+        raise InvalidRequest(f"{path}.source.data: Input should be valid base64") from None
 
 
 def _document_text(block: Document, text: str) -> str:
-    head = f'<document title="{escape(block.title)}">' if block.title else "<document>"
-    return "\n".join(line for line in (head, block.context, text, "</document>") if line)
+    tag = f'<document title="{escape(block.title)}">' if block.title else "<document>"
+    return "\n".join(line for line in (tag, block.context, text, "</document>") if line)
 
 
-def assistant_document(block: Document) -> str:
-    """A document that stands in an assistant turn, where chat takes text only."""
+def assistant_document_text(block: Document) -> str:
+    """A document of an assistant turn, where chat takes text only."""
     match block.source:
         case TextSource(data=text) | ContentSource(content=str(text)):
             return _document_text(block, text)
         case ContentSource(content=content):
-            return _document_text(block, "\n".join(one.text for one in content if isinstance(one, Text)))
+            return _document_text(
+                block, "\n".join(inner.text for inner in content if isinstance(inner, Text))
+            )
         case UrlSource(url=url):
             return _document_text(block, f"[document at {url}]")
     return _document_text(block, "[document omitted]")
-
-
-# --- tools that ran on Anthropic's side
-
-_READABLE = ("title", "url", "text", "stdout", "stderr", "return_code", "error_code", "tool_name", "data")
-_BASE64 = "base64"
-
-
-def server_call_text(name: str, input: Raw) -> str:
-    return f"[{name} {bytes(input).decode()}]\n"
-
-
-def server_result_text(kind: str, content: Raw) -> str:
-    """The readable part of a result: titles, addresses, texts, outputs and errors, one a line."""
-    lines = list(_readable(msgspec.json.decode(content)))
-    return f"[{kind}]\n" + "".join(f"{line}\n" for line in lines or ("(no results)",))
-
-
-def referenced_tools(content: Raw) -> list[str]:
-    """The tools that a `tool_search_tool_result` found."""
-    value = msgspec.json.decode(content)
-    found = value.get("tool_references") if isinstance(value, dict) else None
-    return [
-        one["tool_name"]
-        for one in found or ()
-        if isinstance(one, dict) and isinstance(one.get("tool_name"), str)
-    ]
-
-
-def _readable(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for one in value:
-            yield from _readable(one)
-    elif isinstance(value, dict):
-        if value.get("type") == _BASE64:
-            return
-        own = [
-            str(value[key]) for key in _READABLE if isinstance(value.get(key), str | int) and value[key] != ""
-        ]
-        if own:
-            yield " ".join(own)
-        for child in value.values():
-            if isinstance(child, dict | list):
-                yield from _readable(child)

@@ -1,4 +1,4 @@
-"""The parameters of a request: checked as the Messages API checks them, and put in the back end's words."""
+"""The parameters of a request: checked as the Messages API checks them, and put in the terms of chat."""
 
 import hashlib
 import re
@@ -16,21 +16,25 @@ from routeproxy.translate.schemas import is_strict
 
 Warn = Callable[[str], None]
 
-RISING: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-CLIENTS_EFFORTS: Mapping[str, Effort] = {word: word for word in RISING[RISING.index("low") :]}
-BUDGETS: tuple[tuple[float, Effort], ...] = ((2048, "low"), (8192, "medium"), (24576, "high"), (inf, "xhigh"))
-"""A budget below the number is that effort."""
-SMALLEST_BUDGET = 1024
+EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""In rising order."""
+CLIENT_EFFORTS: Mapping[str, Effort] = {effort: effort for effort in EFFORTS[EFFORTS.index("low") :]}
+EFFORT_OF_BUDGET: tuple[tuple[float, Effort], ...] = (
+    (2048, "low"),
+    (8192, "medium"),
+    (24576, "high"),
+    (inf, "xhigh"),
+)
+"""A budget below the number amounts to the effort beside it."""
+MIN_BUDGET = 1024
 
 FIRST_VERSIONS = frozenset({"2023-01-01", "2023-06-01"})
 """Any other is read as the newest that we know, 2026-10-21 (wire.md §1.1)."""
 
-_SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_FIELD_NAME = re.compile(r"[^A-Za-z0-9_.-]")
-_MOST_FIELDS_NAMED = 8
-_NO_MEANING = frozenset({"cache_control"})
-_WITHOUT_EFFECT = frozenset({"inference_geo", "diagnostics"})
-
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_NOT_IN_FIELD_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+_MAX_FIELDS_NAMED = 8
+_FIELDS_WITHOUT_EFFECT = frozenset({"inference_geo", "diagnostics"})
 _REFUSED_FIELDS = ("mcp_servers", "container", "thread")
 
 
@@ -48,16 +52,16 @@ def check(
             raise InvalidRequest("stop_sequences: each stop sequence must contain non-whitespace")
     _check_thinking(request, betas)
     for name in _REFUSED_FIELDS:
-        asked = getattr(request, name)
-        if asked is not NULL and bytes(asked) not in (b"null", b"[]", b"{}"):
+        value = getattr(request, name)
+        if value is not NULL and bytes(value) not in (b"null", b"[]", b"{}"):
             raise Incapable(f"{name} is not supported by this model")
-    wanted = output_format(request)
-    if wanted is not None and wanted.type != "json_schema":
+    format = output_format(request)
+    if format is not None and format.type != "json_schema":
         raise InvalidRequest("output_config.format.type: Input should be 'json_schema'")
 
 
 def _check_sampling(request: MessagesRequest, version: str, by_rule: frozenset[str]) -> None:
-    for name, most in (("temperature", 1), ("top_p", 1), ("top_k", None)):
+    for name, maximum in (("temperature", 1), ("top_p", 1), ("top_k", None)):
         value = getattr(request, name)
         if value is None:
             continue
@@ -65,8 +69,8 @@ def _check_sampling(request: MessagesRequest, version: str, by_rule: frozenset[s
             raise InvalidRequest(f"{name}: Extra inputs are not permitted")
         if value < 0:
             raise InvalidRequest(f"{name}: Input should be greater than or equal to 0")
-        if most is not None and value > most:
-            raise InvalidRequest(f"{name}: Input should be less than or equal to {most}")
+        if maximum is not None and value > maximum:
+            raise InvalidRequest(f"{name}: Input should be less than or equal to {maximum}")
 
 
 def _check_thinking(request: MessagesRequest, betas: frozenset[str]) -> None:
@@ -75,9 +79,9 @@ def _check_thinking(request: MessagesRequest, betas: frozenset[str]) -> None:
     budget = request.thinking.budget_tokens
     if budget is None:
         raise InvalidRequest("thinking.enabled.budget_tokens: Field required")
-    if budget < SMALLEST_BUDGET:
+    if budget < MIN_BUDGET:
         raise InvalidRequest(
-            f"thinking.enabled.budget_tokens: Input should be greater than or equal to {SMALLEST_BUDGET}"
+            f"thinking.enabled.budget_tokens: Input should be greater than or equal to {MIN_BUDGET}"
         )
     # With interleaved thinking the budget spans a turn with all its tool calls, so it may exceed one answer.
     interleaved = any(beta.startswith("interleaved-thinking") for beta in betas)
@@ -88,17 +92,17 @@ def _check_thinking(request: MessagesRequest, betas: frozenset[str]) -> None:
 
 
 def check_warmup(request: MessagesRequest) -> None:
-    """What `max_tokens: 0` does not go with."""
-    forced = request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
+    """Refuses what `max_tokens: 0` does not go with."""
+    forces_tool = request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
     clashes = {
         "stream": request.stream,
         "thinking.type: enabled": request.thinking is not None and request.thinking.type == "enabled",
         "output_config.format": output_format(request) is not None,
-        "a tool_choice that forces a tool": forced,
+        "a tool_choice that forces a tool": forces_tool,
     }
-    for what, there in clashes.items():
-        if there:
-            raise InvalidRequest(f"max_tokens: 0 cannot be combined with {what}")
+    for clash, is_there in clashes.items():
+        if is_there:
+            raise InvalidRequest(f"max_tokens: 0 cannot be combined with {clash}")
 
 
 def output_format(request: MessagesRequest) -> OutputFormat | None:
@@ -107,21 +111,20 @@ def output_format(request: MessagesRequest) -> OutputFormat | None:
     return request.output_format
 
 
-def response_format(wanted: OutputFormat) -> ResponseFormat:
+def response_format(format: OutputFormat) -> ResponseFormat:
     """Strict only where the schema is already: making properties required would change the answer."""
-    if not bytes(wanted.schema).startswith(b"{"):
+    if not bytes(format.schema).startswith(b"{"):
         raise InvalidRequest("output_config.format.schema: Input should be a valid dictionary")
-    return ResponseFormat(JsonSchema("output", wanted.schema, is_strict(wanted.schema)))
+    return ResponseFormat(JsonSchema("output", format.schema, is_strict(format.schema)))
 
 
 def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) -> Effort | UnsetType:
-    """`reasoning_effort`: off, an effort that was asked for, or the one that a budget amounts to.
+    """`reasoning_effort`: off, the effort that the client asks for, or the one that a budget amounts to.
 
-    `latest` is the last that a system turn asked for; it counts more than the one on top.
+    `latest` is the last that a system turn asks for; it counts more than the request's own.
     """
-    top = request.output_config.effort if request.output_config is not None else None
-    asked = latest or top
-    if asked is not None and asked not in CLIENTS_EFFORTS:
+    requested = latest or (request.output_config.effort if request.output_config is not None else None)
+    if requested is not None and requested not in CLIENT_EFFORTS:
         raise InvalidRequest(
             "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'"
         )
@@ -129,37 +132,39 @@ def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) 
         return UNSET
     if request.thinking is not None and request.thinking.type == "disabled":
         return _nearest("none", profile.efforts)
-    if asked is not None:
-        return _nearest(CLIENTS_EFFORTS[asked], profile.efforts)
+    if requested is not None:
+        return _nearest(CLIENT_EFFORTS[requested], profile.efforts)
     if request.thinking is not None and request.thinking.budget_tokens is not None:
         budget = request.thinking.budget_tokens
-        return _nearest(next(word for below, word in BUDGETS if budget < below), profile.efforts)
+        amount = next(effort for limit, effort in EFFORT_OF_BUDGET if budget < limit)
+        return _nearest(amount, profile.efforts)
     return UNSET
 
 
-def _nearest(wanted: Effort, taken: tuple[Effort, ...]) -> Effort:
-    """The highest that is not above what was asked for, or else the lowest; `none` only if asked for."""
-    if wanted in taken:
-        return wanted
-    some: list[Effort] = [word for word in taken if word != "none"] or list(taken)
-    below = [word for word in some if RISING.index(word) < RISING.index(wanted)]
-    return below[-1] if below else some[0]
+def _nearest(requested: Effort, supported: tuple[Effort, ...]) -> Effort:
+    """The highest effort that is not above `requested`, or else the lowest; `none` only if requested."""
+    if requested in supported:
+        return requested
+    efforts: list[Effort] = [effort for effort in supported if effort != "none"] or list(supported)
+    lower = [effort for effort in efforts if EFFORTS.index(effort) < EFFORTS.index(requested)]
+    return lower[-1] if lower else efforts[0]
 
 
 class Stops(Struct, frozen=True):
     sent: tuple[str, ...] | UnsetType
     scanned: tuple[str, ...]
+    """The stop sequences beyond what the back end takes: the answer is searched for them."""
 
 
-def stops(asked: Sequence[str] | None, limit: int | None) -> Stops:
-    unique = tuple(dict.fromkeys(asked or ()))
+def stops(sequences: Sequence[str] | None, limit: int | None) -> Stops:
+    unique = tuple(dict.fromkeys(sequences or ()))
     sent = unique if limit is None else unique[:limit]
     return Stops(sent or UNSET, unique[len(sent) :])
 
 
 def safe_id(id: str) -> str:
-    """`id`, or its hash if it is longer or odder than back ends allow: Claude Code sends JSON."""
-    return id if _SAFE.match(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
+    """`id`, or its hash if back ends may refuse its length or characters: Claude Code sends JSON."""
+    return id if _SAFE_ID.match(id) else hashlib.sha256(id.encode("utf-8", "replace")).hexdigest()
 
 
 def service_tier(request: MessagesRequest, profile: ModelProfile, warn: Warn) -> str | UnsetType:
@@ -172,33 +177,40 @@ def service_tier(request: MessagesRequest, profile: ModelProfile, warn: Warn) ->
     return UNSET
 
 
+def warn_of_unsupported_sampling(request: MessagesRequest, profile: ModelProfile, warn: Warn) -> None:
+    if not profile.sampling and (request.temperature is not None or request.top_p is not None):
+        warn("temperature and top_p are not supported by this model and were left out")
+    if not profile.top_k and request.top_k is not None:
+        warn("top_k is not supported by this model and was left out")
+
+
 class _Edit(Struct, frozen=True):
     type: str = ""
     keep: object = None
 
 
 def warn_of_ignored(request: MessagesRequest, fields: Sequence[str], warn: Warn) -> None:
-    """The fields that mean something, but nothing to a chat back end."""
-    for edit in (request.context_management and request.context_management.edits) or ():
+    """Names the fields that would mean something, but not to a chat back end. `fields`: those of the body."""
+    for raw_edit in (request.context_management and request.context_management.edits) or ():
         try:
-            read = msgspec.json.decode(edit, type=_Edit)
+            edit = msgspec.json.decode(raw_edit, type=_Edit)
         except msgspec.ValidationError:
-            read = _Edit()
+            edit = _Edit()
         # Claude Code's default, and what happens anyway.
-        if not (read.type.startswith("clear_thinking") and read.keep in ("all", None)):
-            warn(f"context_management edit {_plain(read.type)} is not supported and was ignored")
+        if not (edit.type.startswith("clear_thinking") and edit.keep in ("all", None)):
+            warn(f"context_management edit {_header_safe(edit.type)} is not supported and was ignored")
     if request.output_config is not None and request.output_config.task_budget != NULL:
         warn("output_config.task_budget is not supported and was ignored")
     for name in ("fallbacks", "compaction"):
         if getattr(request, name) != NULL:
             warn(f"{name} is not supported and was ignored")
-    ignored = [name for name in fields if name in _WITHOUT_EFFECT or name not in KNOWN_FIELDS]
-    for name in ignored[:_MOST_FIELDS_NAMED]:
-        warn(f"field {_plain(name)} is not supported and was ignored")
-    if len(ignored) > _MOST_FIELDS_NAMED:
-        warn(f"{len(ignored) - _MOST_FIELDS_NAMED} more fields were ignored")
+    ignored = [name for name in fields if name in _FIELDS_WITHOUT_EFFECT or name not in KNOWN_FIELDS]
+    for name in ignored[:_MAX_FIELDS_NAMED]:
+        warn(f"field {_header_safe(name)} is not supported and was ignored")
+    if len(ignored) > _MAX_FIELDS_NAMED:
+        warn(f"{len(ignored) - _MAX_FIELDS_NAMED} more fields were ignored")
 
 
-def _plain(name: str) -> str:
+def _header_safe(name: str) -> str:
     """`name` as a header may show it."""
-    return _FIELD_NAME.sub("?", name[:40])
+    return _NOT_IN_FIELD_NAME.sub("?", name[:40])

@@ -1,5 +1,5 @@
-"""Strings that go out as the client wrote them, as JSON, escapes and all: prompts and descriptions are most
-of what is sent, and reading them only to write them again takes as long as the rest of a translation."""
+"""JSON strings that go out as the client wrote them, escapes and all: prompts and descriptions are most of a
+request, and decoding them only to encode them again takes as long as the rest of a translation."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
 
 
-def as_written(value: Raw, at: str) -> bytes:
-    """The string `value`, quotes included, fit for a back end. Raises `InvalidRequest` if it is none, and
-    `UnicodeDecodeError`."""
+def as_written(value: Raw, path: str) -> bytes:
+    """The JSON string `value`, quotes included, fit for a back end. Raises `UnicodeDecodeError`, and
+    `InvalidRequest`, which names `path`, if it is no string."""
     text = bytes(value)
     if not text.startswith(b'"'):
-        raise InvalidRequest(f"{at}: Input should be a valid string")
+        raise InvalidRequest(f"{path}: Input should be a valid string")
     text.decode()
     return without_lone_surrogates(text)
 
 
 def joined(texts: Sequence[bytes], between: bytes) -> Raw:
-    """One string of several; `between` is JSON, too."""
+    """One JSON string of several. `between`, what stands between them, is JSON without its quotes."""
     return Raw(texts[0] if len(texts) == 1 else b'"%b"' % between.join(text[1:-1] for text in texts))

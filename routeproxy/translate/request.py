@@ -1,5 +1,7 @@
 """A Messages request into a chat request. Pure: no I/O, no clock, no chance, and the input stays as it is."""
 
+from typing import TypeVar
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -12,7 +14,9 @@ from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.conversation import Conversation
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
-from routeproxy.translate.tools import NO_TOOLS, Toolbox
+from routeproxy.translate.tools import NO_TOOLS, Toolbox, ToolNames
+
+T = TypeVar("T")
 
 
 class RequestContext(Struct, frozen=True, kw_only=True):
@@ -22,7 +26,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     """The header `anthropic-version`."""
     betas: frozenset[str] = frozenset()
     target: str
-    """The model that is asked, for signatures: `openai/gpt-4.1`."""
+    """The model that gets the request, for signatures: `openai/gpt-4.1`."""
     signer: Signer
     session_id: str | None = None
     fields: tuple[str, ...] = ()
@@ -37,7 +41,7 @@ class Translated(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     """One short sentence each, ASCII, with nothing of the prompt: they go into a header."""
     warms_cache: bool
-    """This only warms a cache (`max_tokens: 0`): the answer is empty and no back end asked."""
+    """The request only warms a cache (`max_tokens: 0`): its answer is empty, and no back end gets it."""
 
 
 def translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> Translated:
@@ -61,25 +65,16 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
 
     params.warn_of_ignored(request, context.fields, warn)
     toolbox = Toolbox(request.tools or NO_TOOLS, profile, warn)
-    conversation = Conversation(
-        profile, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
-    )
-    format, instruction = _format(request, profile)
-    conversation.open_with(_with_instruction(request.system, instruction))
-    for index, turn in enumerate(request.messages):
-        conversation.take(index, turn)
-    messages = conversation.close()
-
+    format, instruction = _response_format(request, profile)
+    conversation = _conversation(request, profile, context, toolbox, instruction, warn)
+    messages = conversation.finish()
     choice = toolbox.choice(request.tool_choice)
     tools = toolbox.functions()
-    one_call = request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use)
     stops = params.stops(request.stop_sequences, profile.stop_limit)
     limit = min(request.max_tokens or 0, profile.max_output_tokens or request.max_tokens or 0)
-    if not profile.sampling and (request.temperature is not None or request.top_p is not None):
-        warn("temperature and top_p are not supported by this model and were left out")
-    if not profile.top_k and request.top_k is not None:
-        warn("top_k is not supported by this model and was left out")
+    params.warn_of_unsupported_sampling(request, profile, warn)
     user_id = request.metadata.user_id if request.metadata is not None else None
+    one_call = _is_limited_to_one_call(request)
     chat = ChatRequest(
         messages=messages,
         tools=tools or UNSET,
@@ -87,9 +82,9 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         parallel_tool_calls=False if one_call and tools and profile.parallel_tool_calls else UNSET,
         max_tokens=limit if profile.max_tokens_field == "max_tokens" else UNSET,
         max_completion_tokens=limit if profile.max_tokens_field == "max_completion_tokens" else UNSET,
-        temperature=_sent(request.temperature, profile.sampling),
-        top_p=_sent(request.top_p, profile.sampling),
-        top_k=request.top_k if profile.top_k and request.top_k is not None else UNSET,
+        temperature=_supported(request.temperature, profile.sampling),
+        top_p=_supported(request.top_p, profile.sampling),
+        top_k=_supported(request.top_k, profile.top_k),
         stop=stops.sent,
         reasoning_effort=params.effort(request, conversation.effort, profile),
         response_format=format,
@@ -101,37 +96,74 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         stream=True if request.stream else UNSET,
         stream_options=StreamOptions() if request.stream else UNSET,
     )
+    reply = _reply_context(request, profile, context, toolbox.names, conversation.tool_ids, stops.scanned)
+    return Translated(chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0)
+
+
+def _conversation(
+    request: MessagesRequest,
+    profile: ModelProfile,
+    context: RequestContext,
+    toolbox: Toolbox,
+    instruction: str,
+    warn: params.Warn,
+) -> Conversation:
+    """The conversation, with `instruction` at the end of its system prompt."""
+    conversation = Conversation(
+        profile, toolbox, context.signer, warn, strict=context.version not in params.FIRST_VERSIONS
+    )
+    system = _with_instruction(request.system, instruction)
+    if system is not None:
+        conversation.add_system_prompt(system)
+    for index, turn in enumerate(request.messages):
+        conversation.add(index, turn)
+    return conversation
+
+
+def _reply_context(
+    request: MessagesRequest,
+    profile: ModelProfile,
+    context: RequestContext,
+    names: ToolNames,
+    tool_ids: frozenset[str],
+    scan: tuple[str, ...],
+) -> ReplyContext:
     thinking = request.thinking
-    reply = ReplyContext(
+    return ReplyContext(
         model=request.model,
-        names=toolbox.names,
+        names=names,
         thinking=thinking is None or thinking.type != "disabled",
         display="omitted" if thinking is not None and thinking.display == "omitted" else "summarized",
-        parallel=not one_call,
+        parallel=not _is_limited_to_one_call(request),
         stop_sequences=tuple(request.stop_sequences or ()),
-        scan=stops.scanned,
+        scan=scan,
         speed="standard" if request.speed is not None else None,
         signer=context.signer,
         family=profile.family,
         target_model=context.target,
-        tool_ids=frozenset(conversation.tool_ids),
+        tool_ids=tool_ids,
     )
-    return Translated(chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0)
 
 
-def _sent(value: float | None, taken: bool) -> float | UnsetType:
-    return value if taken and value is not None else UNSET
+def _is_limited_to_one_call(request: MessagesRequest) -> bool:
+    return request.tool_choice is not None and bool(request.tool_choice.disable_parallel_tool_use)
 
 
-def _format(request: MessagesRequest, profile: ModelProfile) -> tuple[ResponseFormat | UnsetType, str]:
+def _supported(value: T | None, supported: bool) -> T | UnsetType:
+    return value if supported and value is not None else UNSET
+
+
+def _response_format(
+    request: MessagesRequest, profile: ModelProfile
+) -> tuple[ResponseFormat | UnsetType, str]:
     """The schema of the answer: as a parameter, or an instruction where there is no such parameter."""
-    wanted = params.output_format(request)
-    if wanted is None:
+    output_format = params.output_format(request)
+    if output_format is None:
         return UNSET, ""
-    format = params.response_format(wanted)
+    format = params.response_format(output_format)
     if profile.structured_outputs and (profile.structured_outputs_with_tools or not request.tools):
         return format, ""
-    schema = bytes(wanted.schema).decode()
+    schema = bytes(output_format.schema).decode()
     return (
         UNSET,
         f"Answer with a JSON value only, without code fences, that conforms to this JSON schema:\n{schema}",

@@ -16,7 +16,8 @@ Schema = dict[str, Any]
 
 EMPTY = Raw(b'{"type":"object","properties":{}}')
 
-_CACHED_UP_TO = 64 * 1024
+_MAX_CACHED = 64 * 1024
+"""Bytes of a schema."""
 
 _SCHEMA_IN = frozenset(
     {
@@ -33,9 +34,9 @@ _SCHEMA_IN = frozenset(
 )
 _SCHEMAS_IN_LIST = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-_COMBINED = ("allOf", "anyOf", "oneOf")
+_COMBINATORS = ("allOf", "anyOf", "oneOf")
 _NEVER_AT_ROOT = ("enum", "not")
-"""OpenAI refuses them there, beside those that are combined; without them more is allowed."""
+"""OpenAI refuses them there, as it does the combinators; without them a schema allows more."""
 _NEVER_NULL = _SCHEMA_IN | _SCHEMAS_IN_LIST | _SCHEMAS_BY_NAME | {"type", "description"}
 """Some generators write `null` for what is not there. (`required` becomes empty, see below.)"""
 
@@ -70,16 +71,16 @@ _BEYOND_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[pPkK1-9]")
 def clean(schema: Raw, rules: SchemaRules) -> Raw:
     """`schema` as the back end takes it. Raises `ValueError` if it is not an object."""
     text = bytes(schema)
-    return _clean_cached(text, rules) if len(text) <= _CACHED_UP_TO else _clean(text, rules)
+    return _clean_text_cached(text, rules) if len(text) <= _MAX_CACHED else _clean_text(text, rules)
 
 
 def is_strict(schema: Raw) -> bool:
     """Whether OpenAI's `strict` holds already: every object closed, with all of its properties required."""
     value = msgspec.json.decode(schema)
-    return isinstance(value, dict) and value.get("type") == "object" and _closed(value)
+    return isinstance(value, dict) and value.get("type") == "object" and _is_closed(value)
 
 
-def _closed(schema: Any) -> bool:
+def _is_closed(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return schema is not True
     properties = schema.get("properties")
@@ -87,7 +88,7 @@ def _closed(schema: Any) -> bool:
         required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
         if schema.get("additionalProperties") is not False or required != set(_dict(properties)):
             return False
-    return all(_closed(child) for child in _children(schema))
+    return all(_is_closed(child) for child in _children(schema))
 
 
 def _types(schema: Schema) -> tuple[Any, ...]:
@@ -96,28 +97,28 @@ def _types(schema: Schema) -> tuple[Any, ...]:
 
 
 def _children(schema: Schema) -> list[Any]:
-    found: list[Any] = []
+    children: list[Any] = []
     for key, value in schema.items():
         if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
-            found.extend(value.values())
+            children.extend(value.values())
         elif key in _SCHEMAS_IN_LIST and isinstance(value, list):
-            found.extend(value)
+            children.extend(value)
         elif key in _SCHEMA_IN and isinstance(value, dict):
-            found.append(value)
-    return found
+            children.append(value)
+    return children
 
 
-def _clean(text: bytes, rules: SchemaRules) -> Raw:
+def _clean_text(text: bytes, rules: SchemaRules) -> Raw:
     schema = msgspec.json.decode(text)
     if schema is None:
         return EMPTY
     if not isinstance(schema, dict):
         raise ValueError("not an object")
-    cleaned = _Cleaner(schema, rules).root()
+    cleaned = _Cleaner(schema, rules).clean_root()
     return Raw(text if cleaned == schema else msgspec.json.encode(cleaned))
 
 
-_clean_cached = lru_cache(maxsize=1024)(_clean)
+_clean_text_cached = lru_cache(maxsize=1024)(_clean_text)
 
 
 class _Cleaner:
@@ -126,10 +127,10 @@ class _Cleaner:
         self._rules = rules
         self._dropped = _DROPPED[rules]
         self._inlining: list[str] = []
-        self._inlined_so_far = 0
+        self._inlined_count = 0
 
-    def root(self) -> Schema:
-        root = self._node(self._flattened())
+    def clean_root(self) -> Schema:
+        root = self._clean(self._flattened())
         for keyword in _NEVER_AT_ROOT:
             root.pop(keyword, None)
         if root.get("type") != "object":
@@ -139,36 +140,37 @@ class _Cleaner:
         return root
 
     def _flattened(self) -> Schema:
-        """The root with its alternatives laid into one object: chat APIs take no `anyOf` there.
+        """The root with its alternatives merged into one object: chat APIs take no `anyOf` there.
 
         Wrapping them in a property would change the arguments that the model writes; this only allows more.
         """
         root = self._schema
-        if not any(key in root for key in (*_COMBINED, "$ref")):
+        if not any(key in root for key in (*_COMBINATORS, "$ref")):
             return root
-        flat = {key: value for key, value in root.items() if key not in _COMBINED and key != "$ref"}
+        flat = {key: value for key, value in root.items() if key not in _COMBINATORS and key != "$ref"}
         properties = dict(_dict(root.get("properties")))
         seen: set[int] = set()
 
-        def lay_in(branch: Any) -> dict[str, None]:
-            """Collects the properties of `branch`; returns the names that it requires, in order."""
+        def merge(branch: Any) -> dict[str, None]:
+            """Collects the properties of `branch`, and returns the names that it requires, in order."""
             if not isinstance(branch, dict) or id(branch) in seen:
                 return {}
             seen.add(id(branch))
             for name, schema in _dict(branch.get("properties")).items():
                 properties.setdefault(name, schema)
-            needed = dict.fromkeys(name for name in _list(branch.get("required")) if isinstance(name, str))
+            required = dict.fromkeys(name for name in _list(branch.get("required")) if isinstance(name, str))
             if "$ref" in branch:
-                needed |= lay_in(self._resolve(branch["$ref"]))
-            for key in _COMBINED:
-                branches = [lay_in(inner) for inner in _list(branch.get(key))]
+                required |= merge(self._resolve(branch["$ref"]))
+            for key in _COMBINATORS:
+                required_by_each = [merge(inner) for inner in _list(branch.get(key))]
                 if key == "allOf":
-                    needed |= {name: None for names in branches for name in names}
-                elif branches:
-                    needed |= {name: None for name in branches[0] if all(name in one for one in branches)}
-            return needed
+                    required |= {name: None for names in required_by_each for name in names}
+                elif required_by_each:
+                    first, *others = required_by_each
+                    required |= {name: None for name in first if all(name in names for names in others)}
+            return required
 
-        required = lay_in(root)
+        required = merge(root)
         flat["properties"] = properties
         if required:
             flat["required"] = list(required)
@@ -177,15 +179,15 @@ class _Cleaner:
     def _resolve(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.startswith("#/"):
             return self._schema if reference == "#" else None
-        found: Any = self._schema
+        target: Any = self._schema
         for step in reference[2:].split("/"):
-            found = _dict(found).get(step.replace("~1", "/").replace("~0", "~"))
-        return found
+            target = _dict(target).get(step.replace("~1", "/").replace("~0", "~"))
+        return target
 
-    def _any(self, schema: Any) -> Any:
-        return self._node(schema) if isinstance(schema, dict) else schema
+    def _clean_child(self, schema: Any) -> Any:
+        return self._clean(schema) if isinstance(schema, dict) else schema
 
-    def _node(self, schema: Schema) -> Schema:
+    def _clean(self, schema: Schema) -> Schema:
         if self._rules == "gemini" and "$ref" in schema:
             return self._inlined(schema)
         cleaned: Schema = {}
@@ -193,11 +195,11 @@ class _Cleaner:
             if key in self._dropped or (value is None and key in _NEVER_NULL):
                 continue
             if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
-                cleaned[key] = {name: self._any(child) for name, child in value.items()}
+                cleaned[key] = {name: self._clean_child(child) for name, child in value.items()}
             elif key in _SCHEMAS_IN_LIST and isinstance(value, list):
-                cleaned[key] = [self._any(child) for child in value]
+                cleaned[key] = [self._clean_child(child) for child in value]
             elif key in _SCHEMA_IN:
-                cleaned[key] = self._any(value)
+                cleaned[key] = self._clean_child(value)
             elif key == "required":
                 cleaned[key] = list(dict.fromkeys(name for name in _list(value) if isinstance(name, str)))
             elif key == "pattern":
@@ -215,16 +217,16 @@ class _Cleaner:
 
     def _inlined(self, schema: Schema) -> Schema:
         reference = schema["$ref"]
-        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        siblings = {key: value for key, value in schema.items() if key != "$ref"}
         target = self._resolve(reference)
         # A reference to itself ends after one level; a few that double each other must not fill the memory.
-        endless = reference in self._inlining or self._inlined_so_far >= _MAX_INLINED
+        endless = reference in self._inlining or self._inlined_count >= _MAX_INLINED
         if not isinstance(target, dict) or endless:
-            return self._node({"type": "object", **beside})
-        self._inlined_so_far += 1
+            return self._clean({"type": "object", **siblings})
+        self._inlined_count += 1
         self._inlining.append(reference)
         try:
-            return self._node({**target, **beside})
+            return self._clean({**target, **siblings})
         finally:
             self._inlining.pop()
 

@@ -58,66 +58,69 @@ def stop_reason(finish_reason: str | None) -> StopReason | Literal["failed"]:
     return STOP_REASONS.get((finish_reason or "stop").lower(), "end_turn")
 
 
-# Usage
+# --- usage
 
 _NO_PROMPT_DETAILS = PromptTokensDetails()
 _NO_COMPLETION_DETAILS = CompletionTokensDetails()
 
 
 def usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str | None) -> Usage:
-    """What the back end reported, in the API's terms: `input_tokens` is without the cached ones.
+    """Tokens as the back end reported them, in the API's terms: `input_tokens` is without the cached ones.
 
-    A back end that does not know a number says 0 or nothing: neither is passed on.
+    A back end that does not know a number reports 0 or nothing: neither is passed on. `output_estimate` is
+    for one that reports no output.
     """
     reported = reported or CompletionUsage()
-    of_prompt = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
-    of_output = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
+    prompt_details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
+    completion_details = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
 
     prompt = _first_count(reported.prompt_tokens)
-    read = _first_count(
-        of_prompt.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens
+    cache_read = _first_count(
+        prompt_details.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens
     )
-    written = _first_count(
-        of_prompt.cache_write_tokens, of_prompt.cache_creation_tokens, reported.cache_creation_input_tokens
+    cache_creation = _first_count(
+        prompt_details.cache_write_tokens,
+        prompt_details.cache_creation_tokens,
+        reported.cache_creation_input_tokens,
     )
-    fresh: int | UnsetType = UNSET
+    uncached: int | UnsetType = UNSET
     if prompt:
-        if read is not None:
-            read = min(read, prompt)
-            written = min(written or 0, prompt - read)
-        elif written is not None:
-            written = min(written, prompt)
-        fresh = prompt - (read or 0) - (written or 0)
+        if cache_read is not None:
+            cache_read = min(cache_read, prompt)
+            cache_creation = min(cache_creation or 0, prompt - cache_read)
+        elif cache_creation is not None:
+            cache_creation = min(cache_creation, prompt)
+        uncached = prompt - (cache_read or 0) - (cache_creation or 0)
 
-    thinking = _first_count(of_output.reasoning_tokens)
+    thinking = _first_count(completion_details.reasoning_tokens)
     return Usage(
-        input_tokens=fresh,
-        cache_creation_input_tokens=UNSET if written is None else written,
-        cache_read_input_tokens=UNSET if read is None else read,
-        # message_start has said 1, and the number is cumulative.
+        input_tokens=uncached,
+        cache_creation_input_tokens=UNSET if cache_creation is None else cache_creation,
+        cache_read_input_tokens=UNSET if cache_read is None else cache_read,
+        # `message_start` has reported 1, and the number is cumulative.
         output_tokens=max(1, _first_count(reported.completion_tokens) or output_estimate),
         output_tokens_details=UNSET if thinking is None else OutputTokensDetails(thinking),
         speed=speed or UNSET,
     )
 
 
-_NUMBERS = (int, float)
+_NUMBER_TYPES = (int, float)
 
 
 def _first_count(*values: Any) -> int | None:
     for value in values:
-        if value.__class__ in _NUMBERS and 0 <= value < 2**53:
+        if value.__class__ in _NUMBER_TYPES and 0 <= value < 2**53:
             return int(value)
     return None
 
 
-# Failures
+# --- failures
 
 CLOSED_EARLY = "upstream closed the stream before completing"
 _REJECTED_CREDENTIALS = "upstream rejected the proxy's credentials"
-_LONGEST_MESSAGE = 2000
+_MAX_MESSAGE_LENGTH = 2000
 
-TYPE_OF_WORD = {
+ERROR_TYPES = {
     "rate_limit": "rate_limit_error",
     "rate_limit_error": "rate_limit_error",
     "rate_limit_exceeded": "rate_limit_error",
@@ -141,30 +144,30 @@ TYPE_OF_WORD = {
     "not_found_error": "not_found_error",
     "model_not_found": "not_found_error",
 }
-"""By `type`, `code` or `status`, in lower case, of an error inside a stream. The rest is `api_error`."""
+"""By the `type`, `code` or `status` of an error inside a stream, in lower case. Any other is `api_error`."""
 
 
 def failure(error: Any) -> Error:
     """An error that a back end reported inside a 200, as the event that ends our stream."""
     if not isinstance(error, dict):
         error = {"message": error}
-    words = [error.get("code"), error.get("status"), error.get("type")]
-    statuses = {int(word) for word in words if _is_status(word)}
+    codes = [error.get("code"), error.get("status"), error.get("type")]
+    statuses = {int(code) for code in codes if _is_status(code)}
     if statuses & {401, 403}:
-        # The client would think that its own key is bad.
+        # The client would take its own key for bad.
         return error_event("api_error", _REJECTED_CREDENTIALS)
     message = error.get("message")
     if not isinstance(message, str) or not message.strip():
         message = "upstream reported an error"
-    kinds = [TYPE_OF_STATUS[status] for status in statuses if status in TYPE_OF_STATUS]
-    kinds += [
-        TYPE_OF_WORD[word.lower()] for word in words if isinstance(word, str) and word.lower() in TYPE_OF_WORD
+    types = [TYPE_OF_STATUS[status] for status in statuses if status in TYPE_OF_STATUS]
+    types += [
+        ERROR_TYPES[code.lower()] for code in codes if isinstance(code, str) and code.lower() in ERROR_TYPES
     ]
-    kind = kinds[0] if kinds else "overloaded_error" if "overloaded" in message.lower() else "api_error"
-    return error_event(kind, message[:_LONGEST_MESSAGE])
+    type = types[0] if types else "overloaded_error" if "overloaded" in message.lower() else "api_error"
+    return error_event(type, message[:_MAX_MESSAGE_LENGTH])
 
 
-def _is_status(word: Any) -> bool:
-    return (isinstance(word, int) and not isinstance(word, bool)) or (
-        isinstance(word, str) and word.isascii() and word.isdigit() and len(word) == 3
+def _is_status(code: Any) -> bool:
+    return (isinstance(code, int) and not isinstance(code, bool)) or (
+        isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3
     )

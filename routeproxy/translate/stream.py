@@ -59,7 +59,7 @@ from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
 
 
 class StreamTranslator:
-    """`feed` it chunks, and `finish` it when there are no more. The first block brings `message_start`."""
+    """`feed` it chunks, and `finish` it after the last. `message_start` comes with the first block."""
 
     def __init__(self, context: ReplyContext, options: ReplyOptions) -> None:
         transforms = options.transforms

@@ -1,10 +1,10 @@
 """Thinking that must come back: what a back end wants returned to it travels in a block's `signature`.
 
-Anthropic's clients send thinking blocks back exactly as they got them, signature included, so that is where a
-back end's own carriers are kept between turns (wire.md §1.6). A signature says for which family it was
-minted; another family drops it.
+Anthropic's clients send thinking blocks back exactly as they got them, signature included, so a back end's
+reasoning is kept there between turns (wire.md §1.6). A signature says for which family it was minted; another
+family drops it.
 
-Kinds of payload, minted by the answer's translator and read by the request's:
+The kinds of payload, which the translator of answers mints and that of requests reads:
 
 * `text`: the reasoning, a string, if the block itself does not show it (`display: "omitted"`); else `None`.
 * `details`: OpenRouter's `reasoning_details` or the reasoning items of Responses, a list, to be returned
@@ -25,6 +25,7 @@ from msgspec import Struct
 
 PREFIX = "rp1."
 MAX_LENGTH = 64 * 1024
+"""Characters of a signature."""
 _MAX_PAYLOAD = 4 * 1024 * 1024
 _MAC_LENGTH = 22  # 16 bytes in base64url, without padding
 
@@ -45,13 +46,13 @@ def is_ours(signature: str | None) -> bool:
 
 
 class Signer:
-    """Mints signatures and opens them again. Without a key the check finds damage, but not forgery."""
+    """Mints signatures and opens them again. Without a key the check finds damage, but no forgery."""
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
 
     def mint(self, family: str, model: str, kind: str, payload: Any = None) -> str:
-        """Never fails: what does not fit in 64 KB is left behind, and the signature carries nothing."""
+        """Never fails: what does not fit into `MAX_LENGTH` is left out, and the kind is `nothing`."""
         try:
             packed = _pack(_encode(SignatureContents(family, model, kind, payload)))
         except UnicodeEncodeError:  # half an emoji
@@ -61,7 +62,7 @@ class Signer:
         return PREFIX + packed + self._mac(packed)
 
     def open(self, signature: str) -> SignatureContents | None:
-        """What `mint` put in, or `None` for anything that it did not make."""
+        """What `mint` put in, or `None` if it did not make this signature."""
         if not is_ours(signature) or len(signature) > MAX_LENGTH:
             return None
         packed, mac = signature[len(PREFIX) : -_MAC_LENGTH], signature[-_MAC_LENGTH:]

@@ -1,4 +1,4 @@
-"""Tools: their names on both sides, and which of them the model may see."""
+"""Tools: their names on both sides, their translation, and which of them the model may see."""
 
 import hashlib
 import re
@@ -18,51 +18,54 @@ from routeproxy.translate.raw_json import as_written
 from routeproxy.translate.schemas import SchemaRules, clean, is_strict
 
 PLACEHOLDER = "DeferredToolPlaceholder"
-"""Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see it."""
+"""The name of Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see
+it."""
 
-_REFUSED = ("computer", "browser_toolset", "code_execution", "advisor", "mcp_toolset")
-_WITHHELD = ("web_search", "web_fetch")
+_REFUSED_KINDS = ("computer", "browser_toolset", "code_execution", "advisor", "mcp_toolset")
+_WITHHELD_KINDS = ("web_search", "web_fetch")
+"""Left out with a warning; refused when there are no other tools."""
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 _KIND = re.compile(r"[a-z_]*[a-z]")
 
 NameRule = Literal["openai", "gemini"]
 
-_FITS: dict[NameRule, re.Pattern[str]] = {
+_VALID_NAME: dict[NameRule, re.Pattern[str]] = {
     "openai": re.compile(r"[A-Za-z0-9_-]{1,64}\Z"),
     "gemini": re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"),
 }
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
-_PREFIX = re.compile(r"(?:default_api[:.]|functions[.:])+")
+_INVALID_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
+_TRAINED_PREFIX = re.compile(r"(?:default_api[:.]|functions[.:])+")
 
 
 class ToolNames:
-    """The names that the client declared, and what they are called on the wire. Works both ways."""
+    """The names that the client declared, and their wire names, which the back end takes."""
 
     def __init__(self, declared: Iterable[str], rule: NameRule = "openai") -> None:
         self._rule: NameRule = rule
-        self._declared = {self.wire(name): name for name in declared}
+        self._declared = {self.wire_name(name): name for name in declared}
+        """By wire name."""
         self._folded: dict[str, str] | None = None
 
-    def wire(self, name: str) -> str:
+    def wire_name(self, name: str) -> str:
         """`name` in a form that the back end takes; the same for the same name in every request."""
-        if _FITS[self._rule].match(name):
+        if _VALID_NAME[self._rule].match(name):
             return name
         # Any change gets the hash, or `a.b` would meet a declared `a_b`.
         suffix = "_" + hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
-        fit = _UNFIT.sub("_", name)
-        if not _FITS[self._rule].match(fit[:1]):
-            fit = "_" + fit
-        return fit[: 64 - len(suffix)] + suffix
+        valid = _INVALID_CHARACTER.sub("_", name)
+        if not _VALID_NAME[self._rule].match(valid[:1]):
+            valid = "_" + valid
+        return valid[: 64 - len(suffix)] + suffix
 
     def restore(self, name: str) -> str:
         """The declared name that the model meant: models drop capitals and add prefixes of their training."""
         if declared := self._declared.get(name):
             return declared
-        bare = _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name
+        bare = _TRAINED_PREFIX.sub("", name, count=1) if _TRAINED_PREFIX.match(name) else name
         if declared := self._declared.get(bare):
             return declared
         if self._folded is None:
-            self._folded = _unambiguous(self._declared)
+            self._folded = _names_without_case(self._declared)
         return self._folded.get(bare.casefold(), bare if bare else name)
 
     def declares(self, name: str) -> bool:
@@ -70,17 +73,18 @@ class ToolNames:
         return self.restore(name) in self._declared.values()
 
 
-def _unambiguous(declared: dict[str, str]) -> dict[str, str]:
+def _names_without_case(declared: dict[str, str]) -> dict[str, str]:
+    """The declared names by their wire names in lower case, but for those that differ only in case."""
     folded: dict[str, str] = {}
     clashes: set[str] = set()
-    for wire, name in declared.items():
-        if folded.setdefault(wire.casefold(), name) != name:
-            clashes.add(wire.casefold())
+    for wire_name, name in declared.items():
+        if folded.setdefault(wire_name.casefold(), name) != name:
+            clashes.add(wire_name.casefold())
     return {key: name for key, name in folded.items() if key not in clashes}
 
 
-class Declared:
-    """The tools of a request, as back ends of one kind may see them."""
+class DeclaredTools:
+    """The tools of a request, as back ends with these rules may see them."""
 
     def __init__(self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> None:
         self._tools = tools
@@ -88,68 +92,69 @@ class Declared:
         self._functions: dict[int, FunctionTool] = {}
         self.names = ToolNames((tool.name for tool in tools), names)
         self.warnings: list[str] = []
-        self.shown: dict[str, bool] = {}
-        """Those that the model may see before any turn names others."""
+        self.exposed: dict[str, bool] = {}
+        """By name: whether the model may see the tool before any turn has exposed or hidden one."""
         for tool in tools:
-            if tool.name in self.shown:
+            if tool.name in self.exposed:
                 raise InvalidRequest("tools: Tool names must be unique.")
-            self.shown[tool.name] = not tool.defer_loading
-        if tools and not any(self.shown.values()):
+            self.exposed[tool.name] = not tool.defer_loading
+        if tools and not any(self.exposed.values()):
             raise InvalidRequest(
                 "At least one tool must have defer_loading=false. All tools cannot be deferred."
             )
         self.withheld = self._withhold_server_tools()
+        """The kinds of the tools that only Anthropic runs, by name. The model never sees them."""
 
     def _withhold_server_tools(self) -> dict[str, str]:
-        server = [tool for tool in self._tools if not _is_custom(tool) and _builtin(tool) is None]
-        nothing_else = all(_kind(tool).startswith(_WITHHELD) for tool in self._tools)
-        for tool in server:
+        server_tools = [tool for tool in self._tools if not _is_custom(tool) and _builtin(tool) is None]
+        all_withheld = all(_kind(tool).startswith(_WITHHELD_KINDS) for tool in self._tools)
+        for tool in server_tools:
             kind = _kind(tool)
             if kind.startswith("tool_search_tool"):
                 self.warnings.append("tool search is not run here: all deferred tools are exposed")
-                self.shown = dict.fromkeys(self.shown, True)
-            elif not kind.startswith(_REFUSED + _WITHHELD):
+                self.exposed = dict.fromkeys(self.exposed, True)
+            elif not kind.startswith(_REFUSED_KINDS + _WITHHELD_KINDS):
                 tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
                 raise InvalidRequest(f"tools.{self._tools.index(tool)}: {tag}")
-            elif kind.startswith(_REFUSED) or nothing_else:
+            elif kind.startswith(_REFUSED_KINDS) or all_withheld:
                 raise Incapable(f"{kind} is not supported by this model")
             else:
                 self.warnings.append(f"{kind} is not supported by this model and was left out")
-        withheld = {tool.name: _kind(tool) for tool in server}
-        self.shown.update(dict.fromkeys(withheld, False))
-        if PLACEHOLDER in self.shown:
-            self.shown[PLACEHOLDER] = False
+        withheld = {tool.name: _kind(tool) for tool in server_tools}
+        self.exposed.update(dict.fromkeys(withheld, False))
+        if PLACEHOLDER in self.exposed:
+            self.exposed[PLACEHOLDER] = False
         return withheld
 
-    def functions(self, shown: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
-        """Those of the tools that are shown, in the client's order."""
+    def functions(self, exposed: Mapping[str, bool]) -> tuple[FunctionTool, ...]:
+        """The tools that are exposed, in the client's order."""
         return tuple(
-            self._function(position, tool) for position, tool in enumerate(self._tools) if shown[tool.name]
+            self._function(index, tool) for index, tool in enumerate(self._tools) if exposed[tool.name]
         )
 
-    def _function(self, position: int, tool: Tool) -> FunctionTool:
-        if position not in self._functions:
-            self._functions[position] = FunctionTool(self._translated(position, tool))
-        return self._functions[position]
+    def _function(self, index: int, tool: Tool) -> FunctionTool:
+        if index not in self._functions:
+            self._functions[index] = FunctionTool(self._translated(index, tool))
+        return self._functions[index]
 
-    def _translated(self, position: int, tool: Tool) -> Function:
-        name = self.names.wire(tool.name)
+    def _translated(self, index: int, tool: Tool) -> Function:
+        name = self.names.wire_name(tool.name)
         if builtin := _builtin(tool):
             return msgspec.structs.replace(builtin, name=name)
-        at = f"tools.{position}.custom"
+        path = f"tools.{index}.custom"
         try:
             parameters = clean(tool.input_schema, self._schemas)
         except ValueError:
-            raise InvalidRequest(f"{at}.input_schema: Input should be a valid dictionary") from None
+            raise InvalidRequest(f"{path}.input_schema: Input should be a valid dictionary") from None
         strict = is_strict(parameters) if tool.strict else UNSET
-        return Function(name, _description(tool, at), parameters, strict)
+        return Function(name, _description(tool, path), parameters, strict)
 
 
-def declared(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> Declared:
-    """Worked out once for tools that come back."""
+def declared_tools(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> DeclaredTools:
+    """Made once for tools that come again and again, as those of a conversation do (`SharedTools`)."""
     if isinstance(tools, SharedTools):
-        return tools.derive(Declared, names, schemas)
-    return Declared(tools, names, schemas)
+        return tools.derive(DeclaredTools, names, schemas)
+    return DeclaredTools(tools, names, schemas)
 
 
 NO_TOOLS = SharedTools()
@@ -161,52 +166,52 @@ class Toolbox:
     def __init__(self, tools: Sequence[Tool], profile: ModelProfile, warn: Callable[[str], None]) -> None:
         if tools and not profile.tools:
             raise Incapable("tools are not supported by this model")
-        self._declared = declared(tools, profile.tool_names, profile.schemas)
+        self._declared = declared_tools(tools, profile.tool_names, profile.schemas)
         self._profile = profile
         self._warn = warn
-        self._shown = dict(self._declared.shown)
+        self._exposed = dict(self._declared.exposed)
         self.names = self._declared.names
         for warning in self._declared.warnings:
             warn(warning)
 
     def expose(self, name: str) -> None:
-        """A deferred tool that the conversation names, from here on."""
-        if name not in self._shown:
+        """Shows the model a deferred tool that a turn names. Raises `InvalidRequest` if there is none."""
+        if name not in self._exposed:
             raise InvalidRequest(f"Tool reference '{name}' not found in available tools")
-        self._shown[name] = name != PLACEHOLDER and name not in self._declared.withheld
+        self._exposed[name] = name != PLACEHOLDER and name not in self._declared.withheld
 
     def expose_if_known(self, name: str) -> None:
-        if name in self._shown:
+        if name in self._exposed:
             self.expose(name)
 
     def hide(self, name: str) -> None:
-        if name in self._shown:
-            self._shown[name] = False
+        if name in self._exposed:
+            self._exposed[name] = False
 
     def functions(self) -> tuple[FunctionTool, ...]:
         """The exposed tools, in the client's order."""
-        return self._declared.functions(self._shown)
+        return self._declared.functions(self._exposed)
 
-    def choice(self, wanted: ToolChoice | None) -> str | FunctionChoice | UnsetType:
-        """`tool_choice` for the exposed tools; call it after the last turn and before `functions`."""
-        if wanted is not None and wanted.type == "tool":
-            return self._named(wanted.name)
-        if wanted is None or not any(self._shown.values()):
+    def choice(self, choice: ToolChoice | None) -> str | FunctionChoice | UnsetType:
+        """Chat's `tool_choice`. It may expose a tool: call it after the last turn and before `functions`."""
+        if choice is not None and choice.type == "tool":
+            return self._function_choice(choice.name)
+        if choice is None or not any(self._exposed.values()):
             return UNSET
-        if wanted.type == "any" and not self._profile.tool_choice_required:
+        if choice.type == "any" and not self._profile.tool_choice_required:
             self._warn("tool_choice any is not supported by this model; auto is used")
             return "auto"
-        return _CHOICES[wanted.type]
+        return _CHOICES[choice.type]
 
-    def _named(self, name: str | None) -> FunctionChoice:
+    def _function_choice(self, name: str | None) -> FunctionChoice:
         if name is None:
             raise InvalidRequest("tool_choice.tool.name: Field required")
         if kind := self._declared.withheld.get(name):
             raise Incapable(f"{kind} is not supported by this model")
-        if name not in self._shown:
+        if name not in self._exposed:
             raise InvalidRequest(f"Tool '{name}' not found in provided tools")
         self.expose(name)
-        return FunctionChoice(NamedFunction(self.names.wire(name)))
+        return FunctionChoice(NamedFunction(self.names.wire_name(name)))
 
 
 def _is_custom(tool: Tool) -> bool:
@@ -215,8 +220,8 @@ def _is_custom(tool: Tool) -> bool:
 
 def _kind(tool: Tool) -> str:
     """`web_search` of `web_search_20250305`; letters only, for it goes into warnings."""
-    found = _KIND.match(tool.type or "custom")
-    return found[0] if found else ""
+    match = _KIND.match(tool.type or "custom")
+    return match[0] if match else ""
 
 
 def _builtin(tool: Tool) -> Function | None:
@@ -227,11 +232,12 @@ def _builtin(tool: Tool) -> Function | None:
     )
 
 
-def _description(tool: Tool, at: str) -> Raw | UnsetType:
-    nothing = bytes(tool.description) in (b"null", b'""')
-    written = b"" if nothing else as_written(tool.description, f"{at}.description")
+def _description(tool: Tool, path: str) -> Raw | UnsetType:
+    """The description and the examples of input, as JSON."""
+    is_empty = bytes(tool.description) in (b"null", b'""')
+    description = b"" if is_empty else as_written(tool.description, f"{path}.description")
     if not tool.input_examples:
-        return Raw(written) if written else UNSET
-    text = msgspec.json.decode(written, type=str) if written else ""
+        return Raw(description) if description else UNSET
+    text = msgspec.json.decode(description, type=str) if description else ""
     examples = "\n".join(bytes(example).decode() for example in tool.input_examples)
     return Raw(msgspec.json.encode(f"{text}\n\nExamples of input:\n{examples}".strip()))

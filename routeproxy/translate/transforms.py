@@ -1,4 +1,4 @@
-"""What a rule may have done to an answer, and to the system prompt (rules-language.md, "Transforms")."""
+"""What a rule may have done to an answer, and to the system prompt (docs/rules.md, "Transforms")."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -29,7 +29,7 @@ class Transforms(Struct, frozen=True, kw_only=True):
 
 UNTOUCHED = Transforms()
 
-_NEWLINES: dict[Newlines, type[Filter] | None] = {
+_NEWLINE_FILTERS: dict[Newlines, type[Filter] | None] = {
     "keep": None,
     "unescape": UnescapeNewlines,
     "escape": EscapeNewlines,
@@ -39,25 +39,26 @@ _NEWLINES: dict[Newlines, type[Filter] | None] = {
 def text_pipeline(
     transforms: Transforms, stop_strings: tuple[str, ...], is_tool: Callable[[str], bool]
 ) -> Pipeline | None:
-    """What the answer's text runs through; `None` when that would change nothing."""
+    """What the answer's text runs through; `None` if it stays as it is."""
     filters: list[Filter] = []
     if transforms.think_tags:
         filters.append(ThinkTags())
     if transforms.text_tool_calls:
         filters.append(TextToolCalls(is_tool))
-    stops = [StopStrings(wanted)] if (wanted := tuple(filter(None, stop_strings))) else []
+    searched = tuple(filter(None, stop_strings))
+    stop_filters = [StopStrings(searched)] if searched else []
     # A client's stop string has real line breaks in it: it is looked for where the text has them.
     match transforms.newlines:
         case "unescape":
-            filters += [UnescapeNewlines(), *stops]
+            filters += [UnescapeNewlines(), *stop_filters]
         case "escape":
-            filters += [*stops, EscapeNewlines()]
+            filters += [*stop_filters, EscapeNewlines()]
         case _:
-            filters += stops
+            filters += stop_filters
     return Pipeline(filters) if filters else None
 
 
 def reasoning_pipeline(transforms: Transforms) -> Pipeline | None:
-    """The same for reasoning that becomes text."""
-    newlines = _NEWLINES[transforms.newlines]
-    return Pipeline([newlines()]) if newlines and transforms.thinking == "text" else None
+    """What reasoning that becomes text runs through; `None` if it stays as it is."""
+    newline_filter = _NEWLINE_FILTERS[transforms.newlines]
+    return Pipeline([newline_filter()]) if newline_filter and transforms.thinking == "text" else None

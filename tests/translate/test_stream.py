@@ -623,7 +623,11 @@ class TestToolCalls:
         name = "mcp__a_very_long_server_name__" + "x" * 60
         names = ToolNames([name])
         stream = translator(names=names)
-        events = [*stream.feed(tool(0, "c1", names.wire(name), "{}")), *stream.feed(ends()), *stream.finish()]
+        events = [
+            *stream.feed(tool(0, "c1", names.wire_name(name), "{}")),
+            *stream.feed(ends()),
+            *stream.finish(),
+        ]
         assert check(events, declared_tools=[name]) == []
 
     def test_the_old_function_call_is_a_call(self) -> None:

@@ -24,7 +24,7 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.exchange import Call
-from routeproxy.upstream.chat.ollama import ollama_request
+from routeproxy.upstream.chat.ollama_request import ollama_request
 from routeproxy.upstream.failures import UpstreamFailure
 from tests.backend import CUT, HANG, RESET, BackEnd, Received, Step, json_answer, pause, streamed
 from tests.upstream.litellm.asking import (

@@ -11,13 +11,14 @@ from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.policy.targets import Target
 from routeproxy.upstream.chat.completions import ChatCompletionsDecoder
 from routeproxy.upstream.chat.endpoints import Path, deployment_of
-from routeproxy.upstream.chat.gemini import GeminiDecoder, gemini_request
-from routeproxy.upstream.chat.lenient import decode_object_leniently
+from routeproxy.upstream.chat.gemini import GeminiDecoder
+from routeproxy.upstream.chat.gemini_request import gemini_request
 from routeproxy.upstream.chat.model_facts import profile_within_limits
-from routeproxy.upstream.chat.ollama import OllamaDecoder, ollama_request
+from routeproxy.upstream.chat.ollama import OllamaDecoder
+from routeproxy.upstream.chat.ollama_request import ollama_request
 from routeproxy.upstream.chat.profiles import uses_responses
-from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
-from routeproxy.upstream.http.sse import EventDecoder
+from routeproxy.upstream.chat.responses import ResponsesDecoder
+from routeproxy.upstream.chat.responses_request import responses_request
 
 
 class ResponseDecoder(Protocol):
@@ -51,27 +52,6 @@ def format_of(target: Target) -> Format:
 def _encode_responses(chat: ChatRequest, target: Target, summaries: bool) -> bytes:
     reasons = bool(profile_within_limits(target).efforts)
     return responses_request(chat, model=deployment_of(target), reasons=reasons, summaries=summaries)
-
-
-class ResponsesDecoder:
-    """One answer in OpenAI's Responses: events, or one response where none was to be streamed."""
-
-    def __init__(self) -> None:
-        self._events = EventDecoder()
-        self._stream = ResponsesStream()
-
-    def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
-        return self._chunks_in(self._events.feed(data)), False
-
-    def end(self) -> tuple[list[Chunk], bool]:
-        return self._chunks_in(self._events.end()), False
-
-    def decode_whole(self, body: bytes) -> list[Chunk]:
-        decode_object_leniently(body)  # what is no object at all is no failed response either
-        return responses_whole(body)
-
-    def _chunks_in(self, events: list[bytes]) -> list[Chunk]:
-        return [chunk for data in events for chunk in self._stream.feed(data)]
 
 
 CHAT_COMPLETIONS = Format(

@@ -1,8 +1,9 @@
-"""OpenAI's Responses API, to and from chat: a chat request as its request, its events as chat chunks. No I/O
-here, and no event makes it raise.
+"""The answers of OpenAI's Responses API as chunks of a chat completion. No I/O here, and no event makes it
+raise. (Its requests, and the sources: `responses_request.py`.)
 
-The sources: the reference as the `openai` package has it (`types/responses`), and what its users ran into,
-which is named where it counts.
+An answer is a list of items: reasoning, messages, function calls. An item is announced (`added`), its text
+comes in pieces and then whole, the item comes whole (`done`), and at the end the response, with all items.
+Back ends leave out any of these: the first that brings a text counts, and what comes after it brings nothing.
 """
 
 import json
@@ -11,9 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Struct
 
-from routeproxy.chat import responses as wire
 from routeproxy.chat.completion import (
     Choice,
     Chunk,
@@ -24,404 +24,299 @@ from routeproxy.chat.completion import (
     PromptTokensDetails,
     ToolCallDelta,
 )
-from routeproxy.chat.request import (
-    Assistant,
-    ChatMessage,
-    ChatRequest,
-    FilePart,
-    Function,
-    FunctionChoice,
-    ImagePart,
-    Part,
-    ResponseFormat,
-    System,
-    TextPart,
-    ToolMessage,
-    User,
-)
-from routeproxy.chat.responses import Event, InputItem, InputPart, Response
+from routeproxy.chat.responses import Event, Response
+from routeproxy.upstream.chat.lenient import decode_object_leniently
+from routeproxy.upstream.http.sse import EventDecoder
 
 T = TypeVar("T", bound=Struct)
 
-# --- the request
-
-SMALLEST_LIMIT = 16
-"""`max_output_tokens` below it is refused."""
-BETWEEN_TEXTS = "\n\n"
-
-_encode = msgspec.json.Encoder().encode
+_BETWEEN_PARTS = "\n\n"
 
 
-def responses_request(
-    chat: ChatRequest, *, model: str, reasons: bool = True, summaries: bool = True
-) -> bytes:
-    """The body that asks for what `chat` asks for. `reasons`: whether the model does; one that does not
-    refuses every mention of it (pydantic-ai#3326, roackb2/heddle#227). `summaries`: whether its provider
-    gives us those of its reasoning.
+class _TextEvent(NamedTuple):
+    """An event that brings text of a part of an item."""
 
-    The conversation is sent whole each time and nothing is stored, so what must outlive a turn of the model's
-    reasoning comes back in `Assistant.reasoning_details`. Stop strings are not sent: the API knows none.
-    """
-    opening, said = _opening(chat.messages)
-    return _encode(
-        wire.ResponsesRequest(
-            model=model,
-            instructions=opening,
-            input=tuple(item for message in said for item in _items(message, reasons)),
-            tools=UNSET if chat.tools is UNSET else tuple(_tool(tool.function) for tool in chat.tools),
-            tool_choice=_choice(chat.tool_choice),
-            parallel_tool_calls=chat.parallel_tool_calls,
-            max_output_tokens=_limit(chat),
-            temperature=chat.temperature,
-            top_p=chat.top_p,
-            reasoning=_reasoning(chat.reasoning_effort, reasons, summaries),
-            include=("reasoning.encrypted_content",) if reasons else UNSET,
-            text=_text_format(chat.response_format),
-            service_tier=chat.service_tier,
-            user=chat.user,
-            prompt_cache_key=chat.prompt_cache_key,
-            stream=chat.stream,
-        )
-    )
-
-
-def _opening(
-    messages: tuple[ChatMessage, ...],
-) -> tuple[str | Raw | UnsetType, tuple[ChatMessage, ...]]:
-    """The system prompt, which goes into `instructions`: the API's own place for it, and the only one that
-    all take (CliRelay#820)."""
-    if messages and isinstance(system := messages[0], System):
-        return system.content, messages[1:]
-    return UNSET, messages
-
-
-def _items(message: ChatMessage, reasons: bool) -> Iterator[InputItem]:
-    match message:
-        case System(content=content):
-            # Not `system`, which Codex's back end refuses; OpenAI takes both for the same (codex2api#409).
-            yield wire.Message("developer", (wire.InputText(content),))
-        case User(content=content):
-            yield wire.Message("user", _parts(content))
-        case Assistant():
-            yield from _answer(message, reasons)
-        case ToolMessage(tool_call_id=id, content=content):
-            yield wire.FunctionCallOutput(id, content if isinstance(content, str) else _parts(content))
-
-
-def _answer(message: Assistant, reasons: bool) -> Iterator[InputItem]:
-    """An earlier answer: reasoning before what it led to, text before calls (continuedev#11994)."""
-    phase: str | UnsetType = UNSET
-    if message.reasoning_details is not UNSET and reasons:
-        for item in msgspec.json.decode(message.reasoning_details):
-            match item:
-                case {"type": "reasoning"}:
-                    yield item
-                case {"type": "message", "phase": str(phase)}:
-                    pass
-    if message.content:
-        yield wire.Message("assistant", (wire.OutputText(message.content),), phase)
-    for call in message.tool_calls or ():
-        yield wire.FunctionCall(call.id, call.function.name, call.function.arguments)
-
-
-def _parts(content: str | tuple[Part, ...]) -> tuple[InputPart, ...]:
-    return (wire.InputText(content),) if isinstance(content, str) else tuple(map(_part, content))
-
-
-def _part(part: Part) -> InputPart:
-    match part:
-        case TextPart(text=text):
-            return wire.InputText(text)
-        case ImagePart(image_url=image):
-            return wire.InputImage(image.url)
-        case FilePart(file=file):
-            return wire.InputFile(file.filename, file.file_data, file.file_id)
-
-
-def _tool(function: Function) -> wire.FunctionTool:
-    return wire.FunctionTool(
-        name=function.name,
-        description=function.description,
-        parameters=None if function.parameters is UNSET else function.parameters,
-        strict=function.strict is True,
-    )
-
-
-def _choice(choice: str | FunctionChoice | UnsetType) -> str | wire.FunctionChoice | UnsetType:
-    return wire.FunctionChoice(choice.function.name) if isinstance(choice, FunctionChoice) else choice
-
-
-def _limit(chat: ChatRequest) -> int | UnsetType:
-    limit = chat.max_tokens if chat.max_completion_tokens is UNSET else chat.max_completion_tokens
-    return limit if limit is UNSET else max(limit, SMALLEST_LIMIT)
-
-
-def _reasoning(effort: str | UnsetType, reasons: bool, summaries: bool) -> wire.Reasoning | UnsetType:
-    """With a summary, which is all that one gets to see of it and comes only if asked for."""
-    summary = "auto" if summaries and effort != "none" else UNSET
-    if not reasons or (effort is UNSET and summary is UNSET):
-        return UNSET
-    return wire.Reasoning(effort, summary)
-
-
-def _text_format(format: ResponseFormat | UnsetType) -> wire.Text | UnsetType:
-    if format is UNSET:
-        return UNSET
-    wanted = format.json_schema
-    return wire.Text(wire.JsonSchema(wanted.name, wanted.schema, wanted.strict))
-
-
-# --- the answer
-
-
-class _Text(NamedTuple):
-    """Text of an answer: in which kind of item and of part it is, and the event's fields that hold it and the
-    part's number."""
-
-    item: str
-    part: str
-    field: str
-    place: str = "content_index"
-    whole: bool = False
-    """It comes again, at its end."""
+    item_type: str
+    part_type: str
+    text_field: str
+    index_field: str = "content_index"
+    """The field that holds the part's number."""
+    is_whole: bool = False
+    """The text comes again, at its end."""
 
 
 _ARGUMENTS = "arguments"
-_TEXTS: Mapping[str, _Text] = {
-    "response.output_text.delta": _Text("message", "output_text", "delta"),
-    "response.output_text.done": _Text("message", "output_text", "text", whole=True),
-    "response.refusal.delta": _Text("message", "refusal", "delta"),
-    "response.refusal.done": _Text("message", "refusal", "refusal", whole=True),
-    "response.reasoning_text.delta": _Text("reasoning", "reasoning_text", "delta"),
-    "response.reasoning_text.done": _Text("reasoning", "reasoning_text", "text", whole=True),
-    "response.reasoning_summary_text.delta": _Text("reasoning", "summary_text", "delta", "summary_index"),
-    "response.reasoning_summary_text.done": _Text(
-        "reasoning", "summary_text", "text", "summary_index", whole=True
+_SUMMARY_INDEX = "summary_index"
+_TEXT_EVENTS: Mapping[str, _TextEvent] = {
+    "response.output_text.delta": _TextEvent("message", "output_text", "delta"),
+    "response.output_text.done": _TextEvent("message", "output_text", "text", is_whole=True),
+    "response.refusal.delta": _TextEvent("message", "refusal", "delta"),
+    "response.refusal.done": _TextEvent("message", "refusal", "refusal", is_whole=True),
+    "response.reasoning_text.delta": _TextEvent("reasoning", "reasoning_text", "delta"),
+    "response.reasoning_text.done": _TextEvent("reasoning", "reasoning_text", "text", is_whole=True),
+    "response.reasoning_summary_text.delta": _TextEvent("reasoning", "summary_text", "delta", _SUMMARY_INDEX),
+    "response.reasoning_summary_text.done": _TextEvent(
+        "reasoning", "summary_text", "text", _SUMMARY_INDEX, is_whole=True
     ),
-    "response.function_call_arguments.delta": _Text("function_call", _ARGUMENTS, "delta"),
-    "response.function_call_arguments.done": _Text("function_call", _ARGUMENTS, "arguments", whole=True),
+    "response.function_call_arguments.delta": _TextEvent("function_call", _ARGUMENTS, "delta"),
+    "response.function_call_arguments.done": _TextEvent(
+        "function_call", _ARGUMENTS, "arguments", is_whole=True
+    ),
 }
-"""By the event's name."""
+"""By the event's type."""
 
-_DELTAS: Mapping[str, Callable[[str], Delta]] = {
+_MESSAGE_DELTAS: Mapping[str, Callable[[str], Delta]] = {
     "output_text": lambda text: Delta(content=text),
     "refusal": lambda text: Delta(refusal=text),
 }
-"""What a part of a message is in chat."""
+"""By the type of a message's part: its text in chat."""
 
-_KINDS = frozenset(text.item for text in _TEXTS.values())
-"""The items that are read. The others come from tools that run at OpenAI, and nobody has asked for those."""
+_ITEM_TYPES = frozenset(event.item_type for event in _TEXT_EVENTS.values())
+"""The items that are read. The others come from tools that run at OpenAI, which no request declares."""
 
 _FINISH_REASONS: Mapping[str, str] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 """By what left a response incomplete. Anything else counts as its limit."""
 
 
 class _Item:
-    """An item of the output: how much of it has been passed on."""
+    """An item of the output, and how much of it has been emitted."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.begun: set[tuple[str, int]] = set()
-        """The parts of which some text came: whole, they bring nothing new."""
-        self.voice = ""
-        """Of reasoning: the kind of part that is shown. Some send a summary beside the text."""
-        self.call: int | None = None
-        """Of a call: its number among the calls."""
-        self.named = False
-        self.done = False
+    def __init__(self, type: str) -> None:
+        self.type = type
+        self.started_parts: set[tuple[str, int]] = set()
+        """The parts, by type and number, of which some text was emitted: whole, they bring nothing new."""
+        self.reasoning_part = ""
+        """The type of the parts that are shown of reasoning. Some send a summary beside the text."""
+        self.call_index: int | None = None
+        """The number of a call among the calls."""
+        self.is_named = False
+        self.is_done = False
 
 
 class ResponsesStream:
-    """`feed` it the events of one response. One that merely ceases gets no finish reason."""
+    """`feed` it the events of one response. A response that merely ceases gets no finish reason."""
 
     def __init__(self) -> None:
         self._items: dict[tuple[str, str | int], _Item] = {}
-        """By kind, and by id or place."""
-        self._calls = 0
-        self._last_thought: tuple[_Item, int] | None = None
+        """By type, and by id or place in the output."""
+        self._call_count = 0
+        self._last_reasoning: tuple[_Item, int] | None = None
         """The part of the reasoning that came last."""
-        self._carrying = False
-        """A reasoning item has gone out to be carried, and nothing since."""
+        self._after_reasoning_item = False
+        """A reasoning item was emitted to be carried, and nothing since."""
 
     def feed(self, event: bytes | Mapping[str, Any]) -> list[Chunk]:
-        """`event`: what stands behind its `data:`."""
-        if isinstance(event, bytes) and (named := _NAME_FIRST.match(event)) and named[1] not in _HEARD:
+        """`event`: the data of a server-sent event, or the object in it."""
+        if isinstance(event, bytes) and (type := _LEADING_TYPE.match(event)) and type[1] not in _READ_TYPES:
             return []
-        read = _read(event, _decode_event, Event)
-        name = read.type if isinstance(read.type, str) else "error" if read.error else ""
-        if (text := _TEXTS.get(name)) is not None:
-            return self._hear(text, read)
+        decoded = _decode(event, _decode_event, Event)
+        name = decoded.type if isinstance(decoded.type, str) else "error" if decoded.error else ""
+        if (text_event := _TEXT_EVENTS.get(name)) is not None:
+            return self._on_text(text_event, decoded)
         handle = _HANDLERS.get(name)
-        return [] if handle is None else handle(self, read)
+        return [] if handle is None else handle(self, decoded)
 
-    # Items
+    def finish(self, status: Any, response: Response) -> list[Chunk]:
+        """What has not been emitted of a response that has ended with `status`."""
+        statuses = {str(status), str(response.status)}
+        if response.error or "failed" in statuses or statuses.isdisjoint(("completed", "incomplete")):
+            no_reason = {"message": f"the response ended with status {status} and gave no reason"}
+            return [Chunk(error=response.error or no_reason)]
+        chunks = self._finish_items(response.output)
+        reason = "tool_calls" if self._call_count else "stop"
+        if "incomplete" in statuses:
+            reason = _FINISH_REASONS.get(str(_object(response.incomplete_details).get("reason")), "length")
+        choice = Choice(delta=Delta(), finish_reason=reason)
+        return [*chunks, Chunk((choice,), _usage(response.usage), response.model)]
 
-    def _known(self, kind: str, ids: tuple[str, ...], place: int | None) -> _Item | None:
+    # --- events
+
+    def _on_created(self, event: Event) -> list[Chunk]:
+        return _model_chunks(event.response or Response())
+
+    def _on_item_added(self, event: Event) -> list[Chunk]:
+        if (type := _item_type(event.item)) is None:
+            return []
+        ids = _ids(event.item)
+        item = self._find_item(type, ids, None) or _Item(type)
+        self._register(item, ids, _number(event.output_index))
+        return self._emit_start(item, event.item)
+
+    def _on_text(self, text_event: _TextEvent, event: Event) -> list[Chunk]:
+        id = event.item_id
+        ids = (id,) if isinstance(id, str) and id else ()
+        item = self._item(text_event.item_type, ids, _number(event.output_index))
+        index = _number(getattr(event, text_event.index_field))
+        if text_event.is_whole and (text_event.part_type, index) in item.started_parts:
+            return []
+        return self._emit_text(item, text_event.part_type, index, getattr(event, text_event.text_field))
+
+    def _on_item_done(self, event: Event) -> list[Chunk]:
+        if (type := _item_type(event.item)) is None:
+            return []
+        item = self._item(type, _ids(event.item), _number(event.output_index))
+        return self._finish_item(item, event.item)
+
+    def _on_ended(self, event: Event) -> list[Chunk]:
+        return self.finish(str(event.type).removeprefix("response."), event.response or Response())
+
+    def _on_error(self, event: Event) -> list[Chunk]:
+        """`code` and `message` are the event's own, or in an `error` of it (can1357/oh-my-pi#2570)."""
+        error = event.error if isinstance(event.error, dict) else {"message": event.error}
+        own = {"code": event.code, "message": event.message}
+        return [Chunk(error=own | {name: value for name, value in error.items() if value})]
+
+    # --- items
+
+    def _find_item(self, type: str, ids: tuple[str, ...], place: int | None) -> _Item | None:
         """By id, or else the one in its place that is not done: some change the ids from event to event
         (litellm#30072), others number all items alike (CLIProxyAPI#539)."""
         for id in ids:
-            if (item := self._items.get((kind, id))) is not None:
+            if (item := self._items.get((type, id))) is not None:
                 return item
-        item = None if place is None else self._items.get((kind, place))
-        return None if item is None or item.done else item
+        item = None if place is None else self._items.get((type, place))
+        return None if item is None or item.is_done else item
 
-    def _enter(self, item: _Item, ids: tuple[str, ...], place: int) -> _Item:
+    def _register(self, item: _Item, ids: tuple[str, ...], place: int) -> None:
         for id in ids:
-            self._items[item.kind, id] = item
-        self._items[item.kind, place] = item
+            self._items[item.type, id] = item
+        self._items[item.type, place] = item
+
+    def _item(self, type: str, ids: tuple[str, ...], place: int) -> _Item:
+        item = self._find_item(type, ids, place)
+        if item is None:
+            self._register(item := _Item(type), ids, place)
         return item
 
-    def _item(self, kind: str, ids: tuple[str, ...], place: int) -> _Item:
-        return self._known(kind, ids, place) or self._enter(_Item(kind), ids, place)
-
-    def _added(self, event: Event) -> list[Chunk]:
-        if (kind := _kind(event.item)) is None:
+    def _finish_item(self, item: _Item, fields: Mapping[str, Any]) -> list[Chunk]:
+        """What has not been emitted of an item, now that it is there in full."""
+        if item.is_done:
             return []
-        ids = _ids(event.item)
-        item = self._enter(self._known(kind, ids, None) or _Item(kind), ids, _number(event.output_index))
-        return self._introduce(item, event.item)
+        item.is_done = True
+        chunks = self._emit_start(item, fields)
+        for part_type, index, text in _texts_of(item.type, fields):
+            if (part_type, index) not in item.started_parts:
+                chunks += self._emit_text(item, part_type, index, text)
+        if item.type == "reasoning":
+            chunks += self._emit_reasoning_item(fields)
+        return chunks
 
-    def _done(self, event: Event) -> list[Chunk]:
-        if (kind := _kind(event.item)) is None:
-            return []
-        item = self._item(kind, _ids(event.item), _number(event.output_index))
-        return self._finish(item, event.item)
+    def _finish_items(self, output: Any) -> list[Chunk]:
+        """What has not been emitted of the items that the response holds at its end. Some back ends bring all
+        of them there, others none (litellm#32724)."""
+        items = self._items.values()
+        nothing_emitted = not any(item.started_parts or item.is_named or item.is_done for item in items)
+        chunks: list[Chunk] = []
+        for place, fields in enumerate(output if isinstance(output, list) else ()):
+            if (type := _item_type(fields)) is not None:
+                ids = _ids(fields)
+                if nothing_emitted or self._find_item(type, ids, place) is not None:
+                    chunks += self._finish_item(self._item(type, ids, place), fields)
+        return chunks
 
-    def _introduce(self, item: _Item, found: Mapping[str, Any]) -> list[Chunk]:
+    # --- chunks
+
+    def _emit_start(self, item: _Item, fields: Mapping[str, Any]) -> list[Chunk]:
         """What is known of an item before its text."""
-        if item.kind == "message" and self._carrying and isinstance(phase := found.get("phase"), str):
-            # Models that tell it want to be told it again, or they stop too early (vercel/ai#12860). The only
-            # place for it is beside reasoning.
-            self._carrying = False
+        if (
+            item.type == "message"
+            and self._after_reasoning_item
+            and isinstance(phase := fields.get("phase"), str)
+        ):
+            # Models that tell a phase want to be told it again, or they stop too early (vercel/ai#12860). The
+            # only place for it is beside reasoning.
+            self._after_reasoning_item = False
             return [_chunk(Delta(reasoning_details=[{"type": "message", "phase": phase}]))]
-        if item.kind == "function_call" and not item.named and found.get("name"):
-            item.named = True
-            return [self._call(item, FunctionDelta(found["name"]), found.get("call_id") or found.get("id"))]
+        if item.type == "function_call" and not item.is_named and fields.get("name"):
+            item.is_named = True
+            id = fields.get("call_id") or fields.get("id")
+            return [self._call_chunk(item, FunctionDelta(fields["name"]), id)]
         return []
 
-    def _finish(self, item: _Item, found: Mapping[str, Any]) -> list[Chunk]:
-        """What has not been passed on of an item, now that it is there in full."""
-        if item.done:
-            return []
-        item.done = True
-        chunks = self._introduce(item, found)
-        for part, place, text in _texts_in(item.kind, found):
-            if (part, place) not in item.begun:
-                chunks += self._say(item, part, place, text)
-        if item.kind == "reasoning":
-            chunks += self._carry(found)
-        return chunks
-
-    def _carry(self, found: Mapping[str, Any]) -> list[Chunk]:
-        """Reasoning as it must come back with the next request, if there is more to it than a summary: with
-        `status` or a null in it it is refused, and without `summary` (openai-python#3053, Agora#141)."""
-        if not (found.get("encrypted_content") or found.get("content")):
-            return []
-        self._carrying = True
-        kept = {name: value for name, value in found.items() if name != "status" and value is not None}
-        return [_chunk(Delta(reasoning_details=[{"summary": []} | kept]))]
-
-    # Text
-
-    def _hear(self, text: _Text, event: Event) -> list[Chunk]:
-        id = event.item_id
-        ids = (id,) if isinstance(id, str) and id else ()
-        item = self._item(text.item, ids, _number(event.output_index))
-        place = _number(getattr(event, text.place))
-        if text.whole and (text.part, place) in item.begun:
-            return []
-        return self._say(item, text.part, place, getattr(event, text.field))
-
-    def _say(self, item: _Item, part: str, place: int, text: Any) -> list[Chunk]:
+    def _emit_text(self, item: _Item, part_type: str, index: int, text: Any) -> list[Chunk]:
         if not isinstance(text, str) or not text:
             return []
-        item.begun.add((part, place))
-        if item.kind == "function_call":
-            return [self._call(item, FunctionDelta(arguments=text))]
-        if item.kind == "reasoning":
-            return self._think(item, part, place, text)
-        self._carrying = False
-        return [_chunk(delta(text))] if (delta := _DELTAS.get(part)) is not None else []
+        item.started_parts.add((part_type, index))
+        if item.type == "function_call":
+            return [self._call_chunk(item, FunctionDelta(arguments=text))]
+        if item.type == "reasoning":
+            return self._emit_reasoning_text(item, part_type, index, text)
+        self._after_reasoning_item = False
+        delta = _MESSAGE_DELTAS.get(part_type)
+        return [] if delta is None else [_chunk(delta(text))]
 
-    def _think(self, item: _Item, part: str, place: int, text: str) -> list[Chunk]:
-        item.voice = item.voice or part
-        if part != item.voice:
+    def _emit_reasoning_text(self, item: _Item, part_type: str, index: int, text: str) -> list[Chunk]:
+        item.reasoning_part = item.reasoning_part or part_type
+        if part_type != item.reasoning_part:
             return []
-        last, self._last_thought = self._last_thought, (item, place)
-        if last not in (None, self._last_thought):
-            text = BETWEEN_TEXTS + text
+        last, self._last_reasoning = self._last_reasoning, (item, index)
+        if last not in (None, self._last_reasoning):
+            text = _BETWEEN_PARTS + text
         return [_chunk(Delta(reasoning_content=text))]
 
-    def _call(self, item: _Item, function: FunctionDelta, id: Any = None) -> Chunk:
-        if item.call is None:
-            item.call, self._calls = self._calls, self._calls + 1
-        self._carrying = False
-        return _chunk(Delta(tool_calls=(ToolCallDelta(item.call, id, function),)))
+    def _emit_reasoning_item(self, fields: Mapping[str, Any]) -> list[Chunk]:
+        """Reasoning as it must come back with the next request, if there is more to it than a summary: with
+        `status` or a null in it it is refused, and without `summary` (openai-python#3053, Agora#141)."""
+        if not (fields.get("encrypted_content") or fields.get("content")):
+            return []
+        self._after_reasoning_item = True
+        kept = {name: value for name, value in fields.items() if name != "status" and value is not None}
+        return [_chunk(Delta(reasoning_details=[{"summary": []} | kept]))]
 
-    # The beginning and the end
-
-    def _begin(self, event: Event) -> list[Chunk]:
-        return _served_by(event.response or Response())
-
-    def _end(self, event: Event) -> list[Chunk]:
-        return self.end(str(event.type).removeprefix("response."), event.response or Response())
-
-    def end(self, told: Any, response: Response) -> list[Chunk]:
-        """What is left to tell of a response that has ended as `told`."""
-        words = {str(told), str(response.status)}
-        if response.error or "failed" in words or words.isdisjoint(("completed", "incomplete")):
-            no_reason = {"message": f"the response ended with status {told} and gave no reason"}
-            return [Chunk(error=response.error or no_reason)]
-        chunks = self._left(response.output)
-        reason = "tool_calls" if self._calls else "stop"
-        if "incomplete" in words:
-            reason = _FINISH_REASONS.get(str(_object(response.incomplete_details).get("reason")), "length")
-        ending = Choice(delta=Delta(), finish_reason=reason)
-        return [*chunks, Chunk((ending,), _usage(response.usage), response.model)]
-
-    def _left(self, output: Any) -> list[Chunk]:
-        """What the response holds at its end and did not tell before. Some tell it all there, some nothing
-        (litellm#32724)."""
-        told_nothing = not any(item.begun or item.named or item.done for item in self._items.values())
-        chunks: list[Chunk] = []
-        for place, found in enumerate(output if isinstance(output, list) else ()):
-            if (kind := _kind(found)) is not None:
-                ids = _ids(found)
-                if told_nothing or self._known(kind, ids, place) is not None:
-                    chunks += self._finish(self._item(kind, ids, place), found)
-        return chunks
-
-    def _fail(self, event: Event) -> list[Chunk]:
-        """`code` and `message` are the event's own, or in an `error` of it (can1357/oh-my-pi#2570)."""
-        wrapped = event.error if isinstance(event.error, dict) else {"message": event.error}
-        own = {"code": event.code, "message": event.message}
-        return [Chunk(error=own | {name: value for name, value in wrapped.items() if value})]
+    def _call_chunk(self, item: _Item, function: FunctionDelta, id: Any = None) -> Chunk:
+        if item.call_index is None:
+            item.call_index, self._call_count = self._call_count, self._call_count + 1
+        self._after_reasoning_item = False
+        return _chunk(Delta(tool_calls=(ToolCallDelta(item.call_index, id, function),)))
 
 
 _HANDLERS: Mapping[str, Callable[[ResponsesStream, Event], list[Chunk]]] = {
-    "response.created": ResponsesStream._begin,
-    "response.output_item.added": ResponsesStream._added,
-    "response.output_item.done": ResponsesStream._done,
-    "response.completed": ResponsesStream._end,
-    "response.incomplete": ResponsesStream._end,
-    "response.failed": ResponsesStream._end,
-    "error": ResponsesStream._fail,
+    "response.created": ResponsesStream._on_created,
+    "response.output_item.added": ResponsesStream._on_item_added,
+    "response.output_item.done": ResponsesStream._on_item_done,
+    "response.completed": ResponsesStream._on_ended,
+    "response.incomplete": ResponsesStream._on_ended,
+    "response.failed": ResponsesStream._on_ended,
+    "error": ResponsesStream._on_error,
 }
-"""The other events. What is in no table repeats what these say, or tells only of progress."""
+"""By the type of the other events that are read. The rest repeats these, or tells only of progress."""
 
-_HEARD = frozenset(name.encode() for name in (*_TEXTS, *_HANDLERS))
-_NAME_FIRST = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
+_READ_TYPES = frozenset(type.encode() for type in (*_TEXT_EVENTS, *_HANDLERS))
+_LEADING_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
 
 
-def responses_whole(body: bytes) -> list[Chunk]:
+def response_chunks(body: bytes) -> list[Chunk]:
     """The chunks of an answer in one piece: those of the stream that it would have been, so that they cannot
     differ. An error for whatever is no finished response."""
-    response = _read(body, _decode_response, Response)
-    told = response.status or ("completed" if isinstance(response.output, list) else "failed")
-    return [*_served_by(response), *ResponsesStream().end(told, response)]
+    response = _decode(body, _decode_response, Response)
+    status = response.status or ("completed" if isinstance(response.output, list) else "failed")
+    return [*_model_chunks(response), *ResponsesStream().finish(status, response)]
 
 
-def _served_by(response: Response) -> list[Chunk]:
+class ResponsesDecoder:
+    """One answer: server-sent events, or one response where none was to be streamed."""
+
+    def __init__(self) -> None:
+        self._events = EventDecoder()
+        self._stream = ResponsesStream()
+
+    def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
+        """The chunks, and that the answer is not over: only the end of the body is the end."""
+        return self._read(self._events.feed(data)), False
+
+    def end(self) -> tuple[list[Chunk], bool]:
+        return self._read(self._events.end()), False
+
+    def decode_whole(self, body: bytes) -> list[Chunk]:
+        decode_object_leniently(body)  # what is no object at all is no failed response either
+        return response_chunks(body)
+
+    def _read(self, events: list[bytes]) -> list[Chunk]:
+        return [chunk for event in events for chunk in self._stream.feed(event)]
+
+
+def _model_chunks(response: Response) -> list[Chunk]:
+    """The model that served, which is told first."""
     return [Chunk(model=response.model)] if response.model else []
 
 
@@ -429,25 +324,29 @@ def _chunk(delta: Delta) -> Chunk:
     return Chunk((Choice(delta=delta),))
 
 
-def _kind(found: Any) -> str | None:
-    kind = _object(found).get("type")
-    return kind if isinstance(kind, str) and kind in _KINDS else None
+def _item_type(fields: Any) -> str | None:
+    """The type of an item that is read."""
+    type = _object(fields).get("type")
+    return type if isinstance(type, str) and type in _ITEM_TYPES else None
 
 
-def _ids(found: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(id for id in (found.get("id"), found.get("call_id")) if isinstance(id, str) and id)
+def _ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(id for id in (fields.get("id"), fields.get("call_id")) if isinstance(id, str) and id)
 
 
-def _texts_in(kind: str, found: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
-    """The texts of an item that is there in full, with their parts and places."""
-    if kind == "function_call":
-        yield _ARGUMENTS, 0, found.get("arguments")
+def _texts_of(type: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """The texts of an item that is there in full, with the types and the numbers of their parts."""
+    if type == "function_call":
+        yield _ARGUMENTS, 0, fields.get("arguments")
         return
-    for parts in (found.get("content"), found.get("summary")):
-        for place, part in enumerate(parts if isinstance(parts, list) else ()):
+    for parts in (fields.get("content"), fields.get("summary")):
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
             match part:
-                case {"type": "refusal" as kind, "refusal": text} | {"type": str(kind), "text": text}:
-                    yield kind, place, text
+                case {"type": "refusal" as part_type, "refusal": text} | {
+                    "type": str(part_type),
+                    "text": text,
+                }:
+                    yield part_type, index, text
 
 
 def _number(value: Any) -> int:
@@ -457,15 +356,15 @@ def _number(value: Any) -> int:
 def _usage(reported: Any) -> CompletionUsage | None:
     match reported:
         case {"input_tokens": _} | {"output_tokens": _}:
-            of_input = _object(reported.get("input_tokens_details"))
-            of_output = _object(reported.get("output_tokens_details"))
+            input_details = _object(reported.get("input_tokens_details"))
+            output_details = _object(reported.get("output_tokens_details"))
             return CompletionUsage(
                 prompt_tokens=reported.get("input_tokens"),
                 completion_tokens=reported.get("output_tokens"),
                 prompt_tokens_details=PromptTokensDetails(
-                    of_input.get("cached_tokens"), of_input.get("cache_write_tokens")
+                    input_details.get("cached_tokens"), input_details.get("cache_write_tokens")
                 ),
-                completion_tokens_details=CompletionTokensDetails(of_output.get("reasoning_tokens")),
+                completion_tokens_details=CompletionTokensDetails(output_details.get("reasoning_tokens")),
             )
     return None
 
@@ -478,14 +377,14 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
-def _read(found: bytes | Mapping[str, Any], decode: Callable[[bytes], T], kind: type[T]) -> T:
-    """`found`, or an empty one of its kind, if it cannot be read."""
+def _decode(value: bytes | Mapping[str, Any], decode: Callable[[bytes], T], type: type[T]) -> T:
+    """`value` as a struct; an empty one, if it cannot be read."""
     try:
-        if not isinstance(found, bytes):
-            return msgspec.convert(found, kind)
+        if not isinstance(value, bytes):
+            return msgspec.convert(value, type)
         try:
-            return decode(found)
+            return decode(value)
         except msgspec.DecodeError:  # of half an emoji, too, which back ends do send
-            return msgspec.convert(json.loads(found), kind)
+            return msgspec.convert(json.loads(value), type)
     except (msgspec.ValidationError, ValueError, RecursionError):
-        return kind()
+        return type()

@@ -17,7 +17,8 @@ from routeproxy.messages.events import Error, Event, accumulate
 from routeproxy.messages.reply import Message, ThinkingBlock, encode
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
-from routeproxy.upstream.chat.responses import ResponsesStream, responses_request, responses_whole
+from routeproxy.upstream.chat.responses import ResponsesStream, response_chunks
+from routeproxy.upstream.chat.responses_request import responses_request
 from tests.budgets import examples
 from tests.invariants import check
 from tests.translate import answering
@@ -388,7 +389,7 @@ def streamed(*events: Json, **settings: Any) -> Message | Error:
 
 def whole(body: Json | bytes, **settings: Any) -> Message | Error:
     return translate_reply(
-        responses_whole(body if isinstance(body, bytes) else json.dumps(body).encode()),
+        response_chunks(body if isinstance(body, bytes) else json.dumps(body).encode()),
         answering.context(**OURS, **settings),
         answering.options(),
     )

@@ -1,0 +1,189 @@
+"""Assistant turns, from Messages to chat: blocks are read into a draft, and turns in a row share one, which
+becomes one message."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from routeproxy.chat.request import Assistant, FunctionCall, ToolCall
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.request import (
+    Block,
+    Compaction,
+    Document,
+    Fallback,
+    McpToolUse,
+    RedactedThinking,
+    ServerToolResult,
+    ServerToolUse,
+    Text,
+    Thinking,
+    ToolResult,
+    ToolSearchResult,
+    ToolUse,
+)
+from routeproxy.translate import tool_ids
+from routeproxy.translate.blocks import BETWEEN_TEXTS, assistant_document_text, unexpected_block
+from routeproxy.translate.profile import ModelProfile
+from routeproxy.translate.server_tools import referenced_tools, server_call_text, server_result_text
+from routeproxy.translate.thinking import Signer
+from routeproxy.translate.tools import Toolbox
+
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""Google's word for a call whose thought signature is not known."""
+
+
+class AssistantDraft(Struct):
+    """An assistant message that may still grow."""
+
+    texts: list[str] = field(default_factory=list)
+    calls: dict[str, ToolCall] = field(default_factory=dict)
+    """By the client's id."""
+    calls_index: int = 0
+    """The turn in which the last of the calls were."""
+    reasoning: list[str] = field(default_factory=list)
+    reasoning_details: list[Any] = field(default_factory=list)
+    thought_signatures: dict[str, str] = field(default_factory=dict)
+    """By the client's id of a call; `""` has the text's own."""
+    summaries: list[str] = field(default_factory=list)
+    """What the turn holds of a conversation that was compacted. It goes before the turn, as the user's."""
+
+    def is_blank(self) -> bool:
+        return not self.calls and not any(map(str.strip, self.texts))
+
+    def is_plain_text(self) -> bool:
+        return not (self.calls or self.reasoning or self.reasoning_details or self.thought_signatures)
+
+    def extend(self, later: "AssistantDraft") -> None:
+        self.texts += later.texts
+        self.calls |= later.calls
+        self.calls_index = later.calls_index if later.calls else self.calls_index
+        self.reasoning += later.reasoning
+        self.reasoning_details += later.reasoning_details
+        self.thought_signatures |= later.thought_signatures
+
+
+class AssistantTurns:
+    """Reads the assistant turns of one conversation, and writes their messages."""
+
+    def __init__(self, profile: ModelProfile, toolbox: Toolbox, signer: Signer, *, strict: bool) -> None:
+        """`strict`: the rules of version 2026-10-21 hold."""
+        self._profile = profile
+        self._toolbox = toolbox
+        self._signer = signer
+        self._strict = strict
+        self.tool_ids: set[str] = set()
+        """The client's ids of all calls so far."""
+
+    def read(self, index: int, content: str | tuple[Block, ...]) -> AssistantDraft:
+        draft = AssistantDraft()
+        if isinstance(content, str):
+            draft.texts.append(content)
+        else:
+            for position, block in enumerate(content):
+                self._read_block(block, index, position, draft)
+        return draft
+
+    def _read_block(self, block: Block, index: int, position: int, draft: AssistantDraft) -> None:
+        match block:
+            case Text(text=text):
+                draft.texts.append(text)
+            case ToolUse():
+                self._read_call(block, index, position, draft)
+            case Thinking(thinking=thinking, signature=signature):
+                self._restore_reasoning(signature, thinking, draft)
+            case RedactedThinking(data=data):
+                self._restore_reasoning(data, "", draft)
+            case ServerToolUse(name=name, input=input) | McpToolUse(name=name, input=input):
+                draft.texts.append(server_call_text(name, input))
+            case ServerToolResult(content=content):
+                if isinstance(block, ToolSearchResult):
+                    for name in referenced_tools(content):
+                        self._toolbox.expose_if_known(name)
+                draft.texts.append(server_result_text(str(block.__struct_config__.tag), content))
+            case Compaction(content=summary):
+                if summary:
+                    draft.summaries.append(summary)
+            case Document() if not self._strict:
+                draft.texts.append(assistant_document_text(block))
+            case Fallback():
+                pass
+            case ToolResult():
+                path = f"messages.{index}.content.{position}"
+                raise InvalidRequest(f"{path}: `tool_result` blocks can only be in `user` messages")
+            case _:
+                raise unexpected_block(block, f"messages.{index}.content.{position}")
+
+    def _read_call(self, block: ToolUse, index: int, position: int, draft: AssistantDraft) -> None:
+        if block.id in self.tool_ids:
+            raise InvalidRequest(f"messages.{index}: `tool_use` ids must be unique")
+        self.tool_ids.add(block.id)
+        arguments = bytes(block.input)
+        if not arguments.startswith(b"{"):
+            raise InvalidRequest(
+                f"messages.{index}.content.{position}.input: Input should be a valid dictionary"
+            )
+        if b'": ' in arguments or b"\n" in arguments or b"{ " in arguments:  # may have been indented
+            arguments = msgspec.json.format(arguments, indent=-1)
+        id = tool_ids.for_back_end(block.id, self._profile.tool_call_ids)
+        function = FunctionCall(self._toolbox.names.wire_name(block.name), arguments.decode())
+        draft.calls[block.id] = ToolCall(id=id, function=function)
+        draft.calls_index = index
+
+    def _restore_reasoning(self, signature: str | None, thinking: str, draft: AssistantDraft) -> None:
+        """Takes from a signature what this back end's family put there; it may not see that of another."""
+        contents = self._signer.open(signature) if signature else None
+        if contents is None or contents.family != self._profile.family:
+            return
+        match contents.kind, contents.payload:
+            case "text", str(text):
+                draft.reasoning.append(text)
+            case "details", [*details]:
+                draft.reasoning_details += details
+            case "thought_signatures", {**signatures}:
+                draft.thought_signatures |= {
+                    str(id): value for id, value in signatures.items() if isinstance(value, str)
+                }
+            case _ if thinking:
+                draft.reasoning.append(thinking)
+
+    def message(self, draft: AssistantDraft) -> Assistant:
+        text = "".join(draft.texts)
+        if draft.is_plain_text():  # as most are
+            return Assistant(text)
+        reasoning: str | UnsetType = UNSET
+        if draft.reasoning and self._profile.takes_reasoning:
+            reasoning = BETWEEN_TEXTS.join(draft.reasoning)
+        elif draft.calls and self._profile.replays_reasoning:
+            reasoning = ""
+        for_litellm = self._profile.thought_signatures == "provider_specific_fields"
+        text_signature = draft.thought_signatures.get("") if for_litellm else None
+        return Assistant(
+            text if text.strip() else None,
+            tuple(self._signed_calls(draft)) or UNSET,
+            reasoning,
+            _encode(draft.reasoning_details) if draft.reasoning_details else UNSET,
+            _encode({"thought_signatures": [text_signature]}) if text_signature else UNSET,
+        )
+
+    def _signed_calls(self, draft: AssistantDraft) -> Iterable[ToolCall]:
+        """The calls, with the thought signatures that came with them."""
+        for_google = self._profile.thought_signatures == "extra_content"
+        for position, (id, call) in enumerate(draft.calls.items()):
+            signature = draft.thought_signatures.get(id)
+            if for_google and position == 0:  # the one of several that Gemini signs
+                signature = signature or NO_SIGNATURE
+            if signature is None:
+                yield call
+            elif for_google:
+                content = _encode({"google": {"thought_signature": signature}})
+                yield msgspec.structs.replace(call, extra_content=content)
+            else:
+                fields = _encode({"thought_signature": signature})
+                yield msgspec.structs.replace(call, provider_specific_fields=fields)
+
+
+def _encode(value: Any) -> Raw:
+    return Raw(msgspec.json.encode(value))

@@ -1,0 +1,151 @@
+"""A chat request as a request of OpenAI's Responses API. No I/O here. (Its answers: `responses.py`.)
+
+The sources: the reference as the `openai` package has it (`types/responses`), and what its users ran into,
+which is named where it counts.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from routeproxy.chat import responses as wire
+from routeproxy.chat.request import (
+    Assistant,
+    ChatMessage,
+    ChatRequest,
+    FilePart,
+    Function,
+    FunctionChoice,
+    ImagePart,
+    Part,
+    ResponseFormat,
+    System,
+    TextPart,
+    ToolMessage,
+    User,
+)
+from routeproxy.chat.responses import InputItem, InputPart
+
+MIN_OUTPUT_TOKENS = 16
+"""A lower `max_output_tokens` is refused."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def responses_request(
+    chat: ChatRequest, model: str, *, reasons: bool = True, summaries: bool = True
+) -> bytes:
+    """The body. `reasons`: whether the model does; one that does not refuses every mention of it
+    (pydantic-ai#3326, roackb2/heddle#227). `summaries`: whether its provider gives us those of its reasoning.
+
+    The conversation is sent whole each time and nothing is stored, so what must outlive a turn of the model's
+    reasoning comes back in `Assistant.reasoning_details`. Stop strings are not sent: the API knows none.
+    """
+    instructions, messages = _instructions(chat.messages)
+    return _encode(
+        wire.ResponsesRequest(
+            model=model,
+            instructions=instructions,
+            input=tuple(item for message in messages for item in _items(message, reasons)),
+            tools=UNSET if chat.tools is UNSET else tuple(_tool(tool.function) for tool in chat.tools),
+            tool_choice=_tool_choice(chat.tool_choice),
+            parallel_tool_calls=chat.parallel_tool_calls,
+            max_output_tokens=_max_output_tokens(chat),
+            temperature=chat.temperature,
+            top_p=chat.top_p,
+            reasoning=_reasoning(chat.reasoning_effort, reasons, summaries),
+            include=("reasoning.encrypted_content",) if reasons else UNSET,
+            text=_text_format(chat.response_format),
+            service_tier=chat.service_tier,
+            user=chat.user,
+            prompt_cache_key=chat.prompt_cache_key,
+            stream=chat.stream,
+        )
+    )
+
+
+def _instructions(
+    messages: tuple[ChatMessage, ...],
+) -> tuple[str | Raw | UnsetType, tuple[ChatMessage, ...]]:
+    """The system prompt, and the messages after it. `instructions` is the API's own place for it, and the
+    only one that all back ends take (CliRelay#820)."""
+    if messages and isinstance(system := messages[0], System):
+        return system.content, messages[1:]
+    return UNSET, messages
+
+
+def _items(message: ChatMessage, reasons: bool) -> Iterator[InputItem]:
+    match message:
+        case System(content=content):
+            # Not `system`, which Codex's back end refuses; OpenAI takes both for the same (codex2api#409).
+            yield wire.Message("developer", (wire.InputText(content),))
+        case User(content=content):
+            yield wire.Message("user", _parts(content))
+        case Assistant():
+            yield from _assistant_items(message, reasons)
+        case ToolMessage(tool_call_id=id, content=content):
+            yield wire.FunctionCallOutput(id, content if isinstance(content, str) else _parts(content))
+
+
+def _assistant_items(message: Assistant, reasons: bool) -> Iterator[InputItem]:
+    """Reasoning before what it led to, text before calls (continuedev#11994)."""
+    phase: str | UnsetType = UNSET
+    if message.reasoning_details is not UNSET and reasons:
+        for item in msgspec.json.decode(message.reasoning_details):
+            match item:
+                case {"type": "reasoning"}:
+                    yield item
+                case {"type": "message", "phase": str(phase)}:
+                    pass
+    if message.content:
+        yield wire.Message("assistant", (wire.OutputText(message.content),), phase)
+    for call in message.tool_calls or ():
+        yield wire.FunctionCall(call.id, call.function.name, call.function.arguments)
+
+
+def _parts(content: str | tuple[Part, ...]) -> tuple[InputPart, ...]:
+    return (wire.InputText(content),) if isinstance(content, str) else tuple(map(_part, content))
+
+
+def _part(part: Part) -> InputPart:
+    match part:
+        case TextPart(text=text):
+            return wire.InputText(text)
+        case ImagePart(image_url=image):
+            return wire.InputImage(image.url)
+        case FilePart(file=file):
+            return wire.InputFile(file.filename, file.file_data, file.file_id)
+
+
+def _tool(function: Function) -> wire.FunctionTool:
+    return wire.FunctionTool(
+        name=function.name,
+        description=function.description,
+        parameters=None if function.parameters is UNSET else function.parameters,
+        strict=function.strict is True,
+    )
+
+
+def _tool_choice(choice: str | FunctionChoice | UnsetType) -> str | wire.FunctionChoice | UnsetType:
+    return wire.FunctionChoice(choice.function.name) if isinstance(choice, FunctionChoice) else choice
+
+
+def _max_output_tokens(chat: ChatRequest) -> int | UnsetType:
+    limit = chat.max_tokens if chat.max_completion_tokens is UNSET else chat.max_completion_tokens
+    return limit if limit is UNSET else max(limit, MIN_OUTPUT_TOKENS)
+
+
+def _reasoning(effort: str | UnsetType, reasons: bool, summaries: bool) -> wire.Reasoning | UnsetType:
+    """With a summary: it is all that is shown of the reasoning, and comes only if requested."""
+    summary = "auto" if summaries and effort != "none" else UNSET
+    if not reasons or (effort is UNSET and summary is UNSET):
+        return UNSET
+    return wire.Reasoning(effort, summary)
+
+
+def _text_format(format: ResponseFormat | UnsetType) -> wire.Text | UnsetType:
+    if format is UNSET:
+        return UNSET
+    schema = format.json_schema
+    return wire.Text(wire.JsonSchema(schema.name, schema.schema, schema.strict))
