@@ -27,7 +27,7 @@ from routeproxy.messages.errors import ApiError, InvalidRequest, error_body
 from routeproxy.messages.models import ModelInfo, page
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.versions import NoSuchVersion
-from routeproxy.policy.model_list import models_for
+from routeproxy.policy.model_list import ModelLists
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller, Headers
@@ -101,6 +101,7 @@ def build_app(
     problem = control.problem if control is not None else lambda: None
     live = live or InFlight()
     patience = patience or StreamTimings()
+    model_lists = ModelLists()
 
     async def exchange_over_http(
         scope: HTTPScope, receive: Receive, send: Send, method: str, named: str | None = None
@@ -183,7 +184,7 @@ def build_app(
 
     @get("/v1/models", sync_to_thread=False)
     def list_models(request: AnyRequest) -> Response[bytes]:
-        models = _models(proxy.rules.policy, caller(request))
+        models = _models(model_lists, proxy.rules.policy, caller(request))
         query = request.query_params
         try:
             limit = int(query.get("limit", "20"))
@@ -202,7 +203,7 @@ def build_app(
     @get("/v1/models/{model_id:path}", sync_to_thread=False)
     def show_model(request: AnyRequest) -> Response[bytes]:
         wanted = str(request.path_params["model_id"]).removeprefix("/")
-        for model in _models(proxy.rules.policy, caller(request)):
+        for model in _models(model_lists, proxy.rules.policy, caller(request)):
             if model.id == wanted:
                 return _json(model)
         raise ApiError(404, f"model: {wanted[:256]}")
@@ -368,8 +369,8 @@ def _status(proxy: Proxy, control: Control | None) -> dict[str, object]:
     }
 
 
-def _models(policy: Policy, caller: Caller) -> list[ModelInfo]:
-    return [ModelInfo(id=name, display_name=name) for name in models_for(policy, caller.team)]
+def _models(lists: ModelLists, policy: Policy, caller: Caller) -> list[ModelInfo]:
+    return [ModelInfo(id=name, display_name=name) for name in lists.of(policy, caller.team)]
 
 
 def _greeting(policy: Policy, problem: str | None) -> Response[bytes]:
