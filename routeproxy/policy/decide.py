@@ -258,11 +258,6 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         _ = self._lookup
 
     @cached_property
-    def listed(self) -> dict[str | None, tuple[str, ...]]:
-        """What `/v1/models` lists, by team, as far as it was asked for."""
-        return {}
-
-    @cached_property
     def _lookup(self) -> tuple[tuple[Rule, ...], Index]:
         """All rules, the default as the last, and the index of them."""
         rules = (*self.rules, self.default)

@@ -8,7 +8,7 @@ from litestar.types import ControllerRouterHandler
 
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.models import ModelInfo, paginate
-from routeproxy.policy.model_list import models_for
+from routeproxy.policy.model_list import ModelLists
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.headers import request_headers
@@ -16,9 +16,11 @@ from routeproxy.web.replies import AnyRequest, json_reply
 
 
 def model_handlers(proxy: Proxy, authenticator: Authenticator) -> list[ControllerRouterHandler]:
+    lists = ModelLists()
+
     def models(connection: ASGIConnection[Any, Any, Any, Any]) -> list[ModelInfo]:
         caller = authenticator.authenticate(request_headers(connection.scope))
-        names = models_for(proxy.rules.policy, caller.team)
+        names = lists.of(proxy.rules.policy, caller.team)
         return [ModelInfo(id=name, display_name=name) for name in names]
 
     @get("/v1/models", sync_to_thread=False)

@@ -10,7 +10,7 @@ import pytest
 
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Denial, Fallback, Policy, Retry
-from routeproxy.policy.model_list import models_for
+from routeproxy.policy.model_list import ModelLists, models_for
 from routeproxy.policy.targets import Params, Timeouts, TransformSettings
 from tests.policy.asking import KEYS, PROVIDERS, ask, names, policy, request, rules
 
@@ -412,6 +412,14 @@ def test_models_are_listed_where_asking_for_them_works(text: str, models: tuple[
 def test_the_servers_own_list_of_models_goes_before_all_others() -> None:
     found = policy(f'[server]\nmodels = ["b", "a"]\n{PROVIDERS}\n[default]\ntargets = "openai/gpt-4.1"')
     assert models_for(found, None) == ("b", "a")
+
+
+def test_a_list_of_models_is_made_once_for_each_caller_and_anew_for_another_policy() -> None:
+    text = f'[server]\nmodels = ["b", "a"]\n{PROVIDERS}\n[default]\ntargets = "openai/gpt-4.1"'
+    before, after, lists = policy(text), policy(text.replace('"b"', '"c"')), ModelLists()
+    assert lists.of(before, None) is lists.of(before, None)
+    assert lists.of(before, None) is not lists.of(before, "payments")
+    assert lists.of(after, None) == ("c", "a")
 
 
 # --- speed
