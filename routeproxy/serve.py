@@ -33,7 +33,7 @@ from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
-from routeproxy.telemetry.logs import RequestLog
+from routeproxy.telemetry.logs import ReloadLog, RequestLog
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
@@ -132,7 +132,8 @@ class App:
         upstreams = Registry(signing_key_of(rules.policy), sources.variables())
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log = DecisionLog(rules.policy)
-        observer = Observers([RequestLog(), decision_log, *self._observers])
+        observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
+        rules.listeners.append(observer)
 
         def on_change(policy: Policy) -> None:
             authenticator.update(policy, sources.token())

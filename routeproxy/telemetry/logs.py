@@ -22,6 +22,8 @@ from msgspec import Struct
 
 from routeproxy.exchange import Exchange
 from routeproxy.observe import Observer
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.verify.diff import compare_policies
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
@@ -48,6 +50,7 @@ QUIET = (
 )
 
 requests = logging.getLogger("routeproxy.requests")
+reloads = logging.getLogger("routeproxy.policy.live")
 
 _installed: list[logging.Handler] = []
 
@@ -225,6 +228,31 @@ def _day(name: str, pattern: str) -> datetime | None:
 
 
 # --- a request's line
+
+
+class ReloadLog(Observer):
+    """What became of each reload, and what the new rules change."""
+
+    def reload_succeeded(self, before: Policy, after: Policy) -> None:
+        for warning in after.warnings:
+            reloads.warning("%s", warning)
+        if before.version == after.version:
+            reloads.info("the rules were read again: nothing changed in version %s", after.version)
+            return
+        lines = [f"version {after.version} replaces {before.version}", *compare_policies(before, after)]
+        reloads.info("the rules were reloaded: %s", "\n".join(lines))
+        for name in SETTLED_AT_START:
+            if getattr(before.server, name) != getattr(after.server, name):
+                reloads.warning("[server] %s changed: it takes effect at the next start", name)
+
+    def reload_failed(self, in_force: Policy, problem: str) -> None:
+        reloads.error(
+            "the rules were not reloaded, version %s stays in force:\n%s", in_force.version, problem
+        )
+
+
+SETTLED_AT_START = ("host", "port", "cors_origins", "signing_key")
+"""Settings of `[server]` that a reload does not change."""
 
 
 class RequestLog(Observer):

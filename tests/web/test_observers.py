@@ -7,6 +7,8 @@ import pytest
 
 from routeproxy.exchange import AttemptRecord, Exchange
 from routeproxy.observe import Observer
+from routeproxy.policy.decide import Policy
+from routeproxy.upstream.chat.endpoints import Path
 from tests.backend import CUT, HANG, BackEnd, chunk, completion, done, error, json_answer, sse
 from tests.running import Running, dial, in_bytes, request, running, until
 from tests.wire.asking import answers, ask, message
@@ -152,3 +154,37 @@ def test_an_observer_that_fails_is_logged_and_the_others_still_hear(
     until_done(heard)
     assert "an observer failed: Failing.attempt_started" in caplog.text
     assert "an observer failed: Failing.request_done" in caplog.text
+
+
+class Reloads(Observer):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def reload_succeeded(self, before: Policy, after: Policy) -> None:
+        self.lines.append(f"{'new' if before.version != after.version else 'same'} rules")
+
+    def reload_failed(self, in_force: Policy, problem: str) -> None:
+        self.lines.append(f"failed: {problem.partition(': ')[2]}")
+
+    def admin_action(self, action: str, key_name: str | None, outcome: str) -> None:
+        self.lines.append(f"{key_name}: {action} {outcome}")
+
+
+ADMINS = '[server]\nadmin_keys = { name = "ops", key = "env:ADMIN_KEY" }\n[providers.echo]\n[default]\n'
+
+
+def test_reloads_and_admins_are_heard(tmp_path: Path) -> None:
+    heard = Reloads()
+    with running(
+        f'{ADMINS}targets = "echo/a"\n', tmp_path, {"ADMIN_KEY": "admin"}, observers=[heard]
+    ) as server:
+        assert server.post({}, "/-/reload", x_api_key="admin").status_code == 200
+        server.rules.write_text(f'{ADMINS}targets = "echo/b"\n')
+        until(lambda: "new rules" in heard.lines, 5)
+        server.rules.write_text(f'{ADMINS}targets = "ecko/b"\n')
+        until(lambda: heard.lines[-1].startswith("failed"), 5)
+        assert server.post({}, "/-/rollback", x_api_key="admin").status_code == 200
+    assert heard.lines[:2] == ["same rules", "ops: reload reloaded"]
+    assert "there is no provider `ecko`" in heard.lines[3]
+    assert heard.lines[4] == "new rules"
+    assert heard.lines[5].startswith("ops: rollback ")

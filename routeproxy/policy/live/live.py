@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 from watchfiles import awatch
@@ -17,7 +18,6 @@ from routeproxy.file_stamps import FileStamp, stamp_of
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.verify.diff import compare_policies
 
 log = logging.getLogger("routeproxy.policy.live")
 
@@ -33,6 +33,16 @@ class Loaded(Struct, frozen=True):
     bundle: Bundle
     looked_at: tuple[Path, ...] = ()
     """Files and folders, besides those that are always read."""
+
+
+class ReloadListener(Protocol):
+    """Hears what became of each reload, once it is over."""
+
+    def reload_succeeded(self, before: Policy, after: Policy) -> None:
+        """`after` is in force. Both may be of one version: other things than the rules may have changed."""
+
+    def reload_failed(self, in_force: Policy, problem: str) -> None:
+        """What is on disk was not taken; `problem` says why, for an operator."""
 
 
 class LiveRules:
@@ -57,6 +67,7 @@ class LiveRules:
         self.on_change: list[Callable[[Policy], None]] = []
         """Called with what was loaded, in the same step as it takes effect. Other things than the policy may
         have changed with it."""
+        self.listeners: list[ReloadListener] = []
         self.number = 0
         """Of the pointer that was followed last."""
         self.guard: Callable[[Policy], None] = lambda policy: None
@@ -206,22 +217,15 @@ class LiveRules:
         self.problem = _in_words(refused)
         if self.problem.startswith(_BUG):
             log.error("while the rules were read:", exc_info=refused)
-        log.error(
-            "the rules were not reloaded, version %s stays in force:\n%s", self.policy.version, self.problem
-        )
+        for listener in self.listeners:
+            listener.reload_failed(self.policy, self.problem)
 
     def _take(self, policy: Policy, problem: str | None = None) -> None:
         before, self.policy, self.problem = self.policy, policy, problem
-        for warning in policy.warnings:
-            log.warning("%s", warning)
-        if before.version == policy.version:
-            log.info("the rules were read again: nothing changed in version %s", policy.version)
-        else:
-            said = [f"version {policy.version} replaces {before.version}", *compare_policies(before, policy)]
-            log.info("the rules were reloaded: %s", "\n".join(said))
-            _say_what_needs_a_restart(before, policy)
         for notify in self.on_change:
             notify(policy)
+        for listener in self.listeners:
+            listener.reload_succeeded(before, policy)
 
     # --- files
 
@@ -285,9 +289,3 @@ def _held(pointer: Pointer) -> str | None:
     if pointer.held is None:
         return None
     return f"version {pointer.version} was put back and holds until a good file is saved"
-
-
-def _say_what_needs_a_restart(before: Policy, after: Policy) -> None:
-    for name in ("host", "port", "cors_origins", "signing_key"):
-        if getattr(before.server, name) != getattr(after.server, name):
-            log.warning("[server] %s changed: it takes effect at the next start", name)
