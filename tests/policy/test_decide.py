@@ -442,6 +442,6 @@ def test_a_hundred_rules_take_less_than_a_tenth_of_a_millisecond() -> None:
 
 
 def timed(work: Any) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     work()
-    return time.perf_counter() - start
+    return time.thread_time() - start
