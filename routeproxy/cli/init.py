@@ -151,10 +151,10 @@ def _write(text: str, output: Path, force: bool, out: TextIO) -> None:
         rules.write(text)
 
 
-def _summary(moved: Moved, warnings: tuple[Problem, ...], origin: Path, output: Path) -> Iterator[str]:
+def _summary(moved: Moved, odd: tuple[Problem, ...], origin: Path, output: Path) -> Iterator[str]:
     if output != STDOUT:
         yield f"wrote {output}"
-    yield from map(str, warnings)
+    yield from map(str, odd)
     if moved.left:
         left = [f"{origin}:{left.line}: {left.key}: {left.why}" for left in moved.left]
         yield "\n".join(["What it does not say, and what to do about it:", *left])
