@@ -503,15 +503,15 @@ class Remembers(dict[str, str]):
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(variables)
-        self.names: set[str] = set()
+        self.asked: set[str] = set()
 
     def get(self, name: str, default: Any = None) -> Any:
-        self.names.add(name)
+        self.asked.add(name)
         return super().get(name, default)
 
 
 def variables_that_are_read() -> set[str]:
-    names: set[str] = set()
+    asked: set[str] = set()
     for provider in environment.PREFERRED:
         environ = Remembers(
             {
@@ -525,9 +525,9 @@ def variables_that_are_read() -> set[str]:
             }
         )
         environment.environment_policy(environ)
-        names |= environ.names
+        asked |= environ.asked
     logging = set(re.findall(r'"(LOG_[A-Z_]+)"', Path(logs.__file__).read_text(encoding="utf-8")))
-    return names | logging | {"ANTHROPIC_AUTH_TOKEN"}
+    return asked | logging | {"ANTHROPIC_AUTH_TOKEN"}
 
 
 def test_the_variables_of_older_proxies_are_all_explained_and_all_read() -> None:
