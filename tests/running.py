@@ -165,7 +165,7 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def until(condition: Callable[[], Result], usual: float = 2.0) -> Result:
-    """The result of `condition` once it is true; fails the test if that takes longer than `seconds(usual)`."""
+    """The result of `condition` once it is true; fails the test after `seconds(usual)` without one."""
     limit = time.monotonic() + seconds(usual)
     while not (result := condition()):
         assert time.monotonic() < limit, f"not within {seconds(usual)} s"
