@@ -36,10 +36,12 @@ targets = ["echo/*"]
 """
 """The smallest rules that answer."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Running:
+    """A server in a thread of this process, and what it was built from."""
+
     def __init__(self, url: str, app: App, rules: Path) -> None:
         self.url = url
         self.app = app
@@ -98,22 +100,24 @@ class Served:
 
     @cached_property
     def url(self) -> str:
-        """Once it says so. From then on connections are taken, if not yet answered."""
-        said = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
-        assert isinstance(said, re.Match), self.said
-        return said[0]
+        """The address that the server prints at its start. From then on it takes connections, though it may
+        not answer yet."""
+        address = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
+        assert isinstance(address, re.Match), self.said
+        return address[0]
 
     @property
     def said(self) -> str:
+        """All that it has written to stderr so far."""
         return self._log.read_text()
 
     @property
     def workers(self) -> set[int]:
-        """The processes below it that answer requests."""
-        found = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
-        processes = [line.split(None, 2) for line in found.stdout.splitlines()]
-        mine = str(self.process.pid)
-        return {int(pid) for pid, parent, args in processes if parent == mine and "spawn_main" in args}
+        """The ids of its child processes that answer requests."""
+        ps = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+        processes = [line.split(None, 2) for line in ps.stdout.splitlines()]
+        own_id = str(self.process.pid)
+        return {int(pid) for pid, parent, args in processes if parent == own_id and "spawn_main" in args}
 
     def tell(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -164,13 +168,13 @@ def _named(headers: Mapping[str, str]) -> dict[str, str]:
     return {"content-type": "application/json"} | named
 
 
-def until(condition: Callable[[], Found], usual: float = 2.0) -> Found:
-    """What `condition` says once it says something; fails the test when it does not in `seconds(usual)`."""
+def until(condition: Callable[[], Result], usual: float = 2.0) -> Result:
+    """The result of `condition` once it is true; fails the test after `seconds(usual)` without one."""
     limit = time.monotonic() + seconds(usual)
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < limit, f"not within {seconds(usual)} s"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def request(text: str = "Hi", **fields: object) -> dict[str, object]:
@@ -192,7 +196,7 @@ def events(text: str) -> list[str]:
 
 
 def dial(url: str) -> socket.socket:
-    """A connection of one's own, for what HTTP clients hide."""
+    """A bare connection, for what HTTP clients hide."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=seconds(5))
 
@@ -206,11 +210,11 @@ def in_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **h
 
 
 def hear(sock: socket.socket, *words: bytes) -> bytes:
-    """What comes until all `words` were in it; without words: until the end."""
-    heard = b""
-    while not words or not all(word in heard for word in words):
+    """The bytes that come until all `words` are among them; without words, until the end."""
+    received = b""
+    while not words or not all(word in received for word in words):
         data = sock.recv(65536)
         if not data:
             break
-        heard += data
-    return heard
+        received += data
+    return received

@@ -63,17 +63,22 @@ def run_check(sources: Sources, *, strict: bool = False, format: Format = "text"
 
 def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
-    counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
-    summary = ", ".join(filter(None, counts))
-    if policy is not None:
+    counts = _join(", ", _count(errors, "error"), _count(len(problems) - errors, "warning"))
+    if policy is None:
+        summary = counts
+    else:
         rules = _count(len(policy.rules), "rule") or "no rules"
-        promises = [_count(len(policy.invariants), "invariant"), _count(len(policy.tests), "test")]
-        held = " and ".join(filter(None, promises))
-        held = f", {held} held" if held else ""
-        summary = f"{rules} and a default, version {policy.version}{held}" + (
-            f"; {summary}" if summary else ""
+        promises = _join(
+            " and ", _count(len(policy.invariants), "invariant"), _count(len(policy.tests), "test")
         )
+        contents = f"{rules} and a default, version {policy.version}"
+        summary = _join("; ", contents + (f", {promises} held" if promises else ""), counts)
     return "\n\n".join([*map(str, problems), f"{path}: {summary}"])
+
+
+def _join(separator: str, *parts: str) -> str:
+    """The parts that are not empty."""
+    return separator.join(filter(None, parts))
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,7 +24,7 @@ def run_and_exit(run: Callable[[], int]) -> NoReturn:
     except RulesRefused as refused:
         typer.echo(str(refused), err=True)
         code = 1
-    except BrokenPipeError:  # whoever read it has seen enough
+    except BrokenPipeError:  # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (OSError, ValueError) as error:

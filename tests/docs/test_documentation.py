@@ -88,7 +88,7 @@ KEYS = {
         "RESEARCH_KEY",
     )
 }
-"""What is set for whoever tries the commands."""
+"""The variables of whoever tries the commands."""
 
 
 # --- rules
@@ -135,8 +135,8 @@ def test_every_example_of_rules_compiles_without_a_problem(block: Block, tmp_pat
         name = block.marks["file"]
         includes = [
             rule["include"]
-            for other in blocks(block.page, "toml")
-            for rule in tomli.loads(other.text).get("rules", ())
+            for toml in blocks(block.page, "toml")
+            for rule in tomli.loads(toml.text).get("rules", ())
             if "include" in rule
         ]
         assert any(Path(name).match(include) for include in includes), "no file on this page includes it"
@@ -160,21 +160,21 @@ def test_every_example_of_json_is_json(block: Block) -> None:
 
 
 def sessions() -> list[Any]:
-    found = []
+    params = []
     for page in ALL_PAGES:
         printed = {block.follows.line: block.text for block in blocks(page, "text") if block.follows}
         for block in blocks(page, "sh"):
             commands = [command for line in lines_of(block) if (command := command_in(line))]
             if commands:
-                found.append(pytest.param(block, commands, printed.get(block.line), id=block.id))
-    return found
+                params.append(pytest.param(block, commands, printed.get(block.line), id=block.id))
+    return params
 
 
 def made_by(block: Block) -> list[Block]:
-    """The files that its commands write, as far as the page shows them."""
-    after = [other for other in all_blocks(block.page) if other.line > block.line]
-    until_next = itertools.takewhile(lambda other: other.language != "sh", after)
-    return [other for other in until_next if "made" in other.marks]
+    """The blocks that show files which the block's commands write."""
+    after = [below for below in all_blocks(block.page) if below.line > block.line]
+    until_next = itertools.takewhile(lambda below: below.language != "sh", after)
+    return [below for below in until_next if "made" in below.marks]
 
 
 def as_ever(text: str) -> str:
@@ -194,9 +194,13 @@ def understood(words: list[str]) -> None:
     command.make_context(name, list(words))
 
 
-@pytest.mark.parametrize(("block", "commands", "shown"), sessions())
+@pytest.mark.parametrize(("block", "commands", "documented"), sessions())
 def test_every_command_runs_and_prints_what_is_shown(
-    block: Block, commands: list[Command], shown: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block,
+    commands: list[Command],
+    documented: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - {"PATH", "HOME"}:
@@ -210,24 +214,24 @@ def test_every_command_runs_and_prints_what_is_shown(
         keys = {} if "PREFERRED_PROVIDER" in variables else KEYS
         result = CliRunner().invoke(cli.app, words, env=keys | variables)
         assert result.exception is None or isinstance(result.exception, SystemExit)
-        assert result.exit_code in ((0,) if shown is None else (0, 1)), result.output
+        assert result.exit_code in ((0,) if documented is None else (0, 1)), result.output
         printed += result.output
-    if shown is not None:
-        assert as_ever(printed) == as_ever(shown)
+    if documented is not None:
+        assert as_ever(printed) == as_ever(documented)
     for made in made_by(block):
         assert Path(made.marks["made"]).read_text(encoding="utf-8") == made.text
 
 
 def test_every_command_of_a_pipeline_is_understood() -> None:
-    found = [
+    commands = [
         command
         for page in ALL_PAGES
         for block in blocks(page, "yaml")
         for line in block.text.splitlines()
         if (command := command_in(re.sub(r"^\s*(- )?(run: )?", "", line)))
     ]
-    assert len(found) > 3
-    for words, _ in found:
+    assert len(commands) > 3
+    for words, _ in commands:
         understood(words)
 
 
@@ -242,26 +246,28 @@ def flags_of(command: Any) -> set[str]:
 
 
 def command_line() -> dict[str, Any]:
-    """By name, all commands: of a group its members."""
-    found: dict[str, Any] = {}
+    """All commands by name; of a group, its members."""
+    by_name: dict[str, Any] = {}
     for name, command in ((name, cli.load_command(name)) for name in cli.COMMANDS):
         inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
-        found |= inner or {name: command}
-    return found
+        by_name |= inner or {name: command}
+    return by_name
 
 
 @pytest.mark.parametrize("name", command_line())
 def test_every_flag_is_explained(name: str) -> None:
     page = RUNNING if name == "serve" else COMMANDS
     flags = flags_of(command_line()[name])
-    shown = {flag for row in rows(page, "Starting" if name == "serve" else name)[1:] for flag in code(row[0])}
+    documented = {
+        flag for row in rows(page, "Starting" if name == "serve" else name)[1:] for flag in code(row[0])
+    }
     everywhere = {"--allow-literal-keys"} & flags if name != "serve" else set()  # said once for all
-    assert shown - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
+    assert documented - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
 
 
 def test_every_command_is_listed() -> None:
-    shown = [code(row[0])[0] for row in rows(COMMANDS, "The command line")[1:]]
-    assert sorted(shown) == sorted(command_line())
+    documented = [code(row[0])[0] for row in rows(COMMANDS, "The command line")[1:]]
+    assert sorted(documented) == sorted(command_line())
 
 
 # --- the README's first minutes
@@ -275,18 +281,18 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert install == ".venv/bin/pip install ."
     program, *words = serve.split()
     assert program == ".venv/bin/routeproxy"
-    said = tmp_path_factory.mktemp("readme") / "said"
-    with said.open("wb") as log:
+    output = tmp_path_factory.mktemp("readme") / "output"
+    with output.open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "routeproxy", *words, "--port", "0"],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(said.parent)},
+            env={"PATH": os.environ["PATH"], "HOME": str(output.parent)},
             stderr=log,
         )
     try:
         limit = time.monotonic() + seconds(10)
-        while not (address := re.match(r"routeproxy \S+: (http://\S+)\n", said.read_text())):
-            assert server.poll() is None, said.read_text()
+        while not (address := re.match(r"routeproxy \S+: (http://\S+)\n", output.read_text())):
+            assert server.poll() is None, output.read_text()
             assert time.monotonic() < limit, "it did not start"
             time.sleep(0.02)
         with urllib.request.urlopen(f"{address[1]}/readyz", timeout=seconds(10)) as ready:
@@ -370,8 +376,8 @@ def own_keys(table: type) -> set[str]:
 @pytest.mark.parametrize("heading", KEY_TABLES)
 def test_every_key_has_its_row(heading: str) -> None:
     firsts = [name for row in rows(RULES, heading) for name in code(row[0])]
-    shown = {re.sub(r"^.*\.(?=[a-z])|\.NAME$|\W", "", name) for name in firsts}
-    assert set().union(*map(own_keys, KEY_TABLES[heading])) - shown == set()
+    documented = {re.sub(r"^.*\.(?=[a-z])|\.NAME$|\W", "", name) for name in firsts}
+    assert set().union(*map(own_keys, KEY_TABLES[heading])) - documented == set()
 
 
 def test_the_rest_of_the_keys_are_headings() -> None:
@@ -404,18 +410,18 @@ def written(value: Any, kind: kinds.Type) -> Iterator[tuple[type, str]]:
 
 @cache
 def keys_in_examples() -> frozenset[tuple[type, str]]:
-    found: set[tuple[type, str]] = set()
+    keys: set[tuple[type, str]] = set()
     for page in PAGES:
         for block in blocks(page, "toml"):
             if "refused" not in block.marks:
                 table = file.LayerFile if is_included(block) else file.RulesFile
-                found.update(written(tomli.loads(block.text), kinds.type_info(table)))
-    return frozenset(found)
+                keys.update(written(tomli.loads(block.text), kinds.type_info(table)))
+    return frozenset(keys)
 
 
 @pytest.mark.parametrize("table", [*TABLES, file.ActionTable], ids=lambda table: table.__name__)
 def test_every_key_stands_in_an_example(table: type[file.Table]) -> None:
-    """In one that a test compiles, not only in prose."""
+    """In an example that a test compiles, not only in prose."""
     own = {entry.encode_name for entry in msgspec.structs.fields(table) if entry.name in vars(table)}
     assert own - {key for owner, key in keys_in_examples() if owner is table} == set()
 
@@ -429,26 +435,26 @@ def test_keys_that_are_not_enforced_are_listed_as_such() -> None:
 
 def test_every_condition_has_its_row() -> None:
     table = rows(RULES, "match", of="condition")[1:]
-    shown = [name.removesuffix(".NAME") for row in table for name in code(row[0])]
-    assert sorted(shown) == sorted(own_keys(file.MatchTable))
+    documented = [name.removesuffix(".NAME") for row in table for name in code(row[0])]
+    assert sorted(documented) == sorted(own_keys(file.MatchTable))
 
 
 def test_every_failure_is_explained() -> None:
-    shown = {name: row[2] for row in rows(RULES, "fallback", of="failure")[1:] for name in code(row[0])}
-    assert shown == {kind: "yes" if kind in USUAL_FAILURES else "no" for kind in FAILURES}
+    documented = {name: row[2] for row in rows(RULES, "fallback", of="failure")[1:] for name in code(row[0])}
+    assert documented == {kind: "yes" if kind in USUAL_FAILURES else "no" for kind in FAILURES}
 
 
 def test_every_code_is_explained() -> None:
-    shown = {code(row[0])[0]: row[1] for row in rows(COMMANDS, "Problems and their codes")[1:]}
-    assert shown.keys() == {code.value for code in Code}
-    assert all(meaning.startswith("warning: ") == (name >= "RP100") for name, meaning in shown.items())
+    documented = {code(row[0])[0]: row[1] for row in rows(COMMANDS, "Problems and their codes")[1:]}
+    assert documented.keys() == {code.value for code in Code}
+    assert all(meaning.startswith("warning: ") == (name >= "RP100") for name, meaning in documented.items())
 
 
 def test_the_times_are_the_defaults() -> None:
-    shown = {code(row[0])[0]: row[2] for row in rows(RULES, "timeouts and deadline")[1:]}
-    assert shown.pop("deadline") == "no limit"
+    documented = {code(row[0])[0]: row[2] for row in rows(RULES, "timeouts and deadline")[1:]}
+    assert documented.pop("deadline") == "no limit"
     usual = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__}
-    assert shown == {
+    assert documented == {
         f"timeouts.{name}": f"{limit:g} s" if limit else "no limit" for name, limit in usual.items()
     }
 
@@ -479,13 +485,13 @@ def test_everything_that_supports_may_name_is_explained() -> None:
 
 
 def test_the_status_of_every_failure_is_shown() -> None:
-    shown = {
+    documented = {
         code(row[0])[0]: (row[1], code(row[2]))
         for row in rows(RUNNING, "What a client sees when a back end fails")[1:]
         if code(row[0]) and code(row[0])[0] in STATUS_OF_KIND
     }
-    assert shown.pop("content_policy") == ("200", [])  # a message: `stop_reason` says it
-    assert shown == {
+    assert documented.pop("content_policy") == ("200", [])  # a message: `stop_reason` says it
+    assert documented == {
         kind: (str(STATUS_OF_KIND[kind]), [TYPE_OF_STATUS[STATUS_OF_KIND[kind]]])
         for kind in FAILURES
         if kind != "content_policy"
@@ -496,7 +502,7 @@ def test_the_status_of_every_failure_is_shown() -> None:
 
 
 class Remembers(dict[str, str]):
-    """An environment that remembers what it was asked for."""
+    """An environment that remembers which names were looked up."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(variables)
@@ -528,13 +534,13 @@ def variables_that_are_read() -> set[str]:
 
 
 def test_the_variables_of_older_proxies_are_all_explained_and_all_read() -> None:
-    shown = {
+    documented = {
         name
         for row in rows(MOVING, "The variables")
         for name in code(row[0])
         if re.fullmatch(r"[A-Z_]+", name)
     }
-    assert shown == variables_that_are_read()
+    assert documented == variables_that_are_read()
 
 
 def test_the_default_models_are_shown() -> None:
@@ -588,8 +594,8 @@ def test_start_up_looks_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         targets = "openai/gpt-4.1"
     """
     policy = compile_rules(text, path=Path("rules.toml"), environ=KEYS)
-    said = startup_lines(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
-    assert as_ever("\n".join(said)) == as_ever(shown_in(RUNNING, "routeproxy 0"))
+    lines = startup_lines(policy, "127.0.0.1", 8082, Sources(Options(), KEYS))
+    assert as_ever("\n".join(lines)) == as_ever(shown_in(RUNNING, "routeproxy 0"))
 
 
 def test_strangers_are_refused_in_these_words(tmp_path: Path) -> None:
@@ -618,16 +624,16 @@ def test_a_requests_log_line_looks_as_shown() -> None:
         output_tokens=64,
         stream=True,
     )
-    shown = shown_in(RUNNING, "2026-").strip()
-    assert shown.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
+    documented = shown_in(RUNNING, "2026-").strip()
+    assert documented.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
 
 
 def test_a_logged_decision_looks_as_shown() -> None:
-    shown = [
+    documented = [
         block.text for page in PAGES for block in blocks(page, "json") if block.text.startswith('{"time"')
     ]
-    assert len(shown) == 2
-    for line in shown:
+    assert len(documented) == 2
+    for line in documented:
         assert msgspec.json.encode(msgspec.json.decode(line, type=LoggedDecision)) == line.strip().encode()
 
 
@@ -651,8 +657,8 @@ def test_what_a_reload_changes_is_said_as_shown() -> None:
 # --- over HTTP
 
 
-class Asked(NamedTuple):
-    """What a line with curl asks."""
+class Question(NamedTuple):
+    """The request that a line with curl sends."""
 
     method: str
     url: str
@@ -660,7 +666,7 @@ class Asked(NamedTuple):
     body: bytes | None
 
 
-def curl(line: str, variables: Mapping[str, str]) -> Asked:
+def curl(line: str, variables: Mapping[str, str]) -> Question:
     program, *words = shlex.split(string.Template(line).substitute(variables))
     assert program == "curl"
     method, headers, body, url = None, {}, None, ""
@@ -679,11 +685,11 @@ def curl(line: str, variables: Mapping[str, str]) -> Asked:
             case _:
                 assert word.startswith("http://127.0.0.1:8082/"), word
                 url = word
-    return Asked(method or ("POST" if body is not None else "GET"), url, headers, body)
+    return Question(method or ("POST" if body is not None else "GET"), url, headers, body)
 
 
 def shape(value: Any) -> Any:
-    """The keys, of lists those of the first item."""
+    """The keys of an object; of a list, those of its first item."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     return [shape(value[0])] if isinstance(value, list) and value else None
@@ -692,7 +698,7 @@ def shape(value: Any) -> Any:
 def test_every_question_over_http_is_answered_as_shown(tmp_path: Path) -> None:
     rules = files_of(RUNNING)["rules.toml"]
     write({"rules.toml": rules}, tmp_path)
-    shown = {block.follows.line: block.text for block in blocks(RUNNING, "json") if block.follows}
+    documented = {block.follows.line: block.text for block in blocks(RUNNING, "json") if block.follows}
     with serving(tmp_path, "--rules", "rules.toml", "--port", "0", environ=KEYS) as served:
         first = until(lambda: served.get("/readyz").json()["rules_version"], 10)
         more = '[[rules]]\nname = "more"\nmatch.model = "none"\ntargets = "echo/*"\n'
@@ -701,12 +707,14 @@ def test_every_question_over_http_is_answered_as_shown(tmp_path: Path) -> None:
         for block in blocks(RUNNING, "sh"):
             for line in lines_of(block):
                 if line.startswith("curl "):
-                    asked = curl(re.sub(r"\b[0-9a-f]{12}\b", first, line), KEYS)
-                    url = asked.url.replace("http://127.0.0.1:8082", served.url)
-                    answer = httpx.request(asked.method, url, headers=asked.headers, content=asked.body)
+                    question = curl(re.sub(r"\b[0-9a-f]{12}\b", first, line), KEYS)
+                    url = question.url.replace("http://127.0.0.1:8082", served.url)
+                    answer = httpx.request(
+                        question.method, url, headers=question.headers, content=question.body
+                    )
                     assert answer.status_code == 200, answer.text
-                    if block.line in shown:
-                        assert shape(answer.json()) == shape(json.loads(shown[block.line]))
+                    if block.line in documented:
+                        assert shape(answer.json()) == shape(json.loads(documented[block.line]))
 
 
 def test_curl_is_used_only_where_its_answers_are_tested() -> None:
