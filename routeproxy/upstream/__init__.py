@@ -1,2 +1,2 @@
-"""The outside world: one file for each way of speaking to a back end, and the chain that tries a decision's
-targets in order."""
+"""The outside world: one room for each way of speaking to a back end, and what tries a decision's targets in
+order."""

@@ -46,7 +46,8 @@ _translation_thread = ThreadPoolExecutor(1, "translation")
 
 
 class ChunkSource(Protocol):
-    """The chunks of an answer, as many at a time as one read brought; none of them is a sign of life."""
+    """The chunks of an answer, as many at a time as one read brought. A read that brought none is a sign of
+    life."""
 
     @property
     def done(self) -> bool:

@@ -242,10 +242,14 @@ _NOTABLE_WORDS = (b"message_", b"content_block_start", b"error")
 
 def _find_notable_line(frames: bytes, at: int) -> re.Match[bytes] | None:
     """The first line from `at` on that names a notable event."""
-    places = [place for word in _NOTABLE_WORDS if (place := frames.find(word, at)) >= 0]
-    if not places:
+    nearest = -1
+    for word in _NOTABLE_WORDS:
+        place = frames.find(word, at)
+        if place >= 0 and (nearest < 0 or place < nearest):
+            nearest = place
+    if nearest < 0:
         return None
-    return _NOTABLE_LINE.search(frames, max(at, frames.rfind(b"\n", at, min(places)) + 1))
+    return _NOTABLE_LINE.search(frames, max(at, frames.rfind(b"\n", at, nearest) + 1))
 
 
 class Scanner:
