@@ -1,8 +1,8 @@
 """What happens to one request, from its bytes to its last event. Read this first.
 
 Forward only: read, decide, then try the decision's targets until one answers. Translation happens inside an
-attempt, and only for a target that does not speak Messages; see `upstream/chat.py` and
-`upstream/messages_api.py` for the two ways to get an answer.
+attempt, and only for a target that does not speak Messages; see `upstream/chat/` and
+`upstream/messages/` for the two ways to get an answer.
 """
 
 import asyncio

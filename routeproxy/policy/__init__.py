@@ -1,1 +1,1 @@
-"""A rules file becomes a policy, and a policy decides. Pure functions, but for `live.py`."""
+"""A rules file becomes a policy, and a policy decides. Pure functions, but for `live/`."""

@@ -172,7 +172,7 @@ def test_gemini_calls_a_tool(proxy: Running, kind: str, stream: bool) -> None:
 
 
 # LiteLLM writes `function_response`, which Google's parser takes beside `functionResponse` and aimock's does
-# not: what goes back to Gemini is left to test_recorded_requests.py.
+# not: what goes back to Gemini is left to tests/end_to_end/test_recorded_requests.py.
 @both_ways
 @each(but(*GOOGLE))
 def test_a_tool_goes_round(proxy: Running, mock: Aimock, kind: str, stream: bool) -> None:
@@ -218,7 +218,7 @@ def test_reasoning_is_thinking_and_may_go_back(proxy: Running, kind: str, stream
 
 
 # aimock's Ollama knows no endings; its streams of Responses say `response.completed` where the real ones say
-# `response.incomplete`, so that one is left to tests/wire/test_litellm_responses.py.
+# `response.incomplete`, so that one is left to tests/wire/test_responses.py.
 @both_ways
 @each(but("ollama", *RESPONSES))
 def test_an_answer_cut_at_its_limit_says_so(proxy: Running, kind: str, stream: bool) -> None:

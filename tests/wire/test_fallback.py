@@ -1,4 +1,4 @@
-"""Which back end is asked, in which order, how often and for how long (rules-language.md, "Fallback" and
+"""Which back end is asked, in which order, how often and for how long (docs/rules.md, "Fallback" and
 "Time"; F15)."""
 
 import socket
