@@ -24,8 +24,8 @@ def with_params(body: Body, params: Params) -> Body:
 
 
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
-    """Of the fields that are `present` those that a back end which speaks Messages would understand and a
-    client may not set, each with the reason."""
+    """The fields, of those `present`, that a back end which speaks Messages would understand and a client may
+    not set, each with the reason."""
     reasons = {"fallbacks": "fallbacks: dropped, the rules decide who answers"}
     if region := target.provider.facts_of(target.model).region:
         reasons["inference_geo"] = f"inference_geo: dropped, the rules say that `{region}` answers"

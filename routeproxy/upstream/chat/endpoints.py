@@ -90,6 +90,7 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
 
 
 def endpoint_of(provider: Provider) -> Endpoint:
+    """That of the provider's type; the usual one where nothing is known of it."""
     return _ENDPOINTS.get(provider.type, _CHAT)
 
 

@@ -35,6 +35,8 @@ class ResponseDecoder(Protocol):
 
 
 class Format(Struct, frozen=True, kw_only=True):
+    """One format: where it is spoken, how a request is written and how an answer is read."""
+
     path: Path = "chat/completions"
     """Where a request goes, below the provider's address."""
     stream_path: Path | None = None
@@ -46,6 +48,7 @@ class Format(Struct, frozen=True, kw_only=True):
 
 
 def format_of(target: Target) -> Format:
+    """Responses where that is asked for or needed, else the provider's own."""
     return RESPONSES if uses_responses(target) else _FORMATS.get(target.provider.type, CHAT_COMPLETIONS)
 
 

@@ -1,5 +1,5 @@
-"""The headers of every request to a back end, written in one place. What is of a connection and not of a
-request, what is another's secret and what is ours alone is never passed on."""
+"""The headers of every request to a back end, written in one place. Headers of the client's connection, its
+secrets and what it says to us alone are never passed on."""
 
 from collections.abc import Mapping
 

@@ -13,6 +13,7 @@ import msgspec
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
@@ -90,46 +91,54 @@ class _Request(NamedTuple):
 
 
 def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
+    """Raises `UpstreamFailure` of kind `auth` where the key is not set."""
     target, provider = call.target, call.target.provider
-    known = litellm_provider_of(provider)
+    litellm_provider = litellm_provider_of(provider)
     deployment = deployment_of(target)
     fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
-    arguments: dict[str, Any] = {
-        argument: provider.options[option]
-        for option, argument in known.option_arguments.items()
-        if option in provider.options
-    }
-    arguments |= known.address_arguments(provider.base_url) if provider.base_url else {}
-    arguments |= provider.litellm_params
-    name, prefix, body = known.name, "", None
+    arguments = _provider_arguments(provider, litellm_provider)
+    name, responses_name = litellm_provider.name, litellm_provider.responses_name
+    prefix, body = "", None
     if provider.api == "responses":
-        name, prefix = known.responses_name or known.name, "responses/"
+        name, prefix = responses_name or name, "responses/"
         _make_known(litellm, deployment, name)
-    elif known.responses_name and needs_responses(litellm, fields, arguments, target.model, known):
-        name = known.responses_name
+    elif responses_name and needs_responses(litellm, fields, arguments, target.model, responses_name):
+        name = responses_name
         _make_known(litellm, deployment, name)
     else:
         arguments["_skip_responses_api_bridge"] = True
-        if known.verbatim:
+        if litellm_provider.verbatim:
             body = encode_request(chat, deployment)
             fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)
     # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
-    bare = not (known.prefixes_models or prefix or deployment.startswith(f"{name}/"))
+    bare = not (litellm_provider.prefixes_models or prefix or deployment.startswith(f"{name}/"))
     arguments |= {
         "model": deployment if bare else f"{name}/{prefix}{deployment}",
         "custom_llm_provider": name,
-        "api_key": needed_key(call) or known.placeholder_key,
+        "api_key": needed_key(call) or litellm_provider.placeholder_key,
         "max_retries": 0,
         "num_retries": 0,
         "timeout": NO_LIMIT,
         "drop_params": False,
-        "allowed_openai_params": [*known.allowed_params],
+        "allowed_openai_params": [*litellm_provider.allowed_params],
         "no-log": True,
         "_skip_mcp_handler": True,
     }
     return _Request({**fields, **arguments}, body)
+
+
+def _provider_arguments(provider: Provider, litellm_provider: LiteLLMProvider) -> dict[str, Any]:
+    """The address, the provider's options and whatever the rules say beyond them."""
+    arguments: dict[str, Any] = {
+        argument: provider.options[option]
+        for option, argument in litellm_provider.option_arguments.items()
+        if option in provider.options
+    }
+    if provider.base_url:
+        arguments |= litellm_provider.address_arguments(provider.base_url)
+    return {**arguments, **provider.litellm_params}
 
 
 _STAND_IN = [{"role": "user", "content": "-"}]
@@ -138,13 +147,13 @@ conversation."""
 
 
 def needs_responses(
-    litellm: Any, fields: Mapping[str, Any], arguments: Mapping[str, Any], model: str, known: LiteLLMProvider
+    litellm: Any, fields: Mapping[str, Any], arguments: Mapping[str, Any], model: str, name: str
 ) -> bool:
     """Some models do not take tools together with reasoning, or anything at all, but by way of Responses:
-    LiteLLM knows which."""
+    LiteLLM knows which. `name`: its name for the provider."""
     model_info, _ = litellm.main.responses_api_bridge_check(
         model=model,
-        custom_llm_provider=known.responses_name,
+        custom_llm_provider=name,
         tools=fields.get("tools"),
         reasoning_effort=fields.get("reasoning_effort"),
         api_base=arguments.get("api_base"),

@@ -24,7 +24,7 @@ the type."""
 
 
 class Row(Struct, frozen=True):
-    """Of some 40 columns those that we go by: a row of all takes ten times the memory."""
+    """The columns that we go by, of some 40: a row of all takes ten times the memory."""
 
     max_input_tokens: Any = None
     max_output_tokens: Any = None

@@ -157,6 +157,7 @@ _WITHOUT_API_KEY = frozenset(
 
 
 def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
+    """A type that is not in the table has the same name at LiteLLM."""
     if known := _PROVIDERS.get(provider.type):
         return known
     placeholder_key = None if provider.type in _WITHOUT_API_KEY else NO_KEY

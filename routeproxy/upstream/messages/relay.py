@@ -158,7 +158,7 @@ def _is_complete(frame: bytes) -> bool:
 
 
 class UsageHead(Struct, frozen=True):
-    """Of the many numbers those that we count; whatever else stands there is none of our business."""
+    """The numbers that we count, of many that back ends report."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -172,7 +172,7 @@ class ErrorHead(Struct, frozen=True):
 
 
 class ReplyHead(Struct, frozen=True):
-    """Of a whole reply what we go by."""
+    """The fields of a whole reply that we go by."""
 
     type: str = ""
     usage: UsageHead | None = None

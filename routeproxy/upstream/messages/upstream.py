@@ -1,5 +1,5 @@
-"""Back ends that speak Messages, asked: the body goes out as it came but for the spans that must change, and
-what they answer is relayed (wire.md, "Decided")."""
+"""Asks back ends that speak Messages: the body goes out as it came but for the spans that must change, and
+the answer is relayed (wire.md, "Decided")."""
 
 import asyncio
 from contextlib import closing, suppress
