@@ -1,4 +1,4 @@
-"""A request for chat completions, field by field as OpenAI's reference has it. A field that is `UNSET` is not
+"""A request for chat completions, field by field as in OpenAI's reference. A field that is `UNSET` is not
 sent."""
 
 import msgspec

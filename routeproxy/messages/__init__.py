@@ -1,2 +1,1 @@
-"""The Messages API as its clients speak it: requests, replies, events, errors, models. Shapes only, no
-decisions."""
+"""The Messages API as clients speak it: requests, replies, events, errors, models. Shapes, no decisions."""

@@ -26,8 +26,7 @@ NO_UTF_8 = "a text in it is not valid UTF-8"
 ANY_JSON: Decoder[Any] = Decoder()
 
 LARGEST_SEARCHED = 2**20
-"""Bytes. In a longer text nobody looks for the place of a mistake in the syntax, which takes 10 ms a
-megabyte."""
+"""Bytes. In a longer text the place of a syntax error is not looked for, which takes 10 ms a megabyte."""
 
 # JavaScript clients cut strings between the two halves of an emoji, and JSON.stringify then writes a lone
 # `\ud83d`.
@@ -144,13 +143,13 @@ def _first_mismatch(value: Any, expected: inspect.Type, path: tuple[str | int, .
         case inspect.StructType() if isinstance(value, dict):
             return _mismatch_of_struct(value, expected, path)
         case inspect.DictType() if isinstance(value, dict):
-            found = (_first_mismatch(item, expected.value_type, (*path, key)) for key, item in value.items())
-            return next(filter(None, found), None)
+            items = (_first_mismatch(item, expected.value_type, (*path, key)) for key, item in value.items())
+            return next(filter(None, items), None)
         case inspect.VarTupleType() | inspect.ListType() if isinstance(value, list):
             if expected.max_length is not None and len(value) > expected.max_length:
                 return _Mismatch(path, f"Input should have at most {expected.max_length} items")
-            found = (_first_mismatch(item, expected.item_type, (*path, at)) for at, item in enumerate(value))
-            return next(filter(None, found), None)
+            items = (_first_mismatch(item, expected.item_type, (*path, at)) for at, item in enumerate(value))
+            return next(filter(None, items), None)
         case inspect.LiteralType():
             words = _alternatives([f"'{choice}'" for choice in expected.values])
             return None if value in expected.values else _Mismatch(path, f"Input should be {words}")
@@ -194,8 +193,8 @@ def _mismatch_of_struct(
         return _wrong_tag(str(tag), path)
     fields = {field.encode_name: field for field in struct.fields}
     for name, item in value.items():
-        if (field := fields.get(name)) and (found := _first_mismatch(item, field.type, (*path, name))):
-            return found
+        if (field := fields.get(name)) and (mismatch := _first_mismatch(item, field.type, (*path, name))):
+            return mismatch
     required = [struct.tag_field] if struct.tag_field else []
     required += [field.encode_name for field in struct.fields if field.required]
     missing = next((name for name in required if name not in value), None)

@@ -271,8 +271,7 @@ def _inner_edits(text: bytes, span: Span, block: _Block) -> Iterator[Edit]:
 
 
 def sanitised_id(tool_id: str) -> str:
-    """`tool_id` in the alphabet that the API takes. The same id gives the same one: call and result stay a
-    pair."""
+    """`tool_id` in the alphabet that the API takes. Equal ids stay equal: call and result stay a pair."""
     if not _BAD_ID_CHARACTER.search(tool_id):
         return tool_id
     # Two ids may differ only in the characters that go: the hash keeps them apart.

@@ -1,5 +1,4 @@
-"""The events of a streamed reply, their frames on the wire, and the message that they add up to (wire.md
-§2.2)."""
+"""The events of a streamed reply, their frames on the wire, and the message they add up to (wire.md §2.2)."""
 
 from collections.abc import Iterable
 

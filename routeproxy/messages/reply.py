@@ -43,7 +43,7 @@ class OutputTokensDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens. A count that is not known is left out: a 0 would overwrite the one that the client has (wire.md
+    """Tokens. A count that is not known is left out: a 0 would overwrite the client's count (wire.md
     §2.4)."""
 
     input_tokens: int | UnsetType = UNSET
@@ -96,8 +96,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(value: Struct) -> bytes:
-    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal in JSON only as escapes: a value that has one
-    is all ASCII."""
+    """JSON, in UTF-8. Lone surrogates (half an emoji) are legal only as escapes: a value with one is
+    ASCII."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:

@@ -160,8 +160,7 @@ class McpToolUse(Struct, frozen=True, tag="mcp_tool_use"):
 
 
 class ServerToolResult(Struct, frozen=True):
-    """The result of a tool that ran on Anthropic's side. History only: no client answers a `srvtoolu_…`
-    id."""
+    """The result of a tool that Anthropic ran. History only: no client answers a `srvtoolu_…` id."""
 
     tool_use_id: str
     content: Raw = NULL

@@ -1,2 +1,1 @@
-"""Other proxies' configurations as rules files: text in, text out. The only file that is read here is a
-`.env`."""
+"""Other proxies' configurations as rules files: text in, text out. Only a `.env` is read here."""

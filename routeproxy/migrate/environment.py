@@ -1,6 +1,6 @@
 """The policy that the older proxies' variables describe, written as a rules file and compiled like any other.
 
-Where a model's name leads: to the provider that the URL names; else to that of its prefix; else, for Claude's
+A model's name leads to the provider that the URL names; else to that of its prefix; else, for Claude's
 names, to the big or the small model; else, while OpenAI's or Google's public API is preferred, to the owner
 of a well-known name; else to the preferred provider. From an operator's own endpoint no name leads to a
 public provider.
@@ -140,8 +140,7 @@ class _Description:
                     yield _denial(f"no {name}", prefixes, deny)
 
     def _route(self, name: str, match: Table, *providers: str) -> Iterator[Table]:
-        """Rules to the model that the client asked for; first those for models that need more than their
-        name."""
+        """Rules that keep the requested model; first the rules for models that need more than their name."""
         if "azure" in providers:
             targets = [f"{RESPONSES if provider == 'azure' else provider}/*" for provider in providers]
             yield _rule(f"{name}: reasoning", _narrow(match, "regex", REASONING), targets)

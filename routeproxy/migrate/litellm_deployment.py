@@ -1,4 +1,4 @@
-"""One deployment of LiteLLM's `model_list`: its provider, its address, its key, and the parameters that it
+"""One deployment of LiteLLM's `model_list`: its provider, address and key, and the parameters that it
 sets."""
 
 import re
@@ -97,8 +97,7 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def type_and_model(params: Node, name: str) -> tuple[str, str] | None:
-    """The type and the model that `name` means. `None` if LiteLLM could not tell either, or if the type is
-    unknown here."""
+    """The type and the model that `name` means. `None` if LiteLLM could not tell, or if no type fits."""
     prefix, slash, rest = name.partition("/")
     stated = params.at("custom_llm_provider").text()
     if stated:
@@ -116,8 +115,8 @@ def type_and_model(params: Node, name: str) -> tuple[str, str] | None:
 
 
 def variables_in_use(model_list: Node) -> set[str]:
-    """The variables that the file names for its keys, and those where LiteLLM looked for a key that it
-    lacks."""
+    """The variables that the file names for keys, and those where LiteLLM looked for keys it does not
+    have."""
     variables = set()
     for params in (entry.at("litellm_params") for entry in model_list.members):
         key = params.at("api_key").text()
@@ -152,8 +151,7 @@ def _short_host(table: Table) -> str:
 
 
 def target_name(provider: str, type: str, group: str, model: str) -> str | None:
-    """The target for `model`. `None` if LiteLLM sent neither a fixed name nor the one that the client asked
-    for."""
+    """The target for `model`. `None` if LiteLLM sent neither a fixed name nor the requested one."""
     if is_model_name(model):
         return f"{provider}/{model}"
     head, _, rest = group.partition("/")

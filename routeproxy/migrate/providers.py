@@ -130,8 +130,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class KeyVariables:
-    """Names variables for the keys that stood in the file itself. Two different keys never get the same
-    one."""
+    """Names variables for keys that stand in the file itself. Different keys never get the same variable."""
 
     def __init__(self, in_use: Iterable[str]) -> None:
         self._keys: dict[str, str | None] = dict.fromkeys(in_use)

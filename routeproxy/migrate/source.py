@@ -22,8 +22,7 @@ _SECRET_TEXT = re.compile(r"sk-|bearer ", re.IGNORECASE)
 
 
 class Node:
-    """One value. To read it in the form that it has marks it as used; in any other form it reads as
-    `None`."""
+    """One value. Reading it in its own form marks it as used. In any other form it reads as `None`."""
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
-"""The rules file for those who have no configuration to migrate: it serves at once, and shows what to change
-first."""
+"""The rules file to start from without a configuration to migrate: it serves at once, and shows what to
+change."""
 
 STARTER = """\
 # What this proxy does with each request. It serves as it stands, without a key, and says back what it hears:

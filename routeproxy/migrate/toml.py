@@ -1,5 +1,4 @@
-"""Sections of a rules file in the style of those that people write: short tables in braces, notes beside
-them.
+"""Sections of a rules file, written as people write them: short tables in braces, notes beside them.
 
 Values are escaped by tomli_w, which writes no comments, and every list over several lines.
 """

@@ -45,7 +45,7 @@ class GenerationalCache(Generic[T]):
     def __setitem__(self, key: int, value: T) -> None:
         if len(self._young) >= self._entries:
             with self._swap:
-                if len(self._young) >= self._entries:  # no other thread was quicker
+                if len(self._young) >= self._entries:  # unless another thread was quicker
                     self._young, self._old = {}, self._young
         self._young[key] = value
 

@@ -57,8 +57,8 @@ def read_request_loosely(body: bytes) -> Request:
                 output_config=_to_raw(fields.get("output_config")),
                 output_format=_to_raw(fields.get("output_format")),
             )
-        case other:
-            return Request(system=[_to_raw(other)])
+        case value:
+            return Request(system=[_to_raw(value)])
 
 
 def decode(json: bytes) -> Any:
@@ -75,8 +75,8 @@ def _to_turns(messages: Any) -> list[Turn] | None:
             return None
         case list():
             return list(map(_to_turn, messages))
-        case other:
-            return [Turn([_to_raw(other)])]
+        case value:
+            return [Turn([_to_raw(value)])]
 
 
 def _to_turn(turn: Any) -> Turn:

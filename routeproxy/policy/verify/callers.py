@@ -1,5 +1,4 @@
-"""Who may send a request, and the facts that depend on it: the team, and the headers that a policy states for
-it.
+"""Who may send a request, and the facts that depend on that: the team, and the headers that a policy states.
 
 These facts are judged together, team by team. All other facts are judged apart.
 """

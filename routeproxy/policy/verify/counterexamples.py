@@ -1,5 +1,5 @@
-"""Concrete requests for what the solver found: an assignment says what holds of a request, a counterexample
-shows it. No request made up here is trusted before the real decision has judged it.
+"""Concrete requests for what the solver found: requests that satisfy an assignment, and counterexamples to an
+invariant. No request that is made up here counts before the code that serves has decided it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ class Violation(NamedTuple):
 
 
 def violations(invariant: Invariant, targets: Iterable[Target]) -> Iterator[Violation]:
-    """The forbidden ones among all that `targets` may come to."""
+    """The targets that `invariant` forbids, among all that `targets` may come to."""
     for target in targets:
         for reached in target.reached:
             if why := invariant.broken_by(reached):
@@ -53,8 +53,7 @@ class Counterexample(NamedTuple):
 def find_counterexample(
     policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
 ) -> Counterexample | None:
-    """A request that `rule` takes and that breaks `invariant`. `assignment` says what such a request is
-    like."""
+    """A request that satisfies `assignment`, that `rule` takes, and that breaks `invariant`."""
     for request in _suspects(policy, invariant, rule, assignment):
         try:
             decision = policy.decide(policy.facts_of(request))
@@ -69,8 +68,7 @@ def find_counterexample(
 def _suspects(
     policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
 ) -> Iterator[HypotheticalRequest]:
-    """Requests that satisfy `assignment`, for the models and the targets in the URL that are forbidden
-    first."""
+    """Requests that satisfy `assignment`: forbidden models first, and forbidden targets in the URL."""
     forbidden = [reached for reached, _ in violations(invariant, rule.reachable)]
     globs = [reached.model for reached in forbidden]
     never = invariant.never
@@ -135,7 +133,7 @@ def _models(constraints: Sequence[Constraint], names: Sequence[str]) -> Iterator
         text = _sample_text(constraints, names)
         candidates = (*((text,) if text is not None else ()), *names)
     for name in dict.fromkeys(candidates):
-        # A name that misses a constraint is tried too if another text meets them all: the decision judges it.
+        # A name that violates a constraint is tried too if another text meets them all.
         if not requested_model_problem(name) and _sample_text(constraints, (name,)) is not None:
             yield name
 
@@ -152,7 +150,7 @@ def _text_or_absent(constraints: Sequence[Constraint], texts: Sequence[str]) -> 
 
 
 def _sample_text(constraints: Sequence[Constraint], texts: Iterable[str]) -> str | None:
-    """A text that meets all `constraints`: one that they name themselves, or one of `texts`."""
+    """A text that meets all `constraints`: a text that they name themselves, or one of `texts`."""
     candidates = dict.fromkeys(_own_texts(constraints))
     return next((text for text in (*candidates, *texts) if holds(constraints, text)), None)
 

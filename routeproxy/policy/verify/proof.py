@@ -29,7 +29,7 @@ from routeproxy.policy.verify.solver import (
 )
 
 MOST_FINDINGS = 20
-"""Of one invariant: whoever mends these has understood the rest."""
+"""For each invariant: whoever mends these has understood the rest."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -93,19 +93,13 @@ class Proof(Struct, frozen=True, kw_only=True):
 def prove(policy: Policy) -> Proof:
     """What holds of all requests, and what does not."""
     budget = Budget()
-    verdicts: list[Verdict] = []
-    findings: list[Finding] = []
-    for invariant in policy.invariants:
-        prover = _Prover(policy, invariant, budget)
-        found = prover.find()
-        verdicts.append(prover.verdict(holds=not found))
-        findings += found
+    results = [_Prover(policy, invariant, budget).run() for invariant in policy.invariants]
     return Proof(
         version=policy.version,
         source=policy.source,
         rules=len(policy.rules) + 1,
-        verdicts=tuple(verdicts),
-        findings=tuple(findings),
+        verdicts=tuple(verdict for verdict, _ in results),
+        findings=tuple(finding for _, findings in results for finding in findings),
     )
 
 
@@ -119,7 +113,7 @@ class _Prover:
         self._callers = callers_of(policy)
         self._when_facts = frozenset(facts_of_checks(invariant.when))
         self._not_taken: dict[frozenset[str], list[Clause]] = {}
-        """That a request was taken by no team's gate and by no rule so far, in clauses by their facts."""
+        """By the facts in them, clauses for: no team's gate and no rule above has taken the request."""
         for team in policy.teams.values():
             if team.gate is not None:
                 self._exclude(_gate_clause(team))
@@ -128,7 +122,19 @@ class _Prover:
         """How many have a forbidden target."""
         self._branches = 0
 
-    def find(self) -> list[Finding]:
+    def run(self) -> tuple[Verdict, list[Finding]]:
+        findings = self._findings()
+        verdict = Verdict(
+            invariant=self._invariant,
+            holds=not findings,
+            client_facts=tuple(self._client_facts()),
+            forbidden_targets=tuple(self._forbidden_targets),
+            rules=self._rules,
+            branches=self._branches,
+        )
+        return verdict, findings
+
+    def _findings(self) -> list[Finding]:
         findings: list[Finding] = []
         all_taken = False
         for rule in (*self._policy.rules, self._policy.default):
@@ -145,19 +151,8 @@ class _Prover:
                 all_taken = self._solve(self._invariant.when, [clause]) is None
         return findings
 
-    def verdict(self, *, holds: bool) -> Verdict:
-        """To be asked for after `find`."""
-        return Verdict(
-            invariant=self._invariant,
-            holds=holds,
-            client_facts=tuple(self._client_facts()),
-            forbidden_targets=tuple(self._forbidden_targets),
-            rules=self._rules,
-            branches=self._branches,
-        )
-
     def _exclude(self, clause: Clause) -> frozenset[str]:
-        """Adds a clause that holds for all rules from here on. Returns its facts."""
+        """Adds a clause that holds for all rules below. Returns its facts."""
         facts = frozenset(facts_of_clause(clause))
         self._not_taken.setdefault(facts, []).append(clause)
         return facts
@@ -204,6 +199,6 @@ class _Prover:
 
 
 def _gate_clause(team: Team) -> Clause:
-    """That a request is not one which the team's gate refuses."""
+    """A clause for: the team's gate does not take the request, which would refuse it."""
     assert team.gate is not None
     return negate((Equals(TEAM, (team.name,)), *team.gate.checks))

@@ -1,4 +1,4 @@
-"""Runs one of `[[tests]]`: the decision is the one that serves, compared with what the test expects."""
+"""Runs one of `[[tests]]`: compares the decision, which the code that serves makes, with what is expected."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +26,7 @@ class Difference(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What came of one test case."""
+    """The result of one test case."""
 
     case: Case
     decision: Decision | None

@@ -67,7 +67,7 @@ def holds(constraints: Sequence[Constraint], value: str | None) -> bool:
 
 
 class _ConstantFacts:
-    """Facts of which every one is the same text."""
+    """Facts that all have the same text."""
 
     def __init__(self, value: str | None) -> None:
         self._value = value
@@ -84,7 +84,7 @@ class _ConstantFacts:
 
 def least_number(constraints: Sequence[Constraint]) -> int | None:
     """The least number that meets all `constraints`, each of them a range."""
-    # It is 0, or the first number of a range, or the first behind one.
+    # It is 0, or the first number of a range, or the first number above a range.
     candidates = {0}
     for check, _ in constraints:
         assert isinstance(check, Within)
@@ -151,19 +151,19 @@ def _text_satisfiable(constraints: Sequence[Constraint]) -> bool:
 
 
 def _is_excluded(check: TextCheck, value: str, excluded: Sequence[Single]) -> bool:
-    """Whether every text that meets `check` by this value of it meets one of the `excluded` checks too."""
-    for other in excluded:
-        match check, other:
-            case (Begins(), Begins()):
-                implied = value.startswith(other.values)
-            case (Begins() | Contains(), Contains()):
-                implied = any(part in value for part in other.values)
-            case (Matches(), Matches()):
-                implied = check.syntax == other.syntax and value in other.values
-            case (Matches(syntax="glob"), Contains()):
-                implied = any(part in run for run in _literal_runs(value) for part in other.values)
-            case (Matches(syntax="glob"), Begins()):
-                implied = _literal_runs(value)[0].startswith(other.values)
+    """Whether every text that meets `check` by this value meets one of the `excluded` checks as well."""
+    for excluded_check in excluded:
+        match check, excluded_check:
+            case (Begins(), Begins(values=prefixes)):
+                implied = value.startswith(prefixes)
+            case (Begins() | Contains(), Contains(values=parts)):
+                implied = any(part in value for part in parts)
+            case (Matches(syntax=syntax), Matches(syntax=other_syntax, values=patterns)):
+                implied = syntax == other_syntax and value in patterns
+            case (Matches(syntax="glob"), Contains(values=parts)):
+                implied = any(part in run for run in _literal_runs(value) for part in parts)
+            case (Matches(syntax="glob"), Begins(values=prefixes)):
+                implied = _literal_runs(value)[0].startswith(prefixes)
             case _:
                 implied = False
         if implied:

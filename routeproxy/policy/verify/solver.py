@@ -19,11 +19,11 @@ from routeproxy.policy.verify.callers import Callers
 from routeproxy.policy.verify.satisfiability import Assignment, Constraint
 
 MOST_STEPS = 1_000_000
-"""Of one budget: constraints that are held against each other, one or two microseconds each. A policy that
-needs more is not one that people can read, and one that is made to need more must not hold up a reload."""
+"""Of one budget. A step is one constraint that is held against others, one or two microseconds. People can't
+read a policy that needs more, and one that is made to need more must not hold up a reload."""
 
 MOST_ALTERNATIVES = 1_000
-"""Of one clause that is made by distributing others."""
+"""Of a clause that is made by distributing several clauses."""
 
 Alternative = tuple[Constraint, ...]
 """Constraints that hold together."""
@@ -49,11 +49,10 @@ class Solver:
         """How many were looked at."""
 
     def solve(self, checks: Sequence[Check]) -> Assignment | None:
-        """An assignment that satisfies all `checks` and clauses, as far as can be seen; `None`: no request
-        can.
+        """An assignment that may satisfy all `checks` and clauses. `None`: no request satisfies them.
 
         It may be empty, so it is not to be tested for truth. When the budget is used up, it is whatever
-        assignment could not be refuted until then.
+        assignment was not refuted until then.
         """
         constraints, clauses = to_clauses(checks)
         assignment = self._extend({}, constraints)
