@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from msgspec import UNSET, Struct
@@ -17,8 +17,9 @@ from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.explain import explain
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.logged import logged_facts
 from routeproxy.policy.targets import Target
-from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, now
+from routeproxy.telemetry.decisions import LoggedDecision, now
 from routeproxy.telemetry.logs import RequestRecord
 
 
@@ -87,7 +88,7 @@ class Exchange:
         self._body: Body | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
-        self._logged_facts: LoggedFacts | None = None
+        self._logged_facts: dict[str, Any] | None = None
         """Once the text that they are worked out of is forgotten."""
         self.decision: Decision | None = None
         self.target: Target | None = None
@@ -139,7 +140,7 @@ class Exchange:
         if facts is None:
             return
         if self.policy.server.decision_log is not None:
-            self._logged_facts = _logged(facts, self.policy)
+            self._logged_facts = logged_facts(facts, self.policy)
         facts.forget_text()
         self.facts, self.envelope = None, facts.envelope
         self.inbound = replace(self.inbound, body=b"")
@@ -214,7 +215,7 @@ class Exchange:
     def logged_decision(self) -> LoggedDecision:
         """What the decision log says of it."""
         decision = self.decision
-        facts = self._logged_facts or (_logged(self.facts, self.policy) if self.facts else None)
+        facts = self._logged_facts or (logged_facts(self.facts, self.policy) if self.facts else None)
         return LoggedDecision(
             time=now(),
             id=self.request_id,
@@ -229,26 +230,6 @@ class Exchange:
             error=self.error,
             client_left=self.client_left,
         )
-
-
-def _logged(facts: Facts, policy: Policy) -> LoggedFacts:
-    read = {name: value for name in policy.reads_headers if (value := facts.header(name)) is not None}
-    return LoggedFacts(
-        model=facts.requested,
-        team=facts.team,
-        headers=dict(sorted(read.items())),
-        input_tokens=facts.counted,
-        max_tokens=facts.max_tokens,
-        stream=facts.stream,
-        images=facts.images,
-        documents=facts.documents,
-        tools=tuple(tool.name or tool.type or "" for tool in facts.envelope.tools or ()),
-        thinking=facts.thinking,
-        effort=facts.effort,
-        user=facts.user if policy.reads_user else None,
-        url_target=facts.url_target,
-        no_fallback=facts.no_fallback,
-    )
 
 
 class Call(Struct, frozen=True):

@@ -5,11 +5,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 import routeproxy
+from routeproxy.cli.fact_options import stated_facts, with_fact_options
 
 if TYPE_CHECKING:  # each command imports what it needs, so that none waits for the others
     from routeproxy.sources import Sources
@@ -201,6 +202,7 @@ def prove(
 
 
 @app.command(short_help="Say where a request would go, and why.")
+@with_fact_options
 def explain(
     model: Annotated[
         str | None,
@@ -223,56 +225,16 @@ def explain(
         ),
     ] = None,
     rules: RulesOption = None,
-    team: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The team whose key it shows.", show_default=False)
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'NAME: VALUE'",
-            help="A header of the request, as curl takes it; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="NUMBER", help="How many input tokens it has.", show_default=False),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=0, metavar="NUMBER", help="Its max_tokens.", show_default=False)
-    ] = None,
-    tool: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A tool that it brings; may be repeated.", show_default=False),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Its system text.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="ID", help="Its metadata.user_id.", show_default=False)
-    ] = None,
-    effort: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="Its output_config.effort.", show_default=False)
-    ] = None,
-    url_target: Annotated[
-        str | None,
-        typer.Option(metavar="PROVIDER/MODEL", help="The target that its URL names.", show_default=False),
-    ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="It wants a stream.")] = False,
-    images: Annotated[bool, typer.Option("--images", help="It has images.")] = False,
-    documents: Annotated[bool, typer.Option("--documents", help="It has documents.")] = False,
-    thinking: Annotated[bool, typer.Option("--thinking", help="It asks for thinking.")] = False,
-    no_fallback: Annotated[
-        bool, typer.Option("--no-fallback", help="Its client allows no other target than the first.")
-    ] = False,
+    *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     allow_literal_keys: LiteralKeysOption = False,
+    **options: Any,
 ) -> None:
     """Say which rule takes a request, where it goes, and why no rule above took it.
 
     The request is given by flags, by a file (--request), or by the id of a logged decision (--decision).
     """
-    from routeproxy.cli.explain import parse_headers, run_explain
+    from routeproxy.cli.explain import run_explain
     from routeproxy.cli.logged import logged_question
     from routeproxy.policy.decide import Policy
     from routeproxy.policy.questions import HypotheticalRequest
@@ -280,27 +242,14 @@ def explain(
 
     def question(policy: Policy) -> HypotheticalRequest:
         given = sum(one is not None for one in (model, request, decision))
-        if given > 1 or (given == 0 and url_target is None):
+        if given > 1 or (given == 0 and options["url_target"] is None):
             raise ValueError("say which request: one of --model, --request and --decision")
         if decision is not None:
             return logged_question(policy, decision, log)
         return HypotheticalRequest(
             model=model or "",
             body=request.read_bytes() if request is not None else None,
-            team=team,
-            headers=parse_headers(header or ()),
-            input_tokens=tokens,
-            max_tokens=max_tokens,
-            tools=tuple(tool or ()),
-            system=system,
-            user=user,
-            effort=effort,
-            url_target=url_target,
-            stream=stream,
-            images=images,
-            documents=documents,
-            thinking=thinking,
-            no_fallback=no_fallback,
+            **stated_facts(options),
         )
 
     load = _sources(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved

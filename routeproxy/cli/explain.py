@@ -1,6 +1,6 @@
 """`routeproxy explain`: which rule would take such a request, and what it lacked for each rule above."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TextIO
 
@@ -45,18 +45,6 @@ def run_explain(
         if assumed:
             print(f"\nassumed: {', '.join(assumed)}", file=out)
     return 0
-
-
-def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Curl's `name: value` lines as an HTTP server would hand them over. Raises `ValueError` for others."""
-    headers: dict[str, tuple[str, ...]] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise ValueError(f"`{line}` is not a header: write `name: value`")
-        key = name.strip().lower()
-        headers[key] = (*headers.get(key, ()), value.strip(" \t").encode().decode("latin-1"))
-    return headers
 
 
 def _answer(question: HypotheticalRequest, policy: Policy) -> Explanation:

@@ -110,5 +110,4 @@ def _document(proof: Proof) -> dict[str, Any]:
 def _question(open: Finding) -> dict[str, Any] | None:
     if open.counter_example is None:
         return None
-    said = msgspec.structs.asdict(open.counter_example)
-    return {name: value for name, value in said.items() if value not in (None, False, (), {})}
+    return {name: value for name, value in open.counter_example.stated.items() if value != 0}

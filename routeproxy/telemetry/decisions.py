@@ -3,35 +3,13 @@ sizes and what rules look at; nothing of prompts, answers or keys."""
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
-
-
-class LoggedFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What rules could look at. The system text is not among them."""
-
-    model: str
-    team: str | None = None
-    headers: Mapping[str, str] = {}
-    """Only those that the policy reads."""
-    input_tokens: int | None = None
-    """`None`: no rule asked, so nobody counted."""
-    max_tokens: int | None = None
-    stream: bool = False
-    images: bool = False
-    documents: bool = False
-    tools: tuple[str, ...] = ()
-    """Their names."""
-    thinking: bool = False
-    effort: str | None = None
-    user: str | None = None
-    """Only if the policy reads it."""
-    url_target: str | None = None
-    no_fallback: bool = False
 
 
 class LoggedDecision(Struct, frozen=True, kw_only=True):
@@ -43,8 +21,9 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     path: str
     version: str
     rule: str | None
-    facts: LoggedFacts | None
-    """`None`: the request was refused before its facts were known."""
+    facts: dict[str, Any] | None
+    """What rules could look at, by name (`policy.logged` says what is kept). `None`: the request was refused
+    before its facts were known."""
     targets: tuple[str, ...] = ()
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""

@@ -8,18 +8,27 @@ possible, so leaving out is always sound.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.conditions import TEAM, AnyOf, Check, Equals, NoneOf, Single, TextCheck
+from routeproxy.policy.conditions import AnyOf, Check, Equals, NoneOf, Single, TextCheck
 from routeproxy.policy.decide import Policy, Rule, Team
+from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.targets import Reached
-from routeproxy.policy.verify.satisfiability import Assignment, Callers, Constraint, flag, number, sample
+from routeproxy.policy.verify.satisfiability import (
+    NEVER_ABSENT,
+    Assignment,
+    Callers,
+    Constraint,
+    flag,
+    number,
+    sample,
+)
 
 MOST_STEPS = 1_000_000
 """Of one proof, over all its rules and invariants: conditions that are held against each other, one or two
@@ -221,10 +230,12 @@ class _Prover:
         named += [glob.partition("/")[2] for glob in (never.target if never and never.target else ())]
         own = [name.replace("*", star).replace("?", "x") for name in named for star in ("", "x")]
         for question in questions(self.policy, branch, own):
-            if question.url_target is None:
+            by_url = "url_target" in question.stated
+            if not by_url:
                 yield question
-            for reached, _ in forbidden if question.url_target is not None else ():
-                yield replace(question, url_target=f"{reached.provider}/{question.model}")
+            for reached, _ in forbidden if by_url else ():
+                model = question.stated["model"]
+                yield question.replace(url_target=f"{reached.provider}/{model}")
 
 
 USUAL_MODELS = ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "gpt-4.1", "x")
@@ -244,14 +255,16 @@ def questions(policy: Policy, branch: Assignment, models: Sequence[str]) -> Iter
     names = [name for name in (*models, *pool.get("model", ()), *USUAL_MODELS) if name]
     for team in callers_of(policy).teams(branch):
         stamps = team_headers(policy).get(team, {})
-        said: dict[str, object] = {"team": team}
+        said: dict[str, Any] = {"team": team}
         headers: dict[str, tuple[str, ...]] = {}
         for fact, constraints in branch.items():
-            if fact in {"stream", "images", "documents", "thinking", "url_target"}:
+            row = BY_NAME.get(fact)
+            kind = row.kind if row is not None else "text"
+            if kind in {"flag", "presence"}:
                 said[fact] = flag(constraints)
-            elif fact in {"input_tokens", "max_tokens"}:
-                said[fact] = number(constraints, may_be_absent=fact == "max_tokens")
-            elif fact == "tools":
+            elif kind == "number":
+                said[fact] = number(constraints, may_be_absent=fact not in NEVER_ABSENT)
+            elif kind == "tools":
                 said[fact] = tuple(_tools(constraints))
             elif fact not in {"team", "model"}:
                 value = sample(constraints, pool.get(fact, ()))
@@ -263,7 +276,7 @@ def questions(policy: Policy, branch: Assignment, models: Sequence[str]) -> Iter
         by_url = said.pop("url_target", False)
         for model in _models(branch.get("model", ()), names):
             url_target = f"*/{model}" if by_url else None
-            yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **said)  # type: ignore[arg-type]
+            yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **said)
 
 
 def _models(constraints: Sequence[Constraint], pool: Sequence[str]) -> Iterator[str]:
@@ -480,18 +493,24 @@ def callers_of(policy: Policy) -> Callers:
 
 def in_words(question: HypotheticalRequest) -> str:
     """`a request for `claude-opus-4-8` by team `payments` with x-data-class: phi`"""
-    words = [f"a request for `{question.model}`"]
-    if question.url_target is not None:
-        words = [f"a request with the target `{question.url_target}` in its URL"]
+    stated = question.stated
+    words = [f"a request for `{stated.get('model', '')}`"]
+    if "url_target" in stated:
+        words = [f"a request with the target `{stated['url_target']}` in its URL"]
     if question.team is not None:
         words.append(f"by team `{question.team}`")
-    said = [f"`{name}: {lines[0]}`" for name, lines in question.headers.items()]
-    said += [name for name in ("stream", "images", "documents", "thinking") if getattr(question, name)]
+    said = [f"`{name}: {lines[0]}`" for name, lines in stated.get("headers", {}).items()]
+    others = [fact for fact in FACTS if fact.in_match and fact is not MODEL and fact is not TEAM]
+    said += [fact.name for fact in others if fact.kind == "flag" and fact.name in stated]
     said += [
-        f"{name} {value}"
-        for name in ("input_tokens", "max_tokens", "effort", "user")
-        if (value := getattr(question, name))
+        f"{fact.name} {stated[fact.name]}"
+        for fact in others
+        if fact.kind in {"number", "word", "text"} and fact.shown and stated.get(fact.name)
     ]
-    said += [f"the system text `{question.system}`"] if question.system else []
-    said += [f"the tool `{name}`" for name in question.tools]
+    said += [
+        f"the {fact.name} text `{stated[fact.name]}`"
+        for fact in others
+        if not fact.shown and stated.get(fact.name)
+    ]
+    said += [f"the tool `{name}`" for name in stated.get("tools", ())]
     return " ".join([*words, *(["with", ", ".join(said)] if said else [])])

@@ -12,7 +12,7 @@ its parts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from routeproxy.policy.conditions import (
     Begins,
@@ -26,6 +26,7 @@ from routeproxy.policy.conditions import (
     TextCheck,
     Within,
 )
+from routeproxy.policy.fact_table import FACTS
 
 
 class Constraint(NamedTuple):
@@ -42,7 +43,7 @@ class Constraint(NamedTuple):
 Assignment = Mapping[str, tuple[Constraint, ...]]
 """What is asked of each fact."""
 
-NEVER_ABSENT = frozenset({"model", "system"})
+NEVER_ABSENT = frozenset(fact.name for fact in FACTS if not fact.optional)
 
 
 class Callers:
@@ -82,8 +83,8 @@ _NOBODY = object()
 def possible(constraints: Sequence[Constraint]) -> bool:
     """Whether one fact may be so, as far as can be seen."""
     match constraints[0].check:
-        case Within(fact=fact):
-            return number(constraints, may_be_absent=fact != "input_tokens") is not False
+        case Within() as check:
+            return number(constraints, may_be_absent=check.fact not in NEVER_ABSENT) is not False
         case Flag() | HasTool():
             return _flag(constraints)
     return _text(constraints)
@@ -142,22 +143,8 @@ def _flag(constraints: Sequence[Constraint]) -> bool:
 # --- texts
 
 
-class _Holding:
-    """Facts of which every one is the same text."""
-
-    def __init__(self, value: str | None) -> None:
-        self._value = value
-
-    def __getattr__(self, name: str) -> Any:
-        return self._value
-
-    def header(self, name: str) -> str | None:
-        return self._value
-
-
 def _holds(constraints: Sequence[Constraint], value: str | None) -> bool:
-    facts: Any = _Holding(value)
-    return all(constraint.check(facts) is constraint.holds for constraint in constraints)
+    return all(constraint.check.accepts(value) is constraint.holds for constraint in constraints)
 
 
 def _text(constraints: Sequence[Constraint]) -> bool:

@@ -340,7 +340,7 @@ def test_what_some_value_meets_is_possible(dice: Dice) -> None:
     assume(literals)
     for asked in values_of(fact):
         facts = facts_of(asked)
-        if facts is not None and all(literal.check(facts) is literal.holds for literal in literals):
+        if facts is not None and all(literal.check.holds(facts) is literal.holds for literal in literals):
             assert possible(literals), (literals, asked)
             return
 
@@ -352,7 +352,8 @@ def test_any_three_conditions_on_a_text_are_possible_if_some_text_meets_them() -
         Constraint(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
     ]
     met = [
-        {n for n, facts in enumerate(texts) if literal.check(facts) is literal.holds} for literal in literals
+        {n for n, facts in enumerate(texts) if literal.check.holds(facts) is literal.holds}
+        for literal in literals
     ]
     wrong = [
         [literals[one] for one in three]
