@@ -4,7 +4,7 @@ read by the answer's headers and by observers."""
 import os
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -72,6 +72,8 @@ class Exchange:
         self._body: Body | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
+        self.logged_facts: Mapping[str, Any] | None = None
+        """What the decision log tells of the facts, once it was worked out: before the text is forgotten."""
         self.decision: Decision | None = None
         self.target: Target | None = None
         """The target that answers, or whose failure is shown."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
 
+from routeproxy.cli.fact_options import stated_facts, with_fact_options
 from routeproxy.cli.logged import logged_question
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, RulesOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
@@ -29,6 +30,7 @@ app = new_app()
 
 
 @app.command()
+@with_fact_options
 def command(
     model: Annotated[
         str | None,
@@ -51,50 +53,10 @@ def command(
         ),
     ] = None,
     rules: RulesOption = None,
-    team: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The team whose key it shows.", show_default=False)
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'NAME: VALUE'",
-            help="A header of the request, as curl takes it; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="NUMBER", help="How many input tokens it has.", show_default=False),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=0, metavar="NUMBER", help="Its max_tokens.", show_default=False)
-    ] = None,
-    tool: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A tool that it brings; may be repeated.", show_default=False),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Its system text.", show_default=False)
-    ] = None,
-    user: Annotated[
-        str | None, typer.Option(metavar="ID", help="Its metadata.user_id.", show_default=False)
-    ] = None,
-    effort: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="Its output_config.effort.", show_default=False)
-    ] = None,
-    url_target: Annotated[
-        str | None,
-        typer.Option(metavar="PROVIDER/MODEL", help="The target that its URL names.", show_default=False),
-    ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="It wants a stream.")] = False,
-    images: Annotated[bool, typer.Option("--images", help="It has images.")] = False,
-    documents: Annotated[bool, typer.Option("--documents", help="It has documents.")] = False,
-    thinking: Annotated[bool, typer.Option("--thinking", help="It asks for thinking.")] = False,
-    no_fallback: Annotated[
-        bool, typer.Option("--no-fallback", help="Its client allows no other target than the first.")
-    ] = False,
+    *,
     json: JsonOption = False,
     allow_literal_keys: LiteralKeysOption = False,
+    **options: Any,
 ) -> None:
     """Say which rule takes a request, where it goes, and why no rule above took it.
 
@@ -103,27 +65,14 @@ def command(
 
     def question(policy: Policy) -> HypotheticalRequest:
         ways = sum(option is not None for option in (model, request, decision))
-        if ways > 1 or (ways == 0 and url_target is None):
+        if ways > 1 or (ways == 0 and options["url_target"] is None):
             raise ValueError("say which request: one of --model, --request and --decision")
         if decision is not None:
             return logged_question(policy, decision, log)
         return HypotheticalRequest(
             model=model or "",
             body=request.read_bytes() if request is not None else None,
-            team=team,
-            headers=parse_headers(header or ()),
-            input_tokens=tokens,
-            max_tokens=max_tokens,
-            tools=tuple(tool or ()),
-            system=system,
-            user=user,
-            effort=effort,
-            url_target=url_target,
-            stream=stream,
-            images=images,
-            documents=documents,
-            thinking=thinking,
-            no_fallback=no_fallback,
+            **stated_facts(options),
         )
 
     load = sources_of(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved
@@ -161,18 +110,6 @@ def run_explain(
         if assumed:
             print(f"\nassumed: {', '.join(assumed)}", file=out)
     return 0
-
-
-def parse_headers(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Curl's `name: value` lines as an HTTP server would hand them over. Raises `ValueError` for others."""
-    headers: dict[str, tuple[str, ...]] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise ValueError(f"`{line}` is not a header: write `name: value`")
-        key = name.strip().lower()
-        headers[key] = (*headers.get(key, ()), value.strip(" \t").encode().decode("latin-1"))
-    return headers
 
 
 def _explain(request: HypotheticalRequest, policy: Policy) -> Explanation:

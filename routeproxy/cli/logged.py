@@ -4,28 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.logged import logged_request
 from routeproxy.policy.questions import HypotheticalRequest
-from routeproxy.telemetry.decisions import LoggedDecision, LoggedFacts, find, read
-
-
-def question_of(facts: LoggedFacts) -> HypotheticalRequest:
-    """The request that these facts describe, but for its system text, which is not logged."""
-    return HypotheticalRequest(
-        model=facts.model,
-        team=facts.team,
-        headers={name: (value.encode().decode("latin-1"),) for name, value in facts.headers.items()},
-        input_tokens=facts.input_tokens,
-        max_tokens=facts.max_tokens,
-        stream=facts.stream,
-        images=facts.images,
-        documents=facts.documents,
-        tools=facts.tools,
-        thinking=facts.thinking,
-        effort=facts.effort,
-        user=facts.user,
-        url_target=facts.url_target,
-        no_fallback=facts.no_fallback,
-    )
+from routeproxy.telemetry.decisions import LoggedDecision, find, read
 
 
 def logged_question(policy: Policy, request_id: str, log: Path | None) -> HypotheticalRequest:
@@ -35,7 +16,7 @@ def logged_question(policy: Policy, request_id: str, log: Path | None) -> Hypoth
     facts = find(path, request_id).facts
     if facts is None:
         raise ValueError(f"`{request_id}` was refused before its facts were known")
-    return question_of(facts)
+    return logged_request(facts)
 
 
 def logged_questions(path: Path) -> Iterator[tuple[LoggedDecision, HypotheticalRequest]]:
@@ -43,7 +24,7 @@ def logged_questions(path: Path) -> Iterator[tuple[LoggedDecision, HypotheticalR
     and each comes beside a message."""
     for decision in read(path):
         if decision.facts is not None and decision.path == "/v1/messages":
-            yield decision, question_of(decision.facts)
+            yield decision, logged_request(decision.facts)
 
 
 def _log_of(policy: Policy) -> Path:

@@ -129,5 +129,4 @@ def _document(proof: Proof) -> dict[str, Any]:
 def _counterexample(finding: Finding) -> dict[str, Any] | None:
     if finding.counterexample is None:
         return None
-    fields = msgspec.structs.asdict(finding.counterexample)
-    return {name: value for name, value in fields.items() if value not in (None, False, (), {})}
+    return {name: value for name, value in finding.counterexample.stated.items() if value != 0}

@@ -1,15 +1,15 @@
-"""One `match` table becomes a few checks: small objects that say yes or no, and afterwards why it was no.
+"""The checks of conditions: small objects that say whether a request meets one, and afterwards why it didn't.
 
-Nothing is put into words while deciding: a check that missed is kept, and asked for its words later.
+Nothing is put into words while deciding: a check that missed is kept, and asked for its words later. No
+tables are known here.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from operator import attrgetter
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 
+from routeproxy.policy.fact_table import Fact
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.patterns import Search, glob
 
@@ -17,10 +17,12 @@ from routeproxy.policy.patterns import Search, glob
 class Check(Struct, frozen=True):
     """One condition. Those of lower cost are asked first."""
 
-    cost: ClassVar[int] = 0
-    """0: free. 1: reads text or the conversation. 2: counts tokens."""
+    def holds(self, facts: Facts) -> bool:
+        raise NotImplementedError
 
-    def __call__(self, facts: Facts) -> bool:
+    @property
+    def cost(self) -> int:
+        """0: free. 1: reads text or the conversation. 2: counts tokens."""
         raise NotImplementedError
 
     def miss(self, facts: Facts) -> str:
@@ -40,12 +42,26 @@ class Check(Struct, frozen=True):
 class Single(Check, frozen=True):
     """A check of one fact."""
 
+    subject: Fact
+
     @property
     def fact(self) -> str:
+        """The name of the fact."""
+        return self.subject.name
+
+    @property
+    def cost(self) -> int:
+        return self.subject.cost
+
+    def holds(self, facts: Facts) -> bool:
+        return self.accepts(self.subject.read(facts))
+
+    def accepts(self, value: Any) -> bool:
+        """Whether it holds for this value of its fact; `None`: the request doesn't have it."""
         raise NotImplementedError
 
     def observed(self, facts: Facts) -> str:
-        """What was found: "model is `claude-opus-4-8`"."""
+        """What the request has: "model is `claude-opus-4-8`"."""
         raise NotImplementedError
 
     @property
@@ -63,80 +79,48 @@ class Single(Check, frozen=True):
 # --- text
 
 
-class Subject(Struct, frozen=True):
-    """A text that rules look at: `None` when the request doesn't have it."""
-
-    name: str
-    read: Callable[[Facts], str | None]
-    cost: int = 0
-    shown: bool = True
-    """Long texts are not repeated in explanations."""
-    absent: str = "missing"
-
-
-MODEL = Subject("model", attrgetter("model"))
-TEAM = Subject("team", attrgetter("team"), absent="nobody's")
-SYSTEM = Subject("system", attrgetter("system"), cost=1, shown=False)
-USER = Subject("user", attrgetter("user"))
-EFFORT = Subject("effort", attrgetter("effort"))
-
-
-def header(name: str) -> Subject:
-    return Subject(f"header {name}", partial(_header, name))
-
-
-def _header(name: str, facts: Facts) -> str | None:
-    return facts.header(name)
-
-
 class TextCheck(Single, frozen=True):
-    subject: Subject
-    values: tuple[str, ...]
-    verb: ClassVar[str]
-    says: ClassVar[str]
-    """The verb as it is said of a request."""
+    """A comparison of a text with values, of which one is enough."""
 
-    @property
-    def fact(self) -> str:
-        return self.subject.name
+    values: tuple[str, ...]
+    infinitive: ClassVar[str]
+    verb: ClassVar[str]
 
     def observed(self, facts: Facts) -> str:
-        value = self.subject.read(facts)
-        if value is None:
-            return f"{self.subject.name} is {self.subject.absent}"
+        text = self.subject.read(facts)
+        if text is None:
+            return f"{self.fact} is {self.subject.absent}"
         if not self.subject.shown:
-            return f"{self.subject.name} is {len(value):,} characters of text"
-        return f"{self.subject.name} is {quoted(value)}"
+            return f"{self.fact} is {len(text):,} characters of text"
+        return f"{self.fact} is {quoted(text)}"
 
     @property
     def demand(self) -> str:
-        return f"{self.verb} {_any_of(self.values)}"
+        return f"{self.infinitive} {_shortened(self.values)}"
 
     @property
     def words(self) -> str:
-        return f"{self.fact} {self.says} {_whole(self.values)}"
+        return f"{self.fact} {self.verb} {_whole(self.values)}"
 
 
 class Equals(TextCheck, frozen=True):
-    verb, says = "be", "is"
+    infinitive, verb = "be", "is"
 
-    def __call__(self, facts: Facts) -> bool:
-        return self.subject.read(facts) in self.values
+    def accepts(self, value: str | None) -> bool:
+        return value in self.values
 
 
 class Begins(TextCheck, frozen=True):
-    verb, says = "begin with", "begins with"
+    infinitive, verb = "begin with", "begins with"
 
-    def __call__(self, facts: Facts) -> bool:
-        value = self.subject.read(facts)
+    def accepts(self, value: str | None) -> bool:
         return value is not None and value.startswith(self.values)
 
 
 class Contains(TextCheck, frozen=True):
-    verb, says = "contain", "contains"
+    infinitive, verb = "contain", "contains"
 
-    def __call__(self, facts: Facts) -> bool:
-        value = self.subject.read(facts)
+    def accepts(self, value: str | None) -> bool:
         if value is not None:
             for part in self.values:
                 if part in value:
@@ -149,14 +133,13 @@ class Matches(TextCheck, frozen=True):
 
     patterns: tuple[Search, ...]
     syntax: Literal["glob", "regex"]
-    verb, says = "match", "matches"
+    infinitive, verb = "match", "matches"
 
     @property
     def words(self) -> str:
         return f"{self.fact} matches the {self.syntax} {_whole(self.values)}"
 
-    def __call__(self, facts: Facts) -> bool:
-        value = self.subject.read(facts)
+    def accepts(self, value: str | None) -> bool:
         if value is None:
             return False
         # A lone surrogate can't come in by JSON or a header; if one does, it is a character like any other.
@@ -164,19 +147,18 @@ class Matches(TextCheck, frozen=True):
         return any(search(text) for search in self.patterns)
 
 
+def matches_glob(subject: Fact, globs: tuple[str, ...]) -> Matches:
+    return Matches(subject, globs, tuple(map(glob, globs)), "glob")
+
+
 class Present(Single, frozen=True):
-    subject: Subject
     wanted: bool
 
-    @property
-    def fact(self) -> str:
-        return self.subject.name
-
-    def __call__(self, facts: Facts) -> bool:
-        return (self.subject.read(facts) is not None) is self.wanted
+    def accepts(self, value: str | None) -> bool:
+        return (value is not None) is self.wanted
 
     def observed(self, facts: Facts) -> str:
-        return f"{self.subject.name} is {'missing' if self.subject.read(facts) is None else 'present'}"
+        return f"{self.fact} is {'missing' if self.subject.read(facts) is None else 'present'}"
 
     @property
     def demand(self) -> str:
@@ -191,15 +173,12 @@ class Present(Single, frozen=True):
 
 
 class Within(Single, frozen=True):
-    """Both ends belong to it. An absent number is in no range."""
+    """A range of a number. Both ends belong to it; an absent number is in no range."""
 
-    fact: str
-    read: Callable[[Facts], int | None]
     min: int | None
     max: int | None
 
-    def __call__(self, facts: Facts) -> bool:
-        value = self.read(facts)
+    def accepts(self, value: int | None) -> bool:
         return (
             value is not None
             and (self.min is None or value >= self.min)
@@ -207,7 +186,7 @@ class Within(Single, frozen=True):
         )
 
     def observed(self, facts: Facts) -> str:
-        value = self.read(facts)
+        value = self.subject.read(facts)
         return f"{self.fact} is {'not given' if value is None else f'{value:,}'}"
 
     @property
@@ -229,15 +208,15 @@ class Within(Single, frozen=True):
 
 
 class TokensWithin(Within, frozen=True):
-    cost = 2
+    """A range of the input tokens, which are counted only if an upper bound of them does not settle it."""
 
-    def __call__(self, facts: Facts) -> bool:
-        if facts.counted is None and facts.fewer_tokens_than(told_below(self.min, self.max)):
+    def holds(self, facts: Facts) -> bool:
+        if facts.counted is None and facts.fewer_tokens_than(settled_below(self.min, self.max)):
             return self.min is None or self.min <= 1
-        return super().__call__(facts)
+        return super().holds(facts)
 
 
-def told_below(min: int | None, max: int | None) -> int:
+def settled_below(min: int | None, max: int | None) -> int:
     """A request of surely fewer tokens than this is in a range, or is not, without being counted."""
     if min is not None and min > 1:
         return min
@@ -245,15 +224,13 @@ def told_below(min: int | None, max: int | None) -> int:
 
 
 class Flag(Single, frozen=True):
-    fact: str
-    read: Callable[[Facts], bool]
     wanted: bool
 
-    def __call__(self, facts: Facts) -> bool:
-        return self.read(facts) is self.wanted
+    def accepts(self, value: bool) -> bool:
+        return value is self.wanted
 
     def observed(self, facts: Facts) -> str:
-        return f"{self.fact} is {_true(self.read(facts))}"
+        return f"{self.fact} is {_true(self.subject.read(facts))}"
 
     @property
     def demand(self) -> str:
@@ -264,47 +241,47 @@ class Flag(Single, frozen=True):
         return f"{self.fact} is {_true(self.wanted)}"
 
 
-class ExpensiveFlag(Flag, frozen=True):
-    cost = 1
-
-
 class HasTool(Single, frozen=True):
     """At least one tool whose name or type one of the globs matches."""
 
     globs: tuple[str, ...]
     patterns: tuple[Search, ...]
-    cost = 1
 
-    @property
-    def fact(self) -> str:
-        return "tools"
-
-    def __call__(self, facts: Facts) -> bool:
-        words = [word.encode("utf-8", "replace") for word in facts.tools]
-        return any(match(word) for match in self.patterns for word in words)
+    def accepts(self, value: tuple[str, ...]) -> bool:
+        words = [word.encode("utf-8", "replace") for word in value]
+        return any(matches(word) for matches in self.patterns for word in words)
 
     def observed(self, facts: Facts) -> str:
-        names = ", ".join(quoted(tool.name or tool.type or "") for tool in (facts.envelope.tools or ())[:5])
+        names = ", ".join(map(quoted, facts.tool_names[:5]))
         return f"the request has the tools {names}" if names else "the request has no tools"
 
     @property
     def demand(self) -> str:
-        return f"have one like {_any_of(self.globs)}"
+        return f"have one like {_shortened(self.globs)}"
 
     @property
     def words(self) -> str:
         return f"a tool matches the glob {_whole(self.globs)}"
 
 
+def has_tool(subject: Fact, globs: tuple[str, ...]) -> HasTool:
+    return HasTool(subject, globs, tuple(map(glob, globs)))
+
+
 # --- any and not
 
 
 class AnyOf(Check, frozen=True):
-    choices: tuple[tuple[Check, ...], ...]
-    highest_cost: int
+    """At least one of several tables holds, all checks of it."""
 
-    def __call__(self, facts: Facts) -> bool:
+    choices: tuple[tuple[Check, ...], ...]
+
+    def holds(self, facts: Facts) -> bool:
         return any(first_miss(checks, facts) is None for checks in self.choices)
+
+    @property
+    def cost(self) -> int:
+        return _highest_cost(self.choices)
 
     def miss(self, facts: Facts) -> str:
         return f"none of `any` holds: {_misses(self.choices, facts)}"
@@ -314,15 +291,20 @@ class AnyOf(Check, frozen=True):
 
     @property
     def words(self) -> str:
-        return f"any of ({_tables(self.choices)})"
+        return f"any of ({_tables_in_words(self.choices)})"
 
 
 class NoneOf(Check, frozen=True):
-    tables: tuple[tuple[Check, ...], ...]
-    highest_cost: int
+    """None of several tables holds."""
 
-    def __call__(self, facts: Facts) -> bool:
+    tables: tuple[tuple[Check, ...], ...]
+
+    def holds(self, facts: Facts) -> bool:
         return all(first_miss(checks, facts) is not None for checks in self.tables)
+
+    @property
+    def cost(self) -> int:
+        return _highest_cost(self.tables)
 
     def miss(self, facts: Facts) -> str:
         return _hits(self.tables, facts)
@@ -332,7 +314,22 @@ class NoneOf(Check, frozen=True):
 
     @property
     def words(self) -> str:
-        return f"none of ({_tables(self.tables)})"
+        return f"none of ({_tables_in_words(self.tables)})"
+
+
+def first_miss(checks: tuple[Check, ...], facts: Facts) -> Check | None:
+    """The first of `checks` that does not hold."""
+    for check in checks:
+        if not check.holds(facts):
+            return check
+    return None
+
+
+def _highest_cost(tables: Sequence[tuple[Check, ...]]) -> int:
+    return max((check.cost for checks in tables for check in checks), default=0)
+
+
+# --- in words
 
 
 def in_words(checks: Sequence[Check]) -> str:
@@ -344,7 +341,7 @@ def _together(checks: Sequence[Check]) -> str:
     return " and ".join(check.words for check in checks)
 
 
-def _tables(tables: Sequence[tuple[Check, ...]]) -> str:
+def _tables_in_words(tables: Sequence[tuple[Check, ...]]) -> str:
     return "; ".join(map(_together, tables))
 
 
@@ -360,29 +357,14 @@ def _hits(tables: tuple[tuple[Check, ...], ...], facts: Facts) -> str:
     return " and ".join(check.hit(facts) for check in holding)
 
 
-def first_miss(checks: tuple[Check, ...], facts: Facts) -> Check | None:
-    for check in checks:
-        if not check(facts):
-            return check
-    return None
+def quoted(text: str) -> str:
+    """In backquotes, shortened to 80 characters."""
+    text = visible(text)
+    return f"`{text}`" if len(text) <= 80 else f"`{text[:80]}…`"
 
 
-def cost(check: Check) -> int:
-    match check:
-        case TextCheck() | Present():
-            return check.subject.cost
-        case AnyOf() | NoneOf():
-            return check.highest_cost
-    return check.cost
-
-
-def globbed(subject: Subject, globs: tuple[str, ...]) -> Matches:
-    return Matches(subject, globs, tuple(map(glob, globs)), "glob")
-
-
-def quoted(value: str) -> str:
-    shown = visible(value)
-    return f"`{shown}`" if len(shown) <= 80 else f"`{shown[:80]}…`"
+def _shortened(values: tuple[str, ...]) -> str:
+    return " or ".join(map(quoted, values))
 
 
 def _whole(values: tuple[str, ...]) -> str:
@@ -392,10 +374,6 @@ def _whole(values: tuple[str, ...]) -> str:
 def visible(text: str) -> str:
     """With escapes for what can't be seen: two values that look alike must not."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _any_of(values: tuple[str, ...]) -> str:
-    return " or ".join(map(quoted, values))
 
 
 def _true(value: bool) -> str:

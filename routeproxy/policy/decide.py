@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, first_miss
-from routeproxy.policy.facts import Facts
+from routeproxy.policy.fact_table import INPUT_TOKENS
+from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Problem
@@ -226,12 +227,14 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     warnings: tuple[Problem, ...] = ()
     files: tuple[Path, ...] = ()
     """What was read besides the rules file."""
-    counts_tokens: bool = False
-    """Some rule asks for `input_tokens`."""
+    reads: frozenset[str] = frozenset()
+    """The names of the facts that some condition looks at."""
     reads_headers: frozenset[str] = frozenset()
-    """In lower case."""
-    reads_user: bool = False
-    """Some rule asks for `metadata.user_id`."""
+    """The headers that some condition looks at, in lower case."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        return INPUT_TOKENS.name in self.reads
 
     def decide(self, facts: Facts) -> Decision:
         team = self.teams.get(facts.team) if facts.team is not None else None
@@ -274,8 +277,7 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     def headers_of(self, team: str | None, headers: Headers) -> Headers:
         """`headers` as rules see them: with what the team says in place of what its client said."""
         stated = self.teams[team].request_headers if team is not None and team in self.teams else {}
-        # As an HTTP server hands them over.
-        lines = {name: (value.encode().decode("latin-1"),) for name, value in stated.items()}
+        lines = {name: (as_line(value),) for name, value in stated.items()}
         return {**headers, **lines} if lines else headers
 
     def check_headers(self, headers: Headers) -> None:

@@ -1,19 +1,18 @@
-"""What a rule may look at. Facts are total: each has an answer for every request, so no condition can fail.
+"""The facts of one request, as rules see them. What is asked of each fact stands in `fact_table`.
 
-A fact that costs something (images, tokens, the system text) is worked out when a condition asks, and kept.
+Facts are total: each has an answer for every request, so no condition can fail. A fact that costs something
+(images, tokens, the system text) is worked out when a condition asks, and kept.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import cached_property
-from typing import Any
 
 from msgspec.structs import replace
 
-from routeproxy.messages.decoding import ANY_JSON, UNREADABLE, decode_leniently, nested_too_deeply
-from routeproxy.messages.request import ATTRIBUTION, NULL, Envelope
+from routeproxy.messages.request import NULL, Envelope
+from routeproxy.policy.content import contains_block, system_text
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
@@ -51,6 +50,7 @@ class Facts:
         self.no_fallback = no_fallback
         """The client wants no other target than the first."""
         self.requested = url_target.partition("/")[2] if url_target is not None else envelope.model
+        """The model asked for, as the client spells it."""
         self.model = ascii_lower(self.requested)
         self.count = count
         self._is_below = is_below
@@ -91,6 +91,11 @@ class Facts:
         return tuple(word for tool in tools for word in (tool.name, tool.type) if word)
 
     @property
+    def tool_names(self) -> tuple[str, ...]:
+        """One for each tool: its name, or else its type."""
+        return tuple(tool.name or tool.type or "" for tool in self.envelope.tools or ())
+
+    @property
     def has_tools(self) -> bool:
         return bool(self.envelope.tools)
 
@@ -113,49 +118,16 @@ class Facts:
 
     @cached_property
     def images(self) -> bool:
-        return self._contains("image")
+        return contains_block(bytes(self.envelope.messages), "image")
 
     @cached_property
     def documents(self) -> bool:
-        return self._contains("document")
+        return contains_block(bytes(self.envelope.messages), "document")
 
     @cached_property
     def system(self) -> str:
         """In ASCII lower case, without the attribution block."""
-        system = _decoded(bytes(self.envelope.system))
-        if isinstance(system, str):
-            return ascii_lower(system)
-        blocks = system if isinstance(system, list) else []
-        texts = [
-            block["text"]
-            for block in blocks
-            if isinstance(block, dict) and isinstance(block.get("text"), str)
-        ]
-        if texts and texts[0].startswith(ATTRIBUTION):
-            del texts[0]
-        return ascii_lower("\n".join(texts))
-
-    def _contains(self, block_type: str) -> bool:
-        messages = bytes(self.envelope.messages)
-        # JSON may spell any letter as `\u0069`: a sure no takes neither the word nor such a letter.
-        if (
-            f'"{block_type}"'.encode() not in messages
-            and b"\\u006" not in messages
-            and b"\\u007" not in messages
-        ):
-            return False
-        return any(block.get("type") == block_type for block in _blocks(_decoded(messages))) or _hides(
-            messages, block_type
-        )
-
-    def work_out_logged(self) -> None:
-        """Whatever a log may tell is worked out now: once the text is forgotten it can't be."""
-        _ = self.images, self.documents
-
-    @property
-    def can_be_logged(self) -> bool:
-        """Whether all that a log may tell is known, or can still be worked out."""
-        return not self.text_is_forgotten or {"images", "documents"} <= self.__dict__.keys()
+        return ascii_lower(system_text(bytes(self.envelope.system)))
 
     def forget_text(self) -> None:
         """Lets the body go. What has been worked out of it is kept, and no more can be."""
@@ -171,46 +143,6 @@ class Facts:
         return other
 
 
-def _hides(text: bytes, block_type: str) -> bool:
-    """Whether a reader who takes the first of two equal keys may see a block of this type, where we took the
-    last."""
-    twice = seen = False
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        nonlocal twice, seen
-        twice |= len({key for key, _ in pairs}) < len(pairs)
-        seen |= ("type", block_type) in pairs
-
-    try:
-        # Numbers stay text: Python refuses to read very long ones.
-        json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note, parse_int=str)
-    except RecursionError:
-        raise nested_too_deeply() from None
-    return twice and seen
-
-
-def _blocks(content: Any) -> Iterator[dict[str, Any]]:
-    """Every object in `content` at any depth, but not what a model wrote as a tool's input."""
-    waiting = [content]
-    while waiting:
-        match waiting.pop():
-            case list() as items:
-                waiting.extend(items)
-            case dict() as block:
-                yield block
-                is_call = str(block.get("type")).endswith("tool_use")
-                waiting.extend(value for key, value in block.items() if not (is_call and key == "input"))
-
-
-def _decoded(text: bytes) -> Any:
-    try:
-        return ANY_JSON.decode(text)
-    except (*UNREADABLE, RecursionError):
-        # Half an emoji, or bytes that are no text: the blocks can be told apart all the same. If it is
-        # something else, such as a number of thousands of digits, this says what.
-        return decode_leniently(ANY_JSON, text.decode("utf-8", "replace").encode())
-
-
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
@@ -221,3 +153,8 @@ def ascii_lower(text: str) -> str:
 def as_text(header: str) -> str:
     """Servers hand over header bytes as Latin-1; rules are written in UTF-8."""
     return header if header.isascii() else header.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def as_line(text: str) -> str:
+    """The reverse: a header's text as servers hand it over."""
+    return text if text.isascii() else text.encode().decode("latin-1")

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import accumulate, chain
-from operator import attrgetter, or_
+from operator import or_
 from re import escape
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from routeproxy.policy.conditions import (
     AnyOf,
@@ -26,8 +26,7 @@ from routeproxy.policy.conditions import (
     Present,
     TokensWithin,
     Within,
-    cost,
-    told_below,
+    settled_below,
 )
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.patterns import as_regex, search_of
@@ -86,7 +85,7 @@ class Index:
         readers = {}
         sharing: Counter[Key] = Counter()
         for check in chain(*map(_plain, checks_of_rules)):
-            readers[check.fact] = _reader(check)
+            readers[check.fact] = check.subject.read
             for key in _keys(check):
                 # Most requests are in most ranges.
                 sharing[key] += len(checks_of_rules) if isinstance(check, Within) else 1
@@ -111,7 +110,7 @@ class Index:
         by_fact: dict[str, dict[int, Plain]] = {}
         for rule in sorted(unguarded):
             first = next(iter(checks_of_rules[rule]), None)
-            if first is not None and cost(first) and _is_word(first):
+            if first is not None and first.cost and _is_word(first):
                 by_fact.setdefault(first.fact, {})[rule] = first
         for group in by_fact.values():
             if len(group) > few:
@@ -215,7 +214,7 @@ class _Texts:
 
     def __init__(self, checks: Mapping[int, Plain]) -> None:
         self._first, *others = checks
-        self._fact = _Fact(_reader(checks[self._first]))
+        self._fact = _Fact(checks[self._first].subject.read)
         for rule in others:
             for _, word in _keys(checks[rule]):
                 self._fact.add(word, rule)  # type: ignore[arg-type]
@@ -234,14 +233,14 @@ class _Tokens:
 
     def __init__(self, checks: Mapping[int, TokensWithin]) -> None:
         self._first, *others = checks
-        self._ranges = _Ranges(checks[self._first].read)
+        self._ranges = _Ranges(checks[self._first].subject.read)
         counted: dict[int | None, int] = {}
         self._small = 0
         """The rules that hold for whatever is surely small."""
         for rule in others:
             check = checks[rule]
             self._ranges.add(Range(check.min, check.max), rule)
-            told = told_below(check.min, check.max)
+            told = settled_below(check.min, check.max)
             counted[told] = counted.get(told, 0) | 1 << rule
             self._small |= (check.min is None or check.min <= 1) << rule
         self._ranges.finish()
@@ -287,7 +286,7 @@ def _plain(checks: tuple[Check, ...]) -> Iterator[Plain]:
 
 
 def _is_plain(check: Check) -> TypeGuard[Plain]:
-    return _is_word(check) and not cost(check)
+    return _is_word(check) and not check.cost
 
 
 def _is_word(check: Check) -> TypeGuard[Plain]:
@@ -295,15 +294,6 @@ def _is_word(check: Check) -> TypeGuard[Plain]:
     if isinstance(check, Begins | Contains | Matches) and any(len(value) > LONG for value in check.values):
         return False
     return isinstance(check, Plain)
-
-
-def _reader(check: Plain) -> Callable[[Facts], Any]:
-    match check:
-        case Flag() | Within():
-            return check.read
-        case HasTool():
-            return attrgetter("tools")
-    return check.subject.read
 
 
 def _keys(check: Plain) -> list[Key]:

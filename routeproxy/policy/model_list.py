@@ -5,8 +5,9 @@ from functools import cache, partial
 from msgspec import Raw
 
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.conditions import TEAM, Equals
+from routeproxy.policy.conditions import Equals
 from routeproxy.policy.decide import Decision, Policy, Rule
+from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.facts import Facts, requested_model_problem
 
 

@@ -1,102 +1,104 @@
-"""Requests by their facts, for those who ask without sending one: `explain`, `[[tests]]`, the proof."""
+"""Requests by their facts, for those who ask without sending one: `explain`, `[[tests]]`, the proof, and the
+decision log, whose requests are decided once more."""
 
+import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from routeproxy.messages.request import (
-    Envelope,
-    Metadata,
-    OutputHead,
-    ThinkingHead,
-    ToolHead,
-    decode_envelope,
-)
-from routeproxy.policy.facts import Facts
+from routeproxy.messages.request import Envelope, decode_envelope
+from routeproxy.policy.fact_table import BY_NAME, FACTS, INPUT_TOKENS, TEAM
+from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.invariants import Reach
+from routeproxy.policy.problems import KeyPath
 
 Headers = Mapping[str, tuple[str, ...]]
+"""Lower-case names; values as HTTP servers hand them over."""
 
 
-class HypotheticalRequest(Struct, frozen=True, kw_only=True):
-    """A request by its facts. What is left out is the smallest request's, or with `body` that request's."""
+class HypotheticalRequest:
+    """A request by its facts. What it does not state is the smallest request's, or that of its `body`."""
 
-    model: str = ""
-    """May be left out beside a `body` only."""
-    body: bytes | None = None
-    """A real request. Beside it only team, headers, `input_tokens`, `url_target` and `no_fallback` count."""
-    team: str | None = None
-    headers: Headers = {}
-    """Lower-case names; values as HTTP servers hand them over."""
-    input_tokens: int | None = None
-    max_tokens: int | None = None
-    stream: bool = False
-    images: bool = False
-    documents: bool = False
-    tools: tuple[str, ...] = ()
-    thinking: bool = False
-    effort: str | None = None
-    system: str | None = None
-    user: str | None = None
-    url_target: str | None = None
-    """`provider/model`"""
-    no_fallback: bool = False
-    """The client forbids fallback."""
+    def __init__(self, *, body: bytes | None = None, **stated: Any) -> None:
+        """`stated` are values by the names of their facts. `None`, false, no tools and no headers state
+        nothing, nor does, beside a `body`, what is of the body. Raises `TypeError` for what is no fact."""
+        if unknown := stated.keys() - BY_NAME.keys():
+            raise TypeError(f"no facts: {', '.join(sorted(unknown))}")
+        self.body = body
+        self.stated: Mapping[str, Any] = {
+            fact.name: stated[fact.name] for fact in FACTS if not _is_nothing(stated.get(fact.name))
+        }
+        """In the order of the table."""
+
+    def __repr__(self) -> str:
+        return f"HypotheticalRequest(body={self.body!r}, stated={self.stated!r})"
+
+    def replace(self, **stated: Any) -> "HypotheticalRequest":
+        """The same request with other values of these facts."""
+        return HypotheticalRequest(body=self.body, **{**self.stated, **stated})
+
+    @property
+    def team(self) -> str | None:
+        return self.stated.get("team")
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers, with those that single facts state."""
+        lines = {
+            fact.header: (as_line(self.stated[fact.name]),)
+            for fact in FACTS
+            if fact.header is not None and fact.name in self.stated
+        }
+        return {**self.stated.get("headers", {}), **lines}
 
     def facts(self, headers: Headers, count: Callable[[bytes], int]) -> Facts:
         """With `headers` as the team has them. Raises `InvalidRequest` if `body` is none."""
-        envelope = decode_envelope(self.body) if self.body is not None else self._envelope()
-        body, stated = self.body, self.input_tokens
+        body, stated = self.body, self.stated
+        tokens = stated.get("input_tokens")
         return Facts(
-            envelope,
+            self._envelope() if body is None else decode_envelope(body),
             headers,
-            url_target=self.url_target,
-            team=self.team,
-            no_fallback=self.no_fallback,
-            count=lambda: stated if stated is not None else count(body) if body is not None else 0,
+            url_target=stated.get("url_target"),
+            team=stated.get("team"),
+            no_fallback=stated.get("no_fallback", False),
+            count=lambda: tokens if tokens is not None else count(body) if body is not None else 0,
         )
 
     def _envelope(self) -> Envelope:
-        blocks = [
-            {"type": kind} for kind, there in (("image", self.images), ("document", self.documents)) if there
-        ]
-        return Envelope(
-            model=self.model,
-            messages=Raw(msgspec.json.encode([{"role": "user", "content": blocks}])),
-            max_tokens=self.max_tokens,
-            stream=self.stream,
-            system=Raw(msgspec.json.encode(self.system)),
-            tools=tuple(ToolHead(name) for name in self.tools) or None,
-            thinking=ThinkingHead("enabled") if self.thinking else None,
-            output_config=OutputHead(self.effort) if self.effort else None,
-            metadata=Metadata(self.user) if self.user else None,
-        )
+        body: dict[str, Any] = {"model": "", "messages": []}
+        for name, value in self.stated.items():
+            if value != "" and (state := BY_NAME[name].state) is not None:
+                for field, content in state(value).items():
+                    # Two facts may be about one list, such as the messages, or about one object.
+                    body[field] = _joined(body.get(field), content)
+        # Not by msgspec: half an emoji on the command line is a text like any other.
+        return decode_envelope(json.dumps(body).encode())
 
     def assumed(self, *, teams: bool) -> tuple[str, ...]:
-        """What the question left out, and what that is taken for. `teams`: whether there are any."""
-        facts = _BESIDE_A_BODY if self.body is not None else _ASSUMED
+        """What the request leaves out, and what that is taken for. `teams`: whether there are any."""
         return tuple(
-            words for fact, words in facts.items() if not getattr(self, fact) and (teams or fact != "team")
+            fact.assumed
+            for fact in FACTS
+            if fact.assumed
+            and not self.stated.get(fact.name)
+            and (teams or fact is not TEAM)
+            # A body says all that is of it, and its tokens are counted.
+            and (self.body is None or (fact.state is None and fact is not INPUT_TOKENS))
         )
 
 
-_ASSUMED = {
-    "team": "nobody's key",
-    "headers": "no headers",
-    "input_tokens": "0 input tokens",
-    "max_tokens": "no max_tokens",
-    "stream": "not streamed",
-    "images": "no images",
-    "documents": "no documents",
-    "tools": "no tools",
-    "thinking": "no thinking",
-    "effort": "no effort",
-    "system": "no system text",
-    "user": "no user",
-    "url_target": "no target in the URL",
-}
-_BESIDE_A_BODY = {fact: _ASSUMED[fact] for fact in ("team", "headers", "url_target")}
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ((), {})
+
+
+def _joined(first: Any, second: Any) -> Any:
+    match first, second:
+        case dict(), dict():
+            return {**first, **second}
+        case list(), list():
+            return [*first, *second]
+    return second
 
 
 class Expected(Struct, frozen=True, kw_only=True):
@@ -116,8 +118,10 @@ class Case(Struct, frozen=True, kw_only=True):
 
     name: str
     where: str
+    """`rules.toml:41`"""
     file: int
-    path: tuple[str | int, ...]
+    """The number of the file that it stands in."""
+    path: KeyPath
     question: HypotheticalRequest
     expect: Expected | None = None
     never: Reach | None = None

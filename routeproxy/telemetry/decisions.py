@@ -4,9 +4,10 @@ sizes and what rules look at; nothing of prompts, answers or keys."""
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -14,32 +15,9 @@ from msgspec import UNSET, Struct, UnsetType
 from routeproxy.exchange import AttemptRecord, Exchange
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.facts import Facts
+from routeproxy.policy.logged import logged_facts
 
 log = logging.getLogger("routeproxy.serve")
-
-
-class LoggedFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What rules could look at. The system text is not among them."""
-
-    model: str
-    team: str | None = None
-    headers: Mapping[str, str] = {}
-    """Only those that the policy reads."""
-    input_tokens: int | None = None
-    """`None`: no rule asked, so nobody counted."""
-    max_tokens: int | None = None
-    stream: bool = False
-    images: bool = False
-    documents: bool = False
-    tools: tuple[str, ...] = ()
-    """Their names."""
-    thinking: bool = False
-    effort: str | None = None
-    user: str | None = None
-    """Only if the policy reads it."""
-    url_target: str | None = None
-    no_fallback: bool = False
 
 
 class LoggedDecision(Struct, frozen=True, kw_only=True):
@@ -51,8 +29,9 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     path: str
     version: str
     rule: str | None
-    facts: LoggedFacts | None
-    """`None`: the request was refused before its facts were known."""
+    facts: dict[str, Any] | None
+    """What rules could look at, by name (`policy.logged` says what is kept). `None`: the request was refused
+    before its facts were known."""
     targets: tuple[str, ...] = ()
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
@@ -111,7 +90,7 @@ class DecisionLog(Observer):
 
     def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         if exchange.facts is not None and exchange.policy.server.decision_log is not None:
-            exchange.facts.work_out_logged()
+            exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:
         if self._file is None or exchange.endpoint == "route":  # nothing was decided, it was only asked about
@@ -128,7 +107,9 @@ class DecisionLog(Observer):
 
 def logged_decision(exchange: Exchange) -> LoggedDecision:
     """The line of the decision log for `exchange`."""
-    decision, facts = exchange.decision, exchange.facts
+    decision, facts = exchange.decision, exchange.logged_facts
+    if facts is None and exchange.facts is not None and not exchange.facts.text_is_forgotten:
+        facts = logged_facts(exchange.facts, exchange.policy)
     attempts = exchange.attempts if exchange.endpoint == "messages" else ()
     return LoggedDecision(
         time=now(),
@@ -137,32 +118,12 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         path=exchange.inbound.path,
         version=exchange.policy.version,
         rule=decision.rule if decision else None,
-        facts=logged_facts(facts, exchange.policy) if facts and facts.can_be_logged else None,
+        facts=dict(facts) if facts is not None else None,
         targets=tuple(target.name for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         status=exchange.status,
         error=exchange.error,
         client_left=exchange.client_left,
-    )
-
-
-def logged_facts(facts: Facts, policy: Policy) -> LoggedFacts:
-    headers = {name: value for name in policy.reads_headers if (value := facts.header(name)) is not None}
-    return LoggedFacts(
-        model=facts.requested,
-        team=facts.team,
-        headers=dict(sorted(headers.items())),
-        input_tokens=facts.counted,
-        max_tokens=facts.max_tokens,
-        stream=facts.stream,
-        images=facts.images,
-        documents=facts.documents,
-        tools=tuple(tool.name or tool.type or "" for tool in facts.envelope.tools or ()),
-        thinking=facts.thinking,
-        effort=facts.effort,
-        user=facts.user if policy.reads_user else None,
-        url_target=facts.url_target,
-        no_fallback=facts.no_fallback,
     )
 
 

@@ -5,10 +5,10 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from routeproxy.cli.check import run_check
-from routeproxy.cli.explain import parse_headers, run_explain
+from routeproxy.cli.explain import run_explain
+from routeproxy.cli.fact_options import parse_headers
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.sources import Options, Sources
@@ -41,10 +41,10 @@ def explained(
 ) -> tuple[int, str]:
     out = io.StringIO()
 
-    def with_headers(policy: Policy) -> HypotheticalRequest:
-        return replace(question, headers=parse_headers(headers))
+    def asked(policy: Policy) -> HypotheticalRequest:
+        return question.replace(headers=parse_headers(headers))
 
-    code = run_explain(lambda: policy, with_headers, out=out, **how)
+    code = run_explain(lambda: policy, asked, out=out, **how)
     return code, out.getvalue()
 
 

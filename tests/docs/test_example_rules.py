@@ -43,7 +43,7 @@ def decided(
     policy: Policy, model: str = "claude-sonnet-5", headers: dict[str, str] | None = None, **facts: object
 ) -> Decision:
     lines = {name: (value,) for name, value in (headers or {}).items()}
-    question = HypotheticalRequest(model=model, headers=lines, **facts)  # type: ignore[arg-type]
+    question = HypotheticalRequest(model=model, headers=lines, **facts)
     return policy.decide(policy.facts_of(question))
 
 

@@ -1,5 +1,4 @@
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -7,35 +6,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeproxy.policy.conditions import (
-    EFFORT,
-    MODEL,
-    SYSTEM,
-    TEAM,
-    USER,
     AnyOf,
     Begins,
     Check,
     Contains,
     Equals,
-    ExpensiveFlag,
     Flag,
-    HasTool,
     Matches,
     NoneOf,
     Present,
     TokensWithin,
     Within,
-    cost,
     first_miss,
-    globbed,
-    header,
+    has_tool,
+    matches_glob,
 )
+from routeproxy.policy.fact_table import BY_NAME, HAS_TOOLS, INPUT_TOKENS, MODEL, TEAM, TOOLS, header_fact
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.index import FEW, Index
-from routeproxy.policy.patterns import glob, regex
+from routeproxy.policy.patterns import regex
 from tests.policy.asking import request, rules
 
 Checks = tuple[Check, ...]
+
+SYSTEM, USER, EFFORT = BY_NAME["system"], BY_NAME["user"], BY_NAME["effort"]
+STREAM, IMAGES, MAX_TOKENS = BY_NAME["stream"], BY_NAME["images"], BY_NAME["max_tokens"]
 
 
 def regexes(subject: Any, *patterns: str) -> Matches:
@@ -43,7 +38,7 @@ def regexes(subject: Any, *patterns: str) -> Matches:
 
 
 def stream(wanted: bool) -> Flag:
-    return Flag("stream", attrgetter("stream"), wanted)
+    return Flag(STREAM, wanted)
 
 
 def numbered(kind: str) -> list[Checks]:
@@ -133,11 +128,11 @@ def test_a_few_rules_are_not_looked_up_at_all() -> None:
 
 
 def test_any_of_nothing_is_never_asked() -> None:
-    assert list(Index([(AnyOf((), 0),), (AnyOf(((),), 0),)], few=0).candidates(request())) == [1]
+    assert list(Index([(AnyOf(()),), (AnyOf(((),)),)], few=0).candidates(request())) == [1]
 
 
 def test_a_rule_is_named_once_however_many_of_its_words_are_there() -> None:
-    twice = (AnyOf(((Contains(MODEL, ("a", "b")),), (Contains(MODEL, ("a",)), stream(False))), 0),)
+    twice = (AnyOf(((Contains(MODEL, ("a", "b")),), (Contains(MODEL, ("a",)), stream(False)))),)
     assert list(Index([twice, (), twice], few=0).candidates(request("ab"))) == [0, 1, 2]
 
 
@@ -169,9 +164,9 @@ class Cheap(Facts):
 
 DEAR: list[Check] = [
     Contains(SYSTEM, ("x",)),
-    ExpensiveFlag("images", attrgetter("images"), True),
-    HasTool(("x",), (glob("x"),)),
-    TokensWithin("input_tokens", attrgetter("input_tokens"), 1, None),
+    Flag(IMAGES, True),
+    has_tool(TOOLS, ("x",)),
+    TokensWithin(INPUT_TOKENS, 1, None),
 ]
 
 
@@ -179,7 +174,7 @@ def test_no_fact_that_costs_something_is_read_before_a_rule_is_asked_that_reads_
     index = Index([*((check,) for check in DEAR), *((check,) for check in DEAR)], few=0)
     asked = index.candidates(Cheap(request().envelope, {}))
     assert next(iter(asked)) == 0
-    mixed = Index([tuple(DEAR), (AnyOf(((DEAR[0],),), 1),), (AnyOf(((DEAR[3],),), 2),)], few=1)
+    mixed = Index([tuple(DEAR), (AnyOf(((DEAR[0],),)),), (AnyOf(((DEAR[3],),)),)], few=1)
     assert list(mixed.candidates(Cheap(request().envelope, {}))) == [0, 1, 2]
 
 
@@ -195,7 +190,7 @@ TEXTS = st.one_of(
 )
 HEADERS = ["x-team", "x-app"]
 SUBJECTS = st.one_of(
-    st.sampled_from([MODEL, TEAM, USER, EFFORT, SYSTEM]), st.sampled_from(HEADERS).map(header)
+    st.sampled_from([MODEL, TEAM, USER, EFFORT, SYSTEM]), st.sampled_from(HEADERS).map(header_fact)
 )
 VALUES = st.lists(TEXTS, max_size=3).map(tuple)
 GLOBS = st.lists(st.text(alphabet="abé*?.\n", max_size=5), max_size=2).map(tuple)
@@ -210,26 +205,23 @@ REGEXES = st.lists(
     max_size=3,
 )
 BOUNDS = st.none() | st.integers(0, 3)
-FLAGS = ["stream", "thinking", "has_tools", "has_url_target"]
+FLAGS = [STREAM, BY_NAME["thinking"], HAS_TOOLS, BY_NAME["url_target"]]
 LEAVES: st.SearchStrategy[Check] = st.one_of(
     st.builds(Equals, SUBJECTS, VALUES),
     st.builds(Begins, SUBJECTS, VALUES),
     st.builds(Contains, SUBJECTS, VALUES),
-    st.builds(globbed, SUBJECTS, GLOBS),
+    st.builds(matches_glob, SUBJECTS, GLOBS),
     st.builds(lambda subject, patterns: regexes(subject, *patterns), SUBJECTS, REGEXES),
     st.builds(Present, SUBJECTS, st.booleans()),
-    st.sampled_from(FLAGS).flatmap(
-        lambda f: st.builds(Flag, st.just(f), st.just(attrgetter(f)), st.booleans())
-    ),
-    st.builds(ExpensiveFlag, st.just("images"), st.just(attrgetter("images")), st.booleans()),
-    st.builds(Within, st.just("max_tokens"), st.just(attrgetter("max_tokens")), BOUNDS, BOUNDS),
-    st.builds(TokensWithin, st.just("input_tokens"), st.just(attrgetter("input_tokens")), BOUNDS, BOUNDS),
+    st.builds(Flag, st.sampled_from([*FLAGS, IMAGES]), st.booleans()),
+    st.builds(Within, st.just(MAX_TOKENS), BOUNDS, BOUNDS),
+    st.builds(TokensWithin, st.just(INPUT_TOKENS), BOUNDS, BOUNDS),
 )
 
 
 def nested(inner: st.SearchStrategy[Check]) -> st.SearchStrategy[Check]:
     tables = st.lists(st.lists(inner, max_size=3).map(tuple), max_size=3).map(tuple)
-    return st.builds(AnyOf, tables, st.just(0)) | st.builds(NoneOf, tables, st.just(0))
+    return st.builds(AnyOf, tables) | st.builds(NoneOf, tables)
 
 
 POLICIES = st.lists(st.lists(st.recursive(LEAVES, nested, max_leaves=5), max_size=3).map(tuple), max_size=8)
@@ -258,12 +250,12 @@ def rising(numbers: Iterable[int]) -> bool:
     return numbers == sorted(set(numbers))
 
 
-TOKENS = st.builds(TokensWithin, st.just("input_tokens"), st.just(attrgetter("input_tokens")), BOUNDS, BOUNDS)
-TOOLS = st.builds(lambda globs: HasTool(globs, tuple(map(glob, globs))), GLOBS)
+TOKENS = st.builds(TokensWithin, st.just(INPUT_TOKENS), BOUNDS, BOUNDS)
+SOME_TOOLS = st.builds(has_tool, st.just(TOOLS), GLOBS)
 SYSTEMS = st.builds(Contains, st.just(SYSTEM), VALUES) | st.builds(Begins, st.just(SYSTEM), VALUES)
 DEAR_POLICIES = st.lists(
-    st.lists(TOKENS | TOOLS | SYSTEMS | LEAVES, min_size=1, max_size=2).map(
-        lambda checks: tuple(sorted(checks, key=cost))
+    st.lists(TOKENS | SOME_TOOLS | SYSTEMS | LEAVES, min_size=1, max_size=2).map(
+        lambda checks: tuple(sorted(checks, key=lambda check: check.cost))
     ),
     max_size=12,
 )

@@ -1,6 +1,6 @@
 """What a rules file promises of itself: `[[invariants]]` and `[[tests]]`, from their tables."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec.structs import asdict
@@ -10,7 +10,8 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.match import compile_match, nested
 from routeproxy.policy.compile.targets import NameTable
-from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.fact_table import FACTS, Fact
+from routeproxy.policy.facts import as_line, requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
@@ -26,10 +27,6 @@ from routeproxy.policy.invariants import Invariant, Reach
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
-
-NOT_IN_WHEN = ("input_tokens", "system", "user", "url_target")
-"""What the proof can't go by."""
-BESIDE_A_BODY = frozenset({"body", "team", "headers", "input_tokens", "url_target", "no_fallback"})
 
 
 class AssertionsCompiler:
@@ -81,13 +78,13 @@ class AssertionsCompiler:
 
     def _check_when(self, match: MatchTable, path: KeyPath) -> None:
         self.check_teams(match, path)
-        for key in NOT_IN_WHEN:
-            if getattr(match, key) is not None:
-                message = f"`{key}` can't be part of an invariant: nothing could be proved of it"
+        for fact in FACTS:
+            if not fact.provable and getattr(match, fact.name, None) is not None:
+                message = f"`{fact.name}` can't be part of an invariant: nothing could be proved of it"
                 hint = (
                     "say it by team, model, headers, tools, images, documents, thinking, effort or max_tokens"
                 )
-                self.report.error(Code.FORBIDDEN, (*path, key), message, hint=hint, key=True)
+                self.report.error(Code.FORBIDDEN, (*path, fact.name), message, hint=hint, key=True)
 
     def check_teams(self, match: MatchTable, path: KeyPath) -> None:
         """Of this table alone, not of those in it."""
@@ -153,7 +150,6 @@ class AssertionsCompiler:
                 message = "a test has a request, which asks for a model"
                 self.report.error(Code.MISSING, path, message, expected='`request = { model = "…" }`')
             return None
-        said = {name: value for name, value in asdict(table).items() if value is not None}
         if table.team is not None:
             self._check_team(table.team, (*path, "team"))
             if team not in (None, table.team):
@@ -162,17 +158,15 @@ class AssertionsCompiler:
         if table.model is not None and (problem := requested_model_problem(table.model)):
             self.report.error(Code.WRONG_VALUE, (*path, "model"), problem)
         check_header_names(list(table.headers or {}), (*path, "headers"), self.report)
-        if table.tools is not None:
-            tools = table.tools
-            said["tools"] = (("tool",) if tools else ()) if isinstance(tools, bool) else listed(tools)
-        if table.body is not None:
-            said["body"] = self._body(table.body, (*path, "body"), folder)
-            for name in sorted(said.keys() - BESIDE_A_BODY):
-                message = f"`{name}` is what the body says"
-                self.report.error(Code.CONTRADICTION, (*path, name), message, key=True)
-        said["headers"] = _lines(table.headers or {})
-        said.setdefault("team", team)
-        return HypotheticalRequest(**said) if not self.report.faulty(path) else None
+        stated = {fact.name: _stated(fact, getattr(table, fact.name)) for fact in FACTS}
+        body = self._body(table.body, (*path, "body"), folder) if table.body is not None else None
+        for fact in FACTS if table.body is not None else ():
+            if fact.state is not None and getattr(table, fact.name) is not None:
+                message = f"`{fact.name}` is what the body says"
+                self.report.error(Code.CONTRADICTION, (*path, fact.name), message, key=True)
+        if stated["team"] is None:
+            stated["team"] = team
+        return HypotheticalRequest(body=body, **stated) if not self.report.faulty(path) else None
 
     def _body(self, name: str, path: KeyPath, folder: Folder) -> bytes | None:
         if problem := relative_problem(name):
@@ -226,6 +220,13 @@ def _gate_of(rule: str, teams: Collection[str]) -> bool:
     return any(rule == f"[teams.{team}] models" for team in teams)
 
 
-def _lines(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """As an HTTP server hands them over."""
-    return {name.lower(): (value.strip(" \t").encode().decode("latin-1"),) for name, value in headers.items()}
+def _stated(fact: Fact, written: Any) -> Any:
+    """What a request states of a fact by a key of its table."""
+    match fact.kind:
+        case "tools" if isinstance(written, bool):
+            return ("tool",) if written else ()
+        case "tools" if written is not None:
+            return listed(written)
+        case "headers" if written is not None:
+            return {name.lower(): (as_line(value.strip(" \t")),) for name, value in written.items()}
+    return written

@@ -23,6 +23,7 @@ from routeproxy.policy.compile.server import compile_server
 from routeproxy.policy.compile.targets import NameTable
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.decide import Policy, Rule
+from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
@@ -129,6 +130,10 @@ class Compilation:
         if any(report.failed for report in self.reports):
             return None
         matches = list(self._matches())
+        reads = [
+            fact for fact in FACTS if any(getattr(match, fact.name, None) is not None for match in matches)
+        ]
+        headers = {name.lower() for match in matches for name in match.headers or ()}
         policy = Policy(
             version="",
             source=str(self.path),
@@ -139,9 +144,8 @@ class Compilation:
             default=default,
             invariants=invariants,
             tests=tests,
-            counts_tokens=any(match.input_tokens is not None for match in matches),
-            reads_headers=frozenset(name.lower() for match in matches for name in match.headers or ()),
-            reads_user=any(match.user is not None for match in matches),
+            reads=frozenset(fact.name for fact in reads),
+            reads_headers=frozenset((*headers, *filter(None, (fact.header for fact in reads)))),
         )
         return replace(policy, version=fingerprint(policy, file, self.rules.matches))
 

@@ -1,101 +1,76 @@
-"""A `match` or `when` table becomes checks."""
+"""A table of conditions (`match`, `when`) becomes checks, each kind of facts in its own way."""
 
-from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from re import findall, sub
+from typing import Any
 
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.conditions import (
-    EFFORT,
-    MODEL,
-    SYSTEM,
-    TEAM,
-    USER,
     AnyOf,
     Begins,
     Check,
     Contains,
     Equals,
-    ExpensiveFlag,
     Flag,
-    HasTool,
     Matches,
     NoneOf,
     Present,
-    Subject,
     TokensWithin,
     Within,
-    cost,
-    globbed,
-    header,
+    has_tool,
+    matches_glob,
     quoted,
 )
+from routeproxy.policy.fact_table import BY_NAME, HAS_TOOLS, INPUT_TOKENS, MODEL, Fact, Kind, header_fact
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import HeaderTable, MatchTable, RangeTable, TextTable
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.patterns import glob, hint_for, regex
+from routeproxy.policy.patterns import hint_for, regex
 from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.secrets import SECRET_HEADERS
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+Written = Any
+"""What a key of the table holds: its type is that of `MatchTable`."""
 
-_NUMBERS: dict[str, type[Within]] = {"input_tokens": TokensWithin, "max_tokens": Within}
-_FLAGS: dict[str, tuple[type[Flag], str]] = {
-    "stream": (Flag, "stream"),
-    "thinking": (Flag, "thinking"),
-    "url_target": (Flag, "has_url_target"),
-    "images": (ExpensiveFlag, "images"),
-    "documents": (ExpensiveFlag, "documents"),
-}
+_FACTS = tuple(BY_NAME[key] for key in MatchTable.__struct_fields__ if key in BY_NAME)
+"""In the order of the table: so are conditions asked that cost the same."""
 
 
 def compile_match(table: MatchTable, path: KeyPath, report: Report) -> tuple[Check, ...]:
     """The checks of one table, cheapest first. They all have to hold."""
-    return tuple(sorted(_checks(table, path, report), key=cost))
+    return tuple(sorted(_checks(table, path, report), key=lambda check: check.cost))
+
+
+def nested(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
+    """`match` and every table in it, with its place."""
+    yield match, path
+    for index, inner in enumerate(match.any or ()):
+        yield from nested(inner, (*path, "any", index))
+    if isinstance(match.not_, MatchTable):
+        yield from nested(match.not_, (*path, "not"))
+    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
+        yield from nested(inner, (*path, "not", index))
 
 
 def _checks(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
-    if table.team is not None:
-        yield Equals(TEAM, listed(table.team))
-    if table.model is not None:
-        yield from _text(MODEL, table.model, Contains, (*path, "model"), report, lower=True)
-    yield from _headers(table, (*path, "headers"), report)
-    for fact, number_check in _NUMBERS.items():
-        if (range := getattr(table, fact)) is not None:
-            _check_range(range, (*path, fact), report)
-            yield number_check(fact, attrgetter(fact), range.min, range.max)
-    for fact, (flag_check, attribute) in _FLAGS.items():
-        if (wanted := getattr(table, fact)) is not None:
-            yield flag_check(fact, attrgetter(attribute), wanted)
-    if isinstance(table.tools, bool):
-        yield Flag("tools", attrgetter("has_tools"), table.tools)
-    elif table.tools is not None:
-        globs = listed(table.tools)
-        yield HasTool(globs, tuple(map(glob, globs)))
-    if table.effort is not None:
-        yield _effort(listed(table.effort), (*path, "effort"), report)
-    if table.system is not None:
-        yield from _text(SYSTEM, table.system, Contains, (*path, "system"), report, lower=True)
-    if table.user is not None:
-        yield from _text(USER, table.user, Equals, (*path, "user"), report)
+    for fact in _FACTS:
+        if (written := getattr(table, fact.name)) is not None:
+            yield from _COMPILERS[fact.kind](fact, written, (*path, fact.name), report)
     if table.any is not None:
-        yield _nested(AnyOf, table.any, (*path, "any"), report)
+        yield AnyOf(_tables(table.any, (*path, "any"), report))
     if isinstance(table.not_, MatchTable):
         yield _not_one(table.not_, (*path, "not"), report)
     elif table.not_ is not None:
-        yield _nested(NoneOf, table.not_, (*path, "not"), report)
+        yield NoneOf(_tables(table.not_, (*path, "not"), report))
 
 
-def _nested(
-    kind: type[AnyOf] | type[NoneOf], tables: Sequence[MatchTable], path: KeyPath, report: Report
-) -> AnyOf | NoneOf:
-    choices = tuple(compile_match(table, (*path, index), report) for index, table in enumerate(tables))
-    return kind(choices, max(cost(check) for checks in choices for check in checks) if any(choices) else 0)
+def _tables(tables: Sequence[MatchTable], path: KeyPath, report: Report) -> tuple[tuple[Check, ...], ...]:
+    return tuple(compile_match(table, (*path, index), report) for index, table in enumerate(tables))
 
 
 def _not_one(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
-    count = sum(getattr(table, name) is not None for name in table.__struct_fields__ if name != "headers")
+    count = sum(getattr(table, key) is not None for key in table.__struct_fields__ if key != "headers")
     if count + len(table.headers or ()) > 1:
         report.error(
             Code.CONTRADICTION,
@@ -104,97 +79,114 @@ def _not_one(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
             hint="`not = [{ … }, { … }]` means none of these; with one table, not all that it says at once",
             key=True,
         )
-    checks = compile_match(table, path, report)
-    return NoneOf((checks,), max(map(cost, checks), default=0))
+    return NoneOf((compile_match(table, path, report),))
 
 
-def _headers(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
-    headers = table.headers or {}
-    check_header_names(headers, path, report)
-    for name, wanted in headers.items():
+# --- one fact
+
+
+def _word(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+    words = listed(written)
+    for word in words:
+        if fact.known and word not in fact.known:
+            near = closest(word, fact.known)
+            message = f"no client is known to ask for the {fact.name} `{word}`"
+            report.warn(Code.NEVER_TRUE, path, message, hint=f"did you mean `{near}`?" if near else None)
+    yield Equals(fact, words)
+
+
+def _number(fact: Fact, written: RangeTable, path: KeyPath, report: Report) -> Iterator[Check]:
+    least, most = written.min, written.max
+    if least is not None and most is not None and least > most:
+        message = f"nothing is at least {least:,} and at most {most:,}"
+        report.error(Code.CONTRADICTION, path, message, key=True)
+    within = TokensWithin if fact is INPUT_TOKENS else Within
+    yield within(fact, least, most)
+
+
+def _flag(fact: Fact, written: bool, path: KeyPath, report: Report) -> Iterator[Check]:
+    yield Flag(fact, written)
+
+
+def _tools(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+    yield Flag(HAS_TOOLS, written) if isinstance(written, bool) else has_tool(fact, listed(written))
+
+
+def _headers(fact: Fact, written: Mapping[str, Written], path: KeyPath, report: Report) -> Iterator[Check]:
+    check_header_names(written, path, report)
+    for name, comparison in written.items():
         here = (*path, name)
         if name.lower() in SECRET_HEADERS:
             message = f"`{name}` can't be matched: it carries a secret"
-            report.error(
-                Code.FORBIDDEN,
-                here,
-                message,
-                hint="give the client a header of its own to be told by",
-                key=True,
-            )
-        yield from _text(header(name.lower()), wanted, Equals, here, report)
+            hint = "give the client a header of its own to be told by"
+            report.error(Code.FORBIDDEN, here, message, hint=hint, key=True)
+        yield from _text(header_fact(name.lower()), comparison, here, report)
 
 
-def _check_range(range: RangeTable, path: KeyPath, report: Report) -> None:
-    if range.min is not None and range.max is not None and range.min > range.max:
-        message = f"nothing is at least {range.min:,} and at most {range.max:,}"
-        report.error(Code.CONTRADICTION, path, message, key=True)
-
-
-def _effort(values: tuple[str, ...], path: KeyPath, report: Report) -> Check:
-    for value in values:
-        if value not in EFFORTS:
-            near = closest(value, EFFORTS)
-            message = f"no client is known to ask for the effort `{value}`"
-            report.warn(Code.NEVER_TRUE, path, message, hint=f"did you mean `{near}`?" if near else None)
-    return Equals(EFFORT, values)
-
-
-def _text(
-    subject: Subject,
-    wanted: str | list[str] | TextTable,
-    plain: type[Equals] | type[Contains],
-    path: KeyPath,
-    report: Report,
-    *,
-    lower: bool = False,
-) -> Iterator[Check]:
-    fold = ascii_lower if lower else str
-    if subject is MODEL:
-        _check_model_names(wanted, path, report)
-    if not isinstance(wanted, TextTable):
-        yield plain(subject, tuple(map(fold, listed(wanted))))
+def _text(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+    if fact is MODEL:
+        _check_model_names(written, path, report)
+    if not isinstance(written, TextTable):
+        plain = Contains if fact.plain == "contains" else Equals
+        yield plain(fact, _values(fact, written))
         return
     for key, check in (("equals", Equals), ("prefix", Begins), ("contains", Contains)):
-        if values := getattr(wanted, key):
-            yield check(subject, tuple(map(fold, listed(values))))
-    if wanted.glob:
-        globs = tuple(map(fold, listed(wanted.glob)))
-        yield globbed(subject, globs)
-    if wanted.regex:
-        yield _regexes(subject, wanted.regex, (*path, "regex"), report, lower)
-    if isinstance(wanted, HeaderTable) and wanted.present is not None:
-        others = [key for key in ("equals", "prefix", "contains", "glob", "regex") if getattr(wanted, key)]
-        if others and not wanted.present:
-            message = f"never true: a missing {subject.name} has nothing for `{others[0]}`"
+        if values := getattr(written, key):
+            yield check(fact, _values(fact, values))
+    if written.glob:
+        yield matches_glob(fact, _values(fact, written.glob))
+    if written.regex:
+        yield _regexes(fact, written.regex, (*path, "regex"), report)
+    if isinstance(written, HeaderTable) and written.present is not None:
+        others = [key for key in TextTable.__struct_fields__ if getattr(written, key)]
+        if others and not written.present:
+            message = f"never true: a missing {fact.name} has nothing for `{others[0]}`"
             report.error(Code.CONTRADICTION, (*path, "present"), message, key=True)
-        yield Present(subject, wanted.present)
+        yield Present(fact, written.present)
 
 
-def _check_model_names(wanted: str | list[str] | TextTable, path: KeyPath, report: Report) -> None:
-    by_key = {"": wanted} if not isinstance(wanted, TextTable) else {}
-    if isinstance(wanted, TextTable):
-        by_key = {key: getattr(wanted, key) for key in ("equals", "prefix", "contains", "glob")}
-    for key, values in by_key.items():
+_COMPILERS: Mapping[Kind, Callable[[Fact, Any, KeyPath, Report], Iterator[Check]]] = {
+    "word": _word,
+    "text": _text,
+    "number": _number,
+    "flag": _flag,
+    "presence": _flag,
+    "tools": _tools,
+    "headers": _headers,
+}
+
+
+# --- texts
+
+
+def _values(fact: Fact, written: str | list[str]) -> tuple[str, ...]:
+    return tuple(map(ascii_lower if fact.folded else str, listed(written)))
+
+
+def _check_model_names(written: Written, path: KeyPath, report: Report) -> None:
+    by_path: dict[KeyPath, Any] = {path: written}
+    if isinstance(written, TextTable):
+        by_path = {(*path, key): getattr(written, key) for key in ("equals", "prefix", "contains", "glob")}
+    for at, values in by_path.items():
         for value in listed(values) if values is not None else ():
             if odd := findall(r"[^A-Za-z0-9_.:@/+\[\]*?-]", value):
                 message = f"never true: no requested model has {quoted(odd[0])} in its name"
-                report.warn(Code.NEVER_TRUE, (*path, key) if key else path, message)
+                report.warn(Code.NEVER_TRUE, at, message)
 
 
-def _regexes(subject: Subject, wanted: str | list[str], path: KeyPath, report: Report, lower: bool) -> Check:
+def _regexes(fact: Fact, written: str | list[str], path: KeyPath, report: Report) -> Matches:
     patterns = []
-    for index, pattern in enumerate(listed(wanted)):
-        here = path if isinstance(wanted, str) else (*path, index)
+    for index, pattern in enumerate(listed(written)):
+        here = path if isinstance(written, str) else (*path, index)
         try:
             patterns.append(regex(pattern))
         except ValueError as error:
             report.error(Code.BAD_PATTERN, here, f"not a regex: {error}", hint=hint_for(pattern))
             continue
-        if lower and (capital := _capital(pattern)):
-            message = f"`{capital}` never matches: {subject.name} is compared in lower case"
+        if fact.folded and (capital := _capital(pattern)):
+            message = f"`{capital}` never matches: {fact.name} is compared in lower case"
             report.warn(Code.NEVER_TRUE, here, message)
-    return Matches(subject, listed(wanted), tuple(patterns), "regex")
+    return Matches(fact, listed(written), tuple(patterns), "regex")
 
 
 def _capital(pattern: str) -> str | None:
@@ -207,14 +199,3 @@ def _capital(pattern: str) -> str | None:
         pattern,
     )
     return next((char for char in plain if char.isascii() and char.isupper()), None)
-
-
-def nested(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
-    """`match` and every table in it, with its place."""
-    yield match, path
-    for index, inner in enumerate(match.any or ()):
-        yield from nested(inner, (*path, "any", index))
-    if isinstance(match.not_, MatchTable):
-        yield from nested(match.not_, (*path, "not"))
-    for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
-        yield from nested(inner, (*path, "not", index))

@@ -10,8 +10,9 @@ from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
 from routeproxy.policy.compile.match import compile_match, nested
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
-from routeproxy.policy.conditions import TEAM, Check, Equals
+from routeproxy.policy.conditions import Check, Equals
 from routeproxy.policy.decide import Rule
+from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, Layer, read_layers
 from routeproxy.policy.file.report import Report, unnamed_rule

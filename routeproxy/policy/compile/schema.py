@@ -11,8 +11,8 @@ from msgspec import NODEFAULT
 from msgspec import inspect as kinds
 
 from routeproxy.policy.compile.actions import FAILURES
-from routeproxy.policy.compile.match import EFFORTS
 from routeproxy.policy.compile.params import CAPPED, PARAMS
+from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.tables import (
     ActionTable,
     CaseTable,
@@ -69,8 +69,7 @@ CLOSED: Mapping[tuple[type, str], tuple[str, ...]] = {
 """Words, or keys of a table, that the types leave open and `compile` holds against a list."""
 
 SUGGESTED: Mapping[tuple[type, str], tuple[str, ...]] = {
-    (MatchTable, "effort"): EFFORTS,
-    (RequestTable, "effort"): EFFORTS,
+    (table, fact.name): fact.known for table in (MatchTable, RequestTable) for fact in FACTS if fact.known
 }
 """Words that are known, where others may come."""
 
@@ -323,20 +322,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "transforms": "What is done to the answer.",
     },
     MatchTable: {
-        "team": "Whose key was shown.",
-        "model": "The model asked for, in lower case; a plain text is a part of the name.",
-        "headers": "A header of the request; a plain text is the whole of it.",
-        "input_tokens": "Our estimate of the prompt's tokens.",
-        "max_tokens": "The `max_tokens` that the client asked for.",
-        "stream": "Whether the answer is to be streamed.",
-        "images": "Whether an image is anywhere in the conversation.",
-        "documents": "Whether a document is anywhere in the conversation.",
-        "tools": "Whether there are tools, or whether the name or type of one matches a glob.",
-        "thinking": "Whether thinking is on.",
-        "effort": "The effort asked for, `output_config.effort`.",
-        "system": "The system text in lower case; a plain text is a part of it.",
-        "user": "The `metadata.user_id`; a plain text is the whole of it.",
-        "url_target": "Whether the client named a target in the URL.",
+        **{fact.name: fact.condition for fact in FACTS if fact.in_match},
         "any": "At least one of these tables holds.",
         "not": "This one condition does not hold, or none of these tables.",
     },
@@ -413,21 +399,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     },
     RequestTable: {
         "body": "A file with a real request, beside or below this one.",
-        "model": "The model that it asks for.",
-        "team": "The team whose key it shows; left out, nobody's.",
-        "headers": "Its headers.",
-        "input_tokens": "How many input tokens it has.",
-        "max_tokens": "Its `max_tokens`.",
-        "stream": "Whether it wants a stream.",
-        "images": "Whether it has images.",
-        "documents": "Whether it has documents.",
-        "tools": "The names of its tools, or whether it has any.",
-        "thinking": "Whether it asks for thinking.",
-        "effort": "Its `output_config.effort`.",
-        "system": "Its system text.",
-        "user": "Its `metadata.user_id`.",
-        "url_target": "The target that its URL names, as `provider/model`.",
-        "no_fallback": "Whether its client forbids fallback.",
+        **{fact.name: fact.statement for fact in FACTS},
     },
     ExpectTable: {
         "rule": "The name of the rule that takes it.",

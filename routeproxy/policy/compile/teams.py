@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.secrets import SecretsCompiler
-from routeproxy.policy.conditions import MODEL, TEAM, Equals, NoneOf, globbed
+from routeproxy.policy.conditions import Equals, NoneOf, matches_glob
 from routeproxy.policy.decide import Rule, Team
+from routeproxy.policy.fact_table import MODEL, TEAM
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
@@ -117,12 +118,12 @@ class TeamsCompiler:
     def _gate(self, name: str, table: TeamTable, path: KeyPath) -> Rule | None:
         if table.models is None:
             return None
-        wanted = globbed(MODEL, tuple(map(ascii_lower, listed(table.models))))
+        allowed = matches_glob(MODEL, tuple(map(ascii_lower, listed(table.models))))
         return Rule(
             name=f"[teams.{name}] models",
             where=self.actions.where(path),
             path=path,
-            checks=(NoneOf(((wanted,),), 0),),
+            checks=(NoneOf(((allowed,),)),),
             is_gate=True,
         )
 

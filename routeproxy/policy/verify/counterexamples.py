@@ -5,11 +5,10 @@ invariant. No request that is made up here counts before the code that serves ha
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextCheck
 from routeproxy.policy.decide import Policy, Rule
+from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
@@ -75,11 +74,11 @@ def _suspects(
     globs += [target.partition("/")[2] for target in (never.target if never and never.target else ())]
     models = [glob.replace("*", star).replace("?", "x") for glob in globs for star in ("", "x")]
     for request in requests_satisfying(policy, assignment, models):
-        if request.url_target is None:
+        if "url_target" not in request.stated:
             yield request
         else:
             for reached in forbidden:
-                yield replace(request, url_target=f"{reached.provider}/{request.model}")
+                yield request.replace(url_target=f"{reached.provider}/{request.stated['model']}")
 
 
 def requests_for(policy: Policy, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
@@ -116,10 +115,10 @@ def requests_satisfying(
 
 def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
     """The value of a field of a request, by whose name the fact goes."""
-    match constraints[0].fact:
-        case "stream" | "images" | "documents" | "thinking" | "url_target":
+    match BY_NAME[constraints[0].fact].kind:
+        case "flag" | "presence":
             return allowed_flag(constraints)
-        case "input_tokens" | "max_tokens":
+        case "number":
             return None if allows_absence(constraints) else least_number(constraints)
         case "tools":
             return tuple(_tools(constraints))
@@ -182,18 +181,24 @@ def _texts_by_fact(policy: Policy) -> Mapping[str, tuple[str, ...]]:
 
 def describe_request(request: HypotheticalRequest) -> str:
     """`a request for `claude-opus-4-8` by team `payments` with x-data-class: phi`"""
-    words = [f"a request for `{request.model}`"]
-    if request.url_target is not None:
-        words = [f"a request with the target `{request.url_target}` in its URL"]
+    stated = request.stated
+    words = [f"a request for `{stated.get('model', '')}`"]
+    if "url_target" in stated:
+        words = [f"a request with the target `{stated['url_target']}` in its URL"]
     if request.team is not None:
         words.append(f"by team `{request.team}`")
-    details = [f"`{name}: {lines[0]}`" for name, lines in request.headers.items()]
-    details += [name for name in ("stream", "images", "documents", "thinking") if getattr(request, name)]
+    details = [f"`{name}: {lines[0]}`" for name, lines in stated.get("headers", {}).items()]
+    facts = [fact for fact in FACTS if fact.in_match and fact is not MODEL and fact is not TEAM]
+    details += [fact.name for fact in facts if fact.kind == "flag" and fact.name in stated]
     details += [
-        f"{name} {value}"
-        for name in ("input_tokens", "max_tokens", "effort", "user")
-        if (value := getattr(request, name))
+        f"{fact.name} {stated[fact.name]}"
+        for fact in facts
+        if fact.kind in {"number", "word", "text"} and fact.shown and stated.get(fact.name)
     ]
-    details += [f"the system text `{request.system}`"] if request.system else []
-    details += [f"the tool `{name}`" for name in request.tools]
+    details += [
+        f"the {fact.name} text `{stated[fact.name]}`"
+        for fact in facts
+        if not fact.shown and stated.get(fact.name)
+    ]
+    details += [f"the tool `{name}`" for name in stated.get("tools", ())]
     return " ".join([*words, *(["with", ", ".join(details)] if details else [])])

@@ -11,8 +11,9 @@ from itertools import chain
 
 from msgspec import Struct
 
-from routeproxy.policy.conditions import TEAM, Check, Equals
+from routeproxy.policy.conditions import Check, Equals
 from routeproxy.policy.decide import Policy, Rule, Team
+from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.targets import Reached

@@ -12,7 +12,7 @@ as parts that the text contains.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from routeproxy.policy.conditions import (
     Begins,
@@ -26,6 +26,7 @@ from routeproxy.policy.conditions import (
     TextCheck,
     Within,
 )
+from routeproxy.policy.fact_table import FACTS
 
 
 class Constraint(NamedTuple):
@@ -42,7 +43,7 @@ class Constraint(NamedTuple):
 Assignment = Mapping[str, tuple[Constraint, ...]]
 """The constraints on each fact, at least one for each."""
 
-NEVER_ABSENT = frozenset({"input_tokens", "model", "system"})
+NEVER_ABSENT = frozenset(fact.name for fact in FACTS if not fact.optional)
 
 
 def satisfiable(constraints: Sequence[Constraint]) -> bool:
@@ -62,21 +63,7 @@ def allows_absence(constraints: Sequence[Constraint]) -> bool:
 
 def holds(constraints: Sequence[Constraint], value: str | None) -> bool:
     """Whether `value`, of whatever fact they are about, meets all `constraints`."""
-    facts: Any = _ConstantFacts(value)
-    return all(constraint.check(facts) is constraint.holds for constraint in constraints)
-
-
-class _ConstantFacts:
-    """Facts that all have the same text."""
-
-    def __init__(self, value: str | None) -> None:
-        self._value = value
-
-    def __getattr__(self, name: str) -> Any:
-        return self._value
-
-    def header(self, name: str) -> str | None:
-        return self._value
+    return all(constraint.check.accepts(value) is constraint.holds for constraint in constraints)
 
 
 # --- numbers, yes and no

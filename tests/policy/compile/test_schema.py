@@ -188,7 +188,7 @@ def test_every_table_and_form_is_accepted() -> None:
 
 
 def examples() -> Iterable[Any]:
-    found = [block for page in PAGES for block in blocks(page, "toml") if "refused" not in block.says]
+    found = [block for page in PAGES for block in blocks(page, "toml") if "refused" not in block.marks]
     return [pytest.param(block, id=block.id) for block in found]
 
 

@@ -347,7 +347,7 @@ def test_what_some_value_meets_is_possible(dice: Dice) -> None:
     for asked in values_of(fact):
         facts = facts_of(asked)
         if facts is not None and all(
-            constraint.check(facts) is constraint.holds for constraint in constraints
+            constraint.check.holds(facts) is constraint.holds for constraint in constraints
         ):
             assert satisfiable(constraints), (constraints, asked)
             return
@@ -360,7 +360,7 @@ def test_any_three_conditions_on_a_text_are_possible_if_some_text_meets_them() -
         Constraint(check, holds) for check in checks if isinstance(check, Single) for holds in (True, False)
     ]
     met = [
-        {n for n, facts in enumerate(texts) if constraint.check(facts) is constraint.holds}
+        {n for n, facts in enumerate(texts) if constraint.check.holds(facts) is constraint.holds}
         for constraint in constraints
     ]
     wrong = [
