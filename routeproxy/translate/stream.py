@@ -40,7 +40,7 @@ from routeproxy.messages.events import (
     error_event,
 )
 from routeproxy.messages.reply import Message, ReplyBlock, TextBlock, ThinkingBlock, ToolUseBlock, Usage
-from routeproxy.translate import stop_reasons
+from routeproxy.translate import tool_ids
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.delta_reader import DeltaReader, ToolCallDeltas
 from routeproxy.translate.event_writer import (
@@ -53,9 +53,10 @@ from routeproxy.translate.event_writer import (
 )
 from routeproxy.translate.filters import Piece, Reasoning, StopMatch, TextToolCall
 from routeproxy.translate.finish import FinishState
+from routeproxy.translate.stream_errors import CLOSED_EARLY, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
-from routeproxy.translate.tool_ids import for_client
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
+from routeproxy.translate.usage import translate_usage
 
 
 class StreamTranslator:
@@ -93,7 +94,7 @@ class StreamTranslator:
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.error and self._finish_state.stop_string is None:
-            self._writer.fail(stop_reasons.failure(chunk.error))
+            self._writer.fail(translate_error(chunk.error))
             return self._writer.take_events()
         if self._names_served_model and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
@@ -116,7 +117,7 @@ class StreamTranslator:
         elif done and self._writer.block_types:
             finish_state.finish_reason = finish_state.finish_reason or "stop"
         if finish_state.finish_reason is None and finish_state.stop_string is None:
-            self._writer.fail(error_event("api_error", stop_reasons.CLOSED_EARLY))
+            self._writer.fail(error_event("api_error", CLOSED_EARLY))
             return self._writer.take_events()
         self._reader.flush()
         self._advance(at_end=True)
@@ -228,7 +229,7 @@ class StreamTranslator:
         return None
 
     def _start_tool_use(self, call: ToolCall) -> None:
-        id = for_client(call.id) if call.id else self._options.new_tool_id()
+        id = tool_ids.for_client(call.id) if call.id else self._options.new_tool_id()
         while id in self._tool_ids:
             id = self._options.new_tool_id()
         self._tool_ids.add(id)
@@ -327,7 +328,7 @@ class StreamTranslator:
             self._writer.fail(stop)
             return
         estimate = _estimated_tokens("".join(self._writer.texts))
-        usage = stop_reasons.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        usage = translate_usage(self._usage, output_estimate=estimate, speed=self._context.speed)
         self._writer.stop_message(MessageDelta(stop, usage))
 
 

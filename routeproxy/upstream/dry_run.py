@@ -4,7 +4,7 @@ from routeproxy.messages.body import Body
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.policy.decide import Target
-from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.request import RequestContext, translate_request
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat.profiles import profile_of
 from routeproxy.upstream.params import settled_by_rules, with_params
@@ -25,6 +25,6 @@ def losses(body: Body, target: Target) -> tuple[str, ...]:
             fields=tuple(body.members),
             by_rule=frozenset(target.params.set) | frozenset(target.params.default),
         )
-        return tuple(translate(body.request(), profile_of(target), context).warnings)
+        return tuple(translate_request(body.request(), profile_of(target), context).warnings)
     except InvalidRequest as refused:
         return (f"anything, it refuses this request: {refused.message}",)

@@ -27,7 +27,7 @@ from routeproxy.policy.decide import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
-from routeproxy.translate.request import RequestContext, Translated, translate
+from routeproxy.translate.request import RequestContext, TranslatedRequest, translate_request
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
@@ -99,11 +99,11 @@ class ChatUpstream:
     async def count_tokens(self, call: Call) -> bytes | None:
         return None
 
-    def _translated(self, call: Call) -> Translated:
+    def _translated(self, call: Call) -> TranslatedRequest:
         body = with_params(call.exchange.body, call.target.params)
         context = self._context(call, tuple(body.members))
         try:
-            return translate(body.request(), self._back_end.profile(call.target), context)
+            return translate_request(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
             raise UpstreamFailure("capability", refused.message) from refused
 
