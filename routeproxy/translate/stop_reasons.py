@@ -10,7 +10,7 @@ STOP_REASONS: dict[str, StopReason | Literal["failed"]] = {
     "eos_token": "end_turn",
     "end_turn": "end_turn",
     "complete": "end_turn",
-    "stop_sequence": "end_turn",  # without its value: which string matched is not said
+    "stop_sequence": "end_turn",  # which string matched is not known
     "finish_reason_unspecified": "end_turn",
     "tool_calls": "tool_use",
     "tool_call": "tool_use",
@@ -42,7 +42,7 @@ STOP_REASONS: dict[str, StopReason | Literal["failed"]] = {
     "unexpected_tool_call": "failed",
     "too_many_tool_calls": "failed",
 }
-"""By finish reason, in lower case. An unknown one counts as `stop`."""
+"""By finish reason, in lower case. An unknown reason counts as `stop`."""
 
 CUT_SHORT: frozenset[StopReason | Literal["failed"]] = frozenset(
     {"max_tokens", "model_context_window_exceeded"}
@@ -50,4 +50,5 @@ CUT_SHORT: frozenset[StopReason | Literal["failed"]] = frozenset(
 
 
 def stop_reason(finish_reason: str | None) -> StopReason | Literal["failed"]:
+    """`failed`: the answer is no answer, unless something usable came before."""
     return STOP_REASONS.get((finish_reason or "stop").lower(), "end_turn")

@@ -11,19 +11,18 @@ reasoning and tool calls as they like (wire.md §2.5). So the state of a stream 
 
 Pieces of content move it, in the order in which a `DeltaReader` reads them from the chunks:
 
-* Text, or reasoning, goes into the open block if that is of its kind. Another block is stopped first, but for
-  a tool use whose arguments are not complete: then the piece is held, and all that come after it.
-* Tool call deltas go to their calls, wherever these stand. After that all moves that are possible are made:
-  the open tool use shows the arguments that cannot change any more; when they are complete, the next call
-  that has a name and an id stops its block and starts its own (one whose tool was not declared is dropped);
-  when no call is ready, what was held is played back as if it came now.
-* A stop string ends the answer: later text, reasoning and new calls are lost, but a call that has begun gets
-  its arguments.
-* The end: held text is flushed, calls without an id get one, and every block is stopped. Arguments that make
-  no object then are a failure, unless the answer was cut short.
+* Text, or reasoning, goes into the open block if that is of its kind. A block of another kind is stopped
+  first, but for a tool use whose arguments are not complete: then the piece is held, and all after it.
+* Tool call deltas go to their calls, whatever is open. Then the calls advance: the open tool use shows those
+  arguments that cannot change any more; when they are complete, the next call that has a name and an id stops
+  that block and starts its own (one whose tool was not declared is dropped instead); when no call is ready,
+  the held pieces are handled as if they came now.
+* After a stop string, text and reasoning are lost, and calls too if there were none before it.
+* At the end held text is flushed, calls without an id get one, and the last block is stopped.
 
 A block that is stopped emits what is due at its end: thinking its signature, a tool use the rest of its
-arguments. After an `Error`, and after `MessageStop`, nothing is emitted any more.
+arguments, which is a failure if they make no object and the answer was not cut short. After an `Error`, and
+after `MessageStop`, nothing is emitted any more.
 """
 
 from msgspec import UNSET
