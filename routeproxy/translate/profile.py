@@ -1,5 +1,5 @@
-"""What one chat back end takes and what it refuses: quirks as data, so that the translator holds no
-provider's name.
+"""What one chat back end takes and what it refuses: quirks as data, so that no provider is named in the
+translator.
 
 `upstream/` fills a `ModelProfile` from its table of providers and models; `translate/` only reads it. The
 defaults are those of an OpenAI-compatible server about which nothing is known: assumed able, and unlimited
@@ -15,8 +15,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 class ModelProfile(Struct, frozen=True, kw_only=True):
     family: str = "openai"
-    """Whose reasoning carriers fit: a signature minted for one family is dropped by another (wire.md
-    §1.6)."""
+    """Whose reasoning it takes back: another family drops a signature minted for this one (wire.md §1.6)."""
 
     # messages
     mid_system: Literal["keep", "user"] = "keep"
@@ -31,14 +30,14 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an
     empty string."""
     takes_reasoning: bool = True
-    """Takes `reasoning_content` back that it gave; others refuse the unknown field."""
+    """Takes its own `reasoning_content` back; other back ends refuse the unknown field."""
     thought_signatures: Literal["provider_specific_fields", "extra_content"] = "provider_specific_fields"
     """Where a tool call's thought signature goes back: LiteLLM's place, or that of Google's OpenAI-compatible
     API."""
     prefill: bool = False
     """Continues an assistant message that ends the conversation."""
     empty_tool_result: str = ""
-    """Some want to read something where a tool said nothing: `(no output)`."""
+    """The text of an empty one. Some back ends refuse none: `(no output)`."""
     tool_call_ids: Literal["any", "openai", "mistral"] = "openai"
     """`openai`: at most 40 characters. `mistral`: exactly nine letters and digits."""
     strip_attribution: bool = True
@@ -61,8 +60,7 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     """Takes `temperature` and `top_p`. OpenAI's reasoning models don't."""
     top_k: bool = False
     stop_limit: int | None = 4
-    """How many stop strings it takes; the rest is found by scanning the answer. 0: all of them. `None`: any
-    number."""
+    """How many stop strings it takes; the answer is searched for the others. `None`: any number."""
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high")
     """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is
     sent."""

@@ -19,6 +19,6 @@ def as_written(value: Raw, path: str) -> bytes:
     return without_lone_surrogates(text)
 
 
-def joined(texts: Sequence[bytes], between: bytes) -> Raw:
+def join_strings(texts: Sequence[bytes], between: bytes) -> Raw:
     """One JSON string of several. `between`, what stands between them, is JSON without its quotes."""
     return Raw(texts[0] if len(texts) == 1 else b'"%b"' % between.join(text[1:-1] for text in texts))

@@ -35,7 +35,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     """The fields that a rule has put there: the client's version of the API has no say in them."""
 
 
-class Translated(Struct, frozen=True, kw_only=True):
+class TranslatedRequest(Struct, frozen=True, kw_only=True):
     chat: ChatRequest
     reply: ReplyContext
     warnings: tuple[str, ...]
@@ -44,7 +44,9 @@ class Translated(Struct, frozen=True, kw_only=True):
     """The request only warms a cache (`max_tokens: 0`): its answer is empty, and no back end gets it."""
 
 
-def translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> Translated:
+def translate_request(
+    request: MessagesRequest, profile: ModelProfile, context: RequestContext
+) -> TranslatedRequest:
     """Raises `InvalidRequest`, for what Anthropic would refuse and for what this back end cannot take."""
     try:
         return _translate(request, profile, context)
@@ -54,7 +56,7 @@ def translate(request: MessagesRequest, profile: ModelProfile, context: RequestC
         raise InvalidRequest(f"invalid JSON: {NO_UTF_8}") from None
 
 
-def _translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> Translated:
+def _translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> TranslatedRequest:
     params.check(request, context.version, context.betas, context.by_rule)
     if request.max_tokens == 0:
         params.check_warmup(request)
@@ -97,7 +99,9 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         stream_options=StreamOptions() if request.stream else UNSET,
     )
     reply = _reply_context(request, profile, context, toolbox.names, conversation.tool_ids, stops.scanned)
-    return Translated(chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0)
+    return TranslatedRequest(
+        chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0
+    )
 
 
 def _conversation(

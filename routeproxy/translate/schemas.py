@@ -68,7 +68,7 @@ _MAX_INLINED = 500
 _BEYOND_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[pPkK1-9]")
 
 
-def clean(schema: Raw, rules: SchemaRules) -> Raw:
+def clean_schema(schema: Raw, rules: SchemaRules) -> Raw:
     """`schema` as the back end takes it. Raises `ValueError` if it is not an object."""
     text = bytes(schema)
     return _clean_text_cached(text, rules) if len(text) <= _MAX_CACHED else _clean_text(text, rules)

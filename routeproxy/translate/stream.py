@@ -11,19 +11,18 @@ reasoning and tool calls as they like (wire.md §2.5). So the state of a stream 
 
 Pieces of content move it, in the order in which a `DeltaReader` reads them from the chunks:
 
-* Text, or reasoning, goes into the open block if that is of its kind. Another block is stopped first, but for
-  a tool use whose arguments are not complete: then the piece is held, and all that come after it.
-* Tool call deltas go to their calls, wherever these stand. After that all moves that are possible are made:
-  the open tool use shows the arguments that cannot change any more; when they are complete, the next call
-  that has a name and an id stops its block and starts its own (one whose tool was not declared is dropped);
-  when no call is ready, what was held is played back as if it came now.
-* A stop string ends the answer: later text, reasoning and new calls are lost, but a call that has begun gets
-  its arguments.
-* The end: held text is flushed, calls without an id get one, and every block is stopped. Arguments that make
-  no object then are a failure, unless the answer was cut short.
+* Text, or reasoning, goes into the open block if that is of its kind. A block of another kind is stopped
+  first, but for a tool use whose arguments are not complete: then the piece is held, and all after it.
+* Tool call deltas go to their calls, whatever is open. Then the calls advance: the open tool use shows those
+  arguments that cannot change any more; when they are complete, the next call that has a name and an id stops
+  that block and starts its own (one whose tool was not declared is dropped instead); when no call is ready,
+  the held pieces are handled as if they came now.
+* After a stop string, text and reasoning are lost, and calls too if there were none before it.
+* At the end held text is flushed, calls without an id get one, and the last block is stopped.
 
 A block that is stopped emits what is due at its end: thinking its signature, a tool use the rest of its
-arguments. After an `Error`, and after `MessageStop`, nothing is emitted any more.
+arguments, which is a failure if they make no object and the answer was not cut short. After an `Error`, and
+after `MessageStop`, nothing is emitted any more.
 """
 
 from msgspec import UNSET
@@ -40,7 +39,7 @@ from routeproxy.messages.events import (
     error_event,
 )
 from routeproxy.messages.reply import Message, ReplyBlock, TextBlock, ThinkingBlock, ToolUseBlock, Usage
-from routeproxy.translate import stop_reasons
+from routeproxy.translate import tool_ids
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.delta_reader import DeltaReader, ToolCallDeltas
 from routeproxy.translate.event_writer import (
@@ -53,9 +52,10 @@ from routeproxy.translate.event_writer import (
 )
 from routeproxy.translate.filters import Piece, Reasoning, StopMatch, TextToolCall
 from routeproxy.translate.finish import FinishState
+from routeproxy.translate.stream_errors import CLOSED_EARLY, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
-from routeproxy.translate.tool_ids import for_client
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
+from routeproxy.translate.usage import translate_usage
 
 
 class StreamTranslator:
@@ -93,7 +93,7 @@ class StreamTranslator:
         if chunk.usage is not None:
             self._usage = chunk.usage
         if chunk.error and self._finish_state.stop_string is None:
-            self._writer.fail(stop_reasons.failure(chunk.error))
+            self._writer.fail(translate_error(chunk.error))
             return self._writer.take_events()
         if self._names_served_model and chunk.model and isinstance(chunk.model, str):
             self._model = chunk.model
@@ -116,7 +116,7 @@ class StreamTranslator:
         elif done and self._writer.block_types:
             finish_state.finish_reason = finish_state.finish_reason or "stop"
         if finish_state.finish_reason is None and finish_state.stop_string is None:
-            self._writer.fail(error_event("api_error", stop_reasons.CLOSED_EARLY))
+            self._writer.fail(error_event("api_error", CLOSED_EARLY))
             return self._writer.take_events()
         self._reader.flush()
         self._advance(at_end=True)
@@ -228,7 +228,7 @@ class StreamTranslator:
         return None
 
     def _start_tool_use(self, call: ToolCall) -> None:
-        id = for_client(call.id) if call.id else self._options.new_tool_id()
+        id = tool_ids.for_client(call.id) if call.id else self._options.new_tool_id()
         while id in self._tool_ids:
             id = self._options.new_tool_id()
         self._tool_ids.add(id)
@@ -327,7 +327,7 @@ class StreamTranslator:
             self._writer.fail(stop)
             return
         estimate = _estimated_tokens("".join(self._writer.texts))
-        usage = stop_reasons.usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        usage = translate_usage(self._usage, output_estimate=estimate, speed=self._context.speed)
         self._writer.stop_message(MessageDelta(stop, usage))
 
 

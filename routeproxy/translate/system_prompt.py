@@ -5,7 +5,7 @@ from msgspec import Raw
 
 from routeproxy.messages.request import ATTRIBUTION, System
 from routeproxy.translate.blocks import BETWEEN_TEXTS
-from routeproxy.translate.raw_json import as_written, joined
+from routeproxy.translate.raw_json import as_written, join_strings
 
 _ATTRIBUTION_JSON = f'"{ATTRIBUTION}'.encode()
 _BETWEEN_TEXTS_JSON = msgspec.json.encode(BETWEEN_TEXTS)[1:-1]
@@ -22,7 +22,7 @@ def system_prompt_text(system: System, *, strip_attribution: bool) -> str | Raw:
         for text in texts
         if text != b'""' and not (strip_attribution and text.startswith(_ATTRIBUTION_JSON))
     ]
-    return joined(kept, _BETWEEN_TEXTS_JSON) if kept else ""
+    return join_strings(kept, _BETWEEN_TEXTS_JSON) if kept else ""
 
 
 def _without_attribution(system: str) -> str:

@@ -15,7 +15,7 @@ from routeproxy.messages.tools import SharedTools
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.raw_json import as_written
-from routeproxy.translate.schemas import SchemaRules, clean, is_strict
+from routeproxy.translate.schemas import SchemaRules, clean_schema, is_strict
 
 PLACEHOLDER = "DeferredToolPlaceholder"
 """The name of Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see
@@ -143,7 +143,7 @@ class DeclaredTools:
             return msgspec.structs.replace(builtin, name=name)
         path = f"tools.{index}.custom"
         try:
-            parameters = clean(tool.input_schema, self._schemas)
+            parameters = clean_schema(tool.input_schema, self._schemas)
         except ValueError:
             raise InvalidRequest(f"{path}.input_schema: Input should be a valid dictionary") from None
         strict = is_strict(parameters) if tool.strict else UNSET

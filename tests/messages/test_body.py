@@ -16,7 +16,7 @@ from routeproxy.messages.errors import ApiError
 from routeproxy.messages.request import Tool, decode_envelope, decode_request
 from routeproxy.messages.tools import CACHE, CACHED_LISTS, LONGEST_CACHED
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.request import RequestContext, translate_request
 from routeproxy.translate.thinking import Signer
 
 CAPTURED = sorted((Path(__file__).parents[1] / "wire" / "claude-code").glob("*.json"))
@@ -132,7 +132,7 @@ def test_what_a_turn_exposes_is_hidden_again_in_the_next_request() -> None:
         fields = {"model": "m", "messages": messages, "max_tokens": 5, "tools": deferred}
         request = Body(json.dumps(fields).encode()).request()
         context = RequestContext(target="m", signer=Signer(None))
-        tools = translate(request, profile or ModelProfile(), context).chat.tools
+        tools = translate_request(request, profile or ModelProfile(), context).chat.tools
         return [one.function.name for one in tools or ()]
 
     assert shown(HI) == ["Bash"]
@@ -146,7 +146,7 @@ def test_each_kind_of_back_end_gets_its_own_names_and_schemas() -> None:
 
     def names(profile: ModelProfile) -> list[str]:
         context = RequestContext(target="m", signer=Signer(None))
-        tools = translate(body(odd).request(), profile, context).chat.tools
+        tools = translate_request(body(odd).request(), profile, context).chat.tools
         return [one.function.name for one in tools or ()]
 
     openai, gemini = ModelProfile(), ModelProfile(tool_names="gemini", schemas="gemini")
@@ -159,7 +159,7 @@ def test_a_tool_that_is_refused_is_refused_each_time() -> None:
     read = body(tool(), tool())
     for _ in range(2):
         with pytest.raises(ApiError, match="unique"):
-            translate(read.request(), ModelProfile(), RequestContext(target="m", signer=Signer(None)))
+            translate_request(read.request(), ModelProfile(), RequestContext(target="m", signer=Signer(None)))
 
 
 def test_only_so_many_lists_are_remembered_and_none_that_is_long() -> None:

@@ -128,7 +128,7 @@ def translator(
 
 def events_of(*chunks: Chunk, finish: dict[str, Any] | None = None, **settings: Any) -> list[Event]:
     stream = translator(**settings)
-    events = [event for one in chunks for event in stream.feed(one)]
+    events = [event for chunk in chunks for event in stream.feed(chunk)]
     events += stream.finish(**(finish or {}))
     assert stream.feed(text("more")) == stream.finish() == []
     model = None if settings.get("transforms") else "claude-opus-4-8"
@@ -149,16 +149,16 @@ def reply(completion: Chunk, *, transforms: Transforms | None = None, **changes:
 def blocks(answer: Message | Error | Sequence[Event]) -> list[tuple[str, ...]]:
     """The blocks of a whole message, without signatures."""
     assert isinstance(answer, Message), answer
-    shown: list[tuple[str, ...]] = []
+    contents: list[tuple[str, ...]] = []
     for block in answer.content:
         match block:
             case TextBlock():
-                shown.append(("text", block.text))
+                contents.append(("text", block.text))
             case ThinkingBlock():
-                shown.append(("thinking", block.thinking))
+                contents.append(("thinking", block.thinking))
             case ToolUseBlock():
-                shown.append(("tool_use", block.name, bytes(block.input).decode()))
-    return shown
+                contents.append(("tool_use", block.name, bytes(block.input).decode()))
+    return contents
 
 
 def carried(signature: str) -> tuple[str, Any]:

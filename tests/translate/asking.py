@@ -9,7 +9,7 @@ import pytest
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request, field_names
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.translate.request import RequestContext, Translated, translate
+from routeproxy.translate.request import RequestContext, TranslatedRequest, translate_request
 from routeproxy.translate.thinking import Signer
 
 Json = dict[str, Any]
@@ -75,7 +75,7 @@ def ask(
     version: str = "2023-06-01",
     session: str | None = None,
     **params: Any,
-) -> Translated:
+) -> TranslatedRequest:
     params = {"model": "opus", "max_tokens": 100, **params}
     if turns:
         params["messages"] = turns
@@ -89,7 +89,7 @@ def ask(
         session_id=session,
         fields=field_names(body),
     )
-    return translate(decode_request(body), profile or ModelProfile(), context)
+    return translate_request(decode_request(body), profile or ModelProfile(), context)
 
 
 def chat(*turns: Json, **options: Any) -> Json:
@@ -99,8 +99,8 @@ def chat(*turns: Json, **options: Any) -> Json:
 
 
 def messages(*turns: Json, **options: Any) -> list[Json]:
-    found: list[Json] = chat(*turns, **options)["messages"]
-    return found
+    sent: list[Json] = chat(*turns, **options)["messages"]
+    return sent
 
 
 def warnings(*turns: Json, **options: Any) -> tuple[str, ...]:

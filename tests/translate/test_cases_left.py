@@ -10,7 +10,7 @@ from routeproxy.messages.events import accumulate
 from routeproxy.messages.reply import Message, encode
 from routeproxy.messages.request import decode_request
 from routeproxy.tokens import count
-from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.request import RequestContext, translate_request
 from routeproxy.translate.transforms import Transforms
 from tests.translate.answering import blocks, call, calls, ends, events_of, reply, text, thinks, uses, whole
 from tests.translate.asking import (
@@ -113,17 +113,17 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("chunks", "said", "finish_reason"), ANSWERS)
+@pytest.mark.parametrize(("chunks", "message", "finish_reason"), ANSWERS)
 def test_e12_a_stream_adds_up_to_what_the_whole_answer_would_have_been(
-    chunks: list[Any], said: dict[str, Any], finish_reason: str
+    chunks: list[Any], message: dict[str, Any], finish_reason: str
 ) -> None:
     scan = {"scan": ("STOP",), "stop_sequences": ("STOP",)}
     usage = uses(100, 7, cached=60)
     streamed = accumulate(events_of(*chunks, ends(finish_reason), usage, **scan))
-    told = reply(whole(finish_reason=finish_reason, usage=usage.usage, **said), **scan)
-    assert isinstance(told, Message)
+    in_one_piece = reply(whole(finish_reason=finish_reason, usage=usage.usage, **message), **scan)
+    assert isinstance(in_one_piece, Message)
     assert isinstance(streamed, Message)
-    assert encode(streamed) == encode(told)
+    assert encode(streamed) == encode(in_one_piece)
 
 
 def test_c20_thinking_does_not_go_with_a_request_that_only_warms_a_cache() -> None:
@@ -152,7 +152,7 @@ def test_a_rules_own_sampling_is_no_fault_of_the_clients_version() -> None:
     context = RequestContext(
         version="2026-10-21", target="m", signer=SIGNER, by_rule=frozenset({"temperature"})
     )
-    assert translate(decode_request(body), quirks(), context).chat.temperature == 0.5
+    assert translate_request(decode_request(body), quirks(), context).chat.temperature == 0.5
     assert refusal(user("hi"), version="2026-10-21", temperature=0.5).startswith("temperature: Extra inputs")
 
 
@@ -177,26 +177,28 @@ def test_keywords_that_no_root_may_have_are_dropped_there_and_only_there() -> No
     ("title", "name"), [("Report", "Report.pdf"), ("a.PDF", "a.PDF"), (None, "document.pdf")]
 )
 def test_a_pdf_is_called_one(title: str | None, name: str) -> None:
-    (said,) = messages(user({**PAPER, "title": title}))
-    assert said["content"][0]["file"]["filename"] == name
+    (turn,) = messages(user({**PAPER, "title": title}))
+    assert turn["content"][0]["file"]["filename"] == name
 
 
 @pytest.mark.parametrize(
-    ("newlines", "said", "shown"),
+    ("newlines", "content", "shown"),
     [
         pytest.param("escape", "a\nb\n\nHuman: c", "a\\nb", id="escape"),
         pytest.param("unescape", "a\\nb\\n\\nHuman: c", "a\nb", id="unescape"),
     ],
 )
-def test_a_stop_string_is_found_whatever_becomes_of_line_breaks(newlines: Any, said: str, shown: str) -> None:
+def test_a_stop_string_is_found_whatever_becomes_of_line_breaks(
+    newlines: Any, content: str, shown: str
+) -> None:
     settings: dict[str, Any] = {
         "transforms": Transforms(newlines=newlines),
         "scan": ("\n\nHuman:",),
         "stop_sequences": ("\n\nHuman:",),
     }
-    told = reply(whole(content=said), **settings)
-    streamed = accumulate(events_of(*map(text, said), ends(), **settings))
-    for message in (told, streamed):
+    in_one_piece = reply(whole(content=content), **settings)
+    streamed = accumulate(events_of(*map(text, content), ends(), **settings))
+    for message in (in_one_piece, streamed):
         assert isinstance(message, Message)
         assert blocks(message) == [("text", shown)]
         assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "\n\nHuman:")

@@ -11,7 +11,7 @@ import pytest
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.request import RequestContext, translate_request
 from routeproxy.translate.tool_ids import for_client
 from tests.translate.asking import (
     SIGNER,
@@ -232,16 +232,18 @@ def with_system(blocks: bytes) -> bytes:
     body = (
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"system":' + blocks + b"}"
     )
-    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
+    translated = translate_request(
+        decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER)
+    )
     return msgspec.json.encode(translated.chat.messages[0])
 
 
 @pytest.mark.parametrize(("written", "sent"), WRITTEN)
 def test_a_system_prompt_goes_out_as_it_was_written(written: bytes, sent: bytes) -> None:
-    one = b'{"type":"text","text":%b}' % written
-    assert with_system(b"[%b]" % one) == b'{"role":"system","content":%b}' % sent
+    block = b'{"type":"text","text":%b}' % written
+    assert with_system(b"[%b]" % block) == b'{"role":"system","content":%b}' % sent
     both = b'"%b\\n\\n%b"' % (sent[1:-1], sent[1:-1])
-    assert with_system(b"[%b,%b]" % (one, one)) == b'{"role":"system","content":%b}' % both
+    assert with_system(b"[%b,%b]" % (block, block)) == b'{"role":"system","content":%b}' % both
 
 
 @pytest.mark.parametrize("written", [b"5", b"null", b'["a"]'])
@@ -268,7 +270,7 @@ def test_what_is_no_utf_8_is_the_clients_mistake(field: bytes) -> None:
     hi = b"" if b"messages" in field else b',"messages":[{"role":"user","content":"hi"}]'
     body = b'{"model":"m","max_tokens":1%b,%b}' % (hi, field)
     with pytest.raises(InvalidRequest, match="not valid UTF-8"):
-        translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
+        translate_request(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
 
 
 def test_b03_attribution_stays_if_the_back_end_wants_it() -> None:
@@ -320,7 +322,9 @@ def test_b11_arguments_are_compact_json_in_the_clients_order() -> None:
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "Edit",
             "input": {"z": 1, "a": {"b": [1, 2], "text": "k: \\"v\\",  w"}}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c"}]}]}"""
-    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
+    translated = translate_request(
+        decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER)
+    )
     arguments = json.loads(msgspec.json.encode(translated.chat))["messages"][1]["tool_calls"][0]["function"][
         "arguments"
     ]
@@ -480,9 +484,9 @@ def test_b34_an_id_that_carried_a_signature_fits_another_back_end() -> None:
 
 @pytest.mark.parametrize("id", ["functions.Bash:0", "call 1", "é", "toolu_rp1_x", "call_1"])
 def test_b35_an_id_that_clients_cannot_hold_comes_back_unchanged(id: str) -> None:
-    shown = for_client(id)
-    assert re.fullmatch(r"[A-Za-z0-9_-]+", shown)
-    assert tool_round(shown) == (id, id)
+    wrapped = for_client(id)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", wrapped)
+    assert tool_round(wrapped) == (id, id)
 
 
 @pytest.mark.parametrize(
@@ -492,8 +496,8 @@ def test_b36_long_ids_are_shortened_and_pairs_stay_pairs(rule: str, pattern: str
     ids = ["x" * 79 + "1", "x" * 79 + "2"]
     turns = (user("hi"), assistant(*(call(id) for id in ids)), user(*(result(id, id) for id in ids)))
     sent = messages(*turns, profile=quirks(tool_call_ids=rule))
-    called_as = [one["id"] for one in sent[1]["tool_calls"]]
-    assert called_as == [one["tool_call_id"] for one in sent[2:]]
+    called_as = [item["id"] for item in sent[1]["tool_calls"]]
+    assert called_as == [item["tool_call_id"] for item in sent[2:]]
     assert len(set(called_as)) == 2
     assert all(re.fullmatch(pattern, id) for id in called_as)
     assert messages(*turns, profile=quirks(tool_call_ids=rule)) == sent
@@ -627,8 +631,8 @@ def test_b41_what_a_server_tool_found_stays_in_the_context(content: Any, line: s
         ),
         user("thanks"),
     )
-    said = f'[web_search {{"query": "q"}}]\n[web_search_tool_result]\n{line}\nSo.'
-    assert messages(*turns)[1] == {"role": "assistant", "content": said}
+    content = f'[web_search {{"query": "q"}}]\n[web_search_tool_result]\n{line}\nSo.'
+    assert messages(*turns)[1] == {"role": "assistant", "content": content}
 
 
 def test_b42_a_tool_reference_exposes_the_tool() -> None:
@@ -640,7 +644,7 @@ def test_b42_a_tool_reference_exposes_the_tool() -> None:
     )
     sent = chat(*turns, tools=tools)
     assert sent["messages"][-1] == answered("c", "Tool Deploy is now available.")
-    assert [one["function"]["name"] for one in sent["tools"]] == ["ToolSearch", "Deploy"]
+    assert [item["function"]["name"] for item in sent["tools"]] == ["ToolSearch", "Deploy"]
 
 
 def test_b43_cache_control_is_stripped_everywhere_and_any_number_is_fine() -> None:
@@ -689,7 +693,7 @@ def best_of_five(body: bytes) -> float:
     times = []
     for _ in range(5):
         start = time.thread_time()
-        translate(request, ModelProfile(), context)
+        translate_request(request, ModelProfile(), context)
         times.append(time.thread_time() - start)
     return min(times)
 
@@ -701,7 +705,7 @@ def test_b46_a_history_eight_times_as_long_takes_no_more_than_sixteen_times_as_l
 def test_b46_the_request_stays_as_it_is() -> None:
     request = decode_request(long_history(100))
     before = msgspec.json.encode(request)
-    translate(request, ModelProfile(), RequestContext(target="m", signer=SIGNER))
+    translate_request(request, ModelProfile(), RequestContext(target="m", signer=SIGNER))
     assert msgspec.json.encode(request) == before
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from routeproxy.messages.request import decode_request
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.translate.request import RequestContext, translate
+from routeproxy.translate.request import RequestContext, translate_request
 from routeproxy.translate.schemas import is_strict
 from routeproxy.translate.tools import ToolNames
 from tests.translate.asking import (
@@ -38,7 +38,7 @@ PLACEHOLDER = tool("DeferredToolPlaceholder", defer_loading=True)
 
 
 def names(*turns: Json, **options: Any) -> list[str]:
-    return [one["function"]["name"] for one in chat(*(turns or (HI,)), **options).get("tools", ())]
+    return [item["function"]["name"] for item in chat(*(turns or (HI,)), **options).get("tools", ())]
 
 
 def parameters(schema: Any, **profile: Any) -> Any:
@@ -67,7 +67,7 @@ def test_c01_a_schema_without_faults_keeps_its_bytes() -> None:
     schema = b'{ "properties":{"z":{"type":"integer"}, "a":{}},"type" :"object"}'
     head = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],'
     head += b'"tools":[{"name":"T","input_schema":'
-    translated = translate(
+    translated = translate_request(
         decode_request(head + schema + b"}]}"), ModelProfile(), RequestContext(target="m", signer=SIGNER)
     )
     assert schema in msgspec.json.encode(translated.chat)
@@ -93,7 +93,9 @@ DESCRIPTIONS = [
 def test_a_description_comes_through(written: bytes, sent: bytes | None) -> None:
     body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"tools":[{"name":"T",'
     body += b'"input_schema":{"type":"object"},"description":' + written + b"}]}"
-    translated = translate(decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER))
+    translated = translate_request(
+        decode_request(body), ModelProfile(), RequestContext(target="m", signer=SIGNER)
+    )
     tools = msgspec.json.encode(translated.chat.tools)
     expected = b'"name":"T"' + (b',"description":' + sent if sent else b"") + b',"parameters"'
     assert expected in tools
@@ -211,7 +213,7 @@ def test_c06_long_names_with_the_same_beginning_stay_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("name", "declared"),
     [
         ("Bash", "Bash"),
         ("bash", "Bash"),
@@ -223,8 +225,8 @@ def test_c06_long_names_with_the_same_beginning_stay_apart() -> None:
         ("nope", "nope"),
     ],
 )
-def test_c07_a_name_that_the_model_bent_is_put_right(said: str, meant: str) -> None:
-    assert ToolNames(["Bash", "Read", "read"]).restore(said) == meant
+def test_c07_a_name_that_the_model_bent_is_put_right(name: str, declared: str) -> None:
+    assert ToolNames(["Bash", "Read", "read"]).restore(name) == declared
 
 
 def test_c08_patterns_that_openai_cannot_compile_are_dropped_and_parameters_of_that_name_kept() -> None:
@@ -353,9 +355,9 @@ CHOICES = [
 
 @pytest.mark.parametrize(("wanted", "sent"), CHOICES)
 def test_c11_tool_choice_in_the_words_of_chat(wanted: Json, sent: Any) -> None:
-    asked = chat(HI, tools=[tool()], tool_choice=wanted)
-    assert asked["tool_choice"] == sent
-    assert len(asked["tools"]) == 1
+    request = chat(HI, tools=[tool()], tool_choice=wanted)
+    assert request["tool_choice"] == sent
+    assert len(request["tools"]) == 1
 
 
 def test_c11_a_back_end_that_cannot_be_forced() -> None:
@@ -403,7 +405,7 @@ def test_c15_anthropics_client_tools_get_their_schemas(type: str, name: str, req
 
 def test_c17_web_search_beside_others_is_left_out_with_a_warning() -> None:
     translated = ask(HI, tools=[WEB_SEARCH, tool()])
-    assert [one.function.name for one in translated.chat.tools or ()] == ["Bash"]
+    assert [item.function.name for item in translated.chat.tools or ()] == ["Bash"]
     assert translated.warnings == ("web_search is not supported by this model and was left out",)
 
 
@@ -519,8 +521,8 @@ PARAMETERS = [
 
 @pytest.mark.parametrize(("params", "profile", "sent"), PARAMETERS)
 def test_parameters_in_the_words_of_the_back_end(params: Json, profile: Json, sent: Json) -> None:
-    asked = chat(HI, **params, profile=quirks(**profile))
-    assert {key: value for key, value in asked.items() if key != "messages"} == sent
+    request = chat(HI, **params, profile=quirks(**profile))
+    assert {key: value for key, value in request.items() if key != "messages"} == sent
 
 
 CLEAR_ALL = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
@@ -663,10 +665,10 @@ def test_c20_and_what_does_not_go_with_it_is_refused(params: Json, what: str) ->
 def test_c21_stop_sequences_beyond_the_limit_are_looked_for_in_the_answer(
     limit: Any, sent: int, scanned: int
 ) -> None:
-    asked = list("abcdef")
-    translated = ask(HI, stop_sequences=[*asked, "a"], profile=quirks(stop_limit=limit))
-    assert list(translated.chat.stop or ()) == asked[:sent]
-    assert list(translated.reply.scan) == asked[sent:]
+    sequences = list("abcdef")
+    translated = ask(HI, stop_sequences=[*sequences, "a"], profile=quirks(stop_limit=limit))
+    assert list(translated.chat.stop or ()) == sequences[:sent]
+    assert list(translated.reply.scan) == sequences[sent:]
     assert len(translated.reply.scan) == scanned
 
 
@@ -749,7 +751,9 @@ def test_what_claude_code_sends_goes_over_without_a_warning(name: str, family: s
     body = json.loads((RECORDED / f"{name}.json").read_text())["body"]
     request = decode_request(json.dumps(body).encode())
     profile = quirks(schemas=family, tool_names=family)
-    translated = translate(request, profile, RequestContext(target="m", signer=SIGNER, fields=tuple(body)))
+    translated = translate_request(
+        request, profile, RequestContext(target="m", signer=SIGNER, fields=tuple(body))
+    )
     assert translated.warnings == ()
     assert len(translated.chat.tools or ()) == len(body["tools"])
     assert b"x-anthropic-billing-header" not in msgspec.json.encode(translated.chat)

@@ -124,7 +124,7 @@ class TestText:
     def test_d56_every_character_arrives(self, pieces: list[str], whole_text: str) -> None:
         events = events_of(*map(text, pieces), ends())
         data = [json.loads(frame(event).split(b"data: ", 1)[1]) for event in events]
-        deltas = [one["delta"]["text"] for one in data if one["type"] == "content_block_delta"]
+        deltas = [item["delta"]["text"] for item in data if item["type"] == "content_block_delta"]
         assert "".join(deltas) == whole_text
 
     def test_d55_a_delta_becomes_one_event_at_once_and_in_order(self) -> None:
@@ -255,8 +255,8 @@ class TestThinking:
         encrypted = {"type": "reasoning.encrypted", "data": "xyz"}
         last = chunk(Delta(reasoning_details=[encrypted]))
         chunks = details(text="a"), details(text="b"), details(signature="s"), last, text("hi"), ends()
-        one = {"type": "reasoning.text", "index": 0, "text": "ab", "signature": "s"}
-        assert signatures(*chunks) == [("details", [one, encrypted])]
+        whole = {"type": "reasoning.text", "index": 0, "text": "ab", "signature": "s"}
+        assert signatures(*chunks) == [("details", [whole, encrypted])]
 
     @pytest.mark.parametrize(
         "fields",
@@ -601,13 +601,13 @@ class TestToolCalls:
 
     def test_a_tool_that_was_not_declared_is_left_out_beside_other_content(self) -> None:
         stream = translator()
-        for one in (
+        for piece in (
             text("hi"),
             tool(0, "c0", "fly", '{"to":"'),
             tool(1, "c1", "read", "{}"),
             ends("tool_calls"),
         ):
-            stream.feed(one)
+            stream.feed(piece)
         last = stream.finish()[-2]
         assert isinstance(last, MessageDelta)
         assert last.delta.stop_reason == "tool_use"

@@ -216,7 +216,7 @@ def streams(draw: st.DrawFn, answer: Answer) -> list[Chunk]:
     sent += [calls(call(n, f"c{n}", name, "")) for n, (name, _) in enumerate(answer.calls)]
     rest = [[(n, piece) for piece in pieces(draw, input)] for n, (_, input) in enumerate(answer.calls)]
     while any(rest):
-        n, piece = draw(st.sampled_from([one for one in rest if one])).pop(0)
+        n, piece = draw(st.sampled_from([queue for queue in rest if queue])).pop(0)
         sent.append(calls(call(n, None, None, piece)))
     return [*sent, ends(answer.finish_reason)]
 
@@ -245,27 +245,27 @@ def in_one_piece(answer: Answer) -> Chunk:
 def test_i37_streamed_and_whole_answers_agree(
     data: st.DataObject, answer: Answer, settings: dict[str, Any]
 ) -> None:
-    told = reply(in_one_piece(answer), **settings)
-    assert accumulate(streamed(data.draw(streams(answer)), **settings)) == told
+    message = reply(in_one_piece(answer), **settings)
+    assert accumulate(streamed(data.draw(streams(answer)), **settings)) == message
 
 
 @lawful
 @given(st.data(), answers)
 def test_i38_text_arrives_as_it_was_sent(data: st.DataObject, answer: Answer) -> None:
-    told = accumulate(streamed(data.draw(streams(answer))))
-    assert isinstance(told, Message)
-    shown = "".join(block.text for block in told.content if block.__struct_config__.tag == "text")
+    message = accumulate(streamed(data.draw(streams(answer))))
+    assert isinstance(message, Message)
+    shown_text = "".join(block.text for block in message.content if block.__struct_config__.tag == "text")
     blank_beside_calls = answer.calls and not answer.text.strip()
-    assert shown == ("" if blank_beside_calls else answer.text)
+    assert shown_text == ("" if blank_beside_calls else answer.text)
 
 
 @lawful
 @given(st.data(), answers)
 def test_arguments_arrive_as_they_were_sent(data: st.DataObject, answer: Answer) -> None:
-    told = accumulate(streamed(data.draw(streams(answer))))
-    assert isinstance(told, Message)
+    message = accumulate(streamed(data.draw(streams(answer))))
+    assert isinstance(message, Message)
     inputs = [
-        bytes(block.input).decode() for block in told.content if block.__struct_config__.tag == "tool_use"
+        bytes(block.input).decode() for block in message.content if block.__struct_config__.tag == "tool_use"
     ]
     assert inputs == [input for _, input in answer.calls]
 
@@ -284,11 +284,11 @@ def test_odd_arguments_arrive_however_they_are_cut(data: st.DataObject, input: s
     elif how == "twice":
         sent.append(input)
     events = streamed(
-        [calls(call(0, "c1", "read", "")), *[calls(call(0, None, None, one)) for one in sent], ends()]
+        [calls(call(0, "c1", "read", "")), *[calls(call(0, None, None, piece)) for piece in sent], ends()]
     )
-    told = accumulate(events)
-    assert isinstance(told, Message), told
-    (block,) = told.content
+    message = accumulate(events)
+    assert isinstance(message, Message), message
+    (block,) = message.content
     assert json.loads(bytes(block.input)) == json.loads(input)
 
 
@@ -304,9 +304,9 @@ def test_the_sdk_adds_a_stream_up_to_the_whole_message(data: st.DataObject, answ
     for event in events:
         parsed = sdk_event.validate_json(frame(event).split(b"data: ", 1)[1])
         snapshot = accumulate_event(event=parsed, current_snapshot=snapshot, json_bufs=json_bufs)
-    told = accumulate(events)
-    assert isinstance(told, Message)
-    expected = SdkMessage.model_validate_json(encode(told))
+    message = accumulate(events)
+    assert isinstance(message, Message)
+    expected = SdkMessage.model_validate_json(encode(message))
     assert [b.model_dump() for b in snapshot.content] == [b.model_dump() for b in expected.content]
     assert (snapshot.stop_reason, snapshot.usage.output_tokens) == (
         expected.stop_reason,

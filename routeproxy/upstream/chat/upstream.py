@@ -27,7 +27,7 @@ from routeproxy.policy.targets import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.reply import translate_reply
-from routeproxy.translate.request import RequestContext, Translated, translate
+from routeproxy.translate.request import RequestContext, TranslatedRequest, translate_request
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
@@ -102,18 +102,18 @@ class ChatUpstream:
         translated = await self._translate(call)
         return tuple(translated.warnings)
 
-    async def _translate(self, call: Call) -> Translated:
+    async def _translate(self, call: Call) -> TranslatedRequest:
         """For serving and for explaining. Raises `InvalidRequest`, or failure `capability`."""
         if len(call.exchange.inbound.body) <= LONG_BODY:
             return self._translate_now(call)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(_translation_thread, self._translate_now, call)
 
-    def _translate_now(self, call: Call) -> Translated:
+    def _translate_now(self, call: Call) -> TranslatedRequest:
         body = with_params(call.exchange.body, call.target.params)
         context = self._context(call, tuple(body.members))
         try:
-            return translate(body.request(), self._back_end.profile(call.target), context)
+            return translate_request(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
             raise UpstreamFailure("capability", refused.message) from refused
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: what it is asked, what becomes of its answers, and how its reasoning comes back.
+"""OpenAI's Responses API: its requests, what becomes of its answers, and how its reasoning comes back.
 The numbers are those of wire.md."""
 
 import itertools
@@ -43,10 +43,10 @@ FAMILY = "openai_responses openai/gpt-5.4"
 RESPONSES = ModelProfile(family=FAMILY, images_in_tool_messages=True, stop_limit=0, prompt_cache_key=True)
 """As `upstream/chat/profiles.py` has it for this API."""
 
-# --- what a back end is asked
+# --- requests
 
 
-def asked(*turns: Json, reasons: bool = True, **options: Any) -> Json:
+def body_of(*turns: Json, reasons: bool = True, **options: Any) -> Json:
     translated = ask(*turns, **{"profile": RESPONSES, **options})
     body: Json = json.loads(responses_request(translated.chat, model="gpt-5.4", reasons=reasons))
     assert set(body) <= set(response_create_params.ResponseCreateParamsStreaming.__annotations__)
@@ -54,8 +54,8 @@ def asked(*turns: Json, reasons: bool = True, **options: Any) -> Json:
 
 
 def items(*turns: Json, **options: Any) -> list[Json]:
-    found: list[Json] = asked(*turns, **options)["input"]
-    return found
+    input: list[Json] = body_of(*turns, **options)["input"]
+    return input
 
 
 def said(role: str, *parts: Json | str) -> Json:
@@ -77,7 +77,7 @@ PIXELS = {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "det
 
 class TestRequests:
     def test_the_least_that_is_asked(self) -> None:
-        assert asked(user("Hi")) == {
+        assert body_of(user("Hi")) == {
             "model": "gpt-5.4",
             "input": [said("user", "Hi")],
             "max_output_tokens": 100,
@@ -87,11 +87,11 @@ class TestRequests:
         }
 
     def test_a_model_that_does_not_reason_hears_nothing_of_reasoning(self) -> None:
-        body = asked(user("Hi"), reasons=False)
+        body = body_of(user("Hi"), reasons=False)
         assert not {"reasoning", "include"} & set(body)
 
     def test_the_system_prompt_is_the_instructions(self) -> None:
-        body = asked(user("Hi"), system=[text("Be brief."), text("Be kind.")])
+        body = body_of(user("Hi"), system=[text("Be brief."), text("Be kind.")])
         assert body["instructions"] == "Be brief.\n\nBe kind."
         assert body["input"] == [said("user", "Hi")]
 
@@ -153,7 +153,7 @@ class TestRequests:
             tool("a", description="Does."),
             {"name": "b", "input_schema": closed, "strict": True},
         ]
-        assert asked(user("Hi"), tools=tools)["tools"] == [
+        assert body_of(user("Hi"), tools=tools)["tools"] == [
             {
                 "type": "function",
                 "name": "a",
@@ -174,7 +174,7 @@ class TestRequests:
         ],
     )
     def test_c11_tool_choice(self, choice: Json, sent: Any) -> None:
-        assert asked(user("Hi"), tools=[tool()], tool_choice=choice)["tool_choice"] == sent
+        assert body_of(user("Hi"), tools=[tool()], tool_choice=choice)["tool_choice"] == sent
 
     @pytest.mark.parametrize(
         ("params", "sent"),
@@ -229,11 +229,11 @@ class TestRequests:
         ],
     )
     def test_parameters(self, params: Json, sent: Json) -> None:
-        body = asked(user("Hi"), **params)
+        body = body_of(user("Hi"), **params)
         assert {name: body.get(name) for name in sent} == sent
 
     def test_stop_strings_are_not_sent(self) -> None:
-        assert "stop" not in asked(user("Hi"), stop_sequences=["END"])
+        assert "stop" not in body_of(user("Hi"), stop_sequences=["END"])
 
 
 # --- what a back end answers
@@ -374,17 +374,17 @@ def refuses(delta: str) -> Json:
 OURS: Json = {"signer": SIGNER, "family": FAMILY}
 
 
-def heard(*events: Json) -> list[Chunk]:
+def chunks_of(*events: Json) -> list[Chunk]:
     stream = ResponsesStream()
-    return [chunk for one in events for chunk in stream.feed(json.dumps(one).encode())]
+    return [chunk for event in events for chunk in stream.feed(json.dumps(event).encode())]
 
 
 def script(*events: Json) -> list[str]:
-    return answering.script(*heard(*events))
+    return answering.script(*chunks_of(*events))
 
 
 def streamed(*events: Json, **settings: Any) -> Message | Error:
-    return accumulate(answering.events_of(*heard(*events), **OURS, **settings))
+    return accumulate(answering.events_of(*chunks_of(*events), **OURS, **settings))
 
 
 def whole(body: Json | bytes, **settings: Any) -> Message | Error:
@@ -399,7 +399,7 @@ def brought_back(answer: Message | Error) -> list[tuple[str, Any]]:
     """What the thinking blocks of an answer carry, and as what."""
     assert isinstance(answer, Message), answer
     signatures = [block.signature for block in answer.content if isinstance(block, ThinkingBlock)]
-    return [(opened.kind, opened.payload) for one in signatures if (opened := SIGNER.open(one))]
+    return [(opened.kind, opened.payload) for signature in signatures if (opened := SIGNER.open(signature))]
 
 
 EVENTS = [
@@ -423,10 +423,10 @@ EVENTS = [
 ]
 
 
-@pytest.mark.parametrize("one", EVENTS, ids=lambda one: one["type"])
-def test_the_events_here_are_the_apis_own(one: Json) -> None:
+@pytest.mark.parametrize("known", EVENTS, ids=lambda known: known["type"])
+def test_the_events_here_are_the_apis_own(known: Json) -> None:
     judge: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-    assert judge.validate_python(one).type == one["type"]
+    assert judge.validate_python(known).type == known["type"]
 
 
 class TestStreams:
@@ -603,7 +603,7 @@ class TestStreams:
         }
 
     def test_the_model_that_served_is_told_first(self) -> None:
-        assert [chunk.model for chunk in heard(CREATED, says("Hi"))] == ["gpt-5.4-2026", None]
+        assert [chunk.model for chunk in chunks_of(CREATED, says("Hi"))] == ["gpt-5.4-2026", None]
 
     def test_what_runs_at_openai_is_passed_over(self) -> None:
         search = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}}
@@ -626,7 +626,7 @@ class TestStreams:
             f'{{"type":"response.output_text.delta","delta":"{half}"}}' for half in ("\\ud83d", "\\ude00")
         )
         stream = ResponsesStream()
-        chunks = [*stream.feed(high.encode()), *stream.feed(low.encode()), *heard(completed())]
+        chunks = [*stream.feed(high.encode()), *stream.feed(low.encode()), *chunks_of(completed())]
         assert answering.blocks(accumulate(answering.events_of(*chunks))) == [("text", "😀")]
 
 
@@ -750,7 +750,7 @@ def next_items(answer: Message | Error, *, profile: ModelProfile = RESPONSES, **
 
 def turn(*output: Json, **settings: Any) -> Message | Error:
     """One answer of a back end of this family, streamed."""
-    events = (one for at, item in enumerate(output) for one in (added(item, at), done(item, at)))
+    events = (event for at, item in enumerate(output) for event in (added(item, at), done(item, at)))
     return streamed(*events, completed(*output), **settings)
 
 
@@ -879,12 +879,12 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise([0, *cuts, len(text)])]
 
 
-def told(draw: st.DrawFn, item: Json, at: int) -> Iterator[Json]:
+def text_events(draw: st.DrawFn, item: Json, at: int) -> Iterator[Json]:
     """One way to stream the text of `item`: in pieces, at its own end, or not before the item's."""
     id = item["id"] if draw(st.booleans()) else "another"
     if draw(st.integers(0, 3)) == 0:
         return
-    for part, whole_text in enumerate(one["text"] for one in item.get("summary", item.get("content", ()))):
+    for part, whole_text in enumerate(part["text"] for part in item.get("summary", item.get("content", ()))):
         says_piece, says_all = (thinks, thought_all) if "summary" in item else (says, said_all)
         in_pieces = draw(st.booleans())
         yield from (says_piece(piece, id, at, part) for piece in pieces(draw, whole_text) if in_pieces)
@@ -900,17 +900,17 @@ def streams(draw: st.DrawFn, output: list[Json]) -> list[Json]:
     """One way to stream `output`; calls in a row may be mixed."""
     events: list[Json] = [CREATED]
     numbered = list(enumerate(output))
-    for kind, group in itertools.groupby(numbered, key=lambda one: one[1]["type"]):
+    for kind, group in itertools.groupby(numbered, key=lambda pair: pair[1]["type"]):
         row = list(group)
         if kind == "function_call":
             events += [added(item, at) for at, item in row]
-            waiting = [list(told(draw, item, at)) for at, item in row]
+            waiting = [list(text_events(draw, item, at)) for at, item in row]
             while any(waiting):
-                events.append(draw(st.sampled_from([one for one in waiting if one])).pop(0))
+                events.append(draw(st.sampled_from([queue for queue in waiting if queue])).pop(0))
             events += [done(item, at) for at, item in row]
         else:
             for at, item in row:
-                events += [added(item, at), *told(draw, item, at), done(item, at)]
+                events += [added(item, at), *text_events(draw, item, at), done(item, at)]
     held = output if draw(st.booleans()) else []
     return [*events, completed(*held)]
 
@@ -941,7 +941,7 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
     max_leaves=8,
 )
-names = st.sampled_from([*(one["type"] for one in EVENTS), "response.refusal.done", "response.queued"])
+names = st.sampled_from([*(known["type"] for known in EVENTS), "response.refusal.done", "response.queued"])
 junk_events = st.fixed_dictionaries(
     {},
     optional={
@@ -960,8 +960,8 @@ junk_events = st.fixed_dictionaries(
 @given(st.lists(st.sampled_from(EVENTS) | junk_events, max_size=8))
 def test_no_event_makes_a_stream_that_is_not_one(sent: list[Json]) -> None:
     as_bytes, as_objects = ResponsesStream(), ResponsesStream()
-    chunks = [chunk for one in sent for chunk in as_bytes.feed(json.dumps(one).encode())]
-    assert chunks == [chunk for one in sent for chunk in as_objects.feed(one)]
+    chunks = [chunk for event in sent for chunk in as_bytes.feed(json.dumps(event).encode())]
+    assert chunks == [chunk for event in sent for chunk in as_objects.feed(event)]
     translator = answering.translator()
     events: list[Event] = [event for chunk in chunks for event in translator.feed(chunk)]
     assert check(events + translator.finish(), declared_tools=TOOLS) == []

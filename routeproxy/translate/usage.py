@@ -1,0 +1,61 @@
+"""The usage that a back end reports, in the Messages API's terms (wire.md §2.7)."""
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from routeproxy.chat.completion import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
+from routeproxy.messages.reply import OutputTokensDetails, Usage
+
+_NO_PROMPT_DETAILS = PromptTokensDetails()
+_NO_COMPLETION_DETAILS = CompletionTokensDetails()
+
+
+def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str | None) -> Usage:
+    """Tokens as the back end reported them, in the API's terms: `input_tokens` is without the cached ones.
+
+    A back end that does not know a number reports 0 or nothing: neither is passed on. `output_estimate` is
+    for one that reports no output.
+    """
+    reported = reported or CompletionUsage()
+    prompt_details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
+    completion_details = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
+
+    prompt = _first_count(reported.prompt_tokens)
+    cache_read = _first_count(
+        prompt_details.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens
+    )
+    cache_creation = _first_count(
+        prompt_details.cache_write_tokens,
+        prompt_details.cache_creation_tokens,
+        reported.cache_creation_input_tokens,
+    )
+    uncached: int | UnsetType = UNSET
+    if prompt:
+        if cache_read is not None:
+            cache_read = min(cache_read, prompt)
+            cache_creation = min(cache_creation or 0, prompt - cache_read)
+        elif cache_creation is not None:
+            cache_creation = min(cache_creation, prompt)
+        uncached = prompt - (cache_read or 0) - (cache_creation or 0)
+
+    thinking = _first_count(completion_details.reasoning_tokens)
+    return Usage(
+        input_tokens=uncached,
+        cache_creation_input_tokens=UNSET if cache_creation is None else cache_creation,
+        cache_read_input_tokens=UNSET if cache_read is None else cache_read,
+        # `message_start` has reported 1, and the number is cumulative.
+        output_tokens=max(1, _first_count(reported.completion_tokens) or output_estimate),
+        output_tokens_details=UNSET if thinking is None else OutputTokensDetails(thinking),
+        speed=speed or UNSET,
+    )
+
+
+_NUMBER_TYPES = (int, float)
+
+
+def _first_count(*values: Any) -> int | None:
+    for value in values:
+        if value.__class__ in _NUMBER_TYPES and 0 <= value < 2**53:
+            return int(value)
+    return None
