@@ -102,12 +102,12 @@ class Served:
     def url(self) -> str:
         """The address that the server prints at its start. From then on it takes connections, though it may
         not answer yet."""
-        address = until(lambda: re.search(r"http://\S+", self.said) or self.process.poll() is not None, 10)
-        assert isinstance(address, re.Match), self.said
+        address = until(lambda: re.search(r"http://\S+", self.stderr) or self.process.poll() is not None, 10)
+        assert isinstance(address, re.Match), self.stderr
         return address[0]
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         """All that it has written to stderr so far."""
         return self._log.read_text()
 
@@ -119,7 +119,7 @@ class Served:
         own_id = str(self.process.pid)
         return {int(pid) for pid, parent, args in processes if parent == own_id and "spawn_main" in args}
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def exit_code(self, within: float = 5) -> int:
@@ -195,13 +195,13 @@ def events(text: str) -> list[str]:
 # --- below HTTP clients
 
 
-def dial(url: str) -> socket.socket:
+def connect(url: str) -> socket.socket:
     """A bare connection, for what HTTP clients hide."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=seconds(5))
 
 
-def in_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **headers: str) -> bytes:
+def request_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **headers: str) -> bytes:
     """A request as it goes over the wire."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {"host": "test", "content-length": str(len(content)), **_named(headers)}
@@ -209,7 +209,7 @@ def in_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **h
     return ("\r\n".join(head) + "\r\n\r\n").encode() + content
 
 
-def hear(sock: socket.socket, *words: bytes) -> bytes:
+def receive_until(sock: socket.socket, *words: bytes) -> bytes:
     """The bytes that come until all `words` are among them; without words, until the end."""
     received = b""
     while not words or not all(word in received for word in words):

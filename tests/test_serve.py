@@ -146,7 +146,7 @@ def test_rules_in_the_working_folder_are_found(tmp_path: Path) -> None:
     with serving(tmp_path, "--port", "0", "--log-level", "debug", "--reload") as server:
         assert server.get("/").json()["rules"] == "rules.toml"
         assert server.post(request()).status_code == 200
-        until(lambda: "POST /v1/messages 200" in server.said)
+        until(lambda: "POST /v1/messages 200" in server.stderr)
 
 
 # --- what stops it
@@ -160,8 +160,8 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         with serving(tmp_path, "--port", str(port)) as server:
             assert server.exit_code() == 2
-            assert f"cannot listen on 127.0.0.1:{port}: another program has it" in server.said
-            assert "Traceback" not in server.said
+            assert f"cannot listen on 127.0.0.1:{port}: another program has it" in server.stderr
+            assert "Traceback" not in server.stderr
 
 
 @pytest.mark.parametrize(
@@ -192,5 +192,5 @@ def test_what_it_cannot_serve_is_said_in_a_line(
         (tmp_path / "rules.toml").write_text(text, encoding="latin-1")
     with serving(tmp_path, *flags, environ=environ) as server:
         assert server.exit_code() == code
-    assert words in server.said
-    assert "Traceback" not in server.said
+    assert words in server.stderr
+    assert "Traceback" not in server.stderr

@@ -602,7 +602,7 @@ def test_strangers_are_refused_in_these_words(tmp_path: Path) -> None:
     write({"rules.toml": ECHO}, tmp_path)
     with serving(tmp_path, "--rules", "rules.toml", "--host", "0.0.0.0", "--port", "0") as served:
         assert served.exit_code(within=10) == 2
-        assert served.said == shown_in(RUNNING, "routeproxy: anybody")
+        assert served.stderr == shown_in(RUNNING, "routeproxy: anybody")
 
 
 def test_a_requests_log_line_looks_as_shown() -> None:

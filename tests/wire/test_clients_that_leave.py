@@ -10,7 +10,7 @@ import pytest
 from routeproxy.web.response import StreamTimings
 from tests.backend import HANG, BackEnd, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
-from tests.running import Running, dial, events, hear, in_bytes, request, running, until
+from tests.running import Running, connect, events, receive_until, request, request_bytes, running, until
 
 RULES = """
 [providers.claude]
@@ -109,11 +109,11 @@ def test_the_back_end_is_let_go_with_the_client(
     status: int,
 ) -> None:
     back_end.answers = [answer]  # type: ignore[list-item]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(stream=stream)))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(stream=stream)))
         until(lambda: back_end.requests)
         if heard:
-            hear(wire, heard)
+            receive_until(wire, heard)
         left = time.monotonic()
     assert back_end.wait_until_left() - left < 1
     line = line_of_request(log)
@@ -126,8 +126,8 @@ def test_a_client_that_leaves_is_no_reason_to_try_the_next_target(
     proxy: Running, back_end: BackEnd, spare: BackEnd, log: pytest.LogCaptureFixture
 ) -> None:
     back_end.answers = [[HANG]]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(model="pair", stream=True)))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(model="pair", stream=True)))
         until(lambda: back_end.requests)
     back_end.wait_until_left()
     assert "attempts=1" in line_of_request(log)
@@ -137,8 +137,8 @@ def test_a_client_that_leaves_is_no_reason_to_try_the_next_target(
 def test_a_client_that_leaves_while_it_sends_its_body_reaches_no_back_end(
     proxy: Running, back_end: BackEnd, log: pytest.LogCaptureFixture
 ) -> None:
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request("long " * 1000))[:-2000])
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request("long " * 1000))[:-2000])
         time.sleep(0.1)
     line = line_of_request(log)
     assert "POST /v1/messages 499" in line
@@ -150,8 +150,8 @@ def test_a_client_that_leaves_while_tokens_are_counted_is_gone_too(
     proxy: Running, back_end: BackEnd, log: pytest.LogCaptureFixture
 ) -> None:
     back_end.answers = [[HANG]]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(), "/v1/messages/count_tokens"))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(), "/v1/messages/count_tokens"))
         until(lambda: back_end.requests)
         left = time.monotonic()
     assert back_end.wait_until_left() - left < 1
@@ -161,10 +161,10 @@ def test_a_client_that_leaves_while_tokens_are_counted_is_gone_too(
 def test_a_client_that_reads_slowly_gets_all_of_it(proxy: Running, back_end: BackEnd) -> None:
     words = [f"word {n} " + "x" * 4000 for n in range(400)]
     back_end.answers = [streamed(*messages_stream(chunks=words))]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(stream=True)))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(stream=True)))
         time.sleep(3 * PING)  # long enough for pings, if there were any in the middle of a frame
-        heard = hear(wire, b"message_stop", b"0\r\n\r\n").decode()
+        heard = receive_until(wire, b"message_stop", b"0\r\n\r\n").decode()
     assert all(word in heard for word in words)
     assert heard.count("event: content_block_delta") == len(words)
 
@@ -174,9 +174,9 @@ def test_a_client_that_stops_reading_and_leaves_lets_the_back_end_go(
 ) -> None:
     flood = messages_stream(chunks=["x" * 60_000] * 500)
     back_end.answers = [streamed(*flood[:-3], HANG)]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(stream=True)))
-        hear(wire, b"text_delta")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(stream=True)))
+        receive_until(wire, b"text_delta")
         time.sleep(0.3)
         left = time.monotonic()
     until(lambda: "client-left" in line_of_request(log))
@@ -189,12 +189,12 @@ def test_a_client_that_stops_reading_and_leaves_lets_the_back_end_go(
 def test_silence_before_the_first_token_is_filled_with_pings(proxy: Running, back_end: BackEnd) -> None:
     back_end.answers = [[pause(1), *streamed(*FRAMES)]]
     started = time.monotonic()
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(stream=True)))
-        heard = hear(wire, b"event: ping")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(stream=True)))
+        heard = receive_until(wire, b"event: ping")
         assert HOLD * 0.9 < time.monotonic() - started < seconds(1)
         assert heard.startswith(b"HTTP/1.1 200")
-        heard += hear(wire, b"message_stop", b"0\r\n\r\n")
+        heard += receive_until(wire, b"message_stop", b"0\r\n\r\n")
     names = events(heard.decode())
     first = names.index("message_start")
     assert 2 <= first <= 5

@@ -14,7 +14,7 @@ import pytest
 
 from tests.backend import HANG, BackEnd, messages_stream, pause, streamed
 from tests.budgets import seconds
-from tests.running import ECHO, Served, dial, events, hear, in_bytes, request, serving, until
+from tests.running import ECHO, Served, connect, events, receive_until, request, request_bytes, serving, until
 
 FRAMES = messages_stream()
 
@@ -79,7 +79,7 @@ def test_told_to_stop_it_lets_streams_finish_and_sends_others_away(
         assert kept.get("/readyz").status_code == 200
         stream = Asking(server, stream=True)
         until(lambda: back_end.requests)
-        server.tell(number)
+        server.send_signal(number)
         until(lambda: kept.get("/readyz").status_code == 503)
         assert kept.get("/readyz").json()["status"] == "draining"
         refused = kept.post("/v1/messages", json=request(model="echo"))
@@ -89,7 +89,7 @@ def test_told_to_stop_it_lets_streams_finish_and_sends_others_away(
         assert server.get("/readyz").status_code == 503
         assert events(stream.answer.text)[-1] == "message_stop"
         assert server.exit_code() == 0
-        assert "shutting down: 1 open, 20 s more at most" in server.said
+        assert "shutting down: 1 open, 20 s more at most" in server.stderr
 
 
 def test_streams_that_take_too_long_are_ended_with_an_error(tmp_path: Path, back_end: BackEnd) -> None:
@@ -99,7 +99,7 @@ def test_streams_that_take_too_long_are_ended_with_an_error(tmp_path: Path, back
         silent, whole = Asking(server, stream=True), Asking(server)
         until(lambda: len(back_end.requests) == 3)
         time.sleep(0.1)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         told = time.monotonic()
         answers = [stream.answer, silent.answer, whole.answer]
         assert server.exit_code() == 0
@@ -110,8 +110,8 @@ def test_streams_that_take_too_long_are_ended_with_an_error(tmp_path: Path, back
     assert [(answer.status_code, answer.json()["error"]["type"]) for answer in waiting] == [
         (503, "overloaded_error")
     ] * 2
-    assert "bug" not in server.said
-    assert "Traceback" not in server.said
+    assert "bug" not in server.stderr
+    assert "Traceback" not in server.stderr
 
 
 def test_told_twice_it_stops_at_once(tmp_path: Path, back_end: BackEnd) -> None:
@@ -119,9 +119,9 @@ def test_told_twice_it_stops_at_once(tmp_path: Path, back_end: BackEnd) -> None:
     with serve(tmp_path, rules(back_end)) as server:
         stream = Asking(server, stream=True)
         until(lambda: back_end.requests)
-        server.tell(signal.SIGINT)
+        server.send_signal(signal.SIGINT)
         until(lambda: server.get("/readyz").status_code == 503)
-        server.tell(signal.SIGINT)
+        server.send_signal(signal.SIGINT)
         assert server.exit_code(within=1.5) == 0
         assert events(stream.answer.text)[-1] == "error"
         back_end.wait_until_left()
@@ -129,17 +129,17 @@ def test_told_twice_it_stops_at_once(tmp_path: Path, back_end: BackEnd) -> None:
 
 def test_a_client_that_does_not_read_cannot_keep_it(tmp_path: Path, back_end: BackEnd) -> None:
     back_end.answers = [streamed(*messages_stream(chunks=["x" * 60_000] * 300))]
-    with serve(tmp_path, rules(back_end, drain="200ms")) as server, dial(server.url) as wire:
-        wire.sendall(in_bytes(request(stream=True)))
-        hear(wire, b"text_delta")
-        server.tell(signal.SIGTERM)
+    with serve(tmp_path, rules(back_end, drain="200ms")) as server, connect(server.url) as wire:
+        wire.sendall(request_bytes(request(stream=True)))
+        receive_until(wire, b"text_delta")
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code(within=8) == 0
 
 
 def test_idle_it_stops_at_once_even_with_connections_open(tmp_path: Path, back_end: BackEnd) -> None:
     with serve(tmp_path, rules(back_end)) as server, httpx.Client(base_url=server.url) as kept:
         kept.get("/readyz")
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code(within=1) == 0
 
 
@@ -147,21 +147,21 @@ def test_an_import_under_way_does_not_keep_it(tmp_path: Path) -> None:
     gemini = '[providers.gemini]\napi_key = "none"\n[default]\ntargets = ["gemini/gemini-2.5-flash"]\n'
     with serve(tmp_path, gemini) as server:
         until(lambda: server.get("/readyz").status_code == 200)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code(within=1.5) == 0
-    assert "Traceback" not in server.said
-    assert "Error" not in server.said
+    assert "Traceback" not in server.stderr
+    assert "Error" not in server.stderr
 
 
 def test_sighup_reloads_whatever_the_moment(tmp_path: Path) -> None:
     with serve(tmp_path, ECHO) as server:
         assert server.url
-        server.tell(signal.SIGHUP)  # it listens, but does not serve yet
-        until(lambda: server.said.count("the rules were read again") == 1)
+        server.send_signal(signal.SIGHUP)  # it listens, but does not serve yet
+        until(lambda: server.stderr.count("the rules were read again") == 1)
         (tmp_path / "rules.toml").write_text(ECHO.replace("*", "two"))
-        server.tell(signal.SIGHUP)
+        server.send_signal(signal.SIGHUP)
         until(lambda: server.post(request()).headers["x-routeproxy-model"] == "two", 1)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code() == 0
 
 
@@ -170,8 +170,8 @@ def test_sighup_reloads_whatever_the_moment(tmp_path: Path) -> None:
 
 def both_serve(server: Served) -> None:
     """Waits until they do: a worker that is told to reload says so once it serves."""
-    server.tell(signal.SIGHUP)
-    until(lambda: server.said.count("the rules were read again") == 2, 10)
+    server.send_signal(signal.SIGHUP)
+    until(lambda: server.stderr.count("the rules were read again") == 2, 10)
 
 
 def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end: BackEnd) -> None:
@@ -184,14 +184,14 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
         # A SIGHUP, then an edit: all of them reload, none is restarted.
         both_serve(server)
         (tmp_path / "rules.toml").write_text(rules(back_end) + "# read me again\n")
-        until(lambda: server.said.count("the rules were read again") == 4)
+        until(lambda: server.stderr.count("the rules were read again") == 4)
         assert server.workers == before
 
         # One dies: another takes its place, and nobody is refused meanwhile.
         dead = min(before)
         os.kill(dead, signal.SIGKILL)
         until(lambda: len(server.workers - {dead}) == 2, 10)
-        assert f"worker {dead} died" in server.said
+        assert f"worker {dead} died" in server.stderr
         assert {server.post(request(model="echo")).status_code for _ in range(10)} == {200}
 
         # Ctrl-C goes to all processes of a terminal, and still lets streams finish.
@@ -200,7 +200,7 @@ def test_workers_reload_are_replaced_and_stop_together(tmp_path: Path, back_end:
         os.killpg(server.process.pid, signal.SIGINT)
         assert events(stream.answer.text)[-1] == "message_stop"
         assert server.exit_code() == 0
-        assert "Traceback" not in server.said
+        assert "Traceback" not in server.stderr
 
 
 def test_a_worker_that_takes_anothers_place_takes_the_version_in_force(tmp_path: Path) -> None:
@@ -209,15 +209,15 @@ def test_a_worker_that_takes_anothers_place_takes_the_version_in_force(tmp_path:
         both_serve(server)
         before = server.workers
         (tmp_path / "rules.toml").write_text("broken")
-        until(lambda: "were not reloaded" in server.said)
+        until(lambda: "were not reloaded" in server.stderr)
         os.kill(min(before), signal.SIGKILL)
-        until(lambda: "the last good one, is in force instead of" in server.said, 10)
+        until(lambda: "the last good one, is in force instead of" in server.stderr, 10)
         both_serve(server)
         assert {server.post(request()).status_code for _ in range(5)} == {200}
         (tmp_path / "rules.toml").write_text(ECHO.replace("*", "two"))
         models = set[str]()
         until(lambda: models.add(server.post(request()).headers["x-routeproxy-model"]) or "two" in models, 5)
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code() == 0
 
 

@@ -25,7 +25,7 @@ from tests.backend import (
     streamed,
 )
 from tests.budgets import seconds
-from tests.running import Running, dial, events, hear, in_bytes, request, running, until
+from tests.running import Running, connect, events, receive_until, request, request_bytes, running, until
 
 # Of LiteLLM's own types, noticed when it first uses them.
 pytestmark = pytest.mark.filterwarnings(
@@ -192,9 +192,9 @@ def test_a02_a_missing_and_a_wrong_key_read_differently(locked: Running) -> None
 
 
 def test_a02_a_key_in_other_bytes_than_ascii_is_simply_wrong(locked: Running) -> None:
-    with dial(locked.url) as wire:
-        wire.sendall(in_bytes(request(), x_api_key="ключ").replace("ключ".encode(), b"\xff\xfe"))
-        assert hear(wire, b"invalid x-api-key").startswith(b"HTTP/1.1 401")
+    with connect(locked.url) as wire:
+        wire.sendall(request_bytes(request(), x_api_key="ключ").replace("ключ".encode(), b"\xff\xfe"))
+        assert receive_until(wire, b"invalid x-api-key").startswith(b"HTTP/1.1 401")
 
 
 @pytest.mark.parametrize("path", ["/", "/api/hello", "/healthz", "/readyz"])
@@ -262,18 +262,18 @@ def test_a05_more_than_32_mb_is_too_large_and_31_are_not(proxy: Running, claude:
 
 
 def test_a05_a_client_that_asks_before_it_sends_is_told_at_once(proxy: Running) -> None:
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(b"", expect="100-continue", content_length=str(33 * 2**20)))
-        assert hear(wire, b"request_too_large").startswith(b"HTTP/1.1 413")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(b"", expect="100-continue", content_length=str(33 * 2**20)))
+        assert receive_until(wire, b"request_too_large").startswith(b"HTTP/1.1 413")
 
 
 def test_a_client_that_asks_before_it_sends_may_go_on(proxy: Running) -> None:
-    head, _, body = in_bytes(request(), expect="100-continue").partition(b"\r\n\r\n")
-    with dial(proxy.url) as wire:
+    head, _, body = request_bytes(request(), expect="100-continue").partition(b"\r\n\r\n")
+    with connect(proxy.url) as wire:
         wire.sendall(head + b"\r\n\r\n")
-        assert hear(wire, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert receive_until(wire, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         wire.sendall(body)
-        assert hear(wire, b"end_turn").startswith(b"HTTP/1.1 200")
+        assert receive_until(wire, b"end_turn").startswith(b"HTTP/1.1 200")
 
 
 def test_a_client_that_offers_http_2_is_answered_all_the_same(proxy: Running) -> None:
@@ -282,20 +282,20 @@ def test_a_client_that_offers_http_2_is_answered_all_the_same(proxy: Running) ->
         "upgrade": "h2c",
         "http2_settings": "AAMAAABkAAQCAAAAAAIAAAAA",
     }
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request("in Java"), **offer))
-        assert b"in Java" in hear(wire, b"end_turn")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request("in Java"), **offer))
+        assert b"in Java" in receive_until(wire, b"end_turn")
 
 
 def test_a_body_without_a_length_is_read_in_chunks(proxy: Running) -> None:
     body = json.dumps(request("in chunks")).encode()
-    head = in_bytes(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
-    with dial(proxy.url) as wire:
+    head = request_bytes(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
+    with connect(proxy.url) as wire:
         wire.sendall(head)
         for start in range(0, len(body), 40):
             wire.sendall(b"%x\r\n%b\r\n" % (len(body[start : start + 40]), body[start : start + 40]))
         wire.sendall(b"0\r\n\r\n")
-        assert b"in chunks" in hear(wire, b"end_turn")
+        assert b"in chunks" in receive_until(wire, b"end_turn")
 
 
 def compressed(body: bytes, wbits: int) -> bytes:
@@ -496,9 +496,9 @@ def test_a12_an_unknown_beta_is_accepted(proxy: Running) -> None:
 def test_a13_every_answer_has_an_id(
     proxy: Running, method: str, path: str, body: object, status: int
 ) -> None:
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(b"" if body is None else body, path, method, connection="close"))
-        head, _, content = hear(wire).partition(b"\r\n\r\n")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(b"" if body is None else body, path, method, connection="close"))
+        head, _, content = receive_until(wire).partition(b"\r\n\r\n")
     headers = httpx.Headers([tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")[1:]])
     assert int(head.split()[1]) == status
     assert headers["request-id"].startswith("req_")
@@ -549,9 +549,9 @@ def test_a14_a_base_url_with_v1_in_it_is_explained(proxy: Running) -> None:
 
 @pytest.mark.parametrize("path", ["//v1/messages", "/v1/messages/", "/v1//messages"])
 def test_a_slash_too_many_does_no_harm(proxy: Running, path: str) -> None:
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request("found"), path))
-        assert b'"found"' in hear(wire, b"end_turn")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request("found"), path))
+        assert b'"found"' in receive_until(wire, b"end_turn")
 
 
 def test_a15_models_are_listed_at_once_and_without_a_redirect(locked: Running) -> None:
@@ -629,8 +629,8 @@ def test_a21_a_client_that_leaves_before_the_first_token_lets_the_back_end_go(
     proxy: Running, claude: BackEnd
 ) -> None:
     claude.answers = [[HANG]]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(model="through", stream=True)))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(model="through", stream=True)))
         until(lambda: claude.requests)
         left = time.monotonic()
     assert claude.wait_until_left() - left < 1
@@ -640,9 +640,9 @@ def test_a22_a_client_that_leaves_in_mid_stream_lets_the_back_end_go(
     proxy: Running, claude: BackEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
     claude.answers = [streamed(*messages_stream()[:4], HANG)]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(model="through", stream=True)))
-        hear(wire, b"text_delta")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(model="through", stream=True)))
+        receive_until(wire, b"text_delta")
         left = time.monotonic()
     assert claude.wait_until_left() - left < 1
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
@@ -682,28 +682,28 @@ def test_a23_slow_streams_hold_nobody_up(proxy: Running, claude: BackEnd) -> Non
 
 
 def test_requests_that_are_sent_without_waiting_are_answered_in_order(proxy: Running) -> None:
-    with dial(proxy.url) as wire:
-        wire.sendall(b"".join(in_bytes(request(f"number {n}", stream=n == 1)) for n in range(3)))
-        heard = hear(wire, b"number 0", b"number", b"message_stop", b"number 2")
+    with connect(proxy.url) as wire:
+        wire.sendall(b"".join(request_bytes(request(f"number {n}", stream=n == 1)) for n in range(3)))
+        heard = receive_until(wire, b"number 0", b"number", b"message_stop", b"number 2")
     assert heard.count(b"HTTP/1.1 200") == 3
     assert heard.index(b"number 0") < heard.index(b"message_stop") < heard.index(b"number 2")
 
 
 def test_a_connection_is_kept_for_the_next_request(proxy: Running) -> None:
-    with dial(proxy.url) as wire:
+    with connect(proxy.url) as wire:
         for words in ("one", "two", "three"):
-            wire.sendall(in_bytes(request(words)))
-            assert b"keep-alive: timeout" not in (heard := hear(wire, b"end_turn")).lower()
+            wire.sendall(request_bytes(request(words)))
+            assert b"keep-alive: timeout" not in (heard := receive_until(wire, b"end_turn")).lower()
             assert words.encode() in heard
             assert b"connection: close" not in heard.lower()
 
 
 def test_a_connection_is_kept_after_an_answer_that_came_before_the_body_was_read(locked: Running) -> None:
-    with dial(locked.url) as wire:
-        wire.sendall(in_bytes(request("z" * 2**20)))
-        assert hear(wire, b"authentication_error").startswith(b"HTTP/1.1 401")
-        wire.sendall(in_bytes(request("now with a key"), x_api_key=RIGHT))
-        assert b"now with a key" in hear(wire, b"end_turn")
+    with connect(locked.url) as wire:
+        wire.sendall(request_bytes(request("z" * 2**20)))
+        assert receive_until(wire, b"authentication_error").startswith(b"HTTP/1.1 401")
+        wire.sendall(request_bytes(request("now with a key"), x_api_key=RIGHT))
+        assert b"now with a key" in receive_until(wire, b"end_turn")
 
 
 @pytest.mark.parametrize(
@@ -761,10 +761,10 @@ def test_without_cors_origins_no_page_may(tmp_path: Path) -> None:
 
 def test_translated_streams_come_as_they_are_made(proxy: Running, corp: BackEnd) -> None:
     corp.answers = [sse(chunk("Hel"), pause(0.5), chunk("lo"), done())]
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(model="translated", stream=True)))
-        assert b'"lo"' not in hear(wire, b'"Hel"')
-        assert b"message_stop" in hear(wire, b"message_stop")
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(model="translated", stream=True)))
+        assert b'"lo"' not in receive_until(wire, b'"Hel"')
+        assert b"message_stop" in receive_until(wire, b"message_stop")
 
 
 def test_an_error_of_a_back_end_is_an_error_of_ours(proxy: Running, claude: BackEnd) -> None:

@@ -201,12 +201,12 @@ def test_the_last_good_version_outlives_a_restart_with_a_broken_file(tmp_path: P
     file.write_text(rules("one"))
     with serving(tmp_path, "--last-good", str(keep), environ=KEYS) as server:
         assert served(server) == "one"
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert server.exit_code() == 0
     file.write_text("broken")
     with serving(tmp_path, "--last-good", str(keep), environ=KEYS) as server:
         assert served(server) == "one"
-        assert "this is the last good version, since: rules.toml:1:" in server.said
+        assert "this is the last good version, since: rules.toml:1:" in server.stderr
         assert "RP001" in (problem(server) or "")
         file.write_text(rules("two"))
         until(lambda: served(server) == "two")
@@ -244,10 +244,10 @@ def test_rules_whose_tests_fail_are_not_served_unless_told_so(tmp_path: Path) ->
     (tmp_path / "rules.toml").write_text(rules("two") + FAILING.format(""))
     with serving(tmp_path, environ=KEYS) as server:
         assert server.exit_code() == 1
-        assert "RP016" in server.said
+        assert "RP016" in server.stderr
     with serving(tmp_path, "--skip-tests", environ=KEYS) as server:
         assert served(server) == "two"
-        assert "warning    --skip-tests: 1 test of the rules not run" in server.said
+        assert "warning    --skip-tests: 1 test of the rules not run" in server.stderr
 
 
 # --- several workers

@@ -1,6 +1,6 @@
 """The JSON Schema of the rules file, for editors: what may stand where, and what each key means.
 
-It is drawn from the tables of `file.py`, so it knows forms, bounds and closed lists, but no names: whether a
+It is drawn from `policy/file/tables.py`, so it knows forms, bounds and closed lists, but no names: whether a
 provider is there is `check`'s to say. What it refuses, `check` refuses too.
 """
 

@@ -1,4 +1,5 @@
-"""The rules file, field for field, and the walk that reads it. What it all means is `compile.py`'s affair.
+"""The rules file, field for field, and the walk that reads it. What it all means is the affair of
+`policy/compile/`.
 
 Every key is optional here, because one that was refused leaves a gap: what is needed is asked for where it is
 used. A key that a later version will enforce is refused by name, so that nobody relies on it.
