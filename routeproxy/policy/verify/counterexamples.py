@@ -53,7 +53,7 @@ def find_counterexample(
     policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
 ) -> Counterexample | None:
     """A request that satisfies `assignment`, that `rule` takes, and that breaks `invariant`."""
-    for request in _suspects(policy, invariant, rule, assignment):
+    for request in _candidate_requests(policy, invariant, rule, assignment):
         try:
             decision = policy.decide(policy.facts_of(request))
         except InvalidRequest:
@@ -64,7 +64,7 @@ def find_counterexample(
     return None
 
 
-def _suspects(
+def _candidate_requests(
     policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
 ) -> Iterator[HypotheticalRequest]:
     """Requests that satisfy `assignment`: forbidden models first, and forbidden targets in the URL."""
@@ -114,7 +114,7 @@ def requests_satisfying(
 
 
 def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
-    """The value of a field of a request, by whose name the fact goes."""
+    """A value of their fact, for the field of a request that has the same name."""
     match BY_NAME[constraints[0].fact].kind:
         case "flag" | "presence":
             return allowed_flag(constraints)

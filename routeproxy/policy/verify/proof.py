@@ -74,25 +74,26 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """The facts of `when` that clients state themselves: a client that leaves them out is not bound. Empty:
     all of them are authenticated."""
     forbidden_targets: tuple[str, ...]
-    """Those that some rule has, for requests that the invariant is not about."""
+    """Forbidden targets that some rule has, for requests that the invariant is not about."""
     rules: int
     """How many rules have such a target."""
     branches: int
-    """How many the solver looked at."""
+    """How many branches the solver looked at."""
 
 
 class Proof(Struct, frozen=True, kw_only=True):
+    """What is known of all invariants of a policy."""
+
     version: str
-    """Of the policy."""
     source: str
     rules: int
-    """How many, the default among them."""
+    """How many rules the policy has, with the default."""
     verdicts: tuple[Verdict, ...]
     findings: tuple[Finding, ...]
 
 
 def prove(policy: Policy) -> Proof:
-    """What holds of all requests, and what does not."""
+    """Proves each invariant of `policy` for all requests, within one budget."""
     budget = Budget()
     results = [_Prover(policy, invariant, budget).run() for invariant in policy.invariants]
     return Proof(
@@ -120,7 +121,7 @@ class _Prover:
                 self._exclude(_gate_clause(team))
         self._forbidden_targets: dict[str, None] = {}
         self._rules = 0
-        """How many have a forbidden target."""
+        """How many rules have a forbidden target."""
         self._branches = 0
 
     def run(self) -> tuple[Verdict, list[Finding]]:
@@ -162,7 +163,7 @@ class _Prover:
         checks = (*self._invariant.when, *rule.checks)
         facts = frozenset(facts_of_checks(checks))
         # The rules above that speak of the same facts settle it nearly always, and the others are many.
-        related = chain(*(clauses for spoken, clauses in self._not_taken.items() if facts >= spoken))
+        related = chain(*(clauses for spoken_of, clauses in self._not_taken.items() if facts >= spoken_of))
         assignment: Assignment = {}
         for clauses in (related, chain(*self._not_taken.values())):
             solution = self._solve(checks, clauses)
@@ -200,6 +201,6 @@ class _Prover:
 
 
 def _gate_clause(team: Team) -> Clause:
-    """A clause for: the team's gate does not take the request, which would refuse it."""
+    """A clause for: the team's gate does not refuse the request."""
     assert team.gate is not None
     return negate((Equals(TEAM, (team.name,)), *team.gate.checks))
