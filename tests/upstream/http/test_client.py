@@ -18,10 +18,11 @@ import pytest
 
 from routeproxy.policy.providers import Provider
 from routeproxy.upstream.http.addresses import ProxyEnvironment, is_local
-from tests.backend import CUT, BackEnd, json_answer, messages_stream, pause, streamed
+from tests.backend import CUT, BackEnd, error, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, request, running
 from tests.wire.asking import answers, ask, message
+from routeproxy.upstream.failures import LONGEST_MESSAGE
 
 Proxied = Callable[..., AbstractContextManager[Running]]
 
@@ -194,6 +195,16 @@ def test_more_requests_than_a_pool_usually_holds_wait_for_no_free_connection(
         replies = asyncio.run(all_at_once(proxy.url))
     assert {reply.status_code for reply in replies} == {200}
     assert back_end.connections == 120
+
+
+def test_an_error_that_is_longer_than_what_is_read_of_it_keeps_its_status(
+    back_end: BackEnd, proxy_for: Proxied
+) -> None:
+    answers(back_end, error(429, "slow " * 500_000))
+    with proxy_for(back_end.url) as proxy:
+        status, type, words = ask(proxy).error
+    assert (status, type) == (429, "rate_limit_error")
+    assert len(words) == LONGEST_MESSAGE
 
 
 # --- addresses
