@@ -64,7 +64,7 @@ class ActionsCompiler:
             fallback=self._fallback(table.fallback, len(targets), (*path, "fallback")),
             retry=_retry(table.retry),
             deadline=seconds(table.deadline) if table.deadline else None,
-            echoes=any(target.model == "*" for target in targets),
+            asks_for_requested=any(target.model == "*" for target in targets),
         )
 
     def _report_missing_targets(self, path: KeyPath) -> None:

@@ -23,7 +23,7 @@ from routeproxy.policy.file.tables import (
     RequestTable,
 )
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.invariants import Invariant, Reach
+from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
@@ -211,9 +211,9 @@ class AssertionsCompiler:
         return name
 
 
-def reach_of(table: ReachTable) -> Reach:
+def reach_of(table: ReachTable) -> TargetCondition:
     said = {name: getattr(table, name) for name in table.__struct_fields__}
-    return Reach(**{name: listed(value) for name, value in said.items() if value is not None})
+    return TargetCondition(**{name: listed(value) for name, value in said.items() if value is not None})
 
 
 def _gate_of(rule: str, teams: Collection[str]) -> bool:

@@ -86,7 +86,7 @@ class RulesCompiler:
         unnamed = unnamed_rule(index) if team is None else f"{actions.label} {unnamed_rule(index)}"
         rule = actions.rule(table, path, table.name or unnamed, checks)
         names = tuple(_stated_models(table.match)) if table.match is not None else ()
-        return replace(rule, states=names) if names else rule
+        return replace(rule, stated_models=names) if names else rule
 
     # --- included files
 

@@ -15,7 +15,7 @@ from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.invariants import Invariant, Reach
+from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.provider_types import TYPES
@@ -65,7 +65,7 @@ class TeamsCompiler:
             where=self.actions.where(path),
             path=path,
             when=(Equals(TEAM, (name,)),),
-            only=Reach(target=tuple(self._targets(table.targets, path))),
+            only=TargetCondition(target=tuple(self._targets(table.targets, path))),
             implied=True,
         )
 

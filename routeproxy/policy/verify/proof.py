@@ -19,7 +19,7 @@ from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
-from routeproxy.policy.targets import Reached
+from routeproxy.policy.targets import ReachedTarget
 from routeproxy.policy.verify.satisfiability import (
     NEVER_ABSENT,
     Assignment,
@@ -49,7 +49,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     invariant: Invariant
     rule: Rule
-    reached: Reached
+    reached: ReachedTarget
     why: str
     """`its zone is `public``"""
     counter_example: HypotheticalRequest | None
@@ -169,13 +169,13 @@ class _Prover:
             branches=self.branches,
         )
 
-    def _forbidden(self, rule: Rule) -> Iterator[tuple[Reached, str]]:
+    def _forbidden(self, rule: Rule) -> Iterator[tuple[ReachedTarget, str]]:
         for target in rule.reachable:
             for reached in target.reached:
                 if why := self.invariant.broken_by(reached):
                     yield reached, why
 
-    def _one(self, rule: Rule, forbidden: list[tuple[Reached, str]]) -> Finding | None:
+    def _one(self, rule: Rule, forbidden: list[tuple[ReachedTarget, str]]) -> Finding | None:
         asked = (*self.invariant.when, *rule.checks)
         facts = frozenset(facts_of(asked))
         # The rules that speak of the same facts settle it nearly always, and the others are many.
@@ -207,8 +207,8 @@ class _Prover:
             yield fact
 
     def _counter_example(
-        self, rule: Rule, branch: Assignment, forbidden: list[tuple[Reached, str]]
-    ) -> tuple[HypotheticalRequest | None, Reached, str]:
+        self, rule: Rule, branch: Assignment, forbidden: list[tuple[ReachedTarget, str]]
+    ) -> tuple[HypotheticalRequest | None, ReachedTarget, str]:
         """A request that this rule takes and that breaks the invariant, as the real decision shows."""
         for question in self._questions(branch, forbidden):
             try:
@@ -223,7 +223,7 @@ class _Prover:
         return None, *forbidden[0]
 
     def _questions(
-        self, branch: Assignment, forbidden: list[tuple[Reached, str]]
+        self, branch: Assignment, forbidden: list[tuple[ReachedTarget, str]]
     ) -> Iterator[HypotheticalRequest]:
         named = [reached.model for reached, _ in forbidden]
         never = self.invariant.never
