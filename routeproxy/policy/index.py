@@ -14,7 +14,7 @@ An example, as if it were thousands of rules:
     4  match = { system = "reviewer" }
     5  match = { system = "translator" }
 
-*Guards.* `haiku` is shared by two rules, `a` and `b` by one each, so the team guards rules 0 and 1: a
+*Guards.* `haiku` is shared by two rules, `a` and `b` by one each, so `x-team` guards rules 0 and 1: a
 dictionary leads from `b` to rule 1. What is more than a word (a prefix, a part, a pattern) is a regex, and
 one search finds all regexes that are in a text. Nothing has to be there where a `not` holds, so rule 3 has no
 guard, and is a candidate for every request.
@@ -27,8 +27,8 @@ finds the set of the ranges that have begun and the set of those that have not e
 always a candidate. Once it was asked, the text is there, and the rest of such rules are looked up by it like
 any others.
 
-A request of team `b` with 150 tokens and `translator` in its system text has the candidates 1, 2, 3, 4 and 5,
-as far as nobody before takes it. They come one by one, in the order of the file.
+A request with `x-team: b`, 150 for `max_tokens` and `translator` in its system text has the candidates 1, 2,
+3, 4 and 5. They come one by one, in the order of the file, until one of them takes it.
 """
 
 from bisect import bisect_left, bisect_right

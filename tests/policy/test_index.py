@@ -1,10 +1,12 @@
 from collections.abc import Iterable
+from re import findall
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routeproxy.policy import index
 from routeproxy.policy.conditions import (
     AnyOf,
     Begins,
@@ -113,6 +115,14 @@ def asked_by(index: Index, policy: list[Checks], asked: Facts) -> list[int]:
         numbers.append(number)
         first_miss(policy[number], asked)
     return numbers
+
+
+def test_the_example_of_the_index_is_true() -> None:
+    lines = findall(r"\d  match = (.*)", index.__doc__ or "")
+    text = "\n".join(f'[[rules]]\nmatch = {line}\ntargets = "echo/x"' for line in lines)
+    checks = [tuple(rule.checks) for rule in rules(text).rules]
+    asked = request(headers={"x-team": "b"}, max_tokens=150, system="a translator")
+    assert asked_by(Index(checks, few=1), checks, asked) == [1, 2, 3, 4, 5]
 
 
 def test_a_header_that_is_missing_is_looked_up_too() -> None:
