@@ -10,7 +10,7 @@ from routeproxy import tokens
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
 from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.file.includes import Copies, Disk, Kept
+from routeproxy.policy.file.includes import CopyingFolder, Disk, KeptFolder
 from routeproxy.policy.live.live import Loaded
 from routeproxy.policy.live.versions import Bundle
 from routeproxy.policy.problems import RulesRefused
@@ -87,7 +87,7 @@ class Sources(Struct, frozen=True):
             text = environment_rules(variables)
             return Loaded(policy, Bundle(version=policy.version, source=policy.source, text=text))
         disk = Disk(self.rules.parent)
-        copies = Copies(disk)
+        copies = CopyingFolder(disk)
         text = self.rules.read_text(encoding="utf-8")
         compilation = Compilation(text, self.rules, variables, self.options.allow_literal_keys, copies)
         try:
@@ -117,7 +117,7 @@ class Sources(Struct, frozen=True):
             path=Path(bundle.source),
             environ=self.variables(),
             allow_literal_keys=self.options.allow_literal_keys,
-            folder=Kept(bundle.found, bundle.contents),
+            folder=KeptFolder(bundle.found, bundle.contents),
             skip_tests=True,
         )
 

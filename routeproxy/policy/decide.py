@@ -1,8 +1,10 @@
-"""The compiled policy and what it decides. `Policy.decide(facts)` is a pure function; its steps explain."""
+"""The compiled policy and what it decides. `Policy.decide(facts)` is a pure function; its steps explain.
+
+Nothing here knows the rules file: what is compiled is values, and deciding asks nobody and waits for nothing.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -14,7 +16,7 @@ from routeproxy.policy.fact_table import INPUT_TOKENS
 from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
-from routeproxy.policy.problems import Problem
+from routeproxy.policy.problems import KeyPath, Problem
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.questions import Case, Headers, HypotheticalRequest
 from routeproxy.policy.secrets import ClientKey
@@ -36,6 +38,7 @@ FailureKind = Literal[
     "content_policy",
     "capability",
 ]
+"""The kinds of failures of an attempt, by their names in rules files."""
 
 USUAL_FAILURES: frozenset[FailureKind] = frozenset(
     {
@@ -48,27 +51,34 @@ USUAL_FAILURES: frozenset[FailureKind] = frozenset(
         "connection",
     }
 )
+"""The failures after which the next target is tried, unless a rule names others."""
 
 
 class Denial(Struct, frozen=True):
+    """The answer to a request that is sent to nobody."""
+
     message: str
     status: int = 400
 
 
 class Fallback(Struct, frozen=True):
+    """Whether the next target is tried, and after which failures."""
+
     enabled: bool
     on: frozenset[FailureKind] = USUAL_FAILURES
 
 
 class Retry(Struct, frozen=True):
+    """How often one target is tried before the next."""
+
     attempts: int = 1
-    """Tries of one target in all."""
+    """All of them, the first included."""
     backoff: float = 0.5
-    """Seconds before the second try."""
+    """Seconds before the second attempt."""
 
 
 class Step(Struct, frozen=True):
-    """One rule that was asked, and the first condition that did not hold. `None`: it took the request."""
+    """One rule that was asked, and the first of its checks that did not hold. `None`: it took the request."""
 
     rule: "Rule"
     missed: Check | None
@@ -76,23 +86,28 @@ class Step(Struct, frozen=True):
 
     @property
     def why(self) -> str:
+        """What the request lacked; empty if nothing."""
         if self.rule.is_gate:
             return f"`{self.facts.requested}` is {'' if self.missed else 'not '}among them"
         return self.missed.miss(self.facts) if self.missed else ""
 
 
-class Order(Struct, frozen=True):
-    """Which rules were asked. Those of the policy are not copied: there may be thousands."""
+class AskedRules(Struct, frozen=True):
+    """The rules that were asked. Those of the policy are not copied: there may be thousands."""
 
     gate: "tuple[Rule, ...]"
     rules: "tuple[Rule, ...]"
-    """All of the policy; the first `count` were asked."""
+    """All rules of the policy, of which the first `count` were asked."""
     count: int
 
 
 class Decision(Struct, frozen=True, kw_only=True):
+    """What becomes of one request, and why."""
+
     rule: str
+    """The name of the rule that took it."""
     where: str
+    """The place of that rule: `rules.toml:41`"""
     deny: Denial | None
     targets: tuple[Target, ...]
     """In the order in which they are tried. Nothing else is ever contacted. Empty only beside a denial."""
@@ -101,41 +116,46 @@ class Decision(Struct, frozen=True, kw_only=True):
     fallback: Fallback
     retry: Retry
     deadline: float | None
+    """Seconds for all attempts together, until content comes."""
     version: str
+    """That of the policy."""
     facts: Facts
-    order: Order
+    asked: AskedRules
 
     @property
-    def asked(self) -> "tuple[Rule, ...]":
+    def asked_rules(self) -> "tuple[Rule, ...]":
         """The rules that were asked, in order. The last one took the request."""
-        return (*self.order.gate, *self.order.rules[: self.order.count])
+        return (*self.asked.gate, *self.asked.rules[: self.asked.count])
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """What each rule lacked. Facts don't change, so asking a rule once more gives what it gave."""
-        *missed, _ = self.asked
-        steps = [Step(rule, rule.first_miss(self.facts), self.facts) for rule in missed]
-        return (*steps, Step(self.asked[-1], None, self.facts))
+        *others, last = self.asked_rules
+        steps = [Step(rule, rule.first_miss(self.facts), self.facts) for rule in others]
+        return (*steps, Step(last, None, self.facts))
 
 
 class Rule(Struct, frozen=True, kw_only=True):
+    """Which requests it takes, and what becomes of them."""
+
     name: str
     where: str
     """`rules.toml:41`"""
     file: int = 0
-    """Which of the files it stands in: 0 is the rules file, the included ones follow."""
-    path: tuple[str | int, ...] = ()
+    """The number of the file that it stands in: 0 is the rules file, the included files follow."""
+    path: KeyPath = ()
     """Its place in that file."""
     checks: tuple[Check, ...] = ()
+    """They all hold for the requests that it takes."""
     deny: Denial | None = None
     targets: tuple[Target, ...] = ()
     fallback: Fallback = Fallback(False)
     retry: Retry = Retry()
     deadline: float | None = None
-    echoes: bool = False
-    """Some target is `P/*`: it asks for the model that the client asked for."""
-    states: tuple[str, ...] = ()
-    """The models that its `match` states whole."""
+    asks_for_requested: bool = False
+    """Some target is `P/*`, which asks for the model that the client asked for."""
+    stated_models: tuple[str, ...] = ()
+    """The names of models that its conditions state whole."""
     is_gate: bool = False
     """It takes what a team may not ask for."""
 
@@ -145,16 +165,19 @@ class Rule(Struct, frozen=True, kw_only=True):
         return self.targets if self.fallback.enabled else self.targets[:1]
 
     def first_miss(self, facts: Facts) -> Check | None:
+        """The first check that does not hold; `None`: it takes the request."""
         return first_miss(self.checks, facts)
 
-    def decision(self, facts: Facts, order: Order, version: str) -> Decision:
+    def decision(self, facts: Facts, asked: AskedRules, version: str) -> Decision:
+        """The decision on a request that it takes."""
         deny, fallback, targets = self.deny, self.fallback, self.reachable
         if facts.url_target is not None:
-            targets, fallback = self._only(facts.url_target), Fallback(False)
+            targets, fallback = self._targets_of_url(facts.url_target), Fallback(False)
         elif facts.no_fallback:
             targets, fallback = targets[:1], Fallback(False)
-        if self.echoes:
-            targets = tuple(found for target in targets if (found := _resolved(target, facts.requested)))
+        if self.asks_for_requested:
+            resolved = (_with_model(target, facts.requested) for target in targets)
+            targets = tuple(target for target in resolved if target is not None)
         if deny is None and not targets:
             deny = Denial(f"model: {facts.url_target or facts.requested}", 404)
         return Decision(
@@ -168,11 +191,11 @@ class Rule(Struct, frozen=True, kw_only=True):
             deadline=self.deadline,
             version=version,
             facts=facts,
-            order=order,
+            asked=asked,
         )
 
-    def _only(self, url_target: str) -> tuple[Target, ...]:
-        """The one target that the URL means. A provider's own name goes before that of its type."""
+    def _targets_of_url(self, url_target: str) -> tuple[Target, ...]:
+        """The one target that the URL means, or none. A provider's own name goes before that of its type."""
         provider, _, model = url_target.partition("/")
         named = [target for target in self.reachable if target.model in {"*", model}]
         exact = [target for target in named if target.provider.name == provider]
@@ -180,7 +203,8 @@ class Rule(Struct, frozen=True, kw_only=True):
         return tuple((exact or by_type)[:1])
 
 
-def _resolved(target: Target, requested: str) -> Target | None:
+def _with_model(target: Target, requested: str) -> Target | None:
+    """`target`, with the requested model for `*`; `None` if the provider does not have it."""
     if target.model != "*":
         return target
     model = target.provider.own_name_of(requested)
@@ -196,37 +220,38 @@ def _resolved(target: Target, requested: str) -> Target | None:
 
 
 class Team(Struct, frozen=True, kw_only=True):
+    """Clients with the same keys."""
+
     name: str
     where: str
+    """`rules.toml:41`"""
     keys: tuple[ClientKey, ...] = ()
     gate: Rule | None = None
     """Takes, and refuses, requests for models that the team may not ask for. It is asked before all rules."""
     request_headers: Mapping[str, str] = {}
-    """In lower case. They replace what the client sent: the team's word."""
+    """By lower-case names. They replace what the client sent."""
     providers: Mapping[str, Provider] = {}
-    """Those for which the team has keys of its own, with these keys."""
+    """The providers for which the team has keys of its own, with these keys."""
     explain: bool = False
-    """May ask why."""
-
-    def may_ask_for(self, facts: Facts) -> bool:
-        return self.gate is None or self.gate.first_miss(facts) is not None
+    """Its clients may ask why a request went where it did."""
 
 
 class Policy(Struct, frozen=True, kw_only=True, dict=True):
+    """A rules file, compiled."""
+
     version: str
     """A hash of what the policy means; comments and spelling don't count."""
     source: str
+    """The rules file, or what else the policy came from."""
     server: ServerSettings
     providers: Mapping[str, Provider]
     teams: Mapping[str, Team] = {}
     rules: tuple[Rule, ...]
     default: Rule
     invariants: tuple[Invariant, ...] = ()
-    """Those that teams' `targets` imply among them."""
+    """The invariants that teams' `targets` imply are among them."""
     tests: tuple[Case, ...] = ()
     warnings: tuple[Problem, ...] = ()
-    files: tuple[Path, ...] = ()
-    """What was read besides the rules file."""
     reads: frozenset[str] = frozenset()
     """The names of the facts that some condition looks at."""
     reads_headers: frozenset[str] = frozenset()
@@ -237,27 +262,29 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         return INPUT_TOKENS.name in self.reads
 
     def decide(self, facts: Facts) -> Decision:
+        """What becomes of a request. Raises `InvalidRequest` if a fact that a rule asks for can't be read."""
         team = self.teams.get(facts.team) if facts.team is not None else None
         decision = self._decide(facts, team)
         if team is None or not team.providers:
             return decision
-        own = [
+        with_own_keys = [
             replace(target, provider=team.providers.get(target.provider.name, target.provider))
             for target in decision.targets
         ]
-        return replace(decision, targets=tuple(own))
+        return replace(decision, targets=tuple(with_own_keys))
 
     def _decide(self, facts: Facts, team: Team | None) -> Decision:
         gate = (team.gate,) if team is not None and team.gate is not None else ()
         for rule in gate:
             if rule.first_miss(facts) is None:
-                return rule.decision(facts, Order(gate, (), 0), self.version)
+                return rule.decision(facts, AskedRules(gate, (), 0), self.version)
         rules, index = self._lookup
-        number = next(n for n in index.candidates(facts) if rules[n].first_miss(facts) is None)
-        return rules[number].decision(facts, Order(gate, rules, number + 1), self.version)
+        candidates = index.candidates(facts)
+        number = next(number for number in candidates if rules[number].first_miss(facts) is None)
+        return rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
 
     def prepare(self) -> None:
-        """Builds what the first decision would have to wait for."""
+        """Builds the index, for which the first decision would have to wait."""
         _ = self._lookup
 
     @cached_property
@@ -275,7 +302,7 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         return question.facts(headers, count)
 
     def headers_of(self, team: str | None, headers: Headers) -> Headers:
-        """`headers` as rules see them: with what the team says in place of what its client said."""
+        """`headers` as rules see them: the team's own in place of what its client sent."""
         stated = self.teams[team].request_headers if team is not None and team in self.teams else {}
         lines = {name: (as_line(value),) for name, value in stated.items()}
         return {**headers, **lines} if lines else headers

@@ -14,6 +14,8 @@ from routeproxy.policy.targets import Params, Target, TransformSettings
 
 
 class ExplainedStep(Struct, frozen=True):
+    """A rule that was asked."""
+
     rule: str
     where: str
     matched: bool
@@ -22,7 +24,10 @@ class ExplainedStep(Struct, frozen=True):
 
 
 class ExplainedTarget(Struct, frozen=True, kw_only=True):
+    """A target that would be tried. Of its keys only the references are shown."""
+
     target: str
+    """`provider/model`"""
     provider: str
     model: str
     zone: str
@@ -31,8 +36,9 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     base_url: str | None
     key: str
     transforms: dict[str, Any] = {}
-    """Those that are not as usual."""
+    """The transforms that differ from the default."""
     params: dict[str, Any] = {}
+    """The changes of parameters that differ from the default."""
     loses: tuple[str, ...] | UnsetType = UNSET
     """What of the request can't be carried over to it; `UNSET` where no whole request was given."""
 
@@ -46,6 +52,8 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
+    """A decision, ready to be printed (`str`) or sent as JSON."""
+
     source: str
     version: str
     rule: str
@@ -58,7 +66,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
     fallback: tuple[str, ...]
     """The failures after which the next target is tried; empty: none is."""
     attempts: int
+    """How often each target is tried."""
     deadline: float | None
+    """Seconds."""
 
     def __str__(self) -> str:
         width = max(len(step.rule) for step in self.steps)
@@ -71,8 +81,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append(f"denied with {self.deny.status}: {self.deny.message}")
         lines += [f"{number}. {target}" for number, target in enumerate(self.targets, 1)]
         if self.unused:
-            others = "1 more target" if self.unused == 1 else f"{self.unused} more targets"
-            lines.append(f"   falls back never: {others} of this rule can't be reached by this request")
+            more = "1 more target" if self.unused == 1 else f"{self.unused} more targets"
+            lines.append(f"   falls back never: {more} of this rule can't be reached by this request")
         elif len(self.targets) > 1:
             lines.append(f"   falls back after {', '.join(self.fallback)}")
         if self.attempts > 1:
@@ -83,9 +93,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
     def in_a_header(self) -> str:
         """As JSON in ASCII, without what is too long for a header: the last rules that were asked stay."""
-        said = msgspec.to_builtins(self)
-        while len(text := json.dumps(said, separators=(",", ":"))) > LONGEST_HEADER and said["steps"]:
-            del said["steps"][: max(1, len(said["steps"]) // 2)]
+        document = msgspec.to_builtins(self)
+        steps = document["steps"]
+        while len(text := json.dumps(document, separators=(",", ":"))) > LONGEST_HEADER and steps:
+            del steps[: max(1, len(steps) // 2)]
         return text[:LONGEST_HEADER]
 
 
@@ -132,11 +143,12 @@ def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) ->
     )
 
 
-def _changed(settings: Struct, usual: Struct) -> dict[str, Any]:
+def _changed(settings: Struct, default: Struct) -> dict[str, Any]:
+    """The fields of `settings` that differ from `default`."""
     return {
         name: sorted(value) if isinstance(value, frozenset) else value
         for name in settings.__struct_fields__
-        if (value := getattr(settings, name)) != getattr(usual, name)
+        if (value := getattr(settings, name)) != getattr(default, name)
     }
 
 

@@ -1,8 +1,34 @@
 """Which rules may take a request, found without asking each of them.
 
-A rule holds only if all of its checks do, so it is enough to look it up by one of them, its guard. A rule is
-left out only if its guard is certainly false; whether the rest holds is not asked here. Nor is a fact read
-that costs something, until a rule was asked that reads it: an earlier one might take the request.
+A rule takes a request only if all of its checks hold, so it is enough to look the rule up by one of them, its
+guard. A rule is left out only if its guard is certainly false; whether the rest holds is not asked here. Nor
+is a fact read that costs something, until a rule was asked that reads it: an earlier rule might take the
+request.
+
+An example, as if it were thousands of rules:
+
+    0  match = { headers.x-team = "a", model = "haiku" }
+    1  match = { headers.x-team = "b", model = "haiku" }
+    2  match = { max_tokens = { min = 100, max = 200 } }
+    3  match = { not.model = "opus" }
+    4  match = { system = "reviewer" }
+    5  match = { system = "translator" }
+
+*Guards.* `haiku` is shared by two rules, `a` and `b` by one each, so `x-team` guards rules 0 and 1: a
+dictionary leads from `b` to rule 1. What is more than a word (a prefix, a part, a pattern) is a regex, and
+one search finds all regexes that are in a text. Nothing has to be there where a `not` holds, so rule 3 has no
+guard, and is a candidate for every request.
+
+*Bitsets.* Rule 2 is guarded by its range. A set of rules is an integer with a bit for each: before 100 no
+range has begun, from there on rule 2 has (`0b000100`), and from 201 on it has ended. For a number, bisection
+finds the set of the ranges that have begun and the set of those that have not ended, and rule 2 is in both.
+
+*Cost.* The system text costs something, so it guards nothing. Rule 4, the first that begins with it, is
+always a candidate. Once it was asked, the text is there, and the rest of such rules are looked up by it like
+any others.
+
+A request with `x-team: b`, 150 for `max_tokens` and `translator` in its system text has the candidates 1, 2,
+3, 4 and 5. They come one by one, in the order of the file, until one of them takes it.
 """
 
 from bisect import bisect_left, bisect_right
@@ -12,7 +38,7 @@ from heapq import merge
 from itertools import accumulate, chain
 from operator import or_
 from re import escape
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from routeproxy.policy.conditions import (
     AnyOf,
@@ -32,13 +58,16 @@ from routeproxy.policy.facts import Facts
 from routeproxy.policy.patterns import as_regex, search_of
 
 FEW = 8
-"""So few rules are asked one by one: that takes 0.5 to 4 µs, and looking up among any number 1 to 4 µs."""
+"""So few rules are asked one by one: that takes 0.5 to 4 µs, and a lookup among any number 1 to 4 µs."""
 
 LONG = 1_000
 """No regex of more characters is looked up: what RE2 prepares takes the square of that, 1 s for 100,000."""
 
 Plain = Equals | Begins | Contains | Matches | Flag | Present | Within | HasTool
 """The checks that can be guards, each alone or those in the branches of an `any` together."""
+
+Read = Callable[[Facts], Any]
+"""The value of a fact."""
 
 
 class Range(NamedTuple):
@@ -47,45 +76,47 @@ class Range(NamedTuple):
 
 
 Word = str | bool | bytes | Range | None
-"""What a fact has to be, a range that it has to be in, or, in bytes, a regex that has to be found in it."""
+"""What a fact has to be: a value, or in a range, or (bytes) a text in which this regex is found."""
 
 Key = tuple[str, Word]
-"""A fact and the word."""
+"""The name of a fact, and a word."""
 
 
 class Index:
     """Built once for the rules of a policy, each given by its checks."""
 
     def __init__(self, checks_of_rules: Sequence[tuple[Check, ...]], *, few: int = FEW) -> None:
-        self._facts: dict[str, _Fact] = {}
-        self._numbers: dict[str, _Ranges] = {}
-        self._dear: list[_Texts | _Tokens] = []
+        self._words: dict[str, _Words] = {}
+        """By the name of a fact, the rules that it guards by words."""
+        self._ranges: dict[str, _Ranges] = {}
+        """By the name of a fact, the rules that it guards by ranges."""
+        self._expensive: list[_ExpensiveWords | _ExpensiveTokens] = []
         """The rules that are looked up by a fact which costs something."""
         self._unguarded: Sequence[int] = range(len(checks_of_rules))
-        """The rules that may hold for any request."""
+        """The rules that are candidates for every request."""
         if len(checks_of_rules) > few:
             unguarded = self._put_under_guards(checks_of_rules)
-            self._unguarded = sorted(self._put_behind_dear_ones(checks_of_rules, unguarded, few))
+            self._unguarded = sorted(self._put_behind_expensive(checks_of_rules, unguarded, few))
 
     def candidates(self, facts: Facts) -> Iterable[int]:
-        """The numbers of the rules that may hold, in the order of the file. Whoever takes the next one has
-        asked the one before."""
-        found: set[int] = set()
-        found.update(*(rules for fact in self._facts.values() for rules in fact.rules(facts)))
-        ordered: Iterable[int] = sorted(found)
-        if self._numbers or self._dear:
-            numbers = (_bits(ranges.holding(ranges.read(facts))) for ranges in self._numbers.values())
-            ordered = merge(ordered, *numbers, *(dear.rules(facts) for dear in self._dear))
-        elif not found:
+        """The numbers of the rules that may take the request, in the order of the file. Whoever takes the
+        next number has asked the rule before."""
+        by_words: set[int] = set()
+        by_words.update(*(rules for words in self._words.values() for rules in words.rules(facts)))
+        numbers: Iterable[int] = sorted(by_words)
+        if self._ranges or self._expensive:
+            by_ranges = (_numbers_of(ranges.holding(ranges.read(facts))) for ranges in self._ranges.values())
+            numbers = merge(numbers, *by_ranges, *(group.rules(facts) for group in self._expensive))
+        elif not by_words:
             return self._unguarded
-        return _merged(self._unguarded, ordered)
+        return _merged(self._unguarded, numbers)
 
     def _put_under_guards(self, checks_of_rules: Sequence[tuple[Check, ...]]) -> set[int]:
-        """Returns the rules that have none."""
-        readers = {}
+        """Returns the rules that have no guard."""
+        reads: dict[str, Read] = {}
         sharing: Counter[Key] = Counter()
-        for check in chain(*map(_plain, checks_of_rules)):
-            readers[check.fact] = check.subject.read
+        for check in chain(*map(_plain_checks, checks_of_rules)):
+            reads[check.fact] = check.subject.read
             for key in _keys(check):
                 # Most requests are in most ranges.
                 sharing[key] += len(checks_of_rules) if isinstance(check, Within) else 1
@@ -96,39 +127,40 @@ class Index:
                 unguarded.add(rule)
             for fact, word in guard or ():
                 if isinstance(word, Range):
-                    self._numbers.setdefault(fact, _Ranges(readers[fact])).add(word, rule)
+                    self._ranges.setdefault(fact, _Ranges(reads[fact])).add(word, rule)
                 else:
-                    self._facts.setdefault(fact, _Fact(readers[fact])).add(word, rule)
-        for ranges in self._numbers.values():
+                    self._words.setdefault(fact, _Words(reads[fact])).add(word, rule)
+        for ranges in self._ranges.values():
             ranges.finish()
-        return unguarded.union(*(fact.finish() for fact in self._facts.values()))
+        return unguarded.union(*(words.finish() for words in self._words.values()))
 
-    def _put_behind_dear_ones(
+    def _put_behind_expensive(
         self, checks_of_rules: Sequence[tuple[Check, ...]], unguarded: set[int], few: int
     ) -> set[int]:
         """Returns the rules that don't begin with a fact which costs something, or are few."""
         by_fact: dict[str, dict[int, Plain]] = {}
         for rule in sorted(unguarded):
             first = next(iter(checks_of_rules[rule]), None)
-            if first is not None and first.cost and _is_word(first):
+            if first is not None and first.cost and _has_keys(first):
                 by_fact.setdefault(first.fact, {})[rule] = first
-        for group in by_fact.values():
-            if len(group) > few:
-                tokens = all(isinstance(check, TokensWithin) for check in group.values())
-                dear = _Tokens(group) if tokens else _Texts(group)  # type: ignore[arg-type]
-                self._dear.append(dear)
-                unguarded = unguarded - group.keys() | dear.left_over
+        for checks in by_fact.values():
+            if len(checks) > few:
+                tokens = all(isinstance(check, TokensWithin) for check in checks.values())
+                group = _ExpensiveTokens(checks) if tokens else _ExpensiveWords(checks)  # type: ignore[arg-type]
+                self._expensive.append(group)
+                unguarded = unguarded - checks.keys() | group.left_over
         return unguarded
 
 
-class _Fact:
-    """The rules whose guards look at one fact."""
+class _Words:
+    """Rules that are looked up by words of one fact."""
 
-    def __init__(self, read: Callable[[Facts], str | bool | tuple[str, ...] | None]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._by_value: dict[object, list[int]] = {}
         self._by_regex: dict[bytes, list[int]] = {}
         self._searches: list[tuple[Callable[[bytes], list[int]], list[list[int]]]] = []
+        """Searches for many regexes each, and the rules of each regex."""
 
     def add(self, word: str | bool | bytes | None, rule: int) -> None:
         if isinstance(word, bytes):
@@ -152,7 +184,7 @@ class _Fact:
             yield from self._search_for(regexes[half:])
 
     def rules(self, facts: Facts) -> Iterator[list[int]]:
-        """Those whose guards hold, some of them twice."""
+        """The rules of which a word is right, some of them twice."""
         value = self._read(facts)
         if value in self._by_value:
             yield self._by_value[value]
@@ -169,103 +201,108 @@ class _Fact:
 
 
 class _Ranges:
-    """The rules whose guards are ranges of one number. A set of rules is an integer with a bit for each."""
+    """Rules that are looked up by ranges of one number. A set of rules is an integer with a bit for each."""
 
-    def __init__(self, read: Callable[[Facts], int | None]) -> None:
+    def __init__(self, read: Read) -> None:
         self.read = read
-        self._from: dict[int | None, int] = {}
-        self._to: dict[int | None, int] = {}
-        """The rules by the lower and by the upper end of their ranges."""
+        self._by_min: dict[int | None, int] = {}
+        self._by_max: dict[int | None, int] = {}
         self._lows, self._highs = list[int](), list[int]()
-        self._above, self._below = list[int](), list[int]()
+        self._begun, self._not_ended = list[int](), list[int]()
 
     def add(self, range: Range, rule: int) -> None:
-        self._from[range.min] = self._from.get(range.min, 0) | 1 << rule
-        self._to[range.max] = self._to.get(range.max, 0) | 1 << rule
+        self._by_min[range.min] = self._by_min.get(range.min, 0) | 1 << rule
+        self._by_max[range.max] = self._by_max.get(range.max, 0) | 1 << rule
 
     def finish(self) -> None:
-        self._lows, self._above = _ends(self._from)
+        self._lows, self._begun = _cumulated(self._by_min)
         # Seen from the other side, an upper end is a lower one.
-        upper = {None if end is None else -end: rules for end, rules in self._to.items()}
-        self._highs, self._below = _ends(upper)
+        by_negated_max = {None if end is None else -end: rules for end, rules in self._by_max.items()}
+        self._highs, self._not_ended = _cumulated(by_negated_max)
 
-    def holding(self, value: int | None) -> int:
-        if value is None:
+    def holding(self, number: int | None) -> int:
+        """The set of the rules whose ranges the number is in."""
+        if number is None:
             return 0
-        return self._above[bisect_right(self._lows, value)] & self._below[bisect_right(self._highs, -value)]
+        begun = self._begun[bisect_right(self._lows, number)]
+        return begun & self._not_ended[bisect_right(self._highs, -number)]
 
 
-def _ends(rules: Mapping[int | None, int]) -> tuple[list[int], list[int]]:
-    """The ends of ranges in order, and the rules that begin before the first, up to the first, and so on."""
+def _cumulated(rules: Mapping[int | None, int]) -> tuple[list[int], list[int]]:
+    """The ends of ranges in order, and the sets of rules that begin before the first, up to the first, and so
+    on."""
     ends = sorted(end for end in rules if end is not None)
     return ends, [*accumulate((rules[end] for end in ends), or_, initial=rules.get(None, 0))]
 
 
-def _bits(rules: int) -> Iterator[int]:
+def _numbers_of(rules: int) -> Iterator[int]:
+    """The numbers of the rules in a set, in order."""
     while rules:
         lowest = rules & -rules
         yield lowest.bit_length() - 1
         rules ^= lowest
 
 
-class _Texts:
+class _ExpensiveWords:
     """Rules that begin with a condition on the system text, on tools, or on images or documents. The first of
     them is always asked. From then on the fact is there to look the others up by."""
 
     def __init__(self, checks: Mapping[int, Plain]) -> None:
         self._first, *others = checks
-        self._fact = _Fact(checks[self._first].subject.read)
+        self._words = _Words(checks[self._first].subject.read)
         for rule in others:
             for _, word in _keys(checks[rule]):
-                self._fact.add(word, rule)  # type: ignore[arg-type]
-        self.left_over = frozenset(self._fact.finish())
+                self._words.add(word, rule)  # type: ignore[arg-type]
+        self.left_over = frozenset(self._words.finish())
+        """The rules that can't be looked up."""
 
     def rules(self, facts: Facts) -> Iterator[int]:
         yield self._first
-        yield from sorted(set(chain.from_iterable(self._fact.rules(facts))))
+        yield from sorted(set(chain.from_iterable(self._words.rules(facts))))
 
 
-class _Tokens:
+class _ExpensiveTokens:
     """Rules that begin with a range of `input_tokens`, so many that asking each would take longer than
-    counting. Nothing is counted that would not be by asking one after the other."""
+    counting. Nothing is counted that would not be by asking one rule after the other."""
 
     left_over: frozenset[int] = frozenset()
 
     def __init__(self, checks: Mapping[int, TokensWithin]) -> None:
         self._first, *others = checks
         self._ranges = _Ranges(checks[self._first].subject.read)
-        counted: dict[int | None, int] = {}
         self._small = 0
-        """The rules that hold for whatever is surely small."""
+        """The set of the rules that take whatever is surely small."""
+        by_limit: dict[int | None, int] = {}
         for rule in others:
             check = checks[rule]
             self._ranges.add(Range(check.min, check.max), rule)
-            told = settled_below(check.min, check.max)
-            counted[told] = counted.get(told, 0) | 1 << rule
+            limit = settled_below(check.min, check.max)
+            by_limit[limit] = by_limit.get(limit, 0) | 1 << rule
             self._small |= (check.min is None or check.min <= 1) << rule
         self._ranges.finish()
-        self._told, self._counted = _ends(counted)
+        self._limits, self._counting = _cumulated(by_limit)
+        """By the limit up to which a request is not surely small, the set of the rules that have to count."""
 
     def rules(self, facts: Facts) -> Iterator[int]:
         yield self._first
         rest = -1
         if facts.counted is None:
-            sure = bisect_left(self._told, True, key=facts.fewer_tokens_than)
-            have_to_count = self._counted[sure]
-            counts_first = have_to_count & -have_to_count
-            yield from _bits(self._small & ~have_to_count & (counts_first - 1))
-            if not counts_first:
+            settled = bisect_left(self._limits, True, key=facts.fewer_tokens_than)
+            counting = self._counting[settled]
+            first_to_count = counting & -counting
+            yield from _numbers_of(self._small & ~counting & (first_to_count - 1))
+            if not first_to_count:
                 return
-            yield counts_first.bit_length() - 1
-            rest = -counts_first << 1
-        yield from _bits(self._ranges.holding(facts.input_tokens) & rest)
+            yield first_to_count.bit_length() - 1
+            rest = -first_to_count << 1
+        yield from _numbers_of(self._ranges.holding(facts.input_tokens) & rest)
 
 
 # --- guards
 
 
 def _guard(checks: tuple[Check, ...], sharing: Mapping[Key, int]) -> list[Key] | None:
-    """Keys of which one is there wherever all of `checks` hold: those that the fewest rules share."""
+    """The keys of which one is right wherever all of `checks` hold: those that the fewest rules share."""
     guards: list[list[Key]] = []
     for check in checks:
         if isinstance(check, AnyOf):
@@ -277,27 +314,28 @@ def _guard(checks: tuple[Check, ...], sharing: Mapping[Key, int]) -> list[Key] |
     return min(guards, key=lambda keys: sum(sharing[key] for key in keys), default=None)
 
 
-def _plain(checks: tuple[Check, ...]) -> Iterator[Plain]:
+def _plain_checks(checks: tuple[Check, ...]) -> Iterator[Plain]:
+    """Those of `checks`, and in the branches of an `any`, that can be guards."""
     for check in checks:
         if isinstance(check, AnyOf):
-            yield from chain(*map(_plain, check.choices))
+            yield from chain(*map(_plain_checks, check.choices))
         elif _is_plain(check):
             yield check
 
 
 def _is_plain(check: Check) -> TypeGuard[Plain]:
-    return _is_word(check) and not check.cost
+    return _has_keys(check) and not check.cost
 
 
-def _is_word(check: Check) -> TypeGuard[Plain]:
-    """Whether words can be told of which one is right wherever it holds."""
+def _has_keys(check: Check) -> TypeGuard[Plain]:
+    """Whether there are keys of which one is right wherever it holds."""
     if isinstance(check, Begins | Contains | Matches) and any(len(value) > LONG for value in check.values):
         return False
     return isinstance(check, Plain)
 
 
 def _keys(check: Plain) -> list[Key]:
-    """The check holds only if one of the words is right."""
+    """The check holds only if one of the keys is right."""
     words: Iterable[Word]
     match check:
         case Flag():

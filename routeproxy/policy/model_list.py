@@ -41,7 +41,7 @@ def models_for(policy: Policy, team: str | None) -> tuple[str, ...]:
         return tuple(name for name in policy.server.models if not _is_unknown(decide(name)))
     # A name that stands in the rule of one team is no other's to see.
     rules = [rule for rule in (*policy.rules, policy.default) if _is_for(rule, team)]
-    stated = dict.fromkeys(name for rule in rules for name in rule.states)
+    stated = dict.fromkeys(name for rule in rules for name in rule.stated_models)
     names = dict.fromkeys(name for name in stated if decide(name).targets)
     for rule in rules:
         for target in rule.targets:

@@ -8,27 +8,30 @@ from typing import Any
 import re2  # without stubs: nothing else imports it
 
 Search = Callable[[bytes], object]
+"""Says of a text in UTF-8 whether it matches: what it returns is true or false."""
 
 WILD = "*?"
 _PROBE = b"probe"
 
 
 def regex(pattern: str) -> Search:
-    """Finds `pattern` anywhere in UTF-8 text. Raises `ValueError` with the engine's words."""
+    """The search for `pattern` anywhere in UTF-8 text. Raises `ValueError` with the engine's words."""
     try:
         search: Search = re2.compile(pattern, _options()).search
     except re2.error as error:
-        said = error.args[0] if error.args else error
-        raise ValueError(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)) from None
+        reason = error.args[0] if error.args else error
+        words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(words) from None
     return search
 
 
 @cache
 def glob(pattern: str) -> Search:
-    """Whether `pattern` is the whole text: `*` is any text, `?` one character, nothing else is special."""
+    """The search whether `pattern` matches the whole of a UTF-8 text: `*` is any text, `?` one character,
+    nothing else is special."""
     if "?" in pattern or pattern.count("*") > 1:
         return regex(as_regex(pattern))
-    # Most are names, or begin or end with one, and some are held against each of a client's tools.
+    # Most globs are names, or begin or end with one, and some are tried on each of a client's tools.
     head, star, tail = (part.encode() for part in pattern.partition("*"))
     if not star:
         return head.__eq__
@@ -37,37 +40,40 @@ def glob(pattern: str) -> Search:
 
 
 def as_regex(glob: str) -> str:
+    """The regex that matches the same whole texts."""
     wild = escape(glob).replace(r"\*", ".*").replace(r"\?", ".")
     return rf"(?s)\A{wild}\z"
 
 
 def search_of(regexes: Sequence[bytes]) -> Callable[[bytes], list[int]] | None:
-    """Finds which of `regexes` are in a text, in little more time than one takes. `None`: they are too many.
+    """The search for all `regexes` at once: it gives the numbers of those that are in a text, in little more
+    time than one regex takes. `None`: they are too many.
 
-    The engine looks for the letters that they can't do without, for those of all at once, and then tries only
-    the ones that have theirs: 1,000 globs take 2 to 20 µs. (One automaton of them all, `re2.Set`, takes 2 ms
-    for each text that it has not seen yet.)
+    The engine looks for the literal letters that each regex can't match without, for those of all at once,
+    and then tries only the regexes that have theirs: 1,000 globs take 2 to 20 µs. (One automaton of them all,
+    `re2.Set`, takes 2 ms for each text that it has not seen yet.)
     """
-    many = re2.Filter()
+    filters = re2.Filter()
     options = _options()
     try:
         for pattern in (*regexes, _PROBE):
-            many.Add(pattern, options)
-        many.Compile()
+            filters.Add(pattern, options)
+        filters.Compile()
     except re2.error:
         return None
-    # Short of memory it finds nothing, and doesn't say so.
+    # Short of memory the engine finds nothing, and doesn't say so: a regex that has to be found tells.
     probe = len(regexes)
-    if probe not in (many.Match(_PROBE) or ()):
+    if probe not in (filters.Match(_PROBE) or ()):
         return None
 
     def search(text: bytes) -> list[int]:
-        return [number for number in many.Match(text) or () if number != probe]
+        return [number for number in filters.Match(text) or () if number != probe]
 
     return search
 
 
 def matches(pattern: str, text: str) -> bool:
+    """Whether the glob `pattern` matches the whole of `text`."""
     return bool(glob(pattern)(text.encode("utf-8", "replace")))
 
 
@@ -76,7 +82,7 @@ def is_glob(text: str) -> bool:
 
 
 def hint_for(pattern: str) -> str | None:
-    """What a regex that was refused may have wanted."""
+    """How to do without what RE2 refuses; `None` if the regex shows nothing of that."""
     if any(look in pattern for look in ("(?=", "(?!", "(?<=", "(?<!")):
         return "looking ahead or behind can't be had in linear time; add a `not` condition"
     if findall(r"\\[1-9]", pattern):
@@ -86,7 +92,7 @@ def hint_for(pattern: str) -> str | None:
 
 def overlap(one: str, other: str) -> bool:
     """Whether some text matches both globs."""
-    # The places in `other` that some text may have led to, after as much of `one` as was read.
+    # The places in `other` to which some text may have led that matches `one` as far as it was read.
     places = _past_stars({0}, other)
     for char in one:
         if char == "*":
@@ -104,8 +110,8 @@ def overlap(one: str, other: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether whatever matches the glob `narrow` matches `wide` too. A `False` may only mean that it is not
-    plain to see."""
+    """Whether every text that matches the glob `narrow` matches `wide` too. `False` may also mean that this
+    is not plain to see."""
     if wide == narrow or wide == "*":
         return True
     if not is_glob(narrow):
@@ -118,13 +124,13 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 def _past_stars(places: set[int], pattern: str) -> set[int]:
-    """`places`, and those behind the stars at them: a star may be nothing."""
-    found = set(places)
+    """`places`, and the places behind the stars at them: a star may be nothing."""
+    reachable = set(places)
     for place in places:
         while place < len(pattern) and pattern[place] == "*":
             place += 1
-            found.add(place)
-    return found
+            reachable.add(place)
+    return reachable
 
 
 def _options() -> Any:

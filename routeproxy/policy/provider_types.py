@@ -10,25 +10,29 @@ Zone = Literal["local", "private", "public"]
 """Where the bytes of a request go."""
 
 Engine = Literal["direct", "litellm"]
+"""Who speaks to a provider: our own adapter, or LiteLLM."""
 
 
 class ProviderType(Struct, frozen=True, kw_only=True):
+    """What all providers of a type have in common."""
+
     base_url: str | None = None
     """The public address, as the provider's own documentation gives it."""
     key_variables: tuple[str, ...] = ()
-    """Where the key usually stands; the first that is set counts. None: no key is needed."""
+    """The variables in which a key usually stands; the first that is set counts. Empty: no key is needed."""
     zone: Zone = "public"
     engines: tuple[Engine, ...] = ("litellm",)
-    """Who can speak to it; the first does unless the rules name another."""
+    """The engines that can speak to it; the first does unless the rules name another."""
     required: tuple[str, ...] = ()
+    """The keys that a table of this type needs."""
     options: tuple[str, ...] = ()
-    """Keys that only some types have."""
+    """The keys that a table of this type may have, and of some other types may not."""
     spellings: tuple[str, ...] = ()
     """Other prefixes by which clients and URLs name this type."""
     vendor_prefixes: tuple[str, ...] = ()
-    """Prefixes that are part of this provider's own model names, so never taken off."""
+    """Prefixes that belong to this provider's own names of models, and are never taken off."""
     own_client: bool = False
-    """Whether the HTTP client is ours, so that `proxy` and `ca_file` take effect."""
+    """Whether the HTTP client is ours with every engine, so that `proxy` and `ca_file` take effect."""
     in_process: bool = False
     """Answers by itself: no address, no key, no headers."""
     responses: bool = False
@@ -38,7 +42,7 @@ class ProviderType(Struct, frozen=True, kw_only=True):
 
 
 CHAT: tuple[Engine, ...] = ("direct", "litellm")
-"""They speak OpenAI's chat completions, or Ollama's, and so do we."""
+"""Of types that speak OpenAI's chat completions, or Ollama's, as we do."""
 
 TYPES: Mapping[str, ProviderType] = {
     "openai": ProviderType(
@@ -110,7 +114,7 @@ TYPES: Mapping[str, ProviderType] = {
     "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
 }
 
-# What LiteLLM 1.110.2 knows besides and can hold a conversation with: importing it to ask takes seconds.
+# The other providers that LiteLLM 1.110.2 can hold a conversation with: importing it to ask takes seconds.
 _LITELLM = """
     ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes
     clarifai cloudflare codestral cognition cohere cohere_chat cometapi compactifai cortecs dashscope
@@ -140,6 +144,7 @@ _KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
 
 
 def provider_type(name: str) -> ProviderType | None:
+    """The type of this name; `None` if there is none."""
     if name in TYPES:
         return TYPES[name]
     if name not in _OTHERS:
@@ -152,5 +157,6 @@ TYPE_NAMES: tuple[str, ...] = (*TYPES, *_OTHERS)
 
 
 def speaks_messages(type_name: str) -> bool:
+    """Whether providers of this type take Messages as they are."""
     kind = TYPES.get(type_name)
     return kind is not None and kind.speaks_messages

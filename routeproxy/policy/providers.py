@@ -12,7 +12,7 @@ from routeproxy.policy.secrets import Secret
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What is known of a model at its provider. `None`: nobody said."""
+    """What is known of a model at its provider. `None`: it is not stated."""
 
     region: str | None = None
     labels: frozenset[str] | None = None
@@ -72,31 +72,33 @@ class Provider(Struct, frozen=True, kw_only=True):
         return name if name and self.admits(name) else None
 
     def admits(self, model: str) -> bool:
+        """Whether it may be asked for this model."""
         return not self.models or self._entry(model) is not None
 
     def lists(self, model: str) -> bool:
-        """Whether some entry fits it as it is written."""
+        """Whether some entry of `models` fits this name as it is written."""
         return _first(self.models, model) is not None
 
     def facts_of(self, model: str) -> ModelFacts:
-        """Nothing is known of a model that `models` does not list."""
+        """What is known of a model: nothing, if `models` has entries and none of them fits."""
         if not self.models:
             return ModelFacts(region=self.region, labels=self.labels)
         return self._entry(model) or ModelFacts()
 
     def _entry(self, model: str) -> ModelFacts | None:
-        """Of several that fit, the whole name counts, then the first glob. `None` also where a back end that
-        takes capitals for small letters may see an entry of another place: nobody can tell which is meant."""
+        """The entry of a model: that of its whole name, else of the first glob that fits. `None` also where a
+        back end that takes capitals for small letters may see an entry of another place: nobody can tell
+        which is meant."""
         if model in self.models:
             return self.models[model]
         entry = _first(self.models, model)
         folded: dict[str, ModelFacts] = {}
         for pattern, facts in self.models.items():
             folded.setdefault(ascii_lower(pattern), facts)
-        other = folded.get(ascii_lower(model)) or _first(folded, ascii_lower(model))
-        if entry is None or other is None or (entry.region, entry.labels) != (other.region, other.labels):
+        lowered = folded.get(ascii_lower(model)) or _first(folded, ascii_lower(model))
+        if entry is None or lowered is None:
             return None
-        return entry
+        return entry if (entry.region, entry.labels) == (lowered.region, lowered.labels) else None
 
     def __repr__(self) -> str:
         return f"Provider({self.name}: {self.type})"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from routeproxy.messages.request import Envelope, decode_envelope
 from routeproxy.policy.fact_table import BY_NAME, FACTS, INPUT_TOKENS, TEAM
 from routeproxy.policy.facts import Facts, as_line
-from routeproxy.policy.invariants import Reach
+from routeproxy.policy.invariants import TargetCondition
 from routeproxy.policy.problems import KeyPath
 
 Headers = Mapping[str, tuple[str, ...]]
@@ -124,4 +124,4 @@ class Case(Struct, frozen=True, kw_only=True):
     path: KeyPath
     question: HypotheticalRequest
     expect: Expected | None = None
-    never: Reach | None = None
+    never: TargetCondition | None = None

@@ -1,4 +1,5 @@
-"""What a rules file says to the server itself: `[server]`, with every default filled in."""
+"""The settings of the server as they are compiled, with every default filled in. Nothing here decides a
+request."""
 
 from msgspec import Struct
 
@@ -6,6 +7,8 @@ from routeproxy.policy.secrets import ClientKey, Secret
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
+    """`[server]`. What stands beside it on the command line wins over it."""
+
     host: str = "127.0.0.1"
     port: int = 8082
     max_body_mb: int = 32
@@ -15,8 +18,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """Whether nobody gets in without a key, even while none is set."""
     admin_keys: tuple[ClientKey, ...] = ()
     models: tuple[str, ...] = ()
+    """What `GET /v1/models` lists. Empty: the names that rules state."""
     signing_key: Secret | None = None
     decision_log: str | None = None
+    """The path of a file."""
     cors_origins: tuple[str, ...] = ()
     drain: float = 30.0
-    """How many seconds running answers may take to finish when the server stops."""
+    """The seconds that running answers have to finish when the server stops."""

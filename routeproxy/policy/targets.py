@@ -1,5 +1,4 @@
-"""Targets: a model at a provider, with what is done to its requests and answers; and what may be judged of
-them."""
+"""Targets, and what invariants may judge of them: where a target is, not what is done there."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -20,6 +19,8 @@ class Params(Struct, frozen=True, kw_only=True):
 
 
 class TransformSettings(Struct, frozen=True, kw_only=True):
+    """What is done to an answer, and to the system text (`strip_attribution`)."""
+
     strip_attribution: bool = True
     think_tags: bool = False
     text_tool_calls: bool = False
@@ -29,7 +30,7 @@ class TransformSettings(Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """Seconds, for each attempt."""
+    """How long one attempt may take, in seconds."""
 
     connect: float = 10.0
     first_token: float = 300.0
@@ -37,8 +38,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     total: float | None = None
 
 
-class Reached(Struct, frozen=True):
-    """A target as invariants see it; or, if `model` is a glob, all that `P/*` may come to."""
+class ReachedTarget(Struct, frozen=True):
+    """A target as invariants see it. If `model` is a glob, it stands for all that `P/*` may come to."""
 
     provider: str
     model: str
@@ -51,8 +52,8 @@ class Reached(Struct, frozen=True):
         return f"{self.provider}/{self.model}"
 
 
-def reached(provider: Provider, model: str) -> tuple[Reached, ...]:
-    """What a rule reaches by the target `provider/model`: one, or for `*` all that the provider allows."""
+def reached_targets(provider: Provider, model: str) -> tuple[ReachedTarget, ...]:
+    """What the target `provider/model` may lead to: one target, or for `*` all that the provider allows."""
     if model != "*":
         return (_reached(provider, model, provider.facts_of(model)),)
     if not provider.models:
@@ -61,11 +62,13 @@ def reached(provider: Provider, model: str) -> tuple[Reached, ...]:
     return tuple(_reached(provider, pattern, facts) for pattern, facts in provider.models.items())
 
 
-def _reached(provider: Provider, model: str, facts: ModelFacts) -> Reached:
-    return Reached(provider.name, model, provider.zone, facts.region, facts.labels)
+def _reached(provider: Provider, model: str, facts: ModelFacts) -> ReachedTarget:
+    return ReachedTarget(provider.name, model, provider.zone, facts.region, facts.labels)
 
 
 class Target(Struct, frozen=True, kw_only=True):
+    """A model at a provider, with what is done to its requests and answers."""
+
     provider: Provider
     model: str
     """What the provider is asked for. In a `Rule` it may be `*`, in a `Decision` never."""
@@ -78,6 +81,6 @@ class Target(Struct, frozen=True, kw_only=True):
         return f"{self.provider.name}/{self.model}"
 
     @property
-    def reached(self) -> tuple[Reached, ...]:
-        """What it is, or may come to, for those who judge targets."""
-        return reached(self.provider, self.model)
+    def reached(self) -> tuple[ReachedTarget, ...]:
+        """What it is, or for `P/*` may come to, as invariants judge it."""
+        return reached_targets(self.provider, self.model)

@@ -11,7 +11,7 @@ from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.providers import Provider
-from routeproxy.policy.targets import Reached, reached
+from routeproxy.policy.targets import ReachedTarget, reached_targets
 from routeproxy.upstream.failover import Upstream, Upstreams
 
 log = logging.getLogger("routeproxy.upstream.lock")
@@ -79,13 +79,13 @@ def _broken(call: Call, policy: Policy) -> Iterator[tuple[str, str]]:
                     yield invariant.name, why
 
 
-def _reached(call: Call, policy: Policy) -> Iterator[Reached]:
+def _reached(call: Call, policy: Policy) -> Iterator[ReachedTarget]:
     """The target, as its own version describes it and as `policy` does."""
     target = call.target
     yield from target.reached
     provider = policy.providers.get(target.provider.name)
     if provider is not None and policy is not call.exchange.policy:
-        yield from reached(provider, target.model)
+        yield from reached_targets(provider, target.model)
 
 
 class _GuardedUpstream:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from routeproxy.policy.compile.compiler import Compilation, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts, requested_model_problem
-from routeproxy.policy.file.includes import Kept
+from routeproxy.policy.file.includes import KeptFolder
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.questions import HypotheticalRequest
 
@@ -53,9 +53,9 @@ class Written(Struct, frozen=True):
         return tomli_w.dumps(self.file)
 
     @property
-    def folder(self) -> Kept:
+    def folder(self) -> KeptFolder:
         contents = {name: tomli_w.dumps(layer).encode() for name, layer in self.layers.items()}
-        return Kept({INCLUDED: sorted(contents)}, contents)
+        return KeptFolder({INCLUDED: sorted(contents)}, contents)
 
     def __repr__(self) -> str:
         layers = "".join(f"\n# {name}\n{tomli_w.dumps(layer)}" for name, layer in self.layers.items())

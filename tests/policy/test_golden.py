@@ -155,4 +155,4 @@ def cut_short(whole: bytes, seed: str) -> Iterator[bytes]:
 
 
 def rule_and_list(decision: Decision) -> tuple[str, list[str]]:
-    return decision.rule, [target.name for target in decision.asked[-1].targets]
+    return decision.rule, [target.name for target in decision.asked_rules[-1].targets]

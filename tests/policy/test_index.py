@@ -1,10 +1,12 @@
 from collections.abc import Iterable
+from re import findall
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routeproxy.policy import index
 from routeproxy.policy.conditions import (
     AnyOf,
     Begins,
@@ -115,6 +117,14 @@ def asked_by(index: Index, policy: list[Checks], asked: Facts) -> list[int]:
     return numbers
 
 
+def test_the_example_of_the_index_is_true() -> None:
+    lines = findall(r"\d  match = (.*)", index.__doc__ or "")
+    text = "\n".join(f'[[rules]]\nmatch = {line}\ntargets = "echo/x"' for line in lines)
+    checks = [tuple(rule.checks) for rule in rules(text).rules]
+    asked = request(headers={"x-team": "b"}, max_tokens=150, system="a translator")
+    assert asked_by(Index(checks, few=1), checks, asked) == [1, 2, 3, 4, 5]
+
+
 def test_a_header_that_is_missing_is_looked_up_too() -> None:
     absent = [tuple(rules(_rule("headers.x-team.present = false")(0)).rules[0].checks)] * 100
     assert list(Index(absent).candidates(request(headers={"x-team": "a"}))) == []
@@ -156,13 +166,13 @@ def test_a_regex_that_the_engine_refuses_is_asked_all_the_same() -> None:
 class Cheap(Facts):
     """Nobody may ask for what costs something."""
 
-    def _dear(self) -> Any:
+    def _refuse(self) -> Any:
         raise AssertionError("read a fact that costs something")
 
-    input_tokens = images = documents = tools = system = property(_dear)
+    input_tokens = images = documents = tools = system = property(_refuse)
 
 
-DEAR: list[Check] = [
+EXPENSIVE: list[Check] = [
     Contains(SYSTEM, ("x",)),
     Flag(IMAGES, True),
     has_tool(TOOLS, ("x",)),
@@ -171,10 +181,10 @@ DEAR: list[Check] = [
 
 
 def test_no_fact_that_costs_something_is_read_before_a_rule_is_asked_that_reads_it() -> None:
-    index = Index([*((check,) for check in DEAR), *((check,) for check in DEAR)], few=0)
+    index = Index([*((check,) for check in EXPENSIVE), *((check,) for check in EXPENSIVE)], few=0)
     asked = index.candidates(Cheap(request().envelope, {}))
     assert next(iter(asked)) == 0
-    mixed = Index([tuple(DEAR), (AnyOf(((DEAR[0],),)),), (AnyOf(((DEAR[3],),)),)], few=1)
+    mixed = Index([tuple(EXPENSIVE), (AnyOf(((EXPENSIVE[0],),)),), (AnyOf(((EXPENSIVE[3],),)),)], few=1)
     assert list(mixed.candidates(Cheap(request().envelope, {}))) == [0, 1, 2]
 
 
@@ -253,7 +263,7 @@ def rising(numbers: Iterable[int]) -> bool:
 TOKENS = st.builds(TokensWithin, st.just(INPUT_TOKENS), BOUNDS, BOUNDS)
 SOME_TOOLS = st.builds(has_tool, st.just(TOOLS), GLOBS)
 SYSTEMS = st.builds(Contains, st.just(SYSTEM), VALUES) | st.builds(Begins, st.just(SYSTEM), VALUES)
-DEAR_POLICIES = st.lists(
+EXPENSIVE_POLICIES = st.lists(
     st.lists(TOKENS | SOME_TOOLS | SYSTEMS | LEAVES, min_size=1, max_size=2).map(
         lambda checks: tuple(sorted(checks, key=lambda check: check.cost))
     ),
@@ -278,7 +288,7 @@ def watched(asked: Facts, tokens: int, unsure: int) -> Watched:
     )
 
 
-@given(DEAR_POLICIES, REQUESTS, st.integers(1, 4), st.integers(0, 3))
+@given(EXPENSIVE_POLICIES, REQUESTS, st.integers(1, 4), st.integers(0, 3))
 def test_nothing_is_worked_out_that_asking_one_rule_after_the_other_would_not(
     policy: list[Checks], asked: Facts, tokens: int, unsure: int
 ) -> None:
@@ -290,7 +300,7 @@ def test_nothing_is_worked_out_that_asking_one_rule_after_the_other_would_not(
     assert looked_up.seen() <= plainly.seen()
 
 
-@given(POLICIES | DEAR_POLICIES, REQUESTS, st.none() | TEXTS)
+@given(POLICIES | EXPENSIVE_POLICIES, REQUESTS, st.none() | TEXTS)
 def test_no_rule_that_holds_is_left_out_and_the_order_of_the_file_is_kept(
     policy: list[Checks], asked: Facts, team: str | None
 ) -> None:

@@ -37,34 +37,34 @@ class ActionsCompiler:
         self.file = file
         self.targets = TargetsCompiler(report, names)
 
-    def where(self, path: KeyPath) -> str:
+    def place_of(self, path: KeyPath) -> str:
         """`rules.toml:41`"""
         return f"{self.label}:{self.report.map.value(path).line}"
 
-    def rule(self, table: ActionTable, path: KeyPath, name: str, checks: tuple[Check, ...]) -> Rule:
-        place: dict[str, Any] = {"where": self.where(path), "file": self.file, "path": path}
+    def compile_rule(self, table: ActionTable, path: KeyPath, name: str, checks: tuple[Check, ...]) -> Rule:
+        place: dict[str, Any] = {"where": self.place_of(path), "file": self.file, "path": path}
         check_params(table.params, (*path, "params"), self.report)
         self.check_timeouts(table.timeouts, (*path, "timeouts"))
         self._check_duration(table.deadline, (*path, "deadline"))
         if table.deny is not None:
             self._check_denial(table, path)
-            return Rule(name=name, **place, checks=checks, deny=self._denial(table.deny, path))
+            return Rule(name=name, **place, checks=checks, deny=self._compile_denial(table.deny, path))
         entries: tuple[Entry, ...] = ()
         if table.targets is not None:
-            entries = tuple(self.targets.entries(table.targets, (*path, "targets")))
+            entries = tuple(self.targets.compile_entries(table.targets, (*path, "targets")))
             self._check_pass_through(table, entries, path)
         elif not any(self.report.faulty((*path, key)) for key in ("targets", "deny")):
             self._report_missing_targets(path)
-        targets = tuple(self.targets.target(entry, table) for entry in entries)
+        targets = tuple(self.targets.compile_target(entry, table) for entry in entries)
         return Rule(
             name=name,
             **place,
             checks=checks,
             targets=targets,
-            fallback=self._fallback(table.fallback, len(targets), (*path, "fallback")),
-            retry=_retry(table.retry),
+            fallback=self._compile_fallback(table.fallback, len(targets), (*path, "fallback")),
+            retry=_compile_retry(table.retry),
             deadline=seconds(table.deadline) if table.deadline else None,
-            echoes=any(target.model == "*" for target in targets),
+            asks_for_requested=any(target.model == "*" for target in targets),
         )
 
     def _report_missing_targets(self, path: KeyPath) -> None:
@@ -81,7 +81,7 @@ class ActionsCompiler:
                 message = f"`{key}` means nothing beside `deny`"
                 self.report.error(Code.CONTRADICTION, (*path, key), message, key=True)
 
-    def _denial(self, written: str | DenyTable, path: KeyPath) -> Denial:
+    def _compile_denial(self, written: str | DenyTable, path: KeyPath) -> Denial:
         if isinstance(written, str):
             return Denial(written)
         if written.message is None and not self.report.faulty((*path, "deny", "message")):
@@ -90,7 +90,9 @@ class ActionsCompiler:
 
     # --- fallback
 
-    def _fallback(self, written: bool | FallbackTable | None, targets: int, path: KeyPath) -> Fallback:
+    def _compile_fallback(
+        self, written: bool | FallbackTable | None, targets: int, path: KeyPath
+    ) -> Fallback:
         """`targets` is how many there are."""
         if written is None:
             return Fallback(targets > 1)
@@ -103,11 +105,11 @@ class ActionsCompiler:
             message = "`on` replaces the usual failures and `also` adds to them: only one can be meant"
             self.report.error(Code.CONTRADICTION, (*path, "also"), message, key=True)
         usual = USUAL_FAILURES if written.on is None else frozenset[FailureKind]()
-        on = self._failures(written.on or (), (*path, "on"))
-        also = self._failures(written.also or (), (*path, "also"))
+        on = self._resolve_failures(written.on or (), (*path, "on"))
+        also = self._resolve_failures(written.also or (), (*path, "also"))
         return Fallback(True, usual | on | also)
 
-    def _failures(self, names: Iterable[str], path: KeyPath) -> frozenset[FailureKind]:
+    def _resolve_failures(self, names: Iterable[str], path: KeyPath) -> frozenset[FailureKind]:
         """The failures of these names; `timeout` is all of the timeouts."""
         failures: set[FailureKind] = set()
         for index, name in enumerate(names):
@@ -142,7 +144,7 @@ class ActionsCompiler:
             self.report.error(Code.WRONG_VALUE, path, message)
 
 
-def _retry(table: RetryTable | None) -> Retry:
+def _compile_retry(table: RetryTable | None) -> Retry:
     usual = Retry()
     if table is None:
         return usual

@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.headers import check_header_names
-from routeproxy.policy.compile.match import compile_match, nested
+from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.targets import NameTable
 from routeproxy.policy.fact_table import FACTS, Fact
 from routeproxy.policy.facts import as_line, requested_model_problem
@@ -23,7 +23,7 @@ from routeproxy.policy.file.tables import (
     RequestTable,
 )
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.invariants import Invariant, Reach
+from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
@@ -51,29 +51,29 @@ class AssertionsCompiler:
 
     # --- invariants
 
-    def invariants(self, tables: list[InvariantTable]) -> Iterator[Invariant]:
+    def compile_invariants(self, tables: list[InvariantTable]) -> Iterator[Invariant]:
         names: dict[str, int] = {}
         for index, table in enumerate(tables):
             path: KeyPath = ("invariants", index)
-            name = self._name(table.name, f"invariant {index + 1}", names, path)
-            yield self._invariant(table, name, path)
+            name = self._check_name(table.name, f"invariant {index + 1}", names, path)
+            yield self._compile_invariant(table, name, path)
 
-    def _invariant(self, table: InvariantTable, name: str, path: KeyPath) -> Invariant:
+    def _compile_invariant(self, table: InvariantTable, name: str, path: KeyPath) -> Invariant:
         if table.never is None and table.only is None and not self.report.faulty(path):
             message = "an invariant says what a target must never be, or only"
             self.report.error(Code.MISSING, path, message, expected='`never.zone = "public"` or the like')
         if table.when is not None:
-            for match, at in nested(table.when, (*path, "when")):
+            for match, at in nested_tables(table.when, (*path, "when")):
                 self._check_when(match, at)
-        self.check_reach(table.never, (*path, "never"))
-        self.check_reach(table.only, (*path, "only"))
+        self.check_target_condition(table.never, (*path, "never"))
+        self.check_target_condition(table.only, (*path, "only"))
         return Invariant(
             name=name,
             where=f"{self.label}:{self.report.map.value(path).line}",
             path=path,
             when=compile_match(table.when, (*path, "when"), self.report) if table.when else (),
-            never=reach_of(table.never) if table.never else None,
-            only=reach_of(table.only) if table.only else None,
+            never=compile_target_condition(table.never) if table.never else None,
+            only=compile_target_condition(table.only) if table.only else None,
         )
 
     def _check_when(self, match: MatchTable, path: KeyPath) -> None:
@@ -96,14 +96,14 @@ class AssertionsCompiler:
         if name not in self.teams:
             self.report.unknown(Code.UNDEFINED, path, f"there is no team `{name}`", name, self.teams)
 
-    def check_reach(self, table: ReachTable | None, path: KeyPath) -> None:
+    def check_target_condition(self, table: ReachTable | None, path: KeyPath) -> None:
         for key in ("provider", "target"):
             written = getattr(table, key, None)
             for index, value in enumerate(listed(written) if written is not None else ()):
                 here = (*path, key) if isinstance(written, str) else (*path, key, index)
-                self._check_reached(value, here)
+                self._check_provider_or_target(value, here)
 
-    def _check_reached(self, value: str, path: KeyPath) -> None:
+    def _check_provider_or_target(self, value: str, path: KeyPath) -> None:
         known = self.names.written("providers")
         provider, slash, _ = value.partition("/")
         if path[-1] == "target" or path[-2] == "target":
@@ -119,18 +119,20 @@ class AssertionsCompiler:
 
     # --- tests
 
-    def cases(self, tables: list[CaseTable], folder: Folder, team: str | None = None) -> Iterator[Case]:
+    def compile_cases(
+        self, tables: list[CaseTable], folder: Folder, team: str | None = None
+    ) -> Iterator[Case]:
         """`team` is the one that the file belongs to."""
         names: dict[str, int] = {}
         for index, table in enumerate(tables):
             path: KeyPath = ("tests", index)
-            name = self._name(table.name, f"test {index + 1}", names, path)
-            expect = self._expected(table.expect, (*path, "expect")) if table.expect else None
-            question = self._question(table.request, (*path, "request"), folder, team)
+            name = self._check_name(table.name, f"test {index + 1}", names, path)
+            expect = self._compile_expected(table.expect, (*path, "expect")) if table.expect else None
+            question = self._compile_request(table.request, (*path, "request"), folder, team)
             if table.expect is None and table.never is None and not self.report.faulty(path):
                 message = "a test says what it expects, or what must never be"
                 self.report.error(Code.MISSING, path, message, expected="`expect = { … }` or `never = { … }`")
-            self.check_reach(table.never, (*path, "never"))
+            self.check_target_condition(table.never, (*path, "never"))
             if question is not None:
                 yield Case(
                     name=name,
@@ -139,10 +141,10 @@ class AssertionsCompiler:
                     path=path,
                     question=question,
                     expect=expect,
-                    never=reach_of(table.never) if table.never else None,
+                    never=compile_target_condition(table.never) if table.never else None,
                 )
 
-    def _question(
+    def _compile_request(
         self, table: RequestTable | None, path: KeyPath, folder: Folder, team: str | None
     ) -> HypotheticalRequest | None:
         if table is None or (table.model is None and table.body is None and table.url_target is None):
@@ -158,8 +160,8 @@ class AssertionsCompiler:
         if table.model is not None and (problem := requested_model_problem(table.model)):
             self.report.error(Code.WRONG_VALUE, (*path, "model"), problem)
         check_header_names(list(table.headers or {}), (*path, "headers"), self.report)
-        stated = {fact.name: _stated(fact, getattr(table, fact.name)) for fact in FACTS}
-        body = self._body(table.body, (*path, "body"), folder) if table.body is not None else None
+        stated = {fact.name: _stated_value(fact, getattr(table, fact.name)) for fact in FACTS}
+        body = self._read_body(table.body, (*path, "body"), folder) if table.body is not None else None
         for fact in FACTS if table.body is not None else ():
             if fact.state is not None and getattr(table, fact.name) is not None:
                 message = f"`{fact.name}` is what the body says"
@@ -168,7 +170,7 @@ class AssertionsCompiler:
             stated["team"] = team
         return HypotheticalRequest(body=body, **stated) if not self.report.faulty(path) else None
 
-    def _body(self, name: str, path: KeyPath, folder: Folder) -> bytes | None:
+    def _read_body(self, name: str, path: KeyPath, folder: Folder) -> bytes | None:
         if problem := relative_problem(name):
             self.report.error(Code.FORBIDDEN, path, f"`body` {problem}")
             return None
@@ -183,9 +185,9 @@ class AssertionsCompiler:
             return None
         return body
 
-    def _expected(self, table: ExpectTable, path: KeyPath) -> Expected:
+    def _compile_expected(self, table: ExpectTable, path: KeyPath) -> Expected:
         known = (*self.rules, "default")
-        if table.rule is not None and table.rule not in known and not _gate_of(table.rule, self.teams):
+        if table.rule is not None and table.rule not in known and not _is_gate(table.rule, self.teams):
             what = f"there is no rule `{table.rule}`"
             self.report.unknown(Code.UNDEFINED, (*path, "rule"), what, table.rule, known)
         said: dict[str, Any] = {
@@ -200,7 +202,7 @@ class AssertionsCompiler:
             said["transforms"] = {name: value for name, value in written.items() if value is not None}
         return Expected(**said)
 
-    def _name(self, written: str | None, otherwise: str, names: dict[str, int], path: KeyPath) -> str:
+    def _check_name(self, written: str | None, otherwise: str, names: dict[str, int], path: KeyPath) -> str:
         name = written or otherwise
         if (first := names.setdefault(name, int(path[-1]))) != path[-1]:
             line = self.report.map.value((path[0], first)).line
@@ -211,16 +213,16 @@ class AssertionsCompiler:
         return name
 
 
-def reach_of(table: ReachTable) -> Reach:
+def compile_target_condition(table: ReachTable) -> TargetCondition:
     said = {name: getattr(table, name) for name in table.__struct_fields__}
-    return Reach(**{name: listed(value) for name, value in said.items() if value is not None})
+    return TargetCondition(**{name: listed(value) for name, value in said.items() if value is not None})
 
 
-def _gate_of(rule: str, teams: Collection[str]) -> bool:
+def _is_gate(rule: str, teams: Collection[str]) -> bool:
     return any(rule == f"[teams.{team}] models" for team in teams)
 
 
-def _stated(fact: Fact, written: Any) -> Any:
+def _stated_value(fact: Fact, written: Any) -> Any:
     """What a request states of a fact by a key of its table."""
     match fact.kind:
         case "tools" if isinstance(written, bool):

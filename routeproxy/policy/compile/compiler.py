@@ -14,11 +14,11 @@ from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
 from routeproxy.policy.compile.fingerprint import fingerprint
 from routeproxy.policy.compile.headers import check_header_names
-from routeproxy.policy.compile.match import nested
+from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.params import check_params
 from routeproxy.policy.compile.providers import compile_provider
 from routeproxy.policy.compile.rules import RulesCompiler
-from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.server import compile_server
 from routeproxy.policy.compile.targets import NameTable
 from routeproxy.policy.compile.teams import TeamsCompiler
@@ -74,7 +74,7 @@ class Compilation:
         self.file = read(self.report.parse(), self.report, RulesFile)
         self.names = NameTable(self.report.document, self.file.providers)
         self.actions = ActionsCompiler(self.report, path.name, self.names)
-        self.secrets = SecretsCompiler(self.report, environ, allow_literal_keys)
+        self.secrets = SecretResolver(self.report, environ, allow_literal_keys)
         self.rules = RulesCompiler(self.actions, self.file.teams, self.folder, path.parent)
 
     @property
@@ -100,7 +100,7 @@ class Compilation:
         also: "Lint | None" = None,
     ) -> Policy:
         """Raises `RulesRefused`. `also` finds more to warn of."""
-        policy = self._compiled()
+        policy = self._compile()
         if policy is not None:
             if prove:
                 self._prove(policy)
@@ -114,19 +114,19 @@ class Compilation:
         policy.prepare()
         return policy
 
-    def _compiled(self) -> Policy | None:
+    def _compile(self) -> Policy | None:
         """`None`: something is wrong, and reported."""
         file = self.file
         teams = TeamsCompiler(self.report, self.actions, self.secrets)
         server = compile_server(file, self.report, self.secrets, teams)
         for name, provider_table in file.providers.items():
-            self._provider(name, provider_table)
+            self._compile_provider(name, provider_table)
         for name, targets in file.aliases.items():
-            self._alias(name, targets)
-        compiled_teams = {name: teams.team(name, table) for name, table in file.teams.items()}
-        rules = self.rules.rules(file.rules)
-        default = self.rules.default(file.default)
-        invariants, tests = self._assertions(rules, teams)
+            self._compile_alias(name, targets)
+        compiled_teams = {name: teams.compile_team(name, table) for name, table in file.teams.items()}
+        rules = self.rules.compile_rules(file.rules)
+        default = self.rules.compile_default(file.default)
+        invariants, tests = self._compile_assertions(rules, teams)
         if any(report.failed for report in self.reports):
             return None
         matches = list(self._matches())
@@ -149,7 +149,7 @@ class Compilation:
         )
         return replace(policy, version=fingerprint(policy, file, self.rules.matches))
 
-    def _provider(self, name: str, table: ProviderTable) -> None:
+    def _compile_provider(self, name: str, table: ProviderTable) -> None:
         path: KeyPath = ("providers", name)
         check_params(table.params, (*path, "params"), self.report)
         self.actions.check_timeouts(table.timeouts, (*path, "timeouts"))
@@ -157,25 +157,25 @@ class Compilation:
         if provider := compile_provider(name, table, self.report, self.secrets):
             self.names.providers[name] = provider
 
-    def _alias(self, name: str, targets: Targets) -> None:
+    def _compile_alias(self, name: str, targets: Targets) -> None:
         path: KeyPath = ("aliases", name)
         if "/" in name:
             message = f"`{name}` can't be an alias: with a `/` it reads as a provider and its model"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
-        self.names.aliases[name] = tuple(self.actions.targets.entries(targets, path, in_alias=True))
+        self.names.aliases[name] = tuple(self.actions.targets.compile_entries(targets, path, in_alias=True))
 
-    def _assertions(
+    def _compile_assertions(
         self, rules: Sequence[Rule], teams: TeamsCompiler
     ) -> tuple[tuple[Invariant, ...], tuple[Case, ...]]:
         """The invariants, those that teams' `targets` imply first, and the tests of all files."""
         file, names = self.file, [rule.name for rule in rules]
         assertions = AssertionsCompiler(self.report, self.path.name, self.names, file.teams, names)
-        implied = [teams.invariant(name, table) for name, table in file.teams.items()]
-        invariants = (*filter(None, implied), *assertions.invariants(file.invariants))
-        tests = [*assertions.cases(file.tests, self.folder)]
+        implied = [teams.compile_invariant(name, table) for name, table in file.teams.items()]
+        invariants = (*filter(None, implied), *assertions.compile_invariants(file.invariants))
+        tests = [*assertions.compile_cases(file.tests, self.folder)]
         for number, layer in enumerate(self.layers, 1):
             of_layer = AssertionsCompiler(layer.report, layer.label, self.names, file.teams, names, number)
-            tests += of_layer.cases(layer.file.tests, self.folder, layer.team)
+            tests += of_layer.compile_cases(layer.file.tests, self.folder, layer.team)
         return invariants, tuple(tests)
 
     def _matches(self) -> Iterator[MatchTable]:
@@ -183,7 +183,7 @@ class Compilation:
         rules = [*self.file.rules, *(rule for layer in self.layers for rule in layer.file.rules)]
         tables = [*(rule.match for rule in rules), *(invariant.when for invariant in self.file.invariants)]
         for table in tables:
-            for match, _ in nested(table, ()) if table is not None else ():
+            for match, _ in nested_tables(table, ()) if table is not None else ():
                 yield match
 
     # --- proof and tests

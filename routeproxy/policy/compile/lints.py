@@ -9,7 +9,7 @@ from typing import Any
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.compile.compiler import Compilation
-from routeproxy.policy.compile.match import nested
+from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.conditions import Check, Equals, TextCheck
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.file.report import Report
@@ -195,10 +195,12 @@ class _Finder:
         files += [(layer.report, layer.file.rules) for layer in self.compilation.layers]
         for report, rules in files:
             for index, rule in enumerate(rules):
-                for match, at in nested(rule.match, ("rules", index, "match")) if rule.match else ():
+                for match, at in nested_tables(rule.match, ("rules", index, "match")) if rule.match else ():
                     yield report, match, at
         for index, invariant in enumerate(self.compilation.file.invariants):
-            for match, at in nested(invariant.when, ("invariants", index, "when")) if invariant.when else ():
+            for match, at in (
+                nested_tables(invariant.when, ("invariants", index, "when")) if invariant.when else ()
+            ):
                 yield self.report, match, at
 
     # --- keys

@@ -39,37 +39,39 @@ _FACTS = tuple(BY_NAME[key] for key in MatchTable.__struct_fields__ if key in BY
 
 def compile_match(table: MatchTable, path: KeyPath, report: Report) -> tuple[Check, ...]:
     """The checks of one table, cheapest first. They all have to hold."""
-    return tuple(sorted(_checks(table, path, report), key=lambda check: check.cost))
+    return tuple(sorted(_compile_checks(table, path, report), key=lambda check: check.cost))
 
 
-def nested(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
+def nested_tables(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
     """`match` and every table in it, with its place."""
     yield match, path
     for index, inner in enumerate(match.any or ()):
-        yield from nested(inner, (*path, "any", index))
+        yield from nested_tables(inner, (*path, "any", index))
     if isinstance(match.not_, MatchTable):
-        yield from nested(match.not_, (*path, "not"))
+        yield from nested_tables(match.not_, (*path, "not"))
     for index, inner in enumerate(match.not_ if isinstance(match.not_, list) else ()):
-        yield from nested(inner, (*path, "not", index))
+        yield from nested_tables(inner, (*path, "not", index))
 
 
-def _checks(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_checks(table: MatchTable, path: KeyPath, report: Report) -> Iterator[Check]:
     for fact in _FACTS:
         if (written := getattr(table, fact.name)) is not None:
             yield from _COMPILERS[fact.kind](fact, written, (*path, fact.name), report)
     if table.any is not None:
-        yield AnyOf(_tables(table.any, (*path, "any"), report))
+        yield AnyOf(_compile_tables(table.any, (*path, "any"), report))
     if isinstance(table.not_, MatchTable):
-        yield _not_one(table.not_, (*path, "not"), report)
+        yield _compile_not(table.not_, (*path, "not"), report)
     elif table.not_ is not None:
-        yield NoneOf(_tables(table.not_, (*path, "not"), report))
+        yield NoneOf(_compile_tables(table.not_, (*path, "not"), report))
 
 
-def _tables(tables: Sequence[MatchTable], path: KeyPath, report: Report) -> tuple[tuple[Check, ...], ...]:
+def _compile_tables(
+    tables: Sequence[MatchTable], path: KeyPath, report: Report
+) -> tuple[tuple[Check, ...], ...]:
     return tuple(compile_match(table, (*path, index), report) for index, table in enumerate(tables))
 
 
-def _not_one(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
+def _compile_not(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
     count = sum(getattr(table, key) is not None for key in table.__struct_fields__ if key != "headers")
     if count + len(table.headers or ()) > 1:
         report.error(
@@ -85,7 +87,7 @@ def _not_one(table: MatchTable, path: KeyPath, report: Report) -> NoneOf:
 # --- one fact
 
 
-def _word(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_word(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
     words = listed(written)
     for word in words:
         if fact.known and word not in fact.known:
@@ -95,7 +97,7 @@ def _word(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterat
     yield Equals(fact, words)
 
 
-def _number(fact: Fact, written: RangeTable, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_number(fact: Fact, written: RangeTable, path: KeyPath, report: Report) -> Iterator[Check]:
     least, most = written.min, written.max
     if least is not None and most is not None and least > most:
         message = f"nothing is at least {least:,} and at most {most:,}"
@@ -104,15 +106,17 @@ def _number(fact: Fact, written: RangeTable, path: KeyPath, report: Report) -> I
     yield within(fact, least, most)
 
 
-def _flag(fact: Fact, written: bool, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_flag(fact: Fact, written: bool, path: KeyPath, report: Report) -> Iterator[Check]:
     yield Flag(fact, written)
 
 
-def _tools(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_tools(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
     yield Flag(HAS_TOOLS, written) if isinstance(written, bool) else has_tool(fact, listed(written))
 
 
-def _headers(fact: Fact, written: Mapping[str, Written], path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_headers(
+    fact: Fact, written: Mapping[str, Written], path: KeyPath, report: Report
+) -> Iterator[Check]:
     check_header_names(written, path, report)
     for name, comparison in written.items():
         here = (*path, name)
@@ -120,10 +124,10 @@ def _headers(fact: Fact, written: Mapping[str, Written], path: KeyPath, report: 
             message = f"`{name}` can't be matched: it carries a secret"
             hint = "give the client a header of its own to be told by"
             report.error(Code.FORBIDDEN, here, message, hint=hint, key=True)
-        yield from _text(header_fact(name.lower()), comparison, here, report)
+        yield from _compile_text(header_fact(name.lower()), comparison, here, report)
 
 
-def _text(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
+def _compile_text(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterator[Check]:
     if fact is MODEL:
         _check_model_names(written, path, report)
     if not isinstance(written, TextTable):
@@ -136,7 +140,7 @@ def _text(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterat
     if written.glob:
         yield matches_glob(fact, _values(fact, written.glob))
     if written.regex:
-        yield _regexes(fact, written.regex, (*path, "regex"), report)
+        yield _compile_regexes(fact, written.regex, (*path, "regex"), report)
     if isinstance(written, HeaderTable) and written.present is not None:
         others = [key for key in TextTable.__struct_fields__ if getattr(written, key)]
         if others and not written.present:
@@ -146,13 +150,13 @@ def _text(fact: Fact, written: Written, path: KeyPath, report: Report) -> Iterat
 
 
 _COMPILERS: Mapping[Kind, Callable[[Fact, Any, KeyPath, Report], Iterator[Check]]] = {
-    "word": _word,
-    "text": _text,
-    "number": _number,
-    "flag": _flag,
-    "presence": _flag,
-    "tools": _tools,
-    "headers": _headers,
+    "word": _compile_word,
+    "text": _compile_text,
+    "number": _compile_number,
+    "flag": _compile_flag,
+    "presence": _compile_flag,
+    "tools": _compile_tools,
+    "headers": _compile_headers,
 }
 
 
@@ -174,7 +178,7 @@ def _check_model_names(written: Written, path: KeyPath, report: Report) -> None:
                 report.warn(Code.NEVER_TRUE, at, message)
 
 
-def _regexes(fact: Fact, written: str | list[str], path: KeyPath, report: Report) -> Matches:
+def _compile_regexes(fact: Fact, written: str | list[str], path: KeyPath, report: Report) -> Matches:
     patterns = []
     for index, pattern in enumerate(listed(written)):
         here = path if isinstance(written, str) else (*path, index)

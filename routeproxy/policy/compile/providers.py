@@ -4,7 +4,7 @@ type does not have are reported."""
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
 from routeproxy.policy.file.values import Strings, listed
@@ -19,7 +19,7 @@ _OPTIONS = {option for kind in TYPES.values() for option in kind.options}
 
 
 def compile_provider(
-    name: str, table: ProviderTable, report: Report, secrets: SecretsCompiler
+    name: str, table: ProviderTable, report: Report, secrets: SecretResolver
 ) -> Provider | None:
     """The provider that a table describes. `None`, with a problem reported, if its type isn't known."""
     path: KeyPath = ("providers", name)
@@ -31,7 +31,7 @@ def compile_provider(
         if not report.faulty((*path, "type")):
             _unknown_type(type_name, table, report, path)
         return None
-    return _ProviderCompiler(name, type_name, kind, table, report, secrets).provider()
+    return _ProviderCompiler(name, type_name, kind, table, report, secrets).compile()
 
 
 def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: KeyPath) -> None:
@@ -65,7 +65,7 @@ class _ProviderCompiler:
         kind: ProviderType,
         table: ProviderTable,
         report: Report,
-        secrets: SecretsCompiler,
+        secrets: SecretResolver,
     ) -> None:
         self.name = name
         self.type = type_name
@@ -75,7 +75,7 @@ class _ProviderCompiler:
         self.secrets = secrets
         self.path: KeyPath = ("providers", name)
 
-    def provider(self) -> Provider:
+    def compile(self) -> Provider:
         table, kind = self.table, self.kind
         self._check_keys_of_type()
         self._check_engine()
@@ -84,16 +84,16 @@ class _ProviderCompiler:
         return Provider(
             name=self.name,
             type=self.type,
-            base_url=self._base_url(),
-            keys=self._keys(),
+            base_url=self._compile_base_url(),
+            keys=self._compile_keys(),
             client_key=table.api_key == "client",
             zone=table.zone or ("public" if table.base_url else kind.zone),
             region=table.region,
             labels=_labels(table.labels),
-            models={pattern: self._model(model) for pattern, model in (table.models or {}).items()},
-            engine=self._engine(),
+            models={pattern: self._compile_model(model) for pattern, model in (table.models or {}).items()},
+            engine=self._choose_engine(),
             api=table.api,
-            headers=self._headers(),
+            headers=self._compile_headers(),
             forward=tuple(header.lower() for header in table.forward or ()),
             proxy=table.proxy,
             ca_file=table.ca_file,
@@ -110,7 +110,7 @@ class _ProviderCompiler:
             ),
         )
 
-    def _model(self, table: ModelTable) -> ModelFacts:
+    def _compile_model(self, table: ModelTable) -> ModelFacts:
         return ModelFacts(
             region=table.region or self.table.region,
             labels=_labels(table.labels if table.labels is not None else self.table.labels),
@@ -136,7 +136,7 @@ class _ProviderCompiler:
             if kind.in_process:
                 message = f"type {self.type} contacts nobody, so it has no `{key}`"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
-            elif key in {"proxy", "ca_file"} and not kind.own_client and self._engine() != "direct":
+            elif key in {"proxy", "ca_file"} and not kind.own_client and self._choose_engine() != "direct":
                 message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
         if kind.speaks_messages:
@@ -148,7 +148,7 @@ class _ProviderCompiler:
                 message = f"`{header}` is never passed on"
                 report.error(Code.FORBIDDEN, (*path, "forward", index), message)
 
-    def _engine(self) -> Engine:
+    def _choose_engine(self) -> Engine:
         if self.table.engine in self.kind.engines:
             return self.table.engine
         needs_litellm = self.table.litellm_params and "litellm" in self.kind.engines
@@ -173,7 +173,7 @@ class _ProviderCompiler:
         message = f"`{key}` has no effect here: type {self.type} gets Messages as they are"
         self.report.warn(Code.NO_EFFECT, (*self.path, key), message, key=True)
 
-    def _base_url(self) -> str | None:
+    def _compile_base_url(self) -> str | None:
         written = self.table.base_url
         path = (*self.path, "base_url")
         if written is None:
@@ -186,7 +186,7 @@ class _ProviderCompiler:
                 self.report.error(
                     Code.MISSING, path, message, expected='`zone = "local"`, `"private"` or `"public"`'
                 )
-            url = self.secrets.variable(written, path)
+            url = self.secrets.resolve_variable(written, path)
             if not url:
                 return None
         problem = _url_problem(url)
@@ -207,15 +207,15 @@ class _ProviderCompiler:
             expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
             self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
 
-    def _headers(self) -> Mapping[str, str]:
+    def _compile_headers(self) -> Mapping[str, str]:
         return {
-            name.lower(): self.secrets.variable(value, (*self.path, "headers", name))
+            name.lower(): self.secrets.resolve_variable(value, (*self.path, "headers", name))
             if value.startswith("env:")
             else value
             for name, value in (self.table.headers or {}).items()
         }
 
-    def _keys(self) -> tuple[Secret, ...]:
+    def _compile_keys(self) -> tuple[Secret, ...]:
         written = self.table.api_key
         path = (*self.path, "api_key")
         if written == "client":
@@ -224,9 +224,9 @@ class _ProviderCompiler:
                 self.report.error(Code.NOT_FOR_TYPE, path, message)
             return ()
         if written is None:
-            return self._usual_key()
+            return self._find_usual_key()
         if isinstance(written, str):
-            found = self.secrets.secret(written, path)
+            found = self.secrets.resolve(written, path)
             return () if found.kind == "none" else (found,)
         keys = []
         for index, value in enumerate(written):
@@ -235,10 +235,10 @@ class _ProviderCompiler:
                     Code.CONTRADICTION, (*path, index), f'"{value}" can\'t stand in a list of keys'
                 )
             else:
-                keys.append(self.secrets.secret(value, (*path, index)))
+                keys.append(self.secrets.resolve(value, (*path, index)))
         return tuple(keys)
 
-    def _usual_key(self) -> tuple[Secret, ...]:
+    def _find_usual_key(self) -> tuple[Secret, ...]:
         variables = self.kind.key_variables
         if not variables or self.report.faulty((*self.path, "api_key")):
             return ()

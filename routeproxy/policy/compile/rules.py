@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
-from routeproxy.policy.compile.match import compile_match, nested
+from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
 from routeproxy.policy.conditions import Check, Equals
 from routeproxy.policy.decide import Rule
@@ -47,23 +47,23 @@ class RulesCompiler:
         """By the number of the file."""
         return [self.actions.report, *(layer.report for layer in self.layers)]
 
-    def rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
+    def compile_rules(self, tables: list[RuleTable]) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         for index, table in enumerate(tables):
             path: KeyPath = ("rules", index)
             if table.include is None:
-                rules.append(self._rule(table, path, self.actions, None))
+                rules.append(self._compile_rule(table, path, self.actions, None))
             else:
                 self._includes.append(index)
-                rules += self._included(table.include, table, path)
+                rules += self._compile_included(table.include, table, path)
         self._check_names(rules)
         if not any(report.faulty(("rules",)) for report in self.reports):
             self._check_order(rules)
         return tuple(rules)
 
-    def default(self, table: ActionTable | None) -> Rule:
+    def compile_default(self, table: ActionTable | None) -> Rule:
         if table is not None:
-            return self.actions.rule(table, ("default",), "default", ())
+            return self.actions.compile_rule(table, ("default",), "default", ())
         report = self.actions.report
         if not report.faulty(("default",)):
             message = "`[default]` is missing"
@@ -71,26 +71,28 @@ class RulesCompiler:
             report.error(Code.MISSING, (), message, hint=hint)
         return Rule(name="default", where="", path=("default",))
 
-    def _rule(self, table: RuleTable, path: KeyPath, actions: ActionsCompiler, team: str | None) -> Rule:
+    def _compile_rule(
+        self, table: RuleTable, path: KeyPath, actions: ActionsCompiler, team: str | None
+    ) -> Rule:
         """`team` is the one that the file belongs to."""
         index = int(path[-1])
         self.matches[actions.file, path] = team, table.match
         checks: tuple[Check, ...] = ()
         if table.match is not None:
             assertions = AssertionsCompiler(actions.report, "", actions.names, self.teams, ())
-            for match, at in nested(table.match, (*path, "match")):
+            for match, at in nested_tables(table.match, (*path, "match")):
                 assertions.check_teams(match, at)
             checks = compile_match(table.match, (*path, "match"), actions.report)
         if team is not None:
             checks = (Equals(TEAM, (team,)), *checks)
         unnamed = unnamed_rule(index) if team is None else f"{actions.label} {unnamed_rule(index)}"
-        rule = actions.rule(table, path, table.name or unnamed, checks)
+        rule = actions.compile_rule(table, path, table.name or unnamed, checks)
         names = tuple(_stated_models(table.match)) if table.match is not None else ()
-        return replace(rule, states=names) if names else rule
+        return replace(rule, stated_models=names) if names else rule
 
     # --- included files
 
-    def _included(self, include: str, table: RuleTable, path: KeyPath) -> Iterator[Rule]:
+    def _compile_included(self, include: str, table: RuleTable, path: KeyPath) -> Iterator[Rule]:
         report = self.actions.report
         for key in RuleTable.__struct_fields__:
             if key != "include" and getattr(table, key) is not None:
@@ -106,7 +108,7 @@ class RulesCompiler:
                     message = "an included file can't include others"
                     layer.report.error(Code.FORBIDDEN, (*here, "include"), message, key=True)
                     continue
-                yield self._rule(rule, here, actions, layer.team)
+                yield self._compile_rule(rule, here, actions, layer.team)
 
     def _check_team_of(self, layer: Layer) -> None:
         if not layer.team:
@@ -117,7 +119,7 @@ class RulesCompiler:
             layer.report.unknown(Code.UNDEFINED, ("team",), message, layer.team, self.teams)
         elif table.targets is None:
             message = f"`[teams.{layer.team}]` has no `targets`, so nothing bounds what this file may reach"
-            hint = f"the team stands in {self.actions.where(('teams', layer.team))}"
+            hint = f"the team stands in {self.actions.place_of(('teams', layer.team))}"
             layer.report.error(Code.MISSING, ("team",), message, hint=hint)
 
     # --- names and order

@@ -9,7 +9,7 @@ from routeproxy.policy.secrets import Secret, secret_of
 PROVIDER_KEYS = '`"env:NAME"`, `"file:PATH"` or `"none"`'
 
 
-class SecretsCompiler:
+class SecretResolver:
     """Follows the references of one rules file. `environ` answers `env:NAME`; a `file:` is not opened."""
 
     def __init__(self, report: Report, environ: Mapping[str, str], allow_literal_keys: bool) -> None:
@@ -17,7 +17,7 @@ class SecretsCompiler:
         self.environ = environ
         self.allow_literal_keys = allow_literal_keys
 
-    def secret(self, reference: str, path: KeyPath, *, expected: str = PROVIDER_KEYS) -> Secret:
+    def resolve(self, reference: str, path: KeyPath, *, expected: str = PROVIDER_KEYS) -> Secret:
         """Reports a key that is written out, a missing name, and a variable that is not set."""
         secret = secret_of(reference, self.environ)
         if secret.kind == "literal" and not self.allow_literal_keys:
@@ -34,7 +34,7 @@ class SecretsCompiler:
             self.report.warn(Code.UNSET_VARIABLE, path, f"the variable `{secret.name}` is not set")
         return secret
 
-    def variable(self, reference: str, path: KeyPath) -> str:
+    def resolve_variable(self, reference: str, path: KeyPath) -> str:
         """The value of `env:NAME`; empty, with an error reported, if it is not set."""
         name = reference.removeprefix("env:")
         value = self.environ.get(name, "")

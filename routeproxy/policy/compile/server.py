@@ -1,6 +1,6 @@
 """`[server]` becomes the settings of the server."""
 
-from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.report import Report
@@ -12,7 +12,7 @@ from routeproxy.policy.server import ServerSettings
 
 
 def compile_server(
-    file: RulesFile, report: Report, secrets: SecretsCompiler, teams: TeamsCompiler
+    file: RulesFile, report: Report, secrets: SecretResolver, teams: TeamsCompiler
 ) -> ServerSettings:
     table = file.server
     _check_models(table, report)
@@ -29,9 +29,11 @@ def compile_server(
         url_targets=table.url_targets,
         no_fallback_header=table.no_fallback_header,
         require_key=some_team_has_keys if table.require_key is None else table.require_key,
-        admin_keys=() if admin_keys is None else tuple(teams.keys(admin_keys, ("server", "admin_keys"))),
+        admin_keys=()
+        if admin_keys is None
+        else tuple(teams.compile_keys(admin_keys, ("server", "admin_keys"))),
         models=tuple(table.models or ()),
-        signing_key=_signing_key(table.signing_key, secrets),
+        signing_key=_compile_signing_key(table.signing_key, secrets),
         decision_log=table.decision_log,
         cors_origins=tuple(table.cors_origins or ()),
         drain=seconds(table.drain),
@@ -53,8 +55,8 @@ def _check_origins(table: ServerTable, report: Report) -> None:
             report.error(Code.WRONG_VALUE, path, message, expected='`"https://host"` or `"*"`')
 
 
-def _signing_key(written: str | None, secrets: SecretsCompiler) -> Secret | None:
+def _compile_signing_key(written: str | None, secrets: SecretResolver) -> Secret | None:
     if written is None:
         return None
-    key = secrets.secret(written, ("server", "signing_key"))
+    key = secrets.resolve(written, ("server", "signing_key"))
     return None if key.kind == "none" else key

@@ -69,38 +69,38 @@ class TargetsCompiler:
         self.report = report
         self.names = names
 
-    def entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
+    def compile_entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
         items = enumerate(written) if isinstance(written, list) else [(None, written)]
         for index, item in items:
             here = path if index is None else (*path, index)
             if isinstance(item, str):
-                yield from self._named(item, here, in_alias)
+                yield from self._resolve_name(item, here, in_alias)
                 continue
             check_params(item.params, (*here, "params"), self.report)
             if item.target is None:
                 if not self.report.faulty(here):
                     self.report.error(Code.MISSING, here, '`target = "provider/model"` is missing here')
                 continue
-            for entry in self._named(item.target, (*here, "target"), in_alias):
+            for entry in self._resolve_name(item.target, (*here, "target"), in_alias):
                 yield entry.with_tables(item)
 
-    def target(self, entry: Entry, rule: ActionTable) -> Target:
+    def compile_target(self, entry: Entry, rule: ActionTable) -> Target:
         """`entry` in `rule`. Of the tables of its provider, of the rule and its own, the last one wins."""
         provider = self.names.tables[entry.provider.name]
         transforms = (provider.transforms, rule.transforms, *entry.transforms)
-        timeouts = _stated((provider.timeouts, rule.timeouts))
+        timeouts = _merge_stated((provider.timeouts, rule.timeouts))
         return Target(
             provider=entry.provider,
             model=entry.model,
             params=merge_params((provider.params, rule.params, *entry.params)),
-            transforms=TransformSettings(**_stated(transforms)),
+            transforms=TransformSettings(**_merge_stated(transforms)),
             timeouts=Timeouts(**{name: seconds(duration) for name, duration in timeouts.items()}),
         )
 
-    def _named(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
+    def _resolve_name(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
         if "/" in name:
             provider, _, model = name.partition("/")
-            return self._at_provider(provider, model, path)
+            return self._resolve_model(provider, model, path)
         if in_alias:
             message = f"an alias stands for a provider's model, never for another alias: `{name}`"
             self.report.error(Code.WRONG_VALUE, path, message, expected='`"provider/model"`')
@@ -115,7 +115,7 @@ class TargetsCompiler:
             self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
         return ()
 
-    def _at_provider(self, name: str, model: str, path: KeyPath) -> Iterable[Entry]:
+    def _resolve_model(self, name: str, model: str, path: KeyPath) -> Iterable[Entry]:
         known = self.names.written("providers")
         if name not in known:
             hint = ""
@@ -146,7 +146,7 @@ class TargetsCompiler:
             self.report.error(Code.WRONG_VALUE, path, message)
 
 
-def _stated(tables: Iterable[TransformsTable | TimeoutsTable | None]) -> dict[str, Any]:
+def _merge_stated(tables: Iterable[TransformsTable | TimeoutsTable | None]) -> dict[str, Any]:
     """The keys that the tables state, later tables over earlier ones."""
     return {
         name: value for table in tables if table for name, value in asdict(table).items() if value is not None

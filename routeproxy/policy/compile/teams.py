@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.headers import check_header_names
-from routeproxy.policy.compile.secrets import SecretsCompiler
+from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.conditions import Equals, NoneOf, matches_glob
 from routeproxy.policy.decide import Rule, Team
 from routeproxy.policy.fact_table import MODEL, TEAM
@@ -15,7 +15,7 @@ from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.invariants import Invariant, Reach
+from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.provider_types import TYPES
@@ -31,14 +31,14 @@ CLIENT_KEYS = '`"sha256:…"` (`routeproxy keys new TEAM` makes one), `"env:NAME
 class TeamsCompiler:
     """Compiles `[teams.NAME]` and whatever else holds keys of clients."""
 
-    def __init__(self, report: Report, actions: ActionsCompiler, secrets: SecretsCompiler) -> None:
+    def __init__(self, report: Report, actions: ActionsCompiler, secrets: SecretResolver) -> None:
         self.report = report
         self.actions = actions
         self.secrets = secrets
         self._seen: dict[str, KeyPath] = {}
         """By the digest of a key, where it stands."""
 
-    def team(self, name: str, table: TeamTable) -> Team:
+    def compile_team(self, name: str, table: TeamTable) -> Team:
         path: KeyPath = ("teams", name)
         if not name.isprintable() or not name.strip():
             message = "a team's name is one line of printable characters"
@@ -47,31 +47,31 @@ class TeamsCompiler:
             self.report.warn(Code.NO_EFFECT, path, f"team `{name}` has no keys, so nobody is of it", key=True)
         return Team(
             name=name,
-            where=self.actions.where(path),
-            keys=tuple(self.keys(table.keys, (*path, "keys"))) if table.keys is not None else (),
-            gate=self._gate(name, table, (*path, "models")),
-            request_headers=self._headers(table.request_headers or {}, (*path, "request_headers")),
-            providers=dict(self._providers(table, (*path, "provider_keys"))),
+            where=self.actions.place_of(path),
+            keys=tuple(self.compile_keys(table.keys, (*path, "keys"))) if table.keys is not None else (),
+            gate=self._compile_gate(name, table, (*path, "models")),
+            request_headers=self._compile_headers(table.request_headers or {}, (*path, "request_headers")),
+            providers=dict(self._compile_provider_keys(table, (*path, "provider_keys"))),
             explain=table.explain,
         )
 
-    def invariant(self, name: str, table: TeamTable) -> Invariant | None:
+    def compile_invariant(self, name: str, table: TeamTable) -> Invariant | None:
         """What `[teams.NAME] targets` promises."""
         if table.targets is None:
             return None
         path: KeyPath = ("teams", name, "targets")
         return Invariant(
             name=f"[teams.{name}] targets",
-            where=self.actions.where(path),
+            where=self.actions.place_of(path),
             path=path,
             when=(Equals(TEAM, (name,)),),
-            only=Reach(target=tuple(self._targets(table.targets, path))),
+            only=TargetCondition(target=tuple(self._compile_targets(table.targets, path))),
             implied=True,
         )
 
     # --- keys
 
-    def keys(self, written: Keys, path: KeyPath) -> Iterator[ClientKey]:
+    def compile_keys(self, written: Keys, path: KeyPath) -> Iterator[ClientKey]:
         items = written if isinstance(written, list) else [written]
         for index, item in enumerate(items):
             here = (*path, index) if isinstance(written, list) else path
@@ -81,11 +81,11 @@ class TeamsCompiler:
                     self.report.error(Code.MISSING, here, '`key = "env:NAME"` is missing here')
                 continue
             at = here if isinstance(item, str) else (*here, "key")
-            secret = self._secret(table.key, at)
+            secret = self._compile_secret(table.key, at)
             name = table.name or (secret.reference if secret.kind != "sha256" else f"key {index + 1}")
             yield ClientKey(name, secret, table.expires)
 
-    def _secret(self, written: str, path: KeyPath) -> Secret:
+    def _compile_secret(self, written: str, path: KeyPath) -> Secret:
         scheme, _, rest = written.partition(":")
         if scheme == "sha256":
             found = Secret("sha256", rest.lower())
@@ -99,14 +99,14 @@ class TeamsCompiler:
             self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
             return Secret("none")
         else:
-            found = self.secrets.secret(written, path, expected=CLIENT_KEYS)
+            found = self.secrets.resolve(written, path, expected=CLIENT_KEYS)
             if not found.value:
                 return found
             digest = digest_of(found.value)
-        self._check_twice(digest, path)
+        self._check_unique(digest, path)
         return found
 
-    def _check_twice(self, digest: str, path: KeyPath) -> None:
+    def _check_unique(self, digest: str, path: KeyPath) -> None:
         if (first := self._seen.setdefault(digest, path)) != path:
             line = self.report.map.value(first).line
             whose = ".".join(map(str, first[:2]))
@@ -115,19 +115,19 @@ class TeamsCompiler:
 
     # --- what a team may ask for, say and reach
 
-    def _gate(self, name: str, table: TeamTable, path: KeyPath) -> Rule | None:
+    def _compile_gate(self, name: str, table: TeamTable, path: KeyPath) -> Rule | None:
         if table.models is None:
             return None
         allowed = matches_glob(MODEL, tuple(map(ascii_lower, listed(table.models))))
         return Rule(
             name=f"[teams.{name}] models",
-            where=self.actions.where(path),
+            where=self.actions.place_of(path),
             path=path,
             checks=(NoneOf(((allowed,),)),),
             is_gate=True,
         )
 
-    def _headers(self, written: Mapping[str, str], path: KeyPath) -> Mapping[str, str]:
+    def _compile_headers(self, written: Mapping[str, str], path: KeyPath) -> Mapping[str, str]:
         check_header_names(list(written), path, self.report)
         for name, value in written.items():
             here = (*path, name)
@@ -139,7 +139,7 @@ class TeamsCompiler:
                 self.report.error(Code.WRONG_VALUE, here, message)
         return {name.lower(): value for name, value in written.items()}
 
-    def _providers(self, table: TeamTable, path: KeyPath) -> Iterator[tuple[str, Provider]]:
+    def _compile_provider_keys(self, table: TeamTable, path: KeyPath) -> Iterator[tuple[str, Provider]]:
         names = self.actions.names
         for name, written in (table.provider_keys or {}).items():
             here = (*path, name)
@@ -158,17 +158,17 @@ class TeamsCompiler:
                 self.report.error(Code.WRONG_VALUE, here, message)
                 continue
             paths = [here] if isinstance(written, str) else [(*here, index) for index in range(len(values))]
-            keys = tuple(self.secrets.secret(value, at) for value, at in zip(values, paths, strict=True))
+            keys = tuple(self.secrets.resolve(value, at) for value, at in zip(values, paths, strict=True))
             yield name, replace(provider, keys=keys, client_key=False)
 
-    def _targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
+    def _compile_targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
         """As globs over `provider/model`; an alias stands for all that it names."""
         names = self.actions.names
         for index, name in enumerate(listed(written)):
             here = path if isinstance(written, str) else (*path, index)
             provider, slash, model = name.partition("/")
             if not slash:
-                for entry in self.actions.targets.entries(name, here):
+                for entry in self.actions.targets.compile_entries(name, here):
                     yield entry.name
             elif not any(covers(provider, known) for known in names.written("providers")):
                 known = names.written("providers")

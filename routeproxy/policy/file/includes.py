@@ -1,4 +1,5 @@
-"""Included files: each is one team's, stands where it is included, and can only narrow what that team has."""
+"""Included files: each belongs to one team, stands where it is included, and can only narrow what that team
+may. What files there are is asked of a `Folder`; besides `Disk` nothing here reads any."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,38 +24,40 @@ class Folder(Protocol):
 
 
 class Disk:
-    """A folder as it is; remembers what it was asked for."""
+    """A folder of the file system, as it is now."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.looked_at: dict[Path, None] = {}
-        """Files and folders: a change of one of them may change the policy."""
+        """The files and folders that were asked for: a change of one of them may change the policy."""
 
     def find(self, pattern: str) -> list[str]:
         """Raises `PermissionError` for what lies outside."""
         folder, _, name = pattern.rpartition("/")
         self.looked_at[self.root / folder] = None
-        found = sorted(path for path in (self.root / folder).glob(name) if not path.name.startswith("."))
-        return [path.relative_to(self.root).as_posix() for path in found if self._inside(path)]
+        paths = sorted(path for path in (self.root / folder).glob(name) if not path.name.startswith("."))
+        for path in paths:
+            self._check_inside(path)
+        return [path.relative_to(self.root).as_posix() for path in paths]
 
     def read(self, name: str) -> bytes:
         path = self.root / name
         self.looked_at[path] = None
-        self._inside(path)
+        self._check_inside(path)
         if path.exists() and not path.is_file():
             # Whoever may put a pipe there must not keep a reload waiting for it.
             raise OSError(f"`{name}` is not a file")
         return path.read_bytes()
 
-    def _inside(self, path: Path) -> bool:
-        # A link may lead anywhere, and whoever may write a layer must not read other files by it.
+    def _check_inside(self, path: Path) -> None:
+        # A link may lead anywhere, and whoever may write an included file must not read other files by it.
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise PermissionError(f"`{path.name}` leads out of this file's folder")
-        return True
 
 
-class Copies:
-    """Remembers what another folder gave, so that the same policy can be compiled again without it."""
+class CopyingFolder:
+    """Another folder, with copies of all that was asked of it: the same policy can be compiled again from
+    them."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -70,8 +73,8 @@ class Copies:
         return self.contents[name]
 
 
-class Kept:
-    """A folder from copies."""
+class KeptFolder:
+    """A folder of copies."""
 
     def __init__(self, found: Mapping[str, list[str]], contents: Mapping[str, bytes]) -> None:
         self._found = found
@@ -87,18 +90,21 @@ class Kept:
 
 
 class Layer(Struct, frozen=True):
-    """One included file, read."""
+    """One included file, as its tables."""
 
     file: LayerFile
     report: Report
     label: str
+    """Its name, relative to the folder of the rules file."""
     team: str
+    """Empty, if the file does not state it."""
     included_at: KeyPath
-    """The `include` in the rules file."""
+    """The place of the `include` in the rules file."""
 
 
 def relative_problem(name: str, *, globs: bool = False) -> str | None:
-    """Why a name in a rules file does not lead to a file beside or below it."""
+    """Why a name in a rules file does not lead to a file beside or below it; `None` if it does. `globs`: its
+    last part may be a glob."""
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or ":" in parts[0]:
         return "must be relative to this file's folder"
@@ -110,7 +116,8 @@ def relative_problem(name: str, *, globs: bool = False) -> str | None:
 
 
 def read_layers(include: str, path: KeyPath, report: Report, folder: Folder, beside: Path) -> Iterator[Layer]:
-    """The files that `include` names. What is wrong with one is in its own report."""
+    """The files that `include` names, which stand in the folder `beside`. What is wrong with a file is in its
+    own report."""
     if problem := relative_problem(include, globs=True):
         report.error(Code.FORBIDDEN, path, f"`include` {problem}")
         return
@@ -141,7 +148,7 @@ def _layer(text: str, name: str, included_at: KeyPath, report: Report) -> Layer:
     if file.team is None and not report.faulty(("team",)):
         message = "an included file begins with the team that it belongs to"
         report.error(Code.MISSING, (), message, expected='`team = "NAME"`')
-    for at in _sent(document, ()):
+    for at in _sent_keys(document, ()):
         message = f"an included file can't have `{at[-1]}`: it can only narrow"
         report.error(Code.FORBIDDEN, at, message, hint="it belongs to the file that includes", key=True)
     for at, value in _texts(document, ()):
@@ -151,20 +158,21 @@ def _layer(text: str, name: str, included_at: KeyPath, report: Report) -> Layer:
 
 
 ELSEWHERE = frozenset({"container", "inference_geo", "mcp_servers", "thread"})
-"""Parameters that take a request to places that no target names."""
+"""The parameters that take a request to places that no target names."""
 
 
-def _sent(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Where something of its own would be sent to a back end."""
+def _sent_keys(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """The places of keys that would send something of the file's own to a back end."""
     for key, item in _items(value):
         here = (*path, key)
         if key == "extra_body" or (key in ELSEWHERE and path[-2:-1] == ("params",)):
             yield here
         else:
-            yield from _sent(item, here)
+            yield from _sent_keys(item, here)
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every text in `value`, with its place."""
     if isinstance(value, str):
         yield path, value
     for key, item in _items(value):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 from msgspec import inspect as kinds
 
+from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     CaseTable,
@@ -40,7 +41,8 @@ def read(document: Mapping[str, Any], report: Report, kind: type[File]) -> File:
 
 
 _type_info = cache(kinds.type_info)
-_GONE = object()
+_REFUSED = object()
+"""Stands for a value that is reported, and left out."""
 _MAY_BE_EMPTY = {
     CaseTable,
     InvariantTable,
@@ -51,12 +53,12 @@ _MAY_BE_EMPTY = {
     RulesFile,
     TeamTable,
 }
-"""A provider or a model of nothing but its name is whole; the others are told what they lack."""
-_JSON = (str, bool, int, float)
+"""A provider or a model is whole with nothing but its name; what the other tables lack is reported later."""
+_JSON_SCALARS = (str, bool, int, float)
 
 
 class _Reader:
-    """Walks values and types side by side. msgspec alone would stop at the first mistake."""
+    """Its methods return the sound part of a value, or `_REFUSED`."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -64,81 +66,83 @@ class _Reader:
     def read(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         match kind:
             case kinds.AnyType():
-                return self._json(value, path)
+                return self._read_json(value, path)
             case kinds.UnionType():
                 fitting = [member for member in kind.types if _fits(value, member)]
-                return self.read(value, fitting[0], path) if fitting else self._wrong(value, kind, path)
+                return (
+                    self.read(value, fitting[0], path) if fitting else self._report_wrong(value, kind, path)
+                )
             case _ if not _fits(value, kind):
-                return self._wrong(value, kind, path)
+                return self._report_wrong(value, kind, path)
             case kinds.StructType():
-                return self._table(value, kind, path)
+                return self._read_table(value, kind, path)
             case kinds.DictType():
                 if not value:
-                    return self._empty("this table", path)
-                return self._entries(value, dict.fromkeys(value, kind.value_type), path)
+                    return self._report_empty("this table", path)
+                return self._read_entries(value, dict.fromkeys(value, kind.value_type), path)
             case kinds.ListType():
-                return self._list(value, kind, path)
+                return self._read_list(value, kind, path)
             case _:
-                return self._leaf(value, kind, path)
+                return self._read_leaf(value, kind, path)
 
-    def _table(self, table: dict[str, Any], kind: kinds.StructType, path: KeyPath) -> Any:
+    def _read_table(self, table: dict[str, Any], kind: kinds.StructType, path: KeyPath) -> Any:
         if kind.cls is RuleTable and _is_sound(table):
             return table
         known = {entry.encode_name: entry.type for entry in kind.fields}
         if not table and kind.cls not in _MAY_BE_EMPTY:
-            return self._empty("this table", path)
+            return self._report_empty("this table", path)
         for key in table.keys() - known.keys():
-            self._unknown(key, table[key], cast(type[Table], kind.cls), known, (*path, key))
-        return self._entries({key: value for key, value in table.items() if key in known}, known, path)
+            self._report_unknown(key, table[key], cast(type[Table], kind.cls), known, (*path, key))
+        return self._read_entries({key: value for key, value in table.items() if key in known}, known, path)
 
-    def _entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: KeyPath) -> Any:
-        read = {key: self.read(value, types[key], (*path, key)) for key, value in table.items()}
-        return {key: value for key, value in read.items() if value is not _GONE}
+    def _read_entries(self, table: dict[str, Any], types: Mapping[str, kinds.Type], path: KeyPath) -> Any:
+        values = {key: self.read(value, types[key], (*path, key)) for key, value in table.items()}
+        return {key: value for key, value in values.items() if value is not _REFUSED}
 
-    def _list(self, items: list[Any], kind: kinds.ListType, path: KeyPath) -> Any:
+    def _read_list(self, items: list[Any], kind: kinds.ListType, path: KeyPath) -> Any:
         if not items:
-            return self._empty("this list", path)
-        read = [self.read(item, kind.item_type, (*path, index)) for index, item in enumerate(items)]
+            return self._report_empty("this list", path)
+        values = [self.read(item, kind.item_type, (*path, index)) for index, item in enumerate(items)]
         # Whole or not at all: what is reported of an item later on goes by its position.
-        return _GONE if any(item is _GONE for item in read) else read
+        return _REFUSED if any(value is _REFUSED for value in values) else values
 
-    def _leaf(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
+    def _read_leaf(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         if value == "":
-            return self._empty("this text", path)
+            return self._report_empty("this text", path)
         try:
             return msgspec.convert(value, _annotation(kind))
         except msgspec.ValidationError:
-            return self._wrong(value, kind, path)
+            return self._report_wrong(value, kind, path)
 
-    def _json(self, value: Any, path: KeyPath) -> Any:
-        """A value that is handed on: anything that JSON can say."""
+    def _read_json(self, value: Any, path: KeyPath) -> Any:
+        """A value that is handed on to a back end: whatever JSON can have."""
         if isinstance(value, dict):
-            return {key: self._json(item, (*path, key)) for key, item in value.items()}
+            return {key: self._read_json(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
-            return [self._json(item, (*path, index)) for index, item in enumerate(value)]
-        if isinstance(value, _JSON) and not (isinstance(value, float) and not math.isfinite(value)):
+            return [self._read_json(item, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, _JSON_SCALARS) and not (isinstance(value, float) and not math.isfinite(value)):
             return value
-        self.report.error(Code.WRONG_VALUE, path, f"{_say(value)} can't be sent as JSON")
-        return _GONE
+        self.report.error(Code.WRONG_VALUE, path, f"{_describe(value)} can't be sent as JSON")
+        return _REFUSED
 
-    def _empty(self, what: str, path: KeyPath) -> Any:
+    def _report_empty(self, subject: str, path: KeyPath) -> Any:
         hint = "a rule without `match` takes every request" if path and path[-1] == "match" else None
-        self.report.error(Code.EMPTY, path, f"{what} is empty", hint=hint)
-        return _GONE
+        self.report.error(Code.EMPTY, path, f"{subject} is empty", hint=hint)
+        return _REFUSED
 
-    def _wrong(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
+    def _report_wrong(self, value: Any, kind: kinds.Type, path: KeyPath) -> Any:
         name = next((part for part in reversed(path) if isinstance(part, str)), "the file")
         near = closest(value, _choices(kind)) if isinstance(value, str) else None
         self.report.error(
             Code.WRONG_VALUE,
             path,
-            f"`{name}` can't be {_say(value)}" + (f"; did you mean `{near}`?" if near else ""),
-            expected=_expected(kind),
+            f"`{name}` can't be {_describe(value)}" + (f"; did you mean `{near}`?" if near else ""),
+            expected=_describe_type(kind),
             hint=_hint_for_value(value, path),
         )
-        return _GONE
+        return _REFUSED
 
-    def _unknown(
+    def _report_unknown(
         self, key: str, value: Any, cls: type[Table], known: Mapping[str, Any], path: KeyPath
     ) -> None:
         if key in cls.not_yet:
@@ -178,7 +182,7 @@ def _is_sound(rule: dict[str, Any]) -> bool:
 
 
 def _is_filled(value: Any) -> bool:
-    """Whether nothing in `value` is empty, or can't be said in JSON."""
+    """Whether nothing in `value` is empty, and JSON can have all of it."""
     if isinstance(value, str):
         return value != ""
     if isinstance(value, dict):
@@ -217,6 +221,7 @@ def _fits(value: Any, kind: kinds.Type) -> bool:
 
 
 def _annotation(kind: kinds.Type) -> Any:
+    """The type of one value, back from its description."""
     match kind:
         case kinds.Metadata():
             return _annotation(kind.type)
@@ -231,12 +236,15 @@ def _annotation(kind: kinds.Type) -> Any:
     return float if isinstance(kind, kinds.FloatType) else bool
 
 
-def _expected(kind: kinds.Type) -> str:
+def _describe_type(kind: kinds.Type) -> str:
+    """What stands behind "expected"."""
     match kind:
         case kinds.Metadata():
-            return str((kind.extra or {}).get("expected") or _expected(kind.type))
+            return str((kind.extra or {}).get("expected") or _describe_type(kind.type))
         case kinds.UnionType():
-            words = [_expected(member) for member in kind.types if not isinstance(member, kinds.NoneType)]
+            words = [
+                _describe_type(member) for member in kind.types if not isinstance(member, kinds.NoneType)
+            ]
             return " or ".join(dict.fromkeys(words))
         case kinds.StructType() | kinds.DictType():
             return "a table"
@@ -259,6 +267,7 @@ def _expected(kind: kinds.Type) -> str:
 
 
 def _choices(kind: kinds.Type) -> tuple[str, ...]:
+    """The words that a type allows, if it is a closed list of them."""
     match kind:
         case kinds.UnionType():
             return tuple(word for member in kind.types for word in _choices(member))
@@ -267,7 +276,7 @@ def _choices(kind: kinds.Type) -> tuple[str, ...]:
     return ()
 
 
-def _say(value: Any) -> str:
+def _describe(value: Any) -> str:
     match value:
         case bool():
             return "true" if value else "false"
@@ -284,6 +293,9 @@ def _say(value: Any) -> str:
     return "this"
 
 
+_NUMBERS = frozenset(fact.name for fact in FACTS if fact.kind == "number")
+
+
 def _hint_for_value(value: Any, path: KeyPath) -> str | None:
     match path:
         case ("rules" | "invariants" | "tests" as name,) if isinstance(value, dict):
@@ -298,13 +310,13 @@ def _hint_for_value(value: Any, path: KeyPath) -> str | None:
             return "leave out the quotes: TOML has dates"
         case (*_, "match" | "not" | "when") if isinstance(value, str):
             return "write `match.model = …`"
-        case (*_, "input_tokens" | "max_tokens") if "cap" not in path and "set" not in path:
+        case (*_, name) if name in _NUMBERS and "cap" not in path and "set" not in path:
             return "write `min = …`, `max = …`, or both"
     return None
 
 
 def _dotted(path: KeyPath, value: Any) -> str:
-    """The key that was meant, put together again from the nested tables that it became."""
+    """The key with dots in it, put together again from the nested tables that it became."""
     name = ".".join(map(str, path))
     if isinstance(value, dict) and len(value) == 1:
         key, inner = next(iter(value.items()))

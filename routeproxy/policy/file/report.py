@@ -25,6 +25,7 @@ class Report:
     """Collects the problems of one file and gives each its place."""
 
     def __init__(self, text: str, file: str) -> None:
+        """`file` is what problems call the file."""
         self.file = file
         self.document: dict[str, Any] = {}
         self.map = SourceMap(text)
@@ -48,8 +49,8 @@ class Report:
         return self.document
 
     @cached_property
-    def _shown(self) -> SourceMap:
-        """What may be shown of the text. A file without problems never needs it."""
+    def _masked_map(self) -> SourceMap:
+        """The text as it may be shown. A file without problems never needs it."""
         return _masked(self.map)
 
     def error(
@@ -62,36 +63,35 @@ class Report:
         hint: str | None = None,
         key: bool = False,
     ) -> None:
-        """`key`: the key itself is at fault, not what stands behind it."""
-        self._add(
-            code, path, message, "error", expected, hint, self.map.key(path) if key else self.map.value(path)
-        )
+        """`expected`: what should stand there. `hint`: a way out. `key`: the key itself is at fault, not what
+        stands behind it."""
+        place = self.map.key(path) if key else self.map.value(path)
+        self._add(code, path, message, "error", expected, hint, place)
 
     def warn(
         self, code: Code, path: KeyPath, message: str, *, hint: str | None = None, key: bool = False
     ) -> None:
-        self._add(
-            code, path, message, "warning", None, hint, self.map.key(path) if key else self.map.value(path)
-        )
+        place = self.map.key(path) if key else self.map.value(path)
+        self._add(code, path, message, "warning", None, hint, place)
 
     def unknown(
         self,
         code: Code,
         path: KeyPath,
-        what: str,
+        message: str,
         word: str,
         known: Iterable[str],
         *,
         key: bool = False,
         hint: str = "",
     ) -> None:
-        """A word that isn't one of `known`: names the nearest, and all of them."""
+        """Reports a word that isn't one of `known`, with the nearest of these and with all of them."""
         known = sorted(known)
         near = closest(word, known)
         self.error(
             code,
             path,
-            what + (f"; did you mean `{near}`?" if near else ""),
+            message + (f"; did you mean `{near}`?" if near else ""),
             expected=one_of(known) if known else None,
             hint=hint or None,
             key=key,
@@ -108,14 +108,12 @@ class Report:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(
-            sorted(
-                self._problems, key=lambda p: (p.location.line, p.location.column) if p.location else (0, 0)
-            )
-        )
+        """In the order of the text."""
+        return tuple(sorted(self._problems, key=_position))
 
     @property
     def failed(self) -> bool:
+        """Whether there is an error among them."""
         return any(problem.severity == "error" for problem in self._problems)
 
     def refused(self) -> RulesRefused:
@@ -131,7 +129,7 @@ class Report:
         hint: str | None,
         place: Place,
     ) -> None:
-        text = self._shown.line(place.line)
+        text = self._masked_map.line(place.line)
         self._problems.append(
             Problem(
                 code=code,
@@ -146,6 +144,7 @@ class Report:
         )
 
     def _rule(self, path: KeyPath) -> str | None:
+        """The name of the rule that a place is in."""
         match path:
             case ("default", *_):
                 return "default"
@@ -156,10 +155,15 @@ class Report:
         return None
 
 
+def _position(problem: Problem) -> tuple[int, int]:
+    return (problem.location.line, problem.location.column) if problem.location else (0, 0)
+
+
 _TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 
 
 def unnamed_rule(index: int) -> str:
+    """What a rule without a name is called."""
     return f"rule {index + 1}"
 
 
@@ -190,27 +194,27 @@ _AFTER_SECRET_NAME = re.compile(
 
 
 def _masked(map: SourceMap) -> SourceMap:
-    """The text with literal keys and passwords blotted out: excerpts of it end up in build logs.
+    """The text with dots for literal keys and passwords: excerpts of it end up in build logs.
 
-    Where the text could not be parsed there are no values to go by, only what stands behind a telling name.
+    A text that could not be parsed has no known values: dots stand for what follows a telling name.
     """
-    text = _USER_IN_ADDRESS.sub(_blot_second, map.text)
+    text = _USER_IN_ADDRESS.sub(_mask_second, map.text)
     if not map.values:
-        return SourceMap(_AFTER_SECRET_NAME.sub(_blot_second, text))
+        return SourceMap(_AFTER_SECRET_NAME.sub(_mask_second, text))
     for path, (start, end) in map.values.items():
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
         value = text[start:end]
         if value[0] in "\"'" and _SECRET_NAME.search(name) and not _REFERENCE.match(value):
-            text = text[:start] + _blotted(value) + text[end:]
+            text = text[:start] + _dots(value) + text[end:]
     return SourceMap(text)
 
 
-def _blot_second(match: re.Match[str]) -> str:
-    return match[1] + _blotted(match[2])
+def _mask_second(match: re.Match[str]) -> str:
+    return match[1] + _dots(match[2])
 
 
-def _blotted(text: str) -> str:
-    """As long as before, so that carets below it stand right."""
+def _dots(text: str) -> str:
+    """As long as `text`, so that carets below it stand right."""
     return re.sub(r"[^\n]", "•", text)
 
 

@@ -13,11 +13,11 @@ from msgspec import Struct
 from routeproxy.policy.problems import KeyPath
 
 MOST_LEVELS = 50
-"""Of tables and arrays in each other. Rules are asked, compiled and compared by recursion, and a condition of
-a condition of a condition is past what people can read."""
+"""How many tables and arrays may stand in each other. Rules are asked, compiled and compared by recursion,
+and a condition of a condition of a condition is past what people can read."""
 
 Span = tuple[int, int]
-"""Offsets into the text: the first is inside, the second is not."""
+"""Offsets into the text: of the first character, and of the one behind the last."""
 
 
 class Place(Struct, frozen=True):
@@ -39,9 +39,10 @@ class SourceMap:
 
     @classmethod
     def of(cls, text: str) -> "SourceMap":
-        found = cls(text)
-        _Walk(found).document()
-        return found
+        """The positions of all keys and values of a TOML text."""
+        source_map = cls(text)
+        _Walker(source_map).walk()
+        return source_map
 
     def key(self, path: KeyPath) -> Place:
         return self._nearest(path, self.keys)
@@ -51,7 +52,7 @@ class SourceMap:
 
     @property
     def deepest(self) -> KeyPath:
-        """The path of most parts."""
+        """The path that has the most parts."""
         return max(self.values, key=len, default=())
 
     def line(self, number: int) -> str:
@@ -70,12 +71,12 @@ class SourceMap:
         end = self.text.find("\n", start)
         return len(self.text) if end < 0 else end
 
-    def _nearest(self, path: KeyPath, wanted: dict[KeyPath, Span]) -> Place:
-        found = wanted.get(path)
-        while not found and path:
-            found = self.keys.get(path) or self.values.get(path)
+    def _nearest(self, path: KeyPath, spans: dict[KeyPath, Span]) -> Place:
+        span = spans.get(path)
+        while not span and path:
+            span = self.keys.get(path) or self.values.get(path)
             path = path[:-1]
-        return self.at(*found) if found else Place(1, 1, 2)
+        return self.at(*span) if span else Place(1, 1, 2)
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -95,28 +96,29 @@ _SCALAR = re.compile(
 )
 
 
-class _Walk:
-    """Its methods read something from a position on and return the one behind it and behind what is blank."""
+class _Walker:
+    """Its methods read something from a position on, and return the position behind it and behind what is
+    blank."""
 
-    def __init__(self, found: SourceMap) -> None:
-        self.text = found.text
-        self.keys = found.keys
-        self.values = found.values
+    def __init__(self, source_map: SourceMap) -> None:
+        self.text = source_map.text
+        self.keys = source_map.keys
+        self.values = source_map.values
         self.last_item: dict[KeyPath, int] = {}
         """For each array of tables, the index of the table that `[array.…]` means now."""
 
-    def document(self) -> None:
+    def walk(self) -> None:
         table: KeyPath = ()
-        position = self._blank(0)
+        position = self._skip_blank(0)
         while position < len(self.text):
             if self.text[position] == "[":
-                table, position = self._header(position)
+                table, position = self._read_header(position)
             else:
-                position = self._pair(table, position)
+                position = self._read_pair(table, position)
 
-    def _header(self, start: int) -> tuple[KeyPath, int]:
+    def _read_header(self, start: int) -> tuple[KeyPath, int]:
         brackets = 2 if self.text.startswith("[[", start) else 1
-        parts, position = self._key(start + brackets)
+        parts, position = self._read_key(start + brackets)
         end = position + brackets - 1
         path: KeyPath = ()
         for name, span in parts:
@@ -131,18 +133,18 @@ class _Walk:
         # A table that was mentioned before (`[a.b]` above `[a]`) belongs to its own header.
         self.keys[path] = self.keys[path] if brackets == 2 else parts[-1][1]
         self.values[path] = (start, end)
-        return path, self._blank(end)
+        return path, self._skip_blank(end)
 
-    def _pair(self, table: KeyPath, start: int) -> int:
+    def _read_pair(self, table: KeyPath, start: int) -> int:
         path = table
-        parts, position = self._key(start)
+        parts, position = self._read_key(start)
         for name, span in parts:
             path = (*path, name)
             self.keys.setdefault(path, span)
             self.values.setdefault(path, span)
-        return self._value(path, position)
+        return self._read_value(path, position)
 
-    def _key(self, position: int) -> tuple[list[tuple[str, Span]], int]:
+    def _read_key(self, position: int) -> tuple[list[tuple[str, Span]], int]:
         """A dotted key and the `=` or `]` behind it."""
         parts = []
         while match := _KEY.match(self.text, position):
@@ -153,7 +155,7 @@ class _Walk:
         # A path of 10,000 parts has 10,000 parents, and its text is refused anyway.
         return parts[: MOST_LEVELS + 1], position
 
-    def _value(self, path: KeyPath, start: int) -> int:
+    def _read_value(self, path: KeyPath, start: int) -> int:
         opening = self.text[start]
         if opening not in "[{":
             match = _SCALAR.match(self.text, start)
@@ -161,19 +163,19 @@ class _Walk:
             self.values[path] = match.span(1)
             return match.end()
         index = 0
-        position = self._blank(start + 1)
+        position = self._skip_blank(start + 1)
         while self.text[position] not in "]}":
             if opening == "{":
-                position = self._pair(path, position)
+                position = self._read_pair(path, position)
             else:
-                position = self._value((*path, index), position)
+                position = self._read_value((*path, index), position)
                 index += 1
             if self.text[position] == ",":
-                position = self._blank(position + 1)
+                position = self._skip_blank(position + 1)
         self.values[path] = (start, position + 1)
-        return self._blank(position + 1)
+        return self._skip_blank(position + 1)
 
-    def _blank(self, position: int) -> int:
+    def _skip_blank(self, position: int) -> int:
         match = _BLANK.match(self.text, position)
         return match.end() if match else position
 

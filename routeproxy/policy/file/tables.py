@@ -1,5 +1,4 @@
-"""The rules file, field for field, and the walk that reads it. What it all means is the affair of
-`policy/compile/`.
+"""The tables of a rules file, field for field. They say what may stand where, and nothing of what it means.
 
 Every key is optional here, because one that was refused leaves a gap: what is needed is asked for where it is
 used. A key that a later version will enforce is refused by name, so that nobody relies on it.
@@ -15,7 +14,7 @@ from routeproxy.policy.provider_types import Zone
 
 
 class Table(Struct, forbid_unknown_fields=True):
-    """What all tables of the file have in common."""
+    """A table of the file."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
     """Keys of the language that this version does not enforce."""
@@ -42,6 +41,8 @@ class RangeTable(Table):
 
 
 class MatchTable(Table):
+    """Conditions, which all hold together. Its keys are those of `fact_table`, besides `any` and `not`."""
+
     not_yet = frozenset({"percent"})
 
     team: Strings | None = None
@@ -163,8 +164,8 @@ holds equal."""
 
 
 class ModelTable(Table):
-    """What is so of a model, or of all models that a glob names. What is left out is the provider's, or not
-    known."""
+    """What is known of a model, or of all models that a glob names. What is left out is the provider's, or
+    not known."""
 
     region: str | None = None
     labels: Strings | None = None
@@ -196,7 +197,7 @@ class ProviderTable(Table):
     mid_system: Literal["keep", "user"] | None = None
     without_vision: Literal["placeholder", "refuse"] | None = None
     litellm_params: dict[str, Any] | None = None
-    # what single types need: `providers.TYPES` says which
+    # The keys that only some types have: `provider_types.TYPES` says which.
     api_version: str | None = None
     aws_profile_name: str | None = None
     aws_region_name: str | None = None
@@ -262,7 +263,8 @@ class InvariantTable(Table):
 
 
 class RequestTable(Table):
-    """A request by its facts. What is left out is the smallest request's."""
+    """A request by its facts, whose keys are those of `fact_table` besides `body`. What is left out is the
+    smallest request's."""
 
     body: str | None = None
     model: str | None = None

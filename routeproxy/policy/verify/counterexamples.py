@@ -12,7 +12,7 @@ from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
-from routeproxy.policy.targets import Reached, Target
+from routeproxy.policy.targets import ReachedTarget, Target
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.satisfiability import (
     Assignment,
@@ -30,7 +30,7 @@ USUAL_MODELS = ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "gpt-4
 class Violation(NamedTuple):
     """A target that an invariant forbids, and why: "its zone is `public`"."""
 
-    reached: Reached
+    reached: ReachedTarget
     why: str
 
 

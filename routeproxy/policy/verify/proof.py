@@ -16,7 +16,7 @@ from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.questions import HypotheticalRequest
-from routeproxy.policy.targets import Reached
+from routeproxy.policy.targets import ReachedTarget
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.counterexamples import describe_request, find_counterexample, violations
 from routeproxy.policy.verify.satisfiability import Assignment
@@ -38,7 +38,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     invariant: Invariant
     rule: Rule
-    reached: Reached
+    reached: ReachedTarget
     why: str
     """Why the target is forbidden: `its zone is `public``"""
     counterexample: HypotheticalRequest | None

@@ -17,12 +17,12 @@ import httpx
 import pytest
 
 from routeproxy.policy.providers import Provider
+from routeproxy.upstream.failures import LONGEST_MESSAGE
 from routeproxy.upstream.http.addresses import ProxyEnvironment, is_local
 from tests.backend import CUT, BackEnd, error, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, request, running
 from tests.wire.asking import answers, ask, message
-from routeproxy.upstream.failures import LONGEST_MESSAGE
 
 Proxied = Callable[..., AbstractContextManager[Running]]
 
