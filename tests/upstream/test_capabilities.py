@@ -3,6 +3,7 @@ it."""
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
+from routeproxy.observe import Observer
+from routeproxy.output import Content
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.providers import Provider
@@ -66,10 +69,10 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: A
     exchange.envelope = decode_envelope(body)
     exchange.decision = policy.decide(Facts(exchange.envelope, {}, count=lambda: 1))
 
-    async def write(data: bytes) -> None:
-        assert data
+    async def write(contents: Sequence[Content]) -> None:
+        assert contents
 
-    asyncio.run(failover.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write))
+    asyncio.run(failover.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write, Observer()))
     assert exchange.target is not None
     return exchange.target.provider.name
 

@@ -10,7 +10,7 @@ from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
 from routeproxy.upstream.chat.endpoints import Path
 from tests.backend import CUT, HANG, BackEnd, chunk, completion, done, error, json_answer, sse
-from tests.running import Running, dial, in_bytes, request, running, until
+from tests.running import Running, connect, request, request_bytes, running, until
 from tests.wire.asking import answers, ask, message
 
 RULES = """
@@ -135,8 +135,8 @@ def test_a_stream_that_is_cut(proxy: Running, corp: BackEnd, heard: list[str]) -
 
 def test_a_client_that_leaves(proxy: Running, corp: BackEnd, heard: list[str]) -> None:
     answers(corp, sse(chunk("Hel"), HANG))
-    with dial(proxy.url) as wire:
-        wire.sendall(in_bytes(request(stream=True)))
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request(stream=True)))
         until(lambda: "corp/m first content" in heard)
     assert until_done(heard) == ["corp/m started", "corp/m first content", "corp/m let go", "done 200 left"]
 
