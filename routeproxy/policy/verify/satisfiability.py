@@ -119,7 +119,7 @@ def flag(constraints: Sequence[Constraint]) -> bool | None:
     allowed = {True, False}
     for check, holds in constraints:
         if isinstance(check, Flag):
-            allowed &= {check.wanted is holds}
+            allowed &= {check.value is holds}
         elif holds:  # some tool of that name is a tool
             allowed &= {True}
     return min(allowed) if allowed else None
@@ -152,7 +152,7 @@ def _text(constraints: Sequence[Constraint]) -> bool:
         return True
     asked = [constraint.check for constraint in constraints if constraint.holds]
     refused = [constraint.check for constraint in constraints if not constraint.holds]
-    if any(isinstance(check, Present) and check.wanted is not holds for check, holds in constraints):
+    if any(isinstance(check, Present) and check.value is not holds for check, holds in constraints):
         return False  # it has to be absent, and can't be
     for check in asked:
         if isinstance(check, Equals):

@@ -14,7 +14,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest, Function, FunctionTool, StreamOptions, System, User
 from routeproxy.exchange import Call, Exchange, Inbound
 from routeproxy.messages.request import Envelope
-from routeproxy.policy.decide import Decision, Fallback, Order, Policy, Retry, Rule
+from routeproxy.policy.decide import AskedRules, Decision, Fallback, Policy, Retry, Rule
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.server import ServerSettings
@@ -85,7 +85,7 @@ def call(target: Target, key: str | None = "KEY-1", fallback: bool = True, **hea
         deadline=None,
         version="v",
         facts=Facts(Envelope(model="m", messages=Raw(b"[]")), {}),
-        order=Order((), (), 0),
+        asked=AskedRules((), (), 0),
     )
     return Call(target, key, exchange)
 
