@@ -152,21 +152,21 @@ def matches_glob(subject: Fact, globs: tuple[str, ...]) -> Matches:
 
 
 class Present(Single, frozen=True):
-    wanted: bool
+    value: bool
 
     def accepts(self, value: str | None) -> bool:
-        return (value is not None) is self.wanted
+        return (value is not None) is self.value
 
     def observed(self, facts: Facts) -> str:
         return f"{self.fact} is {'missing' if self.subject.read(facts) is None else 'present'}"
 
     @property
     def demand(self) -> str:
-        return "be present" if self.wanted else "be missing"
+        return "be present" if self.value else "be missing"
 
     @property
     def words(self) -> str:
-        return f"{self.fact} is {'present' if self.wanted else 'missing'}"
+        return f"{self.fact} is {'present' if self.value else 'missing'}"
 
 
 # --- numbers, yes and no, tools
@@ -224,21 +224,21 @@ def settled_below(min: int | None, max: int | None) -> int:
 
 
 class Flag(Single, frozen=True):
-    wanted: bool
+    value: bool
 
     def accepts(self, value: bool) -> bool:
-        return value is self.wanted
+        return value is self.value
 
     def observed(self, facts: Facts) -> str:
         return f"{self.fact} is {_true(self.subject.read(facts))}"
 
     @property
     def demand(self) -> str:
-        return f"be {_true(self.wanted)}"
+        return f"be {_true(self.value)}"
 
     @property
     def words(self) -> str:
-        return f"{self.fact} is {_true(self.wanted)}"
+        return f"{self.fact} is {_true(self.value)}"
 
 
 class HasTool(Single, frozen=True):

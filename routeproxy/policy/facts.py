@@ -138,9 +138,9 @@ class Facts:
 
     def with_headers(self, headers: Mapping[str, tuple[str, ...]]) -> "Facts":
         """The same request with other headers. What was worked out of its body is kept."""
-        other = copy(self)
-        other.headers = headers
-        return other
+        facts = copy(self)
+        facts.headers = headers
+        return facts
 
 
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

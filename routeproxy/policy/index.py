@@ -339,9 +339,9 @@ def _keys(check: Plain) -> list[Key]:
     words: Iterable[Word]
     match check:
         case Flag():
-            words = [check.wanted]
+            words = [check.value]
         case Present():
-            words = [rb"\A" if check.wanted else None]
+            words = [rb"\A" if check.value else None]
         case Within():
             words = [Range(check.min, check.max)]
         case HasTool():
@@ -363,16 +363,17 @@ def _literal(text: str) -> bytes:
     return escape(text.encode("utf-8", "replace"))
 
 
-def _merged(some: Sequence[int], others: Iterable[int]) -> Iterator[int]:
-    """Both in order, each number once. Whoever asks is mostly content with the first."""
+def _merged(known: Sequence[int], numbers: Iterable[int]) -> Iterator[int]:
+    """Both in order, each number once. `numbers` are taken one by one: whoever asks is mostly content with
+    the first."""
     start = 0
     last = -1
-    for number in others:
+    for number in numbers:
         if number == last:
             continue
-        stop = bisect_left(some, number, start)
-        yield from some[start:stop]
+        stop = bisect_left(known, number, start)
+        yield from known[start:stop]
         yield number
         last = number
-        start = bisect_right(some, number, stop)
-    yield from some[start:]
+        start = bisect_right(known, number, stop)
+    yield from known[start:]

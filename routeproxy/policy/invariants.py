@@ -42,9 +42,9 @@ class TargetCondition(Struct, frozen=True, kw_only=True):
 
     def _answers(self, reached: ReachedTarget) -> Iterator[tuple[Answer, str]]:
         for name in ("zone", "region", "provider"):
-            if (wanted := getattr(self, name)) is not None:
+            if (allowed := getattr(self, name)) is not None:
                 value = getattr(reached, name)
-                yield _is_among(value, wanted), _stated(name, value)
+                yield _is_among(value, allowed), _stated(name, value)
         if self.labels is not None:
             labels = reached.labels
             answer: Answer = "unknown" if labels is None else "yes" if labels & {*self.labels} else "no"
@@ -73,10 +73,10 @@ class TargetCondition(Struct, frozen=True, kw_only=True):
         return ", ".join(fields)
 
 
-def _is_among(value: str | None, wanted: tuple[str, ...]) -> Answer:
+def _is_among(value: str | None, values: tuple[str, ...]) -> Answer:
     if value is None:
         return "unknown"
-    return "yes" if value in wanted else "no"
+    return "yes" if value in values else "no"
 
 
 _VERBS: Mapping[Answer, str] = {"yes": "is", "no": "is not", "unknown": "may be"}

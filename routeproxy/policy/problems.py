@@ -49,6 +49,8 @@ class Code(StrEnum):
 
 
 class Location(Struct, frozen=True):
+    """Where a problem is, for people and editors: lines and columns begin with 1."""
+
     file: str
     line: int
     column: int
@@ -58,13 +60,18 @@ class Location(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, or odd: what, where, and what else could be meant."""
+
     code: Code
     severity: Severity
     path: KeyPath
     message: str
     expected: str | None = None
+    """What should stand there."""
     hint: str | None = None
+    """A way out."""
     rule: str | None = None
+    """The name of the rule that it is in."""
     location: Location | None = None
 
     def __str__(self) -> str:
@@ -100,16 +107,18 @@ class RulesRefused(Exception):
         super().__init__("\n\n".join(map(str, errors or problems)))
         self.problems = problems
         self.files: tuple[Path, ...] = ()
-        """What else was looked at, besides the file itself."""
+        """The files and folders that were looked at besides the rules file."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that may have been misspelt as `word`."""
     by_lower = {name.lower(): name for name in known}
-    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    nearest = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[nearest[0]] if nearest else None
 
 
 def one_of(words: Iterable[str]) -> str:
+    """`one of `a`, `b``; of more than 24 words only the first."""
     quoted = [f"`{word}`" for word in words]
     more = [f"{len(quoted) - 24} more"] if len(quoted) > 24 else []
     return quoted[0] if len(quoted) == 1 else f"one of {', '.join(quoted[:24] + more)}"

@@ -127,8 +127,11 @@ class ActionsCompiler:
 
     def _check_pass_through(self, table: ActionTable, entries: tuple[Entry, ...], path: KeyPath) -> None:
         for entry in entries:
-            tables = [transforms for transforms in (table.transforms, *entry.transforms) if transforms]
-            if entry.provider.speaks_messages and not all(one.only_model_name for one in tables):
+            applies = all(
+                transforms is None or transforms.only_model_name
+                for transforms in (table.transforms, *entry.transforms)
+            )
+            if entry.provider.speaks_messages and not applies:
                 message = f"transforms don't apply to `{entry.name}`: it gets and gives Messages as they are"
                 at = (*path, "transforms" if table.transforms else "targets")
                 self.report.warn(Code.NO_EFFECT, at, message)

@@ -1,4 +1,4 @@
-"""What a rules file promises of itself: `[[invariants]]` and `[[tests]]`, from their tables."""
+"""What a rules file asserts of itself: `[[invariants]]` and `[[tests]]` become invariants and cases."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -30,7 +30,7 @@ from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
 
 
 class AssertionsCompiler:
-    """Compiles those of one file."""
+    """Compiles the assertions of one file."""
 
     def __init__(
         self,
@@ -41,7 +41,8 @@ class AssertionsCompiler:
         rules: Collection[str],
         file: int = 0,
     ) -> None:
-        """`teams` and `rules` are the names that may be meant."""
+        """`label` is what the file is called in places, `file` its number; `teams` and `rules` are the names
+        that there are."""
         self.report = report
         self.label = label
         self.names = names
@@ -65,8 +66,8 @@ class AssertionsCompiler:
         if table.when is not None:
             for match, at in nested_tables(table.when, (*path, "when")):
                 self._check_when(match, at)
-        self.check_target_condition(table.never, (*path, "never"))
-        self.check_target_condition(table.only, (*path, "only"))
+        self._check_target_condition(table.never, (*path, "never"))
+        self._check_target_condition(table.only, (*path, "only"))
         return Invariant(
             name=name,
             where=f"{self.label}:{self.report.map.value(path).line}",
@@ -87,7 +88,7 @@ class AssertionsCompiler:
                 self.report.error(Code.FORBIDDEN, (*path, fact.name), message, hint=hint, key=True)
 
     def check_teams(self, match: MatchTable, path: KeyPath) -> None:
-        """Of this table alone, not of those in it."""
+        """Reports teams that don't exist, of this table alone and not of those in it."""
         for index, name in enumerate(listed(match.team) if match.team is not None else ()):
             here = (*path, "team") if isinstance(match.team, str) else (*path, "team", index)
             self._check_team(name, here)
@@ -96,7 +97,7 @@ class AssertionsCompiler:
         if name not in self.teams:
             self.report.unknown(Code.UNDEFINED, path, f"there is no team `{name}`", name, self.teams)
 
-    def check_target_condition(self, table: ReachTable | None, path: KeyPath) -> None:
+    def _check_target_condition(self, table: ReachTable | None, path: KeyPath) -> None:
         for key in ("provider", "target"):
             written = getattr(table, key, None)
             for index, value in enumerate(listed(written) if written is not None else ()):
@@ -122,7 +123,7 @@ class AssertionsCompiler:
     def compile_cases(
         self, tables: list[CaseTable], folder: Folder, team: str | None = None
     ) -> Iterator[Case]:
-        """`team` is the one that the file belongs to."""
+        """`team` is the team that the file belongs to."""
         names: dict[str, int] = {}
         for index, table in enumerate(tables):
             path: KeyPath = ("tests", index)
@@ -132,7 +133,7 @@ class AssertionsCompiler:
             if table.expect is None and table.never is None and not self.report.faulty(path):
                 message = "a test says what it expects, or what must never be"
                 self.report.error(Code.MISSING, path, message, expected="`expect = { … }` or `never = { … }`")
-            self.check_target_condition(table.never, (*path, "never"))
+            self._check_target_condition(table.never, (*path, "never"))
             if question is not None:
                 yield Case(
                     name=name,
@@ -188,19 +189,16 @@ class AssertionsCompiler:
     def _compile_expected(self, table: ExpectTable, path: KeyPath) -> Expected:
         known = (*self.rules, "default")
         if table.rule is not None and table.rule not in known and not _is_gate(table.rule, self.teams):
-            what = f"there is no rule `{table.rule}`"
-            self.report.unknown(Code.UNDEFINED, (*path, "rule"), what, table.rule, known)
-        said: dict[str, Any] = {
-            name: value
-            for name, value in asdict(table).items()
-            if value is not None and name not in {"targets", "transforms"}
-        }
-        if table.targets is not None:
-            said["targets"] = listed(table.targets)
-        if table.transforms is not None:
-            written = asdict(table.transforms)
-            said["transforms"] = {name: value for name, value in written.items() if value is not None}
-        return Expected(**said)
+            message = f"there is no rule `{table.rule}`"
+            self.report.unknown(Code.UNDEFINED, (*path, "rule"), message, table.rule, known)
+        transforms = asdict(table.transforms) if table.transforms is not None else None
+        return Expected(
+            rule=table.rule,
+            targets=listed(table.targets) if table.targets is not None else None,
+            fallback=table.fallback,
+            denied=table.denied,
+            transforms=transforms and {key: value for key, value in transforms.items() if value is not None},
+        )
 
     def _check_name(self, written: str | None, otherwise: str, names: dict[str, int], path: KeyPath) -> str:
         name = written or otherwise
@@ -214,8 +212,9 @@ class AssertionsCompiler:
 
 
 def compile_target_condition(table: ReachTable) -> TargetCondition:
-    said = {name: getattr(table, name) for name in table.__struct_fields__}
-    return TargetCondition(**{name: listed(value) for name, value in said.items() if value is not None})
+    return TargetCondition(
+        **{key: listed(value) for key, value in asdict(table).items() if value is not None}
+    )
 
 
 def _is_gate(rule: str, teams: Collection[str]) -> bool:
@@ -223,7 +222,7 @@ def _is_gate(rule: str, teams: Collection[str]) -> bool:
 
 
 def _stated_value(fact: Fact, written: Any) -> Any:
-    """What a request states of a fact by a key of its table."""
+    """What a request states of a fact, by what stands in its table."""
     match fact.kind:
         case "tools" if isinstance(written, bool):
             return ("tool",) if written else ()

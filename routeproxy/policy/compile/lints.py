@@ -1,19 +1,20 @@
 """What `check` finds besides errors: rules that are never reached, names that nothing uses, chains that get
-worse from one target to the next. It compiles to a policy all the same."""
+worse from one target to the next. Such a file compiles to a policy all the same."""
 
 import datetime
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.compile.compiler import Compilation
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.conditions import Check, Equals, TextCheck
 from routeproxy.policy.decide import Policy, Rule
+from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import MatchTable, RuleTable, Targets, TargetTable
+from routeproxy.policy.file.tables import HeaderTable, MatchTable, RuleTable, Targets, TargetTable
+from routeproxy.policy.file.values import listed
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.providers import ModelFacts
 from routeproxy.policy.secrets import ClientKey, Secret
@@ -22,8 +23,8 @@ from routeproxy.policy.verify.callers import callers_of
 from routeproxy.policy.verify.counterexamples import requests_for
 from routeproxy.policy.verify.solver import Solver, negate, refutes
 
-Facts = Callable[[Target], ModelFacts]
-"""What is known of a model, from whatever source."""
+FactsOfTarget = Callable[[Target], ModelFacts]
+"""What is known of a target's model, from whatever source."""
 
 NOT_SENT = frozenset(
     {
@@ -42,14 +43,16 @@ NOT_SENT = frozenset(
 )
 """Headers of a connection. HTTP libraries write them themselves, and proxies take them off."""
 
-MUCH = 0.9
-"""A context window of less than that share is smaller; 1,047,576 and 1,048,576 tokens are the same."""
+SMALLER = 0.9
+"""A context window of less than this share is smaller; 1,047,576 and 1,048,576 tokens are the same."""
 
 ABILITIES = {"vision": "sees no images", "tools": "takes no tools", "thinking": "does not think"}
 
 
 class Lints:
-    def __init__(self, known: Facts, today: datetime.date | None = None) -> None:
+    """Finds what is odd about a rules file."""
+
+    def __init__(self, known: FactsOfTarget, today: datetime.date | None = None) -> None:
         self._known = known
         self._today = today or datetime.datetime.now(datetime.UTC).date()
 
@@ -59,7 +62,11 @@ class Lints:
 
 
 class _Finder:
-    def __init__(self, compilation: Compilation, policy: Policy, known: Facts, today: datetime.date) -> None:
+    """Reports what is odd about one compilation."""
+
+    def __init__(
+        self, compilation: Compilation, policy: Policy, known: FactsOfTarget, today: datetime.date
+    ) -> None:
         self.compilation = compilation
         self.policy = policy
         self.known = known
@@ -67,16 +74,16 @@ class _Finder:
         self.report = compilation.report
 
     def run(self) -> None:
-        self._unreachable()
-        self._unused()
-        self._chains()
-        self._conditions()
-        self._keys()
-        self._default_first()
+        self._find_unreachable()
+        self._find_unused()
+        self._check_chains()
+        self._check_conditions()
+        self._check_keys()
+        self._check_default()
 
     # --- rules that are never reached
 
-    def _unreachable(self) -> None:
+    def _find_unreachable(self) -> None:
         callers = callers_of(self.policy)
         for place, rule in enumerate(self.policy.rules):
             if not rule.checks or self._is_reached(rule):
@@ -85,20 +92,21 @@ class _Finder:
                 message = "no request can meet all conditions of this rule: they exclude each other"
                 self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
                 continue
-            for other in self.policy.rules[:place]:
-                if not other.checks:
-                    break  # that is said of it already
-                if refutes(callers, rule.checks, [negate(other.checks)]):
-                    message = f"no request gets here: `{other.name}` above takes all that this rule would"
-                    self._warn(rule, Code.UNREACHABLE, rule.path, message, hint=f"it stands in {other.where}")
+            rules_above = self.policy.rules[:place]
+            for above in rules_above:
+                if not above.checks:
+                    break  # that is reported already
+                if refutes(callers, rule.checks, [negate(above.checks)]):
+                    message = f"no request gets here: `{above.name}` above takes all that this rule would"
+                    self._warn(rule, Code.UNREACHABLE, rule.path, message, hint=f"it stands in {above.where}")
                     break
             else:
-                if refutes(callers, rule.checks, [negate(one.checks) for one in self.policy.rules[:place]]):
+                if refutes(callers, rule.checks, [negate(above.checks) for above in rules_above]):
                     message = "no request gets here: the rules above together take all that this one would"
                     self._warn(rule, Code.UNREACHABLE, rule.path, message)
 
     def _is_reached(self, rule: Rule) -> bool:
-        """Whether a request that was made up for it gets there. Most rules are settled by that."""
+        """Whether a request that was made up for the rule gets there. Most rules are settled by that."""
         for question in requests_for(self.policy, rule.checks):
             try:
                 decision = self.policy.decide(self.policy.facts_of(question))
@@ -110,7 +118,7 @@ class _Finder:
 
     # --- names that nothing uses
 
-    def _unused(self) -> None:
+    def _find_unused(self) -> None:
         file, policy = self.compilation.file, self.policy
         rules = (*policy.rules, policy.default)
         used = {target.provider.name for rule in rules for target in rule.targets}
@@ -121,11 +129,11 @@ class _Finder:
         for name in file.aliases.keys() - named:
             message = f"nothing uses the alias `{name}`"
             self.report.warn(Code.UNUSED, ("aliases", name), message, key=True)
-        meant = {name for checks in self._all_checks() for check in checks for name in _teams(check)}
-        stated = {layer.team for layer in self.compilation.layers}
+        in_conditions = {name for checks in self._all_checks() for check in checks for name in _teams(check)}
+        with_files = {layer.team for layer in self.compilation.layers}
         for name, table in file.teams.items():
             bounded = table.targets or table.models or table.request_headers or table.provider_keys
-            if name not in meant | stated and not bounded:
+            if name not in in_conditions | with_files and not bounded:
                 message = f"no rule looks at the team `{name}`, which is like any other client"
                 self.report.warn(Code.UNUSED, ("teams", name), message, key=True)
 
@@ -143,11 +151,11 @@ class _Finder:
 
     def _all_checks(self) -> Iterator[tuple[Check, ...]]:
         yield from (rule.checks for rule in self.policy.rules)
-        yield from (one.when for one in self.policy.invariants if not one.implied)
+        yield from (invariant.when for invariant in self.policy.invariants if not invariant.implied)
 
     # --- chains
 
-    def _chains(self) -> None:
+    def _check_chains(self) -> None:
         for rule in (*self.policy.rules, self.policy.default):
             first = rule.targets[0] if rule.targets else None
             seen: set[str] = set()
@@ -156,17 +164,21 @@ class _Finder:
                     message = f"`{target.name}` stands in this chain already: what failed is asked once more"
                     self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message)
                 elif place and first is not None:
-                    self._compare(rule, first, target, place)
+                    self._compare_targets(rule, first, target, place)
                 seen.add(target.name)
 
-    def _compare(self, rule: Rule, first: Target, target: Target, place: int) -> None:
+    def _compare_targets(self, rule: Rule, first: Target, target: Target, place: int) -> None:
         before, now = self.known(first), self.known(target)
         worse = [
             words
             for ability, words in ABILITIES.items()
             if getattr(before, ability) is not False and getattr(now, ability) is False
         ]
-        if before.context_window and now.context_window and now.context_window < MUCH * before.context_window:
+        if (
+            before.context_window
+            and now.context_window
+            and now.context_window < SMALLER * before.context_window
+        ):
             worse.append(f"has a context window of {now.context_window:,}, not {before.context_window:,}")
         if worse:
             message = f"when `{first.name}` fails, `{target.name}` is asked, which {' and '.join(worse)}"
@@ -175,17 +187,17 @@ class _Finder:
 
     # --- conditions that clients can't meet
 
-    def _conditions(self) -> None:
+    def _check_conditions(self) -> None:
         for report, match, path in self._matches():
             if match.url_target and not self.policy.server.url_targets:
                 message = "never true: `[server] url_targets` is off"
                 report.warn(Code.NEVER_TRUE, (*path, "url_target"), message)
-            for name, wanted in (match.headers or {}).items():
+            for name, comparison in (match.headers or {}).items():
                 here = (*path, "headers", name)
                 if name.lower() in NOT_SENT:
                     message = f"`{name}` belongs to a connection: no client can send it to be matched"
                     report.warn(Code.NEVER_TRUE, here, message, key=True)
-                for value in _plain(wanted):
+                for value in _equal_values(comparison):
                     if value != value.strip(" \t") or not value.isprintable():
                         message = f"no header is ever {value!r}: values come trimmed and as one line"
                         report.warn(Code.NEVER_TRUE, here, message)
@@ -205,43 +217,43 @@ class _Finder:
 
     # --- keys
 
-    def _keys(self) -> None:
+    def _check_keys(self) -> None:
         policy = self.policy
         holders: list[tuple[KeyPath, tuple[ClientKey, ...]]] = [
             (("teams", name, "keys"), team.keys) for name, team in policy.teams.items()
         ]
         for path, keys in [*holders, (("server", "admin_keys"), policy.server.admin_keys)]:
             for index, key in enumerate(keys):
-                self._key_file(key.secret, (*path, index))
+                self._check_key_file(key.secret, (*path, index))
                 if key.expired(self.today):
                     message = f"the key {key.name} expired on {key.expires}"
                     self.report.warn(Code.EXPIRED, (*path, index), message)
         for name, provider in policy.providers.items():
             for secret in provider.keys:
-                self._key_file(secret, ("providers", name, "api_key"))
+                self._check_key_file(secret, ("providers", name, "api_key"))
         for name, team in policy.teams.items():
             for provider in team.providers.values():
                 for secret in provider.keys:
-                    self._key_file(secret, ("teams", name, "provider_keys", provider.name))
+                    self._check_key_file(secret, ("teams", name, "provider_keys", provider.name))
         if policy.server.signing_key is not None:
-            self._key_file(policy.server.signing_key, ("server", "signing_key"))
+            self._check_key_file(policy.server.signing_key, ("server", "signing_key"))
 
-    def _key_file(self, secret: Secret, path: KeyPath) -> None:
+    def _check_key_file(self, secret: Secret, path: KeyPath) -> None:
         if secret.kind != "file":
             return
         name = secret.name
         try:
-            found = Path(name).stat()
+            status = Path(name).stat()
         except OSError as error:
             self.report.warn(Code.UNSET_VARIABLE, path, f"the key file {name}: {error.strerror}")
             return
-        if found.st_mode & stat.S_IROTH:
+        if status.st_mode & stat.S_IROTH:
             message = f"everybody on this machine can read the key file {name}"
             self.report.warn(Code.READABLE_KEY, path, message, hint=f"chmod o-r {name}")
 
     # --- what a half-written file would lack
 
-    def _default_first(self) -> None:
+    def _check_default(self) -> None:
         file = self.compilation.file
         default = self.report.map.value(("default",)).line
         last = max((self.report.map.value(("rules", at)).line for at in range(len(file.rules))), default=0)
@@ -258,7 +270,7 @@ class _Finder:
 
 def _teams(check: Check) -> Iterator[str]:
     match check:
-        case Equals() if check.subject.name == "team":
+        case Equals() if check.subject is TEAM:
             yield from check.values
         case TextCheck():
             return
@@ -268,7 +280,7 @@ def _teams(check: Check) -> Iterator[str]:
                 yield from _teams(inner)
 
 
-def _plain(wanted: Any) -> Iterator[str]:
+def _equal_values(comparison: str | list[str] | HeaderTable) -> Iterator[str]:
     """The values that a header has to equal."""
-    equal = wanted if isinstance(wanted, str | list) else wanted.equals
-    yield from [equal] if isinstance(equal, str) else equal or ()
+    values = comparison.equals if isinstance(comparison, HeaderTable) else comparison
+    yield from listed(values) if values is not None else ()

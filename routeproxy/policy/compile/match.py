@@ -142,9 +142,9 @@ def _compile_text(fact: Fact, written: Written, path: KeyPath, report: Report) -
     if written.regex:
         yield _compile_regexes(fact, written.regex, (*path, "regex"), report)
     if isinstance(written, HeaderTable) and written.present is not None:
-        others = [key for key in TextTable.__struct_fields__ if getattr(written, key)]
-        if others and not written.present:
-            message = f"never true: a missing {fact.name} has nothing for `{others[0]}`"
+        comparisons = [key for key in TextTable.__struct_fields__ if getattr(written, key)]
+        if comparisons and not written.present:
+            message = f"never true: a missing {fact.name} has nothing for `{comparisons[0]}`"
             report.error(Code.CONTRADICTION, (*path, "present"), message, key=True)
         yield Present(fact, written.present)
 

@@ -226,8 +226,8 @@ class _ProviderCompiler:
         if written is None:
             return self._find_usual_key()
         if isinstance(written, str):
-            found = self.secrets.resolve(written, path)
-            return () if found.kind == "none" else (found,)
+            secret = self.secrets.resolve(written, path)
+            return () if secret.kind == "none" else (secret,)
         keys = []
         for index, value in enumerate(written):
             if value in {"none", "client"}:
@@ -243,8 +243,8 @@ class _ProviderCompiler:
         if not variables or self.report.faulty((*self.path, "api_key")):
             return ()
         name = next((name for name in variables if self.secrets.environ.get(name)), variables[0])
-        found = secret_of(f"env:{name}", self.secrets.environ)
-        if found.unset:
+        secret = secret_of(f"env:{name}", self.secrets.environ)
+        if secret.unset:
             self.report.warn(
                 Code.UNSET_VARIABLE,
                 self.path,
@@ -252,7 +252,7 @@ class _ProviderCompiler:
                 hint='`api_key = "none"` says that it needs none',
                 key=True,
             )
-        return (found,)
+        return (secret,)
 
 
 def _labels(written: Strings | None) -> frozenset[str] | None:

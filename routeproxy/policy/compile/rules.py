@@ -74,7 +74,7 @@ class RulesCompiler:
     def _compile_rule(
         self, table: RuleTable, path: KeyPath, actions: ActionsCompiler, team: str | None
     ) -> Rule:
-        """`team` is the one that the file belongs to."""
+        """`team` is the team that the file belongs to."""
         index = int(path[-1])
         self.matches[actions.file, path] = team, table.match
         checks: tuple[Check, ...] = ()

@@ -35,8 +35,8 @@ class TeamsCompiler:
         self.report = report
         self.actions = actions
         self.secrets = secrets
-        self._seen: dict[str, KeyPath] = {}
-        """By the digest of a key, where it stands."""
+        self._path_of_key: dict[str, KeyPath] = {}
+        """By the digest of a key, its first place."""
 
     def compile_team(self, name: str, table: TeamTable) -> Team:
         path: KeyPath = ("teams", name)
@@ -56,7 +56,7 @@ class TeamsCompiler:
         )
 
     def compile_invariant(self, name: str, table: TeamTable) -> Invariant | None:
-        """What `[teams.NAME] targets` promises."""
+        """The invariant that `[teams.NAME] targets` implies."""
         if table.targets is None:
             return None
         path: KeyPath = ("teams", name, "targets")
@@ -88,29 +88,29 @@ class TeamsCompiler:
     def _compile_secret(self, written: str, path: KeyPath) -> Secret:
         scheme, _, rest = written.partition(":")
         if scheme == "sha256":
-            found = Secret("sha256", rest.lower())
-            if not _SHA256.fullmatch(found.name):
+            secret = Secret("sha256", rest.lower())
+            if not _SHA256.fullmatch(secret.name):
                 message = "a hashed key is `sha256:` and 64 hexadecimal digits"
                 hint = "`routeproxy keys new TEAM` makes a key and prints this line"
                 self.report.error(Code.WRONG_VALUE, path, message, hint=hint)
-                return found
-            digest = found.name
+                return secret
+            digest = secret.name
         elif written in {"none", "client"}:
             self.report.error(Code.WRONG_VALUE, path, f'"{written}" is no key that a client could show')
             return Secret("none")
         else:
-            found = self.secrets.resolve(written, path, expected=CLIENT_KEYS)
-            if not found.value:
-                return found
-            digest = digest_of(found.value)
+            secret = self.secrets.resolve(written, path, expected=CLIENT_KEYS)
+            if not secret.value:
+                return secret
+            digest = digest_of(secret.value)
         self._check_unique(digest, path)
-        return found
+        return secret
 
     def _check_unique(self, digest: str, path: KeyPath) -> None:
-        if (first := self._seen.setdefault(digest, path)) != path:
+        if (first := self._path_of_key.setdefault(digest, path)) != path:
             line = self.report.map.value(first).line
-            whose = ".".join(map(str, first[:2]))
-            message = f"this key is that of `{whose}` too: nobody could tell whose request it is"
+            holder = ".".join(map(str, first[:2]))
+            message = f"this key is that of `{holder}` too: nobody could tell whose request it is"
             self.report.error(Code.DUPLICATE, path, message, hint=f"the other stands in line {line}")
 
     # --- what a team may ask for, say and reach
@@ -145,8 +145,9 @@ class TeamsCompiler:
             here = (*path, name)
             provider = names.providers.get(name)
             if name not in names.written("providers"):
-                what = f"there is no provider `{name}`"
-                self.report.unknown(Code.UNDEFINED, here, what, name, names.written("providers"), key=True)
+                message = f"there is no provider `{name}`"
+                known = names.written("providers")
+                self.report.unknown(Code.UNDEFINED, here, message, name, known, key=True)
             if provider is None:
                 continue
             if provider.type in TYPES and TYPES[provider.type].in_process:
@@ -162,7 +163,7 @@ class TeamsCompiler:
             yield name, replace(provider, keys=keys, client_key=False)
 
     def _compile_targets(self, written: str | list[str], path: KeyPath) -> Iterator[str]:
-        """As globs over `provider/model`; an alias stands for all that it names."""
+        """Globs over `provider/model`; an alias stands for all targets that it names."""
         names = self.actions.names
         for index, name in enumerate(listed(written)):
             here = path if isinstance(written, str) else (*path, index)
@@ -172,8 +173,8 @@ class TeamsCompiler:
                     yield entry.name
             elif not any(covers(provider, known) for known in names.written("providers")):
                 known = names.written("providers")
-                what = f"there is no provider `{provider}`"
-                self.report.unknown(Code.UNDEFINED, here, what, provider, known)
+                message = f"there is no provider `{provider}`"
+                self.report.unknown(Code.UNDEFINED, here, message, provider, known)
             elif not model:
                 self.report.error(Code.EMPTY, here, f"a model is missing after `{provider}/`")
             else:

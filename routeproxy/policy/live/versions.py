@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 KEPT = 50
-"""Versions. Older ones are deleted."""
+"""How many versions are kept. Older ones are deleted."""
 
 
 class NoSuchVersion(Exception):
@@ -29,7 +29,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
     """The rules file, or what else the policy came from."""
     text: str
     found: Mapping[str, list[str]] = {}
-    """By an `include`, the files that it found."""
+    """By an `include`, the names of the files that it found."""
     contents: Mapping[str, bytes] = {}
     """By name, the included files and the bodies of tests."""
 
@@ -52,11 +52,14 @@ class Pointer(Struct, frozen=True, kw_only=True):
 
 
 class Versions:
+    """The folder of the versions and of the pointer."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._make()
 
     def pointer(self) -> Pointer | None:
+        """`None`: no version was in force yet."""
         try:
             return msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
         except FileNotFoundError:
@@ -65,12 +68,12 @@ class Versions:
     def point(self, version: str, *, held: str | None = None) -> Pointer:
         """Puts `version` in force for all workers."""
         with self._locked():
-            now = self.pointer()
-            if now is not None and (now.version, now.held) == (version, held):
-                return now
-            past = now.history if now is not None else ()
+            current = self.pointer()
+            if current is not None and (current.version, current.held) == (version, held):
+                return current
+            past = current.history if current is not None else ()
             history = past if past[-1:] == (version,) else (*past, version)[-KEPT:]
-            number = now.number + 1 if now is not None else 1
+            number = current.number + 1 if current is not None else 1
             pointer = Pointer(version=version, number=number, history=history, held=held)
             self._write(self._pointer, msgspec.json.encode(pointer))
             self._delete_all_but(history)
@@ -99,13 +102,14 @@ class Versions:
         return self.folder / f"version-{version}.json"
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Whole or not at all, and on the disk once it is there: it is for the day after a crash."""
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        with fresh.open("wb") as file:
+        """Writes a file whole or not at all, and to the disk before it is there: it is for the day after a
+        crash."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        temporary.replace(path)
 
     def _delete_all_but(self, history: tuple[str, ...]) -> None:
         for path in self.folder.glob("version-*.json"):

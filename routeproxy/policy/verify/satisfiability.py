@@ -92,7 +92,7 @@ def allowed_flag(constraints: Sequence[Constraint]) -> bool | None:
     allowed = {True, False}
     for check, positive in constraints:
         if isinstance(check, Flag):
-            allowed &= {check.wanted is positive}
+            allowed &= {check.value is positive}
         elif positive:  # a tool of a certain name is a tool
             allowed &= {True}
     return min(allowed) if allowed else None
@@ -119,7 +119,7 @@ def _flag_satisfiable(constraints: Sequence[Constraint]) -> bool:
 def _text_satisfiable(constraints: Sequence[Constraint]) -> bool:
     if allows_absence(constraints):
         return True
-    if any(isinstance(check, Present) and check.wanted is not positive for check, positive in constraints):
+    if any(isinstance(check, Present) and check.value is not positive for check, positive in constraints):
         return False  # it has to be absent, and can't be
     required = [constraint.check for constraint in constraints if constraint.holds]
     excluded = [constraint.check for constraint in constraints if not constraint.holds]

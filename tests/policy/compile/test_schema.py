@@ -14,7 +14,8 @@ import pytest
 import tomli
 
 from routeproxy.cli.schema import run_schema
-from routeproxy.policy.compile.schema import KEYS, NEEDED, TABLES, schema
+from routeproxy.policy.compile.descriptions import KEYS, TABLES
+from routeproxy.policy.compile.schema import NEEDED, schema
 from routeproxy.policy.file import tables as file
 from routeproxy.policy.file.tables import LayerFile, RulesFile, Table
 from routeproxy.policy.problems import Problem

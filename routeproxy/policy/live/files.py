@@ -1,0 +1,77 @@
+"""The files that a policy comes from, and whether they have changed. What is made of them is not known
+here."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from routeproxy.file_stamps import FileStamp, stamp_of
+
+SETTLE = 0.1
+"""Seconds that a file must stay as it is before it is read: an editor may still be writing."""
+
+
+class WatchedFiles:
+    """Files and folders, there or not, and how they were when they were last remembered."""
+
+    def __init__(self, always: Iterable[Path]) -> None:
+        """`always` are watched whatever else is."""
+        self._always = tuple(dict.fromkeys(always))
+        self.paths = self._always
+        self.remember()
+
+    def watch(self, others: Iterable[Path]) -> None:
+        """Watches `others` besides what is always watched, and no longer what was watched besides before."""
+        paths = tuple(dict.fromkeys((*self._always, *others)))
+        if paths != self.paths:
+            self.paths = paths
+            self.remember()
+
+    def watch_also(self, others: Iterable[Path]) -> None:
+        self.watch((*self.paths, *others))
+
+    def remember(self) -> None:
+        """Takes the files as they are for unchanged."""
+        self._stamps = self._stamp()
+        self._contents = self._read()
+
+    async def have_changed(self) -> bool:
+        """Whether their contents are others than those remembered. Waits while somebody is writing."""
+        if self._stamp() == self._stamps:
+            return False
+        self._stamps = await self._settled_stamps()
+        return self._read() != self._contents  # else a file was saved as it was
+
+    def digest(self) -> str:
+        """Of the remembered contents, but for variables: these have no part in a rollback."""
+        digest = hashlib.sha256()
+        for path, content in zip(self.paths, self._contents, strict=True):
+            if path.name != ".env" and content is not None:
+                digest.update(b"%b\0%d\0%b" % (os.fsencode(path), len(content), content))
+        return digest.hexdigest()
+
+    async def _settled_stamps(self) -> tuple[FileStamp, ...]:
+        stamps = self._stamp()
+        for _ in range(5):
+            await asyncio.sleep(SETTLE)
+            before, stamps = stamps, self._stamp()
+            if stamps == before:
+                break
+        return stamps
+
+    def _stamp(self) -> tuple[FileStamp, ...]:
+        return tuple(map(stamp_of, self.paths))
+
+    def _read(self) -> tuple[bytes | None, ...]:
+        return tuple(map(_content_of, self.paths))
+
+
+def _content_of(path: Path) -> bytes | None:
+    try:
+        if path.is_dir():  # of a folder its names count
+            return b"\0".join(sorted(os.fsencode(entry.name) for entry in path.iterdir()))
+        return path.read_bytes()
+    except OSError:
+        return None
