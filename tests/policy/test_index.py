@@ -39,8 +39,8 @@ def regexes(subject: Any, *patterns: str) -> Matches:
     return Matches(subject, patterns, tuple(map(regex, patterns)), "regex")
 
 
-def stream(wanted: bool) -> Flag:
-    return Flag(STREAM, wanted)
+def stream(value: bool) -> Flag:
+    return Flag(STREAM, value)
 
 
 def numbered(kind: str) -> list[Checks]:
@@ -72,9 +72,9 @@ def _rule(kind: str) -> Any:
     ],
 )
 def test_of_many_rules_only_those_are_asked_that_name_what_came(kind: str) -> None:
-    said = {"x-team": "team-042", "x-env": "prod"}
-    asked = request("a-model-042", headers=said, tokens=5, max_tokens=104242)
-    assert list(Index(numbered(kind)).candidates(asked)) == [42]
+    headers = {"x-team": "team-042", "x-env": "prod"}
+    facts = request("a-model-042", headers=headers, tokens=5, max_tokens=104242)
+    assert list(Index(numbered(kind)).candidates(facts)) == [42]
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_rules_that_can_not_be_looked_up_are_always_asked(kind: str) -> None:
 def test_where_a_fact_costs_something_the_first_rule_that_reads_it_is_asked_and_then_the_right_one(
     kind: str,
 ) -> None:
-    asked = request(
+    facts = request(
         system="You-042-are", tokens=1042, max_tokens=9999, tools=[{"name": "tool-042", "input_schema": {}}]
     )
-    assert asked_by(Index(numbered(kind)), numbered(kind), asked) == [0, 42]
+    assert asked_by(Index(numbered(kind)), numbered(kind), facts) == [0, 42]
 
 
-def asked_by(index: Index, policy: list[Checks], asked: Facts) -> list[int]:
+def asked_by(index: Index, policy: list[Checks], facts: Facts) -> list[int]:
     """The rules that are asked for their decision, all of them."""
     numbers = []
-    for number in index.candidates(asked):
+    for number in index.candidates(facts):
         numbers.append(number)
-        first_miss(policy[number], asked)
+        first_miss(policy[number], facts)
     return numbers
 
 
@@ -121,8 +121,8 @@ def test_the_example_of_the_index_is_true() -> None:
     lines = findall(r"\d  match = (.*)", index.__doc__ or "")
     text = "\n".join(f'[[rules]]\nmatch = {line}\ntargets = "echo/x"' for line in lines)
     checks = [tuple(rule.checks) for rule in rules(text).rules]
-    asked = request(headers={"x-team": "b"}, max_tokens=150, system="a translator")
-    assert asked_by(Index(checks, few=1), checks, asked) == [1, 2, 3, 4, 5]
+    facts = request(headers={"x-team": "b"}, max_tokens=150, system="a translator")
+    assert asked_by(Index(checks, few=1), checks, facts) == [1, 2, 3, 4, 5]
 
 
 def test_a_header_that_is_missing_is_looked_up_too() -> None:
@@ -182,8 +182,8 @@ EXPENSIVE: list[Check] = [
 
 def test_no_fact_that_costs_something_is_read_before_a_rule_is_asked_that_reads_it() -> None:
     index = Index([*((check,) for check in EXPENSIVE), *((check,) for check in EXPENSIVE)], few=0)
-    asked = index.candidates(Cheap(request().envelope, {}))
-    assert next(iter(asked)) == 0
+    candidates = index.candidates(Cheap(request().envelope, {}))
+    assert next(iter(candidates)) == 0
     mixed = Index([tuple(EXPENSIVE), (AnyOf(((EXPENSIVE[0],),)),), (AnyOf(((EXPENSIVE[3],),)),)], few=1)
     assert list(mixed.candidates(Cheap(request().envelope, {}))) == [0, 1, 2]
 
@@ -278,11 +278,11 @@ class Watched(Facts):
         return {"input_tokens", "images", "documents", "tools", "system"} & self.__dict__.keys()
 
 
-def watched(asked: Facts, tokens: int, unsure: int) -> Watched:
+def watched(facts: Facts, tokens: int, unsure: int) -> Watched:
     return Watched(
-        asked.envelope,
-        asked.headers,
-        url_target=asked.url_target,
+        facts.envelope,
+        facts.headers,
+        url_target=facts.url_target,
         count=lambda: tokens,
         is_below=lambda limit: tokens + unsure < limit,
     )
@@ -290,22 +290,22 @@ def watched(asked: Facts, tokens: int, unsure: int) -> Watched:
 
 @given(EXPENSIVE_POLICIES, REQUESTS, st.integers(1, 4), st.integers(0, 3))
 def test_nothing_is_worked_out_that_asking_one_rule_after_the_other_would_not(
-    policy: list[Checks], asked: Facts, tokens: int, unsure: int
+    policy: list[Checks], facts: Facts, tokens: int, unsure: int
 ) -> None:
-    plainly, looked_up = (watched(asked, tokens, unsure) for _ in range(2))
-    taken = next((n for n, checks in enumerate(policy) if first_miss(checks, plainly) is None), None)
+    plainly, looked_up = (watched(facts, tokens, unsure) for _ in range(2))
+    first = next((n for n, checks in enumerate(policy) if first_miss(checks, plainly) is None), None)
     candidates = Index(policy, few=0).candidates(looked_up)
-    found = next((n for n in candidates if first_miss(policy[n], looked_up) is None), None)
-    assert found == taken
+    first_of_candidates = next((n for n in candidates if first_miss(policy[n], looked_up) is None), None)
+    assert first_of_candidates == first
     assert looked_up.seen() <= plainly.seen()
 
 
 @given(POLICIES | EXPENSIVE_POLICIES, REQUESTS, st.none() | TEXTS)
 def test_no_rule_that_holds_is_left_out_and_the_order_of_the_file_is_kept(
-    policy: list[Checks], asked: Facts, team: str | None
+    policy: list[Checks], facts: Facts, team: str | None
 ) -> None:
-    asked.team = team
-    candidates = asked_by(Index(policy, few=0), policy, asked)
-    holding = [number for number, checks in enumerate(policy) if first_miss(checks, asked) is None]
+    facts.team = team
+    candidates = asked_by(Index(policy, few=0), policy, facts)
+    holding = [number for number, checks in enumerate(policy) if first_miss(checks, facts) is None]
     assert rising(candidates)
-    assert [number for number in candidates if first_miss(policy[number], asked) is None] == holding
+    assert [number for number in candidates if first_miss(policy[number], facts) is None] == holding

@@ -29,12 +29,12 @@ def compile_provider(
     kind = provider_type(type_name)
     if kind is None:
         if not report.faulty((*path, "type")):
-            _unknown_type(type_name, table, report, path)
+            _report_unknown_type(type_name, table, report, path)
         return None
     return _ProviderCompiler(name, type_name, kind, table, report, secrets).compile()
 
 
-def _unknown_type(type_name: str, table: ProviderTable, report: Report, path: KeyPath) -> None:
+def _report_unknown_type(type_name: str, table: ProviderTable, report: Report, path: KeyPath) -> None:
     if table.type is None:
         near = closest(type_name, TYPES)
         report.error(
@@ -76,6 +76,7 @@ class _ProviderCompiler:
         self.path: KeyPath = ("providers", name)
 
     def compile(self) -> Provider:
+        """Reports what is wrong with the table; the provider is whole all the same."""
         table, kind = self.table, self.kind
         self._check_keys_of_type()
         self._check_engine()
@@ -129,7 +130,9 @@ class _ProviderCompiler:
         for key in sorted(_OPTIONS - set(kind.options)):
             if getattr(table, key) is not None:
                 message = f"type {self.type} has no `{key}`"
-                report.error(Code.NOT_FOR_TYPE, (*path, key), message, hint=_elsewhere(kind), key=True)
+                report.error(
+                    Code.NOT_FOR_TYPE, (*path, key), message, hint=_hint_for_missing_key(kind), key=True
+                )
         for key in ("base_url", "api_key", "headers", "forward", "proxy", "ca_file"):
             if getattr(table, key) is None:
                 continue
@@ -197,7 +200,8 @@ class _ProviderCompiler:
         return url.rstrip("/")
 
     def _check_moved(self) -> None:
-        """LiteLLM takes the address of a type of its own from the environment, where the rules give none."""
+        """For a type of LiteLLM's own, LiteLLM takes the address from the environment where the rules give
+        none."""
         if self.type in TYPES or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
             return
         known = self.type.upper().replace("-", "_")
@@ -259,11 +263,12 @@ def _labels(written: Strings | None) -> frozenset[str] | None:
     return frozenset(listed(written)) if written is not None else None
 
 
-def _elsewhere(kind: ProviderType) -> str | None:
+def _hint_for_missing_key(kind: ProviderType) -> str | None:
     return "what LiteLLM takes besides stands under `litellm_params`" if "litellm" in kind.engines else None
 
 
 def _url_problem(url: str) -> str | None:
+    """Why it can't be an address, to stand behind `base_url`; `None` if it can."""
     try:
         parts = urlsplit(url)
         port_is_sound = parts.port is None or parts.port > 0

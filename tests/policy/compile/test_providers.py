@@ -12,8 +12,8 @@ ENDS = '\n[default]\ndeny = "no"\n'
 
 
 def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Provider:
-    (found,) = policy(f"[providers.{text}{ENDS}", environ or {}, **how).providers.values()
-    return found
+    (compiled,) = policy(f"[providers.{text}{ENDS}", environ or {}, **how).providers.values()
+    return compiled
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,13 @@ def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Pr
     ],
 )
 def test_one_line_is_a_whole_provider(name: str, base_url: str | None, zone: str, engine: str) -> None:
-    found = provider(f"{name}]")
-    assert (found.type, found.base_url, found.zone, found.engine) == (name, base_url, zone, engine)
+    compiled = provider(f"{name}]")
+    assert (compiled.type, compiled.base_url, compiled.zone, compiled.engine) == (
+        name,
+        base_url,
+        zone,
+        engine,
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,9 +114,9 @@ def test_an_address_may_come_from_a_variable_if_its_zone_is_said() -> None:
 
 
 def test_headers_may_come_from_variables_and_are_not_shown() -> None:
-    found = provider('openai]\nheaders = { X-Gate = "env:GATE", x-app = "y" }', {"GATE": "hidden"})
-    assert found.headers == {"x-gate": "hidden", "x-app": "y"}
-    assert "hidden" not in repr(found)
+    compiled = provider('openai]\nheaders = { X-Gate = "env:GATE", x-app = "y" }', {"GATE": "hidden"})
+    assert compiled.headers == {"x-gate": "hidden", "x-app": "y"}
+    assert "hidden" not in repr(compiled)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "message"),
     [
         pytest.param(
             'vertex_ai]\nproject = "p"\nlocation = "l"\nengine = "direct"',
@@ -172,6 +177,6 @@ def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
         pytest.param('ollama]\napi = "chat"', "type ollama has no choice of `api`", id="no choice"),
     ],
 )
-def test_an_engine_that_cannot_be_is_refused(text: str, problem: str) -> None:
-    found = [one.message for one in problems(f"[providers.{text}{ENDS}") if one.severity == "error"]
-    assert found == [problem]
+def test_an_engine_that_cannot_be_is_refused(text: str, message: str) -> None:
+    errors = [problem for problem in problems(f"[providers.{text}{ENDS}") if problem.severity == "error"]
+    assert [error.message for error in errors] == [message]

@@ -135,15 +135,15 @@ def test_every_key_and_every_table_is_explained_and_nothing_else() -> None:
 
 
 def test_every_explanation_is_a_sentence() -> None:
-    said = [*TABLES.values(), *(words for keys in KEYS.values() for words in keys.values())]
-    assert [words for words in said if not words.endswith(".") or "\n" in words] == []
+    sentences = [*TABLES.values(), *(words for keys in KEYS.values() for words in keys.values())]
+    assert [words for words in sentences if not words.endswith(".") or "\n" in words] == []
 
 
 def test_every_property_is_described() -> None:
     for drawn in DRAWN.values():
         for value in within(drawn):
             if isinstance(value, dict) and isinstance(value.get("properties"), dict):
-                assert all(one["description"] for one in value["properties"].values())
+                assert all(key["description"] for key in value["properties"].values())
 
 
 def test_an_inherited_key_means_the_same() -> None:

@@ -22,8 +22,8 @@ def test_every_problem_of_a_file_is_found_at_its_place(file: Path) -> None:
     """Each file ends with what is wrong with it, one `#!` line a problem."""
     text = file.read_text(encoding="utf-8")
     expected = [line.removeprefix("#! ") for line in text.splitlines() if line.startswith("#! ")]
-    found = problems(text, {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x"})
-    assert [brief(problem) for problem in found] == expected
+    reported = problems(text, {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "x"})
+    assert [brief(problem) for problem in reported] == expected
 
 
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
@@ -33,13 +33,13 @@ def test_a_good_file_has_no_problem(file: Path) -> None:
     assert policy(file.read_text(encoding="utf-8"), environ).warnings == ()
 
 
-def one(text: str) -> Problem:
+def the_problem(text: str) -> Problem:
     (problem,) = problems(dedent(text))
     return problem
 
 
 def test_a_problem_reads_as_a_compiler_would_say_it() -> None:
-    problem = one("""\
+    problem = the_problem("""\
         [providers.openai]
         [[rules]]
         name = "background work"
@@ -59,7 +59,7 @@ def test_a_problem_reads_as_a_compiler_would_say_it() -> None:
 
 
 def test_the_caret_stands_right_behind_tabs() -> None:
-    problem = one("[default]\n\ttargets =\t'nobody'\n")
+    problem = the_problem("[default]\n\ttargets =\t'nobody'\n")
     assert str(problem).splitlines()[2:4] == ["2 | \ttargets =\t'nobody'", "  | \t         \t^^^^^^^^"]
 
 
@@ -95,7 +95,7 @@ def test_the_caret_stands_right_behind_tabs() -> None:
     ],
 )
 def test_common_slips_get_a_hint(text: str, hint: str) -> None:
-    assert one(text).hint == hint
+    assert the_problem(text).hint == hint
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_common_slips_get_a_hint(text: str, hint: str) -> None:
     ],
 )
 def test_no_excerpt_shows_a_secret(line: str) -> None:
-    found = problems(f'[providers.anthropic]\n{line}\n[default]\ndeny = "no"\n')
-    assert found
-    assert not [problem for problem in found if "hidden" in str(problem) or "hidden" in repr(problem)]
+    reported = problems(f'[providers.anthropic]\n{line}\n[default]\ndeny = "no"\n')
+    assert reported
+    assert not [problem for problem in reported if "hidden" in str(problem) or "hidden" in repr(problem)]
 
 
 def test_a_reference_to_a_key_is_shown() -> None:
-    problem = one('[providers.openai]\napi_key = "env:NOT_SET"\n[default]\ndeny = "no"\n')
+    problem = the_problem('[providers.openai]\napi_key = "env:NOT_SET"\n[default]\ndeny = "no"\n')
     assert problem.location is not None
     assert problem.location.text == 'api_key = "env:NOT_SET"'
 
@@ -135,7 +135,7 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_no_problem() -> None:
 
 
 def test_a_problem_of_an_unnamed_rule_names_it_by_its_position() -> None:
-    assert one('[default]\ndeny = "no"\n[[rules]]\ndeny = 5').rule == "rule 1"
+    assert the_problem('[default]\ndeny = "no"\n[[rules]]\ndeny = 5').rule == "rule 1"
 
 
 WHOLE = tomli.loads((FILES / "good" / "whole.toml").read_text(encoding="utf-8"))
@@ -175,5 +175,5 @@ def test_any_file_is_taken_or_refused_with_places(data: st.DataObject) -> None:
 
 
 def test_an_alias_with_a_problem_is_blamed_once() -> None:
-    found = problems('[aliases]\nbig = "nobody/x"\n[default]\ntargets = ["big", "big"]')
-    assert [brief(problem) for problem in found] == ["2:7 RP007 there is no provider `nobody`"]
+    reported = problems('[aliases]\nbig = "nobody/x"\n[default]\ntargets = ["big", "big"]')
+    assert [brief(problem) for problem in reported] == ["2:7 RP007 there is no provider `nobody`"]

@@ -111,11 +111,11 @@ def test_a_value_of_several_lines_is_shown_by_its_first() -> None:
 
 
 def test_what_is_not_there_is_answered_with_the_nearest_parent() -> None:
-    found = SourceMap.of(TEXT)
-    assert found.value(("rules", 0, "match", "nothing")) == found.key(("rules", 0, "match"))
-    assert found.key(("server", "models", 1, "nothing")) == found.value(("server", "models", 1))
-    assert found.key(("nothing", "at", "all")).line == 1
-    assert found.value(()).line == 1
+    source_map = SourceMap.of(TEXT)
+    assert source_map.value(("rules", 0, "match", "nothing")) == source_map.key(("rules", 0, "match"))
+    assert source_map.key(("server", "models", 1, "nothing")) == source_map.value(("server", "models", 1))
+    assert source_map.key(("nothing", "at", "all")).line == 1
+    assert source_map.value(()).line == 1
 
 
 def test_a_table_that_a_child_mentioned_first_is_found_at_its_own_header() -> None:
@@ -123,8 +123,8 @@ def test_a_table_that_a_child_mentioned_first_is_found_at_its_own_header() -> No
 
 
 def test_line_ends_of_windows_change_no_position() -> None:
-    found, windows = SourceMap.of(TEXT), SourceMap.of(TEXT.replace("\n", "\r\n"))
-    assert (found.keys, found.values) == (windows.keys, windows.values)
+    source_map, windows = SourceMap.of(TEXT), SourceMap.of(TEXT.replace("\n", "\r\n"))
+    assert (source_map.keys, source_map.values) == (windows.keys, windows.values)
 
 
 def test_an_empty_file_has_a_first_line() -> None:
@@ -170,20 +170,20 @@ def leaves(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
     return [(path, value)]
 
 
-def same(one: Any, other: Any) -> bool:
-    return repr(one) == repr(other)
+def same(first: Any, second: Any) -> bool:
+    return repr(first) == repr(second)
 
 
 @given(DOCUMENTS, st.booleans())
 def test_every_key_and_value_of_any_document_is_found(document: dict[str, Any], multiline: bool) -> None:
     text = tomli_w.dumps(document, multiline_strings=multiline)
-    found = SourceMap.of(text)
+    source_map = SourceMap.of(text)
     for path, value in leaves(tomli.loads(text)):
-        start, end = found.values[path]
-        assert same(tomli.loads(f"x = {found.text[start:end]}")["x"], value)
+        start, end = source_map.values[path]
+        assert same(tomli.loads(f"x = {source_map.text[start:end]}")["x"], value)
         if isinstance(path[-1], str):
-            start, end = found.keys[path]
-            assert next(iter(tomli.loads(f"{found.text[start:end]} = 1"))) == path[-1]
+            start, end = source_map.keys[path]
+            assert next(iter(tomli.loads(f"{source_map.text[start:end]} = 1"))) == path[-1]
 
 
 @given(st.lists(st.sampled_from(["a", "b", "'c.d'", '"e\\u0041"']), min_size=1, max_size=3), SCALARS)
@@ -206,5 +206,5 @@ def test_any_text_that_is_toml_can_be_walked(text: str) -> None:
         document = tomli.loads(text)
     except tomli.TOMLDecodeError:
         return
-    found = SourceMap.of(text)
-    assert {path for path, _ in leaves(document)} <= set(found.values)
+    source_map = SourceMap.of(text)
+    assert {path for path, _ in leaves(document)} <= set(source_map.values)
