@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
-from routeproxy.messages.errors import ApiError
+from routeproxy.messages.errors import NO_RETRY, ApiError
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.observe import Observer
 from routeproxy.output import Relayed, TokenCount, Write
-from routeproxy.policy.decide import Decision
+from routeproxy.policy.decide import Decision, Denial
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.targets import Target
@@ -32,6 +32,9 @@ from routeproxy.upstream.keys import Keys
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
 milliseconds."""
+
+CLAUDE_CODE = "claude-cli/"
+"""How the user agent of Claude Code begins."""
 
 COUNTING_THREADS = max(1, (os.cpu_count() or 1) // 2)
 """More would only take turns with the loop: beside six of them on two cores it waited four times as long."""
@@ -61,7 +64,7 @@ class Proxy:
         """Raises `ApiError` for what the client gets to see as an error."""
         decision = await self.decide(exchange)
         if decision.deny is not None:
-            raise ApiError(decision.deny.status, decision.deny.message, headers={"x-should-retry": "false"})
+            raise _denied(decision.deny, exchange)
         await failover.answer(exchange, self.upstreams, self._keys, write, self._observer)
 
     async def decide(self, exchange: Exchange) -> Decision:
@@ -123,6 +126,14 @@ class Proxy:
                     exchange.target = target
                 return count
         return None
+
+
+def _denied(denial: Denial, exchange: Exchange) -> ApiError:
+    # Claude Code (2.1.332) takes a 400 for a field or a beta that somebody does not know, and asks six times
+    # with less and less in its request, whatever the headers say. Of all types this alone it takes as final.
+    is_claude_code = (exchange.inbound.header("user-agent") or "").startswith(CLAUDE_CODE)
+    type = "billing_error" if is_claude_code and denial.status == 400 else None
+    return ApiError(denial.status, denial.message, type=type, headers=NO_RETRY)
 
 
 class _NeedsThread(Exception):

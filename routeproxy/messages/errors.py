@@ -38,11 +38,16 @@ STATUS_OF_TYPE: Mapping[str, int] = {
 }
 
 
+NO_RETRY: Mapping[str, str] = {"x-should-retry": "false"}
+"""Headers of an error that stays the same however often it is asked for."""
+
+
 class ApiError(Exception):
     """An error reply. `message` is shown to the client as it stands, so it holds no secret and no traceback.
 
     `code` becomes `error.details.error_code`; `headers` go out with the reply (`retry-after`,
-    `x-should-retry`).
+    `x-should-retry`). A 401 is never worth a retry: unless it says so, Claude Code asks eleven times within
+    three minutes before its user sees a word.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class ApiError(Exception):
             status, "api_error" if status >= 500 else "invalid_request_error"
         )
         self.code = code
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers: Mapping[str, str] = headers or (NO_RETRY if status == 401 else {})
 
 
 class InvalidRequest(ApiError):

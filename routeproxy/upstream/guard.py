@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from routeproxy.exchange import Call
-from routeproxy.messages.errors import ApiError, InvalidRequest
+from routeproxy.messages.errors import NO_RETRY, ApiError, InvalidRequest
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.providers import Provider
@@ -30,7 +30,7 @@ class InvariantBroken(ApiError):
 
     def __init__(self, invariant: str) -> None:
         message = f"refused: this request may not go where it was about to go (invariant `{invariant}`)"
-        super().__init__(502, message, headers={"x-should-retry": "false"})
+        super().__init__(502, message, headers=NO_RETRY)
 
 
 class InvariantGuard:

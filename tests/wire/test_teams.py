@@ -394,3 +394,38 @@ def test_a_server_may_refuse_to_be_narrowed_and_says_so(tmp_path: Path, back_end
             "x-routeproxy-no-fallback: this server does not take it",
         )
     assert back_end.requests == []
+
+
+# --- what clients make of a refusal
+
+REFUSING = """
+[server]
+require_key = true
+[providers.echo]
+[default]
+deny = "not today"
+"""
+
+
+@pytest.mark.parametrize("key", [{}, {"x-api-key": "wrong"}], ids=["no key", "a wrong key"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/models", "/v1/messages/count_tokens"])
+def test_nobody_asks_again_without_a_right_key(tmp_path: Path, path: str, key: dict[str, str]) -> None:
+    with running(REFUSING, tmp_path, {"ANTHROPIC_AUTH_TOKEN": "right"}) as server:
+        method = "GET" if path == "/v1/models" else "POST"
+        refusal = server.get(path, method, **{name.replace("-", "_"): value for name, value in key.items()})
+    assert (refusal.status_code, refusal.headers["x-should-retry"]) == (401, "false")
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "type"),
+    [
+        pytest.param("claude-cli/2.1.332 (external, cli)", "billing_error", id="Claude Code"),
+        pytest.param("Anthropic/Python 2.11.0", "invalid_request_error", id="an SDK"),
+    ],
+)
+def test_a_denial_is_final_for_whoever_hears_it(tmp_path: Path, user_agent: str, type: str) -> None:
+    """Claude Code asks six times after a 400 of any other type."""
+    with running(REFUSING, tmp_path, {"ANTHROPIC_AUTH_TOKEN": "right"}) as server:
+        denied = ask(server, headers={"x-api-key": "right", "user-agent": user_agent})
+    assert denied.error == (400, type, "not today")
+    assert denied.headers["x-should-retry"] == "false"
