@@ -44,12 +44,11 @@ def check(
     stream: Iterable[Event] | bytes,
     *,
     requested_model: str | None = None,
-    declared_tools: Collection[str] | None = None,
     earlier_tool_ids: Collection[str] = (),
 ) -> list[str]:
     """What is wrong with `stream`, each as `I24: an empty text block at 0`; nothing if that is empty."""
     raw = stream if isinstance(stream, bytes) else b"".join(map(frame, stream))
-    checker = _Checker(requested_model, declared_tools, earlier_tool_ids)
+    checker = _Checker(requested_model, earlier_tool_ids)
     for name, data in _frames(raw, checker.broken):
         checker.see(name, data)
     checker.see_end()
@@ -95,13 +94,11 @@ class _Checker:
     def __init__(
         self,
         requested_model: str | None,
-        declared_tools: Collection[str] | None,
         earlier_tool_ids: Collection[str],
     ) -> None:
         self.problems: list[str] = []
         self.broken = Broken(self.problems)
         self.requested_model = requested_model
-        self.declared_tools = declared_tools
         self.seen: list[str] = []
         """Names of the events so far, without pings."""
         self.start_usage: dict[str, Any] = {}
@@ -187,8 +184,6 @@ class _Checker:
         self.tool_ids.add(id)
         if not name or not isinstance(name, str):
             self.broken(18, f"tool name {name!r}")
-        elif self.declared_tools is not None and name not in self.declared_tools:
-            self.broken(18, f"tool {name!r} was not declared")
 
     def see_content_block_delta(self, data: dict[str, Any]) -> None:
         delta = data.get("delta") or {}

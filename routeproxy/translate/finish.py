@@ -16,13 +16,6 @@ class FinishState:
         """The stop string that was found in the text: nothing counts after it."""
         self.reported_stop_string: str | None = None
         """The stop string that the back end found."""
-        self._undeclared_tool: str | None = None
-        """What is to be said of the last tool that was called and not declared."""
-
-    def on_undeclared_tool(self, name: str) -> None:
-        # As with Gemini's UNEXPECTED_TOOL_CALL: a client cannot run it, and some fail on it.
-        self._undeclared_tool = f"the model called a tool that was not declared: {name[:64]}"
-        self._warn(self._undeclared_tool)
 
     def is_cut_short(self) -> bool:
         return stop_reason(self.finish_reason) in CUT_SHORT
@@ -38,8 +31,6 @@ class FinishState:
                 return error_event("api_error", problem)
             self._warn(problem)
             reason = "end_turn"
-        elif self._undeclared_tool and not usable and reason in ("end_turn", "tool_use"):
-            return error_event("api_error", self._undeclared_tool)
         if refusal and reason not in CUT_SHORT:
             reason = "refusal"
         if reason == "refusal":

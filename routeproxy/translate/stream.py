@@ -15,7 +15,8 @@ Pieces of content move it, in the order in which a `DeltaReader` reads them from
   first, but for a tool use whose arguments are not complete: then the piece is held, and all after it.
 * Tool call deltas go to their calls, whatever is open. Then the calls advance: the open tool use shows those
   arguments that cannot change any more; when they are complete, the next call that has a name and an id stops
-  that block and starts its own (one whose tool was not declared is dropped instead); when no call is ready,
+  that block and starts its own, whether its tool was declared or not: a client knows more tools than it
+  declares, and answers a call of one that it does not know; when no call is ready,
   the held pieces are handled as if they came now.
 * After a stop string, text and reasoning are lost, and calls too if there were none before it.
 * At the end held text is flushed, calls without an id get one, and the last block is stopped.
@@ -217,10 +218,7 @@ class StreamTranslator:
         for call in self._calls.waiting():
             if not call.name or not (call.id or at_end):
                 continue
-            if not self._is_declared(call.name):
-                call.state = "dropped"
-                self._finish_state.on_undeclared_tool(call.name)
-            elif OpenToolUse in self._writer.block_types and not self._context.parallel:
+            if OpenToolUse in self._writer.block_types and not self._context.parallel:
                 call.state = "dropped"
                 self.warnings.append("a parallel tool call was dropped, as the request asks")
             else:

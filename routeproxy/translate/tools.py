@@ -35,6 +35,8 @@ _VALID_NAME: dict[NameRule, re.Pattern[str]] = {
 }
 _INVALID_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _TRAINED_PREFIX = re.compile(r"(?:default_api[:.]|functions[.:])+")
+_HARMONY_RECIPIENT = re.compile(r"\bto=([^\s<]+)")
+_HARMONY_TOKEN = re.compile(r"\s*<\|")
 
 
 class ToolNames:
@@ -61,16 +63,28 @@ class ToolNames:
         """The declared name that the model meant: models drop capitals and add prefixes of their training."""
         if declared := self._declared.get(name):
             return declared
-        bare = _TRAINED_PREFIX.sub("", name, count=1) if _TRAINED_PREFIX.match(name) else name
+        bare = _bare_name(name)
         if declared := self._declared.get(bare):
             return declared
         if self._folded is None:
             self._folded = _names_without_case(self._declared)
-        return self._folded.get(bare.casefold(), bare if bare else name)
+        return self._folded.get(bare.casefold(), bare)
 
     def declares(self, name: str) -> bool:
         """Whether `name`, as a model wrote it, means a tool that the client can run."""
         return self.restore(name) in self._declared.values()
+
+
+def _bare_name(name: str) -> str:
+    """`name` without what models and their servers leave on it: prefixes of their training, and tokens of the
+    Harmony format (cookbook.openai.com/articles/openai-harmony), as in `Bash<|channel|>commentary`."""
+    bare = name
+    if "<|" in name or "to=" in name:
+        recipient = _HARMONY_RECIPIENT.search(name)
+        bare = recipient[1] if recipient else _HARMONY_TOKEN.split(name, maxsplit=1)[0]
+    if prefix := _TRAINED_PREFIX.match(bare):
+        bare = bare[prefix.end() :]
+    return bare or name
 
 
 def _names_without_case(declared: dict[str, str]) -> dict[str, str]:

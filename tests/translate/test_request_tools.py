@@ -223,6 +223,15 @@ def test_c06_long_names_with_the_same_beginning_stay_apart() -> None:
         ("READ", "READ"),
         ("rEAD", "rEAD"),
         ("nope", "nope"),
+        ("functions.nope", "nope"),
+        ("Bash<|channel|>commentary", "Bash"),
+        ("Bash <|constrain|>json", "Bash"),
+        ("functions.bash<|channel|>analysis", "Bash"),
+        ("<|channel|>commentary to=functions.Bash", "Bash"),
+        ("assistant<|channel|>commentary to=functions.bash <|constrain|>json", "Bash"),
+        ("nope<|message|>", "nope"),
+        ("<|channel|>commentary", "<|channel|>commentary"),
+        ("functions.", "functions."),
     ],
 )
 def test_c07_a_name_that_the_model_bent_is_put_right(name: str, declared: str) -> None:

@@ -964,7 +964,7 @@ def test_no_event_makes_a_stream_that_is_not_one(sent: list[Json]) -> None:
     assert chunks == [chunk for event in sent for chunk in as_objects.feed(event)]
     translator = answering.translator()
     events: list[Event] = [event for chunk in chunks for event in translator.feed(chunk)]
-    assert check(events + translator.finish(), declared_tools=TOOLS) == []
+    assert check(events + translator.finish()) == []
 
 
 @lawful
