@@ -186,11 +186,10 @@ class ExchangeResponse:
         if self._state != "complete" and not self._is_sending:
             await self._send_part(self._protocol.encode_events((Ping(),)))
 
-    async def _ping_sent(self) -> None:
+    async def _ping_sent(self, ping: asyncio.Task[None]) -> None:
         """A slow client may still have to take it."""
-        if self._ping is not None:
-            await asyncio.wait((self._ping,))
-            self._ping = None
+        await asyncio.wait((ping,))
+        self._ping = None
 
     async def _on_stopped(self) -> None:
         if self._stopped_by == "client":
@@ -206,8 +205,12 @@ class ExchangeResponse:
 
     async def _write(self, contents: Sequence[Content]) -> None:
         self._last_write = self._loop.time()
-        await self._ping_sent()
-        data = b"".join([self._encode(content) for content in contents])
+        if self._ping is not None:
+            await self._ping_sent(self._ping)
+        if len(contents) == 1:  # as for most events of a stream
+            data = self._encode(contents[0])
+        else:
+            data = b"".join([self._encode(content) for content in contents])
         if self._exchange.stream:
             await self._send_part(data)
         else:
@@ -216,9 +219,10 @@ class ExchangeResponse:
             )
 
     def _encode(self, content: Content) -> bytes:
-        protocol, exchange = self._protocol, self._exchange
-        if isinstance(content, list | tuple):  # as most are: the events of a stream
-            return protocol.encode_events(content)
+        protocol = self._protocol
+        if content.__class__ is list:  # as most are: the events of a stream
+            return protocol.encode_events(content)  # type: ignore[arg-type]
+        exchange = self._exchange
         match content:
             case Relayed():
                 if exchange.stream:
@@ -232,7 +236,7 @@ class ExchangeResponse:
                 return protocol.encode_token_count(content)
             case Explanation():
                 return msgspec.json.encode(content)
-        raise TypeError(f"{type(content).__name__} is no content of an answer")
+        return protocol.encode_events(content)
 
     async def _send_part(self, data: bytes) -> None:
         self._is_sending = True
@@ -246,7 +250,8 @@ class ExchangeResponse:
 
     async def _send_end(self) -> None:
         if self._state == "streaming":
-            await self._ping_sent()
+            if self._ping is not None:
+                await self._ping_sent(self._ping)
             self._state = "complete"
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

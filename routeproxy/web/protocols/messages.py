@@ -31,7 +31,7 @@ class MessagesProtocol:
         return body
 
     def encode_events(self, events: Sequence[Event]) -> bytes:
-        return b"".join([frame(event) for event in events])
+        return frame(events[0]) if len(events) == 1 else b"".join([frame(event) for event in events])
 
     def encode_message(self, message: Message) -> bytes:
         return encode(message)
