@@ -221,7 +221,7 @@ class ExchangeResponse:
     def _encode(self, content: Content) -> bytes:
         protocol = self._protocol
         if content.__class__ is list:  # as most are: the events of a stream
-            return protocol.encode_events(content)  # type: ignore[arg-type]
+            return protocol.encode_events(content)
         exchange = self._exchange
         match content:
             case Relayed():
