@@ -24,7 +24,7 @@ from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stre
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.keys import needed_key
 from routeproxy.upstream.litellm.chunks import chunk_of, with_own_finish_reason
-from routeproxy.upstream.litellm.exceptions import failure_of
+from routeproxy.upstream.litellm.exceptions import failure_of, is_no_answer_of_the_back_end
 from routeproxy.upstream.litellm.providers import LiteLLMProvider, litellm_provider_of
 from routeproxy.upstream.litellm.setup import import_in_thread
 from routeproxy.upstream.litellm.transport import LiteLLMTransport, current_transport
@@ -207,7 +207,8 @@ def _chunks_of(answer: Any, transport: LiteLLMTransport, call: Call) -> AsyncIte
         return _at_once(outcome.chunks)
     if hasattr(answer, "__aiter__"):
         return _stream(answer, transport, call)
-    return _at_once([with_own_finish_reason(chunk_of(answer), outcome.finish_reason)])
+    chunk = outcome.half_characters.restore(chunk_of(answer))
+    return _at_once([with_own_finish_reason(chunk, outcome.finish_reason)])
 
 
 async def _at_once(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:
@@ -234,7 +235,7 @@ async def _stream(answer: Any, transport: LiteLLMTransport, call: Call) -> Async
                 yield [Chunk((Choice(finish_reason=outcome.finish_reason),))]
                 return
             raise _failure(error, transport, call, in_stream=True) from error
-        chunk = chunk_of(received)
+        chunk = transport.outcome.half_characters.restore(chunk_of(received))
         yield [chunk if is_openais else _with_own_ending(chunk, answer, transport)]
 
 
@@ -272,7 +273,8 @@ def _failure(
     outcome, target = transport.outcome, call.target
     if outcome.failure is not None:
         return outcome.failure
-    if outcome.answered and not in_stream and not getattr(error, "body", None):
+    is_unread = not in_stream or is_no_answer_of_the_back_end(error)
+    if outcome.answered and is_unread and not getattr(error, "body", None):
         # Neither the client's mistake nor LiteLLM's, whatever it says: the answer was there and could not be
         # read.
         return not_a_completion(target.provider.name)

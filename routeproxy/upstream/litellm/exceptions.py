@@ -117,8 +117,7 @@ def failure_of(
 ) -> UpstreamFailure:
     """The failure that an exception of LiteLLM stands for. `in_stream`: it was raised after the request had
     been accepted."""
-    while isinstance(inner := getattr(error, "original_exception", None), BaseException):
-        error = inner
+    error = _innermost(error)
     for related in _related(error):
         if isinstance(related, ModuleNotFoundError):
             package = PACKAGES.get(str(related.name).partition(".")[0], related.name)
@@ -145,6 +144,19 @@ def failure_of(
     return classify_error(
         status, message, provider=provider, model=model, headers=_headers_of(error), code=code
     )
+
+
+def is_no_answer_of_the_back_end(error: BaseException) -> bool:
+    """Whether LiteLLM raised it of its own accord, about bytes that it could not read, say: it wraps whatever
+    it did not foresee as a failed connection. Our transport knows of those that did fail."""
+    _, name = _meaning(_innermost(error))
+    return name in ("", "litellm.APIConnectionError")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(inner := getattr(error, "original_exception", None), BaseException):
+        error = inner
+    return error
 
 
 PACKAGES: Mapping[str, str] = {"google": "google-auth (and requests)", "azure": "azure-identity"}

@@ -19,6 +19,7 @@ from routeproxy.upstream.chat.endpoints import endpoint_of, with_additions
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import BODY_FRAMING, HOP_BY_HOP, outgoing_headers
+from routeproxy.upstream.litellm.half_characters import HalfCharacters, unfinished
 from routeproxy.upstream.litellm.providers import NO_KEY, LiteLLMProvider
 
 CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
@@ -57,6 +58,7 @@ class Outcome:
         """As the back end wrote it: LiteLLM rewrites those that it does not know."""
         self.chunks: tuple[Chunk, ...] = ()
         """The answer, where the back end streamed it unasked."""
+        self.half_characters = HalfCharacters()
 
     def fail(self, failure: UpstreamFailure, error: type[httpx.TransportError]) -> httpx.TransportError:
         """The exception by which LiteLLM is to hear of it."""
@@ -124,7 +126,8 @@ class LiteLLMTransport:
         """A stream where none was asked for. LiteLLM can't read it, and gets something else to read."""
         lines = (await self._read_all(response)).splitlines()
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        self.outcome.chunks = tuple(chunk for data in events if (chunk := _chunk_in(data)) is not None)
+        chunks = (chunk for data in events if (chunk := _chunk_in(data)) is not None)
+        self.outcome.chunks = tuple(map(self.outcome.half_characters.restore, chunks))
         return httpx.Response(200, json=_STAND_IN, request=request)
 
     async def _as_stream(self, response: Response, request: httpx.Request) -> httpx.Response:
@@ -245,6 +248,13 @@ _LINE_END_STARTS = (b"\xe2\x80", b"\xe2", b"\xc2")
 _BINARY = "application/vnd.amazon.eventstream"
 
 
+def _unfinished(data: bytes) -> bytes:
+    for start in _LINE_END_STARTS:
+        if data.endswith(start):
+            return start
+    return data[len(data) - unfinished(data) :]
+
+
 def _escape(line_end: re.Match[bytes]) -> bytes:
     return b"\\u%04x" % ord(line_end[0].decode())
 
@@ -266,8 +276,9 @@ class _Body(httpx.AsyncByteStream):
                 before = data[-_LONGEST_FINISH_REASON:]
                 if is_text:
                     data = held + data
-                    held = next((start for start in _LINE_END_STARTS if data.endswith(start)), b"")
+                    held = _unfinished(data)
                     data = _LINE_ENDS.sub(_escape, data[: len(data) - len(held)])
+                    data = self._outcome.half_characters.hide(data)
                 yield data
             if held:
                 yield held

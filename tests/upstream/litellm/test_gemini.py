@@ -117,6 +117,31 @@ def test_a_whole_answer_comes_through() -> None:
     assert back_end.last.path == "/v1beta/models/gemini-2.5-pro:generateContent"
 
 
+def test_an_emoji_cut_in_two_does_not_end_the_answer() -> None:
+    halves = stream(part({"text": "a\ud83d"}), part({"text": "\ude00b"}), part(finish="STOP", usage=True))
+    with BackEnd(halves) as back_end:
+        assert said(ask(gemini(back_end)))[:2] == ["text a\ud83d", "text \ude00b"]
+
+
+def test_a_whole_answer_may_end_in_half_an_emoji() -> None:
+    with BackEnd(json_answer(part({"text": "a\ud83d"}, finish="MAX_TOKENS", usage=True))) as back_end:
+        assert said(ask(gemini(back_end), chat(stream=False)))[0] == "text a\ud83d"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b'data: {"candidates": [{"content": 5}]}\n\n', id="a number for a content"),
+        pytest.param(b'data: {"candidates": 7}\n\n', id="a number for the candidates"),
+    ],
+)
+def test_a_chunk_that_cannot_be_read_is_said_in_our_words(sent: bytes) -> None:
+    with BackEnd(streamed(data(part({"text": "a"})), sent, data(part(finish="STOP")))) as back_end:
+        failed = failure(gemini(back_end))
+    assert failed.kind == "connection"
+    assert failed.message == "the back end corp answered with something that is not a completion"
+
+
 def test_a_thought_signature_goes_back_where_it_came_from() -> None:
     signed = ToolCall(
         id="call_1",
