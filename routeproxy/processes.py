@@ -21,8 +21,8 @@ from typing import Protocol
 import uvicorn
 from litestar import Litestar
 
+from routeproxy.web.http_protocol import HttpProtocol
 from routeproxy.web.response import InFlight
-from routeproxy.web.server_protocol import HttpProtocol
 
 log = logging.getLogger("routeproxy.processes")
 

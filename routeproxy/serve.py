@@ -24,7 +24,7 @@ import routeproxy
 from routeproxy import tokens
 from routeproxy.observe import Observer, Observers
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.live.live import LiveRules
+from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.providers import Provider

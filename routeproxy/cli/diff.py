@@ -14,7 +14,7 @@ from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.verify.diff import compare_policies, describe_decision
 
 app = new_app()

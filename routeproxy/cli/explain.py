@@ -19,7 +19,7 @@ from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.sources import find_rules
 from routeproxy.tokens import count as count_tokens
 from routeproxy.upstream.dry_run import losses_by_target

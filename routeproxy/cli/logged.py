@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.logged import logged_request
-from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.telemetry.decisions import LoggedDecision, find, read
 
 

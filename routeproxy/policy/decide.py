@@ -14,11 +14,11 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.fact_table import INPUT_TOKENS
 from routeproxy.policy.facts import Facts, as_line
+from routeproxy.policy.hypothetical import Case, Headers, HypotheticalRequest
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import KeyPath, Problem
 from routeproxy.policy.providers import Provider
-from routeproxy.policy.questions import Case, Headers, HypotheticalRequest
 from routeproxy.policy.secrets import ClientKey
 from routeproxy.policy.server import ServerSettings
 from routeproxy.policy.targets import Target

@@ -8,7 +8,7 @@ import msgspec
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, Kind
 from routeproxy.policy.facts import Facts, as_line
-from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.hypothetical import HypotheticalRequest
 
 _TYPES: Mapping[Kind, Any] = {
     "word": str,

@@ -10,7 +10,7 @@ from routeproxy.cli.check import run_check
 from routeproxy.cli.explain import run_explain
 from routeproxy.cli.fact_options import parse_headers
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.questions import HypotheticalRequest
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.sources import Options, Sources
 from tests.policy.asking import KEYS, policy, rules
 

@@ -10,8 +10,8 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.problems import Code, RulesRefused
-from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.verify.proof import prove
 from routeproxy.policy.verify.run_case import run_case
 

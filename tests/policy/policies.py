@@ -17,8 +17,8 @@ from routeproxy.policy.compile.compiler import Compilation, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.file.includes import KeptFolder
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.questions import HypotheticalRequest
 
 Table = dict[str, Any]
 

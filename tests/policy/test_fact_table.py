@@ -9,8 +9,8 @@ from routeproxy.policy.conditions import in_words
 from routeproxy.policy.fact_table import BY_NAME, FACTS, Fact, Kind
 from routeproxy.policy.file.tables import HeaderTable, MatchTable, RangeTable, RequestTable, TextTable
 from routeproxy.policy.file.values import Count, Strings
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.logged import logged_facts, logged_request
-from routeproxy.policy.questions import HypotheticalRequest
 from tests.policy.asking import policy, rules
 
 CONDITIONS: dict[tuple[Kind, bool], Any] = {

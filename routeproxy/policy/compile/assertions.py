@@ -23,10 +23,10 @@ from routeproxy.policy.file.tables import (
     RequestTable,
 )
 from routeproxy.policy.file.values import listed
+from routeproxy.policy.hypothetical import Case, Expected, HypotheticalRequest
 from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
 from routeproxy.policy.problems import Code, KeyPath
-from routeproxy.policy.questions import Case, Expected, HypotheticalRequest
 
 
 class AssertionsCompiler:

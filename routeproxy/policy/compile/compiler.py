@@ -28,9 +28,9 @@ from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import MatchTable, ProviderTable, RulesFile, Targets
+from routeproxy.policy.hypothetical import Case
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Code, KeyPath, Problem, RulesRefused
-from routeproxy.policy.questions import Case
 from routeproxy.policy.verify.proof import prove
 from routeproxy.policy.verify.run_case import run_case
 

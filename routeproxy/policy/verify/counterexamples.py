@@ -10,8 +10,8 @@ from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextC
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
 from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.invariants import Invariant
-from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.targets import ReachedTarget, Target
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.satisfiability import (

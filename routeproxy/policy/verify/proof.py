@@ -14,8 +14,8 @@ from msgspec import Struct
 from routeproxy.policy.conditions import Check, Equals
 from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.fact_table import TEAM
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.invariants import Invariant
-from routeproxy.policy.questions import HypotheticalRequest
 from routeproxy.policy.targets import ReachedTarget
 from routeproxy.policy.verify.callers import callers_of, team_headers
 from routeproxy.policy.verify.counterexamples import describe_request, find_counterexample, violations

@@ -8,7 +8,7 @@ from msgspec import Struct
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import requested_model_problem
-from routeproxy.policy.questions import Case, Expected
+from routeproxy.policy.hypothetical import Case, Expected
 
 
 class Difference(Struct, frozen=True):

@@ -10,8 +10,8 @@ import pytest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
+from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.questions import HypotheticalRequest
 
 DEFAULT = """
 [providers.corp]
