@@ -7,6 +7,7 @@ the type does not take (wire.md §2.8: `$.messages[0].role` reads `messages.0.ro
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -60,17 +61,22 @@ def nested_too_deeply() -> InvalidRequest:
 
 def without_lone_surrogates(text: bytes) -> bytes:
     r"""`text` with each unpaired `\udXXX` escape replaced by `\ufffd`."""
-    return _SURROGATES.sub(_replace_unpaired, text)
+    return replace_lone_surrogates(text, lambda _: rb"\ufffd")
 
 
-def _replace_unpaired(match: re.Match[bytes]) -> bytes:
-    text, first, second = match.string, match[0][:6], match[1]
-    before = match.start()
-    while before and text[before - 1] == _BACKSLASH:
-        before -= 1
-    if (match.start() - before) % 2:  # the backslash is itself escaped, and plain text follows it
-        return first + (rb"\ufffd" if second else b"")
-    return match[0] if second else rb"\ufffd"
+def replace_lone_surrogates(text: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
+    r"""`text` with each unpaired `\udXXX` escape replaced by what `replacement` makes of it."""
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        first, second = match[0][:6], match[1]
+        before = match.start()
+        while before and text[before - 1] == _BACKSLASH:
+            before -= 1
+        if (match.start() - before) % 2:  # the backslash is itself escaped, and plain text follows it
+            return first + (replacement(second) if second else b"")
+        return match[0] if second else replacement(first)
+
+    return _SURROGATES.sub(replace, text)
 
 
 # --- mistakes

@@ -149,8 +149,10 @@ def failure_of(
 def is_no_answer_of_the_back_end(error: BaseException) -> bool:
     """Whether LiteLLM raised it of its own accord, about bytes that it could not read, say: it wraps whatever
     it did not foresee as a failed connection. Our transport knows of those that did fail."""
-    _, name = _meaning(_innermost(error))
-    return name in ("", "litellm.APIConnectionError")
+    error = _innermost(error)
+    _, name = _meaning(error)
+    is_a_library_mistake = name == "builtins.Exception" and _own_status(error) is None
+    return is_a_library_mistake or name == "litellm.APIConnectionError"
 
 
 def _innermost(error: BaseException) -> BaseException:

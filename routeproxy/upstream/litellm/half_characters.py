@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from routeproxy.chat.completion import Chunk
+from routeproxy.messages.decoding import replace_lone_surrogates
 
 _FIRST_HALF, _LAST_HALF = 0xD800, 0xDFFF
 _FIRST_STAND_IN = 0x10F800
@@ -16,10 +17,7 @@ _FIRST_STAND_IN = 0x10F800
 _OFFSET = _FIRST_STAND_IN - _FIRST_HALF
 
 _HEX = rb"[0-9a-fA-F]"
-_HIGH, _LOW = rb"\\u[dD][89abAB]%b{2}" % _HEX, rb"\\u[dD][c-fC-F]%b{2}" % _HEX
-_ESCAPE = re.compile(rb"\\(?!u)[\s\S]|%b%b|(%b|%b)" % (_HIGH, _LOW, _HIGH, _LOW))
-"""An escape, read from the left so that a backslash is known from the one that it escapes. Group 1 is half a
-character whose other half isn't there."""
+_HIGH = rb"\\u[dD][89abAB]%b{2}" % _HEX
 _PARTIAL = rb"\\(?:u%b{0,3})?" % _HEX
 _UNFINISHED = re.compile(rb"(?<!\\)(?:\\\\)*(%b(?:%b)?|%b)\Z" % (_HIGH, _PARTIAL, _PARTIAL))
 """Group 1 is what only the next bytes can tell: an escape that isn't whole, or a first half."""
@@ -37,15 +35,11 @@ class HalfCharacters:
 
     def hide(self, json: bytes) -> bytes:
         """`json` begins where an escape may begin, and does not end within one."""
-        if b"\\ud" not in json and b"\\uD" not in json:  # as nearly always
-            return json
-        return _ESCAPE.sub(self._hide, json)
+        return replace_lone_surrogates(json, self._hide)
 
-    def _hide(self, escape: re.Match[bytes]) -> bytes:
-        if escape[1] is None:
-            return escape[0]
+    def _hide(self, escape: bytes) -> bytes:
         self._hidden = True
-        return chr(int(escape[1][2:], 16) + _OFFSET).encode()
+        return chr(int(escape[2:], 16) + _OFFSET).encode()
 
     def restore(self, chunk: Chunk) -> Chunk:
         if not self._hidden:

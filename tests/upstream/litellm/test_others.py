@@ -12,6 +12,7 @@ from tests.upstream.litellm.asking import (
     ask,
     call,
     chat,
+    failure,
     said,
     target,
     until_failure,
@@ -108,3 +109,17 @@ def test_a_client_that_litellm_lets_go_does_not_take_ours_with_it() -> None:
     assert not LOOP.run(close())
     with BackEnd(sse(chunk("a"), done())) as back_end:
         assert ask(call(target("mistral", f"{back_end.url}/v1", "large", engine="litellm")))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b'data: {"choices": [}\n\n', id="broken JSON"),
+        pytest.param(b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n', id="not UTF-8"),
+    ],
+)
+def test_a_chunk_that_openais_client_cannot_read_is_said_in_our_words(sent: bytes) -> None:
+    with BackEnd(sse(chunk("a"), sent, done())) as back_end:
+        failed = failure(call(target("openai", f"{back_end.url}/v1", "gpt-4o", engine="litellm")))
+    assert failed.kind == "connection"
+    assert failed.message == "the back end corp answered with something that is not a completion"
