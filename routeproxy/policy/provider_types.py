@@ -42,7 +42,7 @@ class ProviderType(Struct, frozen=True, kw_only=True):
 
 
 CHAT: tuple[Engine, ...] = ("direct", "litellm")
-"""Of types that speak OpenAI's chat completions, or Ollama's, as we do."""
+"""Of types that speak a format of ours: OpenAI's chat completions, Ollama's or Gemini's."""
 
 TYPES: Mapping[str, ProviderType] = {
     "openai": ProviderType(
@@ -62,8 +62,7 @@ TYPES: Mapping[str, ProviderType] = {
     ),
     "echo": ProviderType(zone="local", engines=("direct",), speaks_messages=True, in_process=True),
     "gemini": ProviderType(
-        # LiteLLM first: our own engine has not met Google yet, only what LiteLLM says and hears.
-        engines=("litellm", "direct"),
+        engines=CHAT,
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         spellings=("google",),

@@ -64,6 +64,12 @@ STREAMS: dict[str, list[Step]] = {
         part({"text": "a"}),
         {"error": {"code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE"}},
     ),
+    "half an emoji at a time": stream(
+        part({"text": "Hej \ud83d"}), part({"text": "\udc4b!"}), part(finish="STOP", usage=True)
+    ),
+    "half an emoji in a call": stream(
+        part({"functionCall": {"name": "read", "args": {"path": "a\ud83d"}}}, finish="STOP", usage=True)
+    ),
     "thoughts that are counted among the rest": stream(
         part({"text": "a"}, finish="STOP")
         | {

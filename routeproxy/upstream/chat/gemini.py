@@ -1,11 +1,12 @@
 """The answers of Gemini's own API (ai.google.dev/api/generate-content) as chunks of a chat completion. No I/O
 here. (Its requests: `gemini_request.py`.)"""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import DecodeError, Raw, Struct
+from msgspec import Raw, Struct
 
 from routeproxy.chat.completion import (
     Choice,
@@ -16,7 +17,7 @@ from routeproxy.chat.completion import (
     PromptTokensDetails,
     ToolCallDelta,
 )
-from routeproxy.messages.decoding import UNREADABLE, without_lone_surrogates
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.upstream.chat.lenient import decode_object_leniently, whole_call
 from routeproxy.upstream.http.sse import EventDecoder
 
@@ -140,15 +141,24 @@ _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def _decode_answer(data: bytes) -> _Answer:
-    """Raises `ValueError` for what is no JSON object."""
+    """Raises `ValueError` for what is no JSON object, or not one of an answer's shape."""
     try:
         return _answer_decoder.decode(data)
     except UNREADABLE:
-        readable = without_lone_surrogates(data.decode("utf-8", "replace").encode())
-    try:
-        return _answer_decoder.decode(readable)
-    except DecodeError:
-        error = decode_object_leniently(data).get("error")
-        if error is None:
-            raise
-        return _Answer(error=error)
+        answer = decode_object_leniently(data)
+    if answer.get("error") is not None:
+        return _Answer(error=answer["error"])
+    # An emoji may come in two halves, one a part: put together they are one again.
+    return msgspec.convert(_with_raw_arguments(answer), _Answer)
+
+
+def _with_raw_arguments(value: Any) -> Any:
+    """`value`, decoded JSON, in which the arguments of calls are JSON again."""
+    if isinstance(value, list):
+        return [_with_raw_arguments(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: Raw(json.dumps(item).encode()) if name == "args" else _with_raw_arguments(item)
+        for name, item in value.items()
+    }

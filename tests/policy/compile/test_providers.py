@@ -23,7 +23,7 @@ def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Pr
         ("anthropic", "https://api.anthropic.com", "public", "direct"),
         ("ollama", "http://localhost:11434", "local", "direct"),
         ("echo", None, "local", "direct"),
-        ("gemini", "https://generativelanguage.googleapis.com/v1beta", "public", "litellm"),
+        ("gemini", "https://generativelanguage.googleapis.com/v1beta", "public", "direct"),
         ("openrouter", "https://openrouter.ai/api/v1", "public", "direct"),
         ("groq", None, "public", "litellm"),
     ],
@@ -153,6 +153,7 @@ def test_no_type_is_listed_twice() -> None:
     [
         pytest.param('openai]\nengine = "litellm"', "litellm", id="one word away"),
         pytest.param('openai]\nengine = "direct"', "direct", id="said"),
+        pytest.param('gemini]\nengine = "litellm"', "litellm", id="Gemini's, one word away"),
         pytest.param("openai]\nlitellm_params = { seed = 1 }", "litellm", id="what only LiteLLM takes"),
         pytest.param('azure]\nbase_url = "https://a.example"\napi = "responses"', "direct", id="Responses"),
     ],
