@@ -20,6 +20,8 @@ NULL = Raw(b"null")
 OLDEST_VERSION = "2023-06-01"
 """The version that a missing `anthropic-version` stands for."""
 
+UNTIL_NEXT_USER_MESSAGE = "next_user_message"
+
 ATTRIBUTION = "x-anthropic-billing-header"
 """How Claude Code's first system block begins. Its nonce changes with every request."""
 
@@ -194,6 +196,8 @@ class McpToolResult(ServerToolResult, frozen=True, tag="mcp_tool_result"): ...
 
 class Compaction(Struct, frozen=True, tag="compaction"):
     content: str | None = None
+    tool_changes: "tuple[ToolAddition | ToolRemoval, ...] | None" = None
+    """Those of the turns that it stands for."""
 
 
 class Fallback(Struct, frozen=True, tag="fallback"): ...
@@ -206,19 +210,45 @@ class ContainerUpload(Struct, frozen=True, tag="container_upload"):
 class McpToolListing(Struct, frozen=True, tag="mcp_tool_listing"): ...
 
 
-class BrowserState(Struct, frozen=True, tag="browser_state"): ...
+class BrowserState(Struct, frozen=True, tag="browser_state"):
+    """What a browser looks like after a call: part of that call's result."""
+
+    tabs: tuple[Raw, ...] = ()
+    state_changes: tuple[Raw, ...] | None = None
+
+
+# --- changes of the tools in mid-conversation (betas `mid-conversation-tool-changes`, `inline-tools`)
+
+
+class ToolByName(Struct, frozen=True, tag="tool_reference"):
+    """A tool of `tools`, or one that an earlier turn defined."""
+
+    name: str
+
+
+class McpToolByName(Struct, frozen=True, tag="mcp_tool_reference"):
+    server_name: str
+    name: str
+
+
+class McpToolsetByName(Struct, frozen=True, tag="mcp_toolset_reference"):
+    server_name: str
+
+
+class ToolDefinition(Struct, frozen=True, tag="tool_definition"):
+    """A tool that `tools` does not have."""
+
+    definition: "Tool"
 
 
 class ToolAddition(Struct, frozen=True, tag="tool_addition"):
-    """Exposes deferred tools from here on (beta `mid-conversation-tool-changes`)."""
+    """From here on the model may see the tool."""
 
-    tool_names: tuple[str, ...] | None = None
-    tool_name: str | None = None
+    tool: ToolByName | McpToolByName | McpToolsetByName | ToolDefinition
 
 
 class ToolRemoval(Struct, frozen=True, tag="tool_removal"):
-    tool_names: tuple[str, ...] | None = None
-    tool_name: str | None = None
+    tool: ToolByName | McpToolByName | McpToolsetByName
 
 
 Block = (
@@ -266,12 +296,16 @@ class Turn(Struct, frozen=True):
     """One entry of `messages`. `role` may be `system` at any index (wire.md §0.3)."""
 
     role: str
-    content: str | tuple[Block, ...]
+    content: str | tuple[Block, ...] | None = None
+    """Only a system turn may have none: it sets `output_config`."""
     output_config: OutputConfig | None = None
+    clear_at: str | None = None
+    """How long the text of a system turn holds; for good, unless it is `UNTIL_NEXT_USER_MESSAGE`."""
 
 
 class Tool(Struct, frozen=True):
-    name: str
+    name: str = ""
+    """Sets of tools have none."""
     type: str | None = None
     """`None` and `custom`: a tool of the client. Any other type is a tool that Anthropic defines,
     `bash_20250124` for example."""
@@ -335,9 +369,11 @@ class MessagesRequest(Struct, frozen=True):
 
 
 KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {
+    "billing_policy",
     "cache_control",
-    "inference_geo",
     "diagnostics",
+    "fallback_credit_token",
+    "inference_geo",
 }
 
 _envelope: Decoder[Envelope] = Decoder(Envelope)

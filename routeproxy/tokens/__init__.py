@@ -11,7 +11,7 @@ a count: a block of a type that is not known here counts as a third of its bytes
 
 from functools import cached_property
 
-from routeproxy.messages.request import Envelope
+from routeproxy.messages.request import UNTIL_NEXT_USER_MESSAGE, Envelope
 from routeproxy.tokens.blocks import COSTLIEST_HOSTED_TOOL, PER_TURN, TOOL_PROMPT, Cost, Pricing, unknown_cost
 from routeproxy.tokens.blocks import Memory as Memory
 from routeproxy.tokens.parts import UNREADABLE, Request, Turn, read_request
@@ -51,16 +51,17 @@ class Ceiling:
 
     def is_below(self, limit: int) -> bool:
         """Whether `count(body) < limit`, for certain. `False` means that nobody knows without counting."""
-        return self._tokens < limit and not self._may_hold_media
+        return self._tokens < limit and not self._may_hold_more
 
     @cached_property
-    def _may_hold_media(self) -> bool:
-        """What pictures cost has nothing to do with their bytes. Checked last, since it takes 2 µs a kB."""
+    def _may_hold_more(self) -> bool:
+        """What pictures cost has nothing to do with their bytes, nor what a hosted tool does that a turn
+        brings along. Checked last, since it takes 3 µs a kB."""
         body = self._body
-        if b'"image"' in body or b'"document"' in body:
+        if b'"image"' in body or b'"document"' in body or b'"tool_definition"' in body:
             return True
-        # JSON may spell any letter as `\u0069`.
-        return b"\\u00" in body and (b"\\u006" in body or b"\\u007" in body)
+        # JSON may spell any letter as `\u0069`, and `_` as `\u005f`.
+        return b"\\u00" in body and any(start in body for start in (b"\\u005", b"\\u006", b"\\u007"))
 
 
 def _upper_bound(size: int) -> int:
@@ -79,17 +80,22 @@ class _Total:
         self.text = PER_REQUEST
         self.fixed = 0
         self._exposed: set[int] = set()
+        self._has_changes = False
+        """Some turn changes the tools."""
         self._thinking: list[Cost] = []
         """The thinking of the turn that is not over."""
 
     def add_request(self, request: Request, pricing: Pricing) -> None:
         for cost in pricing.price_content(request.system):
             self._add(cost)
-        for turn in request.messages or ():
-            self._add_turn(turn, pricing.price_content(turn.content))
+        turns = request.messages or ()
+        last_of_user = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
+        for index, turn in enumerate(turns):
+            is_over = turn.clear_at == UNTIL_NEXT_USER_MESSAGE and index < last_of_user
+            self._add_turn(turn, pricing.price_content(turn.content), is_over=is_over)
         for cost in self._thinking:
             self._add(cost)
-        if request.tools:
+        if request.tools or self._has_changes:
             self.text += TOOL_PROMPT
         for cost in pricing.price_tools(request.tools or []):
             # A deferred tool is not in the prompt until a search finds it.
@@ -97,7 +103,10 @@ class _Total:
                 self._add(cost)
         self.text += pricing.price_schema(request)
 
-    def _add_turn(self, turn: Turn, costs: list[Cost]) -> None:
+    def _add_turn(self, turn: Turn, costs: list[Cost], *, is_over: bool) -> None:
+        """`is_over`: of a system turn, only what it says of the tools still holds."""
+        if is_over and turn.role == "system":
+            costs = [cost for cost in costs if cost.kind == "tools"]
         self.text += PER_TURN
         # Tool results continue a turn, and so does text beside them.
         ends_turn = turn.role == "user"
@@ -106,6 +115,7 @@ class _Total:
                 self._thinking.append(cost)
             else:
                 self._add(cost)
+                self._has_changes |= cost.kind == "tools"
                 ends_turn &= cost.kind != "tool_result"
         if ends_turn:
             self._thinking.clear()  # the API itself drops the thinking of turns that are over

@@ -29,6 +29,10 @@ LONG = 1024
 `cache_control` from block to block."""
 
 
+Kind = Literal["thinking", "tool_result", "tools", "other"]
+"""What is special about a block: `tools` is for those that change the tools."""
+
+
 class Cost(Struct, frozen=True, gc=False):
     """The cost of one block or tool, in hundredths of tokens."""
 
@@ -36,7 +40,7 @@ class Cost(Struct, frozen=True, gc=False):
     """For text, and for the structure around it."""
     fixed: int = 0
     """For pictures, pages and hosted tools: it has little to do with their bytes."""
-    kind: Literal["thinking", "tool_result", "other"] = "other"
+    kind: Kind = "other"
     names: frozenset[int] = frozenset()
     """Digests of tools' names: of the tools that a block exposes, or of this tool if it has to be exposed."""
 
@@ -70,7 +74,7 @@ class Pricing:
                 return self._price_parts(SHARP_BLOCK if self._sharp else BLOCK, content, self._price_block)
 
     def price_tools(self, tools: list[Raw]) -> list[Cost]:
-        return self._price_parts(TOOL, tools, self._price_tool)
+        return self._price_parts(TOOL, tools, self.price_tool)
 
     def price_schema(self, request: Request) -> int:
         """The cost of the schema of a structured answer."""
@@ -115,7 +119,7 @@ class Pricing:
         walker.add_block(block)
         return walker.cost(_kind(block))
 
-    def _price_tool(self, tool: Any) -> Cost:
+    def price_tool(self, tool: Any) -> Cost:
         match tool:
             case {"defer_loading": True, "name": str(name)}:
                 names = frozenset((_name_digest(name),))
@@ -142,7 +146,7 @@ class _BlockWalker:
         self._fixed = 0
         self._names: set[int] = set()
 
-    def cost(self, kind: Literal["thinking", "tool_result", "other"]) -> Cost:
+    def cost(self, kind: Kind) -> Cost:
         return Cost(self._text, self._fixed, kind, frozenset(self._names))
 
     def add_block(self, block: Any) -> None:
@@ -175,8 +179,20 @@ class _BlockWalker:
             case {"type": "tool_result"}:
                 self._text += PER_TURN
                 self._add_content(block.get("content"))
-            case {"type": "tool_reference" | "tool_addition"}:
-                self._expose_tools(block)
+            case {"type": "tool_reference", "tool_name": str(name)}:
+                self._expose_tool(name)
+            case {"type": "tool_addition", "tool": {"type": "tool_reference", "name": str(name)}}:
+                self._expose_tool(name)
+            case {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": definition}}:
+                self._add_tool(definition)
+            case {"type": "compaction"}:
+                # Its signature and what is encrypted in it are not shown to a model.
+                self._add_content(block.get("content"))
+                self._add_content(block.get("tool_changes"))
+            case {"type": "mcp_tool_listing"}:
+                self._text += self._pricing.price_json(block.get("tools"))
+            case {"type": "fallback"}:
+                pass
             case _:
                 self._text += _unknown_value_cost(block)
 
@@ -203,12 +219,14 @@ class _BlockWalker:
             case _:
                 self._text += _unknown_value_cost(source)
 
-    def _expose_tools(self, block: dict[str, Any]) -> None:
-        names = block.get("tool_names")
-        for name in [block.get("tool_name"), *(names if isinstance(names, list) else ())]:
-            if isinstance(name, str):
-                self._names.add(_name_digest(name))
-                self._text += self._pricing.price_text(name)
+    def _expose_tool(self, name: str) -> None:
+        self._names.add(_name_digest(name))
+        self._text += self._pricing.price_text(name)
+
+    def _add_tool(self, definition: Any) -> None:
+        cost = self._pricing.price_tool(definition)
+        self._text += cost.text
+        self._fixed += cost.fixed
 
 
 def unknown_cost(size: int) -> int:
@@ -220,8 +238,10 @@ def _unknown_value_cost(value: Any) -> int:
     return 0 if value is None else unknown_cost(len(msgspec.json.encode(value)))
 
 
-def _kind(block: Any) -> Literal["thinking", "tool_result", "other"]:
+def _kind(block: Any) -> Kind:
     match block:
+        case {"type": "tool_addition" | "tool_removal"}:
+            return "tools"
         case {"type": "thinking" | "redacted_thinking"}:
             return "thinking"
         case {"type": "tool_result"}:

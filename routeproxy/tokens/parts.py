@@ -18,8 +18,9 @@ Content = str | list[Raw] | None
 
 
 class Turn(Struct, frozen=True):
-    content: Content
+    content: Content = None
     role: str = ""
+    clear_at: Any = None
 
 
 class Request(Struct, frozen=True):
@@ -83,7 +84,7 @@ def _to_turn(turn: Any) -> Turn:
     match turn:
         case {"content": content}:
             role = turn.get("role")
-            return Turn(_to_content(content), role if isinstance(role, str) else "")
+            return Turn(_to_content(content), role if isinstance(role, str) else "", turn.get("clear_at"))
         case _:
             return Turn([_to_raw(turn)])
 

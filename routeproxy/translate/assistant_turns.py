@@ -1,7 +1,7 @@
 """Assistant turns, from Messages to chat: blocks are read into a draft, and turns in a row share one, which
 becomes one message."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -12,20 +12,21 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import (
     Block,
     Compaction,
+    ContainerUpload,
     Document,
     Fallback,
+    McpToolListing,
     McpToolUse,
     RedactedThinking,
     ServerToolResult,
     ServerToolUse,
     Text,
     Thinking,
-    ToolResult,
     ToolSearchResult,
     ToolUse,
 )
 from routeproxy.translate import tool_ids
-from routeproxy.translate.blocks import BETWEEN_TEXTS, assistant_document_text, unexpected_block
+from routeproxy.translate.blocks import BETWEEN_TEXTS, assistant_document_text, misplaced_block
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.server_tools import referenced_tools, server_call_text, server_result_text
 from routeproxy.translate.thinking import Signer
@@ -68,11 +69,20 @@ class AssistantDraft(Struct):
 class AssistantTurns:
     """Reads the assistant turns of one conversation, and writes their messages."""
 
-    def __init__(self, profile: ModelProfile, toolbox: Toolbox, signer: Signer, *, strict: bool) -> None:
+    def __init__(
+        self,
+        profile: ModelProfile,
+        toolbox: Toolbox,
+        signer: Signer,
+        warn: Callable[[str], None],
+        *,
+        strict: bool,
+    ) -> None:
         """`strict`: the rules of version 2026-10-21 hold."""
         self._profile = profile
         self._toolbox = toolbox
         self._signer = signer
+        self._warn = warn
         self._strict = strict
         self.tool_ids: set[str] = set()
         """The client's ids of all calls so far."""
@@ -87,6 +97,7 @@ class AssistantTurns:
         return draft
 
     def _read_block(self, block: Block, index: int, position: int, draft: AssistantDraft) -> None:
+        path = f"messages.{index}.content.{position}"
         match block:
             case Text(text=text):
                 draft.texts.append(text)
@@ -103,18 +114,20 @@ class AssistantTurns:
                     for name in referenced_tools(content):
                         self._toolbox.expose_if_known(name)
                 draft.texts.append(server_result_text(str(block.__struct_config__.tag), content))
-            case Compaction(content=summary):
+            case Compaction(content=summary, tool_changes=changes):
+                self._toolbox.change_all(changes or (), path)
                 if summary:
                     draft.summaries.append(summary)
+            case ContainerUpload(file_id=file):
+                draft.texts.append(f"[container_upload {file}]\n")
+            case McpToolListing():
+                self._warn("an mcp_tool_listing is of no use to this model and was left out")
             case Document() if not self._strict:
                 draft.texts.append(assistant_document_text(block))
             case Fallback():
                 pass
-            case ToolResult():
-                path = f"messages.{index}.content.{position}"
-                raise InvalidRequest(f"{path}: `tool_result` blocks can only be in `user` messages")
             case _:
-                raise unexpected_block(block, f"messages.{index}.content.{position}")
+                raise misplaced_block(block, path)
 
     def _read_call(self, block: ToolUse, index: int, position: int, draft: AssistantDraft) -> None:
         if block.id in self.tool_ids:
@@ -128,7 +141,7 @@ class AssistantTurns:
         if b'": ' in arguments or b"\n" in arguments or b"{ " in arguments:  # may have been indented
             arguments = msgspec.json.format(arguments, indent=-1)
         id = tool_ids.for_back_end(block.id, self._profile.tool_call_ids)
-        function = FunctionCall(self._toolbox.names.wire_name(block.name), arguments.decode())
+        function = FunctionCall(self._toolbox.wire_name(block.name), arguments.decode())
         draft.calls[block.id] = ToolCall(id=id, function=function)
         draft.calls_index = index
 

@@ -5,7 +5,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 
 from routeproxy.chat.request import FileData, FilePart, ImagePart, ImageUrl, Part, TextPart
@@ -13,7 +13,9 @@ from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
     Base64Source,
     Block,
+    BrowserState,
     Compaction,
+    ContainerUpload,
     ContentSource,
     Document,
     Fallback,
@@ -22,7 +24,10 @@ from routeproxy.messages.request import (
     SearchResult,
     Text,
     TextSource,
+    ToolAddition,
     ToolReference,
+    ToolRemoval,
+    ToolResult,
     UrlSource,
 )
 from routeproxy.translate.profile import ModelProfile
@@ -34,11 +39,23 @@ BETWEEN_TEXTS = "\n\n"
 """What separates texts that chat takes as one."""
 
 
-def unexpected_block(block: Block, path: str) -> InvalidRequest:
-    tag = block.__struct_config__.tag
-    return InvalidRequest(
-        f"{path}: Input tag '{tag}' found using 'type' does not match any of the expected tags"
-    )
+_PLACES: Mapping[type[Block], str] = {
+    BrowserState: "`tool_result` blocks",
+    ContainerUpload: "`user` messages",
+    Document: "`user` messages",
+    Image: "`user` messages",
+    SearchResult: "`user` messages",
+    ToolAddition: "`system` messages",
+    ToolReference: "`tool_result` blocks",
+    ToolRemoval: "`system` messages",
+    ToolResult: "`user` messages",
+}
+"""Where blocks belong that do not belong in assistant turns."""
+
+
+def misplaced_block(block: Block, path: str) -> InvalidRequest:
+    place = _PLACES.get(type(block), "`assistant` messages")
+    return InvalidRequest(f"{path}: `{block.__struct_config__.tag}` blocks can only be in {place}")
 
 
 class BlockWriter:
@@ -64,13 +81,16 @@ class BlockWriter:
                 yield from self._document(block, path)
             case SearchResult():
                 yield self._search_result(block, path)
-            case Compaction(content=content):
+            case Compaction(content=content, tool_changes=changes):
+                self._toolbox.change_all(changes or (), path)
                 if content:
                     yield TextPart(SUMMARY + content)
             case Fallback():
                 pass
+            case ContainerUpload():
+                raise Incapable(f"{path}: container_upload blocks are not supported by this model")
             case _:
-                raise unexpected_block(block, path)
+                raise misplaced_block(block, path)
 
     def result_parts(self, content: str | Iterable[Block] | None, path: str) -> list[Part]:
         """The parts of a tool's result. The tools that it refers to are exposed."""
@@ -81,6 +101,8 @@ class BlockWriter:
             if isinstance(block, ToolReference):
                 self._toolbox.expose(block.tool_name)
                 parts.append(TextPart(f"Tool {block.tool_name} is now available."))
+            elif isinstance(block, BrowserState):
+                parts.append(TextPart(browser_state_text(block)))
             else:
                 parts.extend(self.parts(block, f"{path}.content.{index}"))
         return parts
@@ -173,3 +195,12 @@ def assistant_document_text(block: Document) -> str:
         case UrlSource(url=url):
             return _document_text(block, f"[document at {url}]")
     return _document_text(block, "[document omitted]")
+
+
+def browser_state_text(block: BrowserState) -> str:
+    """The open tabs and what happened to them, one a line, as a caller's JSON has them: the API, too, tells
+    its models of them in a text."""
+    lines = [f"Open tabs: {len(block.tabs)}", *(bytes(tab).decode() for tab in block.tabs)]
+    if block.state_changes:
+        lines += ["Since the last call:", *(bytes(change).decode() for change in block.state_changes)]
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ then everything else; so what users and the system say is held until the next as
 say, or the end (wire.md §1.3).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -13,10 +13,18 @@ from msgspec import Struct, field
 
 from routeproxy.chat.request import Assistant, ChatMessage, Part, System, TextPart, User
 from routeproxy.messages.errors import Incapable, InvalidRequest
-from routeproxy.messages.request import Block, Text, ToolAddition, ToolRemoval, ToolResult, ToolUse, Turn
+from routeproxy.messages.request import (
+    UNTIL_NEXT_USER_MESSAGE,
+    Block,
+    Text,
+    ToolAddition,
+    ToolRemoval,
+    ToolResult,
+    Turn,
+)
 from routeproxy.messages.request import System as SystemPrompt
 from routeproxy.translate.assistant_turns import AssistantDraft, AssistantTurns
-from routeproxy.translate.blocks import BETWEEN_TEXTS, SUMMARY, BlockWriter, unexpected_block
+from routeproxy.translate.blocks import BETWEEN_TEXTS, SUMMARY, BlockWriter, misplaced_block
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.system_prompt import system_prompt_text
 from routeproxy.translate.thinking import Signer
@@ -36,7 +44,7 @@ class _HeldMessage(Struct):
 
 
 class Conversation:
-    """`add` turns in order, and `finish` gives the chat messages."""
+    """`add_turns`, and `finish` gives the chat messages."""
 
     def __init__(
         self,
@@ -51,7 +59,7 @@ class Conversation:
         self._profile = profile
         self._toolbox = toolbox
         self._writer = BlockWriter(profile, toolbox, citations_allowed=not strict, warn=warn)
-        self._assistant_turns = AssistantTurns(profile, toolbox, signer, strict=strict)
+        self._assistant_turns = AssistantTurns(profile, toolbox, signer, warn, strict=strict)
         self._system_prompt: System | None = None
         self._messages: list[ChatMessage] = []
         self._draft: AssistantDraft | None = None
@@ -74,16 +82,19 @@ class Conversation:
             self._system_prompt = System(text)
             self._messages.append(self._system_prompt)
 
-    def add(self, index: int, turn: Turn) -> None:
-        match turn.role:
-            case "user":
-                self._add_user(index, turn.content)
-            case "assistant":
-                self._add_assistant(index, turn.content)
-            case "system":
-                self._add_system(index, turn)
-            case _:
-                raise InvalidRequest(f"messages.{index}.role: Input should be 'user' or 'assistant'")
+    def add_turns(self, turns: Sequence[Turn]) -> None:
+        last_of_user = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
+        for index, turn in enumerate(turns):
+            match turn.role:
+                case "user":
+                    self._add_user(index, _content(index, turn))
+                case "assistant":
+                    self._add_assistant(index, _content(index, turn))
+                case "system":
+                    is_over = turn.clear_at == UNTIL_NEXT_USER_MESSAGE and index < last_of_user
+                    self._add_system(index, turn, is_over=is_over)
+                case _:
+                    raise InvalidRequest(f"messages.{index}.role: Input should be 'user' or 'assistant'")
 
     def finish(self) -> tuple[ChatMessage, ...]:
         self._emit_draft_and_held()
@@ -104,19 +115,20 @@ class Conversation:
             path = f"messages.{index}.content.{position}"
             if isinstance(block, ToolResult):
                 self._results.add(block, path, self._draft.calls if self._draft is not None else {})
-            elif isinstance(block, ToolUse):
-                raise InvalidRequest(f"{path}: `tool_use` blocks can only be in `assistant` messages")
             else:
                 self._hold("user", list(self._writer.parts(block, path)))
 
-    def _add_system(self, index: int, turn: Turn) -> None:
+    def _add_system(self, index: int, turn: Turn, *, is_over: bool) -> None:
+        """`is_over`: the text is no longer shown. What the turn says of tools and effort stays in force."""
         if turn.output_config is not None and turn.output_config.effort is not None:
             self.effort = turn.output_config.effort
+        elif turn.content is None:
+            raise InvalidRequest(f"messages.{index}: a system message needs `content` or `output_config`")
         if isinstance(turn.content, str):
             text = turn.content
         else:
-            text = BETWEEN_TEXTS.join(self._system_texts(index, turn.content))
-        if not text:
+            text = BETWEEN_TEXTS.join(self._system_texts(index, turn.content or ()))
+        if not text or is_over:
             return
         is_opening = self._draft is None and all(held.role == "system" for held in self._held)
         if self._profile.mid_system == "user" and not is_opening:
@@ -130,14 +142,10 @@ class Conversation:
                 case Text(text=text):
                     if text:
                         yield text
-                case ToolAddition():
-                    for name in _tool_names(block):
-                        self._toolbox.expose(name)
-                case ToolRemoval():
-                    for name in _tool_names(block):
-                        self._toolbox.hide(name)
+                case ToolAddition() | ToolRemoval():
+                    self._toolbox.change(block, f"messages.{index}.content.{position}")
                 case _:
-                    raise unexpected_block(block, f"messages.{index}.content.{position}")
+                    raise misplaced_block(block, f"messages.{index}.content.{position}")
 
     def _add_assistant(self, index: int, content: str | tuple[Block, ...]) -> None:
         draft = self._assistant_turns.read(index, content)
@@ -200,5 +208,7 @@ def _user_content(parts: list[Part]) -> str | tuple[Part, ...]:
     return BETWEEN_TEXTS.join(texts) if len(texts) == len(parts) else tuple(parts)
 
 
-def _tool_names(block: ToolAddition | ToolRemoval) -> tuple[str, ...]:
-    return (block.tool_names or ()) + ((block.tool_name,) if block.tool_name is not None else ())
+def _content(index: int, turn: Turn) -> str | tuple[Block, ...]:
+    if turn.content is None:
+        raise InvalidRequest(f"messages.{index}.content: Field required")
+    return turn.content

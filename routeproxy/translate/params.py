@@ -34,8 +34,11 @@ FIRST_VERSIONS = frozenset({"2023-01-01", "2023-06-01"})
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _NOT_IN_FIELD_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_FIELDS_NAMED = 8
-_FIELDS_WITHOUT_EFFECT = frozenset({"inference_geo", "diagnostics"})
-_REFUSED_FIELDS = ("mcp_servers", "container", "thread")
+_FIELDS_WITHOUT_EFFECT = frozenset(
+    {"billing_policy", "diagnostics", "fallback_credit_token", "inference_geo"}
+)
+_REFUSED_FIELDS = ("mcp_servers", "container", "compaction", "thread")
+"""Without them the answer would be another than the one that was asked for."""
 
 
 def check(
@@ -201,9 +204,8 @@ def warn_of_ignored(request: MessagesRequest, fields: Sequence[str], warn: Warn)
             warn(f"context_management edit {_header_safe(edit.type)} is not supported and was ignored")
     if request.output_config is not None and request.output_config.task_budget != NULL:
         warn("output_config.task_budget is not supported and was ignored")
-    for name in ("fallbacks", "compaction"):
-        if getattr(request, name) != NULL:
-            warn(f"{name} is not supported and was ignored")
+    if request.fallbacks != NULL:
+        warn("fallbacks is not supported and was ignored")
     ignored = [name for name in fields if name in _FIELDS_WITHOUT_EFFECT or name not in KNOWN_FIELDS]
     for name in ignored[:_MAX_FIELDS_NAMED]:
         warn(f"field {_header_safe(name)} is not supported and was ignored")

@@ -119,8 +119,7 @@ def _conversation(
     system = _with_instruction(request.system, instruction)
     if system is not None:
         conversation.add_system_prompt(system)
-    for index, turn in enumerate(request.messages):
-        conversation.add(index, turn)
+    conversation.add_turns(request.messages)
     return conversation
 
 

@@ -10,7 +10,14 @@ from msgspec import UNSET, Raw, UnsetType
 
 from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
 from routeproxy.messages.errors import Incapable, InvalidRequest
-from routeproxy.messages.request import Tool, ToolChoice
+from routeproxy.messages.request import (
+    Tool,
+    ToolAddition,
+    ToolByName,
+    ToolChoice,
+    ToolDefinition,
+    ToolRemoval,
+)
 from routeproxy.messages.tools import SharedTools
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
 from routeproxy.translate.profile import ModelProfile
@@ -24,6 +31,8 @@ it."""
 _REFUSED_KINDS = ("computer", "browser_toolset", "code_execution", "advisor", "mcp_toolset")
 _WITHHELD_KINDS = ("web_search", "web_fetch")
 """Left out with a warning; refused when there are no other tools."""
+_SEARCHES = "tool_search_tool"
+_ALL_EXPOSED = "tool search is not run here: all deferred tools are exposed"
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 _KIND = re.compile(r"[a-z_]*[a-z]")
 
@@ -58,6 +67,9 @@ class ToolNames:
         if not _VALID_NAME[self._rule].match(valid[:1]):
             valid = "_" + valid
         return valid[: 64 - len(suffix)] + suffix
+
+    def extended(self, names: Iterable[str]) -> "ToolNames":
+        return ToolNames((*self._declared.values(), *names), self._rule)
 
     def restore(self, name: str) -> str:
         """The declared name that the model meant: models drop capitals and add prefixes of their training."""
@@ -108,7 +120,8 @@ class DeclaredTools:
         self.warnings: list[str] = []
         self.exposed: dict[str, bool] = {}
         """By name: whether the model may see the tool before any turn has exposed or hidden one."""
-        for tool in tools:
+        for index, tool in enumerate(tools):
+            _check_name(tool, f"tools.{index}")
             if tool.name in self.exposed:
                 raise InvalidRequest("tools: Tool names must be unique.")
             self.exposed[tool.name] = not tool.defer_loading
@@ -124,16 +137,15 @@ class DeclaredTools:
         all_withheld = all(_kind(tool).startswith(_WITHHELD_KINDS) for tool in self._tools)
         for tool in server_tools:
             kind = _kind(tool)
-            if kind.startswith("tool_search_tool"):
-                self.warnings.append("tool search is not run here: all deferred tools are exposed")
+            if kind.startswith(_SEARCHES):
+                self.warnings.append(_ALL_EXPOSED)
                 self.exposed = dict.fromkeys(self.exposed, True)
             elif not kind.startswith(_REFUSED_KINDS + _WITHHELD_KINDS):
-                tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
-                raise InvalidRequest(f"tools.{self._tools.index(tool)}: {tag}")
+                raise _unknown_type(tool, f"tools.{self._tools.index(tool)}")
             elif kind.startswith(_REFUSED_KINDS) or all_withheld:
-                raise Incapable(f"{kind} is not supported by this model")
+                raise _not_supported(kind)
             else:
-                self.warnings.append(f"{kind} is not supported by this model and was left out")
+                self.warnings.append(_left_out(kind))
         withheld = {tool.name: _kind(tool) for tool in server_tools}
         self.exposed.update(dict.fromkeys(withheld, False))
         if PLACEHOLDER in self.exposed:
@@ -148,20 +160,21 @@ class DeclaredTools:
 
     def _function(self, index: int, tool: Tool) -> FunctionTool:
         if index not in self._functions:
-            self._functions[index] = FunctionTool(self._translated(index, tool))
+            self._functions[index] = self.translate(tool, f"tools.{index}")
         return self._functions[index]
 
-    def _translated(self, index: int, tool: Tool) -> Function:
+    def translate(self, tool: Tool, path: str) -> FunctionTool:
+        """A tool that clients run; it may be another than those of the request. Raises `InvalidRequest`."""
         name = self.names.wire_name(tool.name)
         if builtin := _builtin(tool):
-            return msgspec.structs.replace(builtin, name=name)
-        path = f"tools.{index}.custom"
+            return FunctionTool(msgspec.structs.replace(builtin, name=name))
+        path += ".custom"
         try:
             parameters = clean_schema(tool.input_schema, self._schemas)
         except ValueError:
             raise InvalidRequest(f"{path}.input_schema: Input should be a valid dictionary") from None
         strict = is_strict(parameters) if tool.strict else UNSET
-        return Function(name, _description(tool, path), parameters, strict)
+        return FunctionTool(Function(name, _description(tool, path), parameters, strict))
 
 
 def declared_tools(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> DeclaredTools:
@@ -179,14 +192,65 @@ class Toolbox:
 
     def __init__(self, tools: Sequence[Tool], profile: ModelProfile, warn: Callable[[str], None]) -> None:
         if tools and not profile.tools:
-            raise Incapable("tools are not supported by this model")
+            raise _no_tools()
         self._declared = declared_tools(tools, profile.tool_names, profile.schemas)
         self._profile = profile
         self._warn = warn
         self._exposed = dict(self._declared.exposed)
-        self.names = self._declared.names
+        self._defined: dict[str, FunctionTool] = {}
+        """The tools that turns brought along, by name."""
         for warning in self._declared.warnings:
             warn(warning)
+
+    @property
+    def names(self) -> ToolNames:
+        """Those of all tools. Turns may bring more."""
+        if not self._defined:
+            return self._declared.names
+        return self._declared.names.extended(self._defined)
+
+    def wire_name(self, name: str) -> str:
+        """The name of any tool, in a form that the back end takes."""
+        return self._declared.names.wire_name(name)
+
+    def change(self, change: ToolAddition | ToolRemoval, path: str) -> None:
+        """Does what a turn says of a tool. Raises `InvalidRequest`, and `Incapable`."""
+        match change.tool:
+            case ToolByName(name=name) if isinstance(change, ToolAddition):
+                self.expose(name)
+            case ToolByName(name=name):
+                self.hide(name)
+            case ToolDefinition(definition=tool):
+                self._define(tool, f"{path}.tool.definition")
+            case _:
+                self._warn("tools of MCP servers are not run here and were left out")
+
+    def change_all(self, changes: Iterable[ToolAddition | ToolRemoval], path: str) -> None:
+        """Does what a compaction says of the tools, which is a block at `path`."""
+        for index, change in enumerate(changes):
+            self.change(change, f"{path}.tool_changes.{index}")
+
+    def _define(self, tool: Tool, path: str) -> None:
+        if not self._profile.tools:
+            raise _no_tools()
+        _check_name(tool, path)
+        if not _is_custom(tool) and _builtin(tool) is None:
+            self._define_server_tool(_kind(tool), tool, path)
+            return
+        self._defined[tool.name] = self._declared.translate(tool, path)
+        self._exposed[tool.name] = tool.name != PLACEHOLDER
+
+    def _define_server_tool(self, kind: str, tool: Tool, path: str) -> None:
+        if kind.startswith(_SEARCHES):
+            self._warn(_ALL_EXPOSED)
+            for name in self._exposed:
+                self.expose(name)
+        elif kind.startswith(_WITHHELD_KINDS):
+            self._warn(_left_out(kind))
+        elif kind.startswith(_REFUSED_KINDS):
+            raise _not_supported(kind)
+        else:
+            raise _unknown_type(tool, path)
 
     def expose(self, name: str) -> None:
         """Shows the model a deferred tool that a turn names. Raises `InvalidRequest` if there is none."""
@@ -204,7 +268,10 @@ class Toolbox:
 
     def functions(self) -> tuple[FunctionTool, ...]:
         """The exposed tools, in the client's order."""
-        return self._declared.functions(self._exposed)
+        if not self._defined:
+            return self._declared.functions(self._exposed)
+        declared = self._declared.functions(self._exposed | dict.fromkeys(self._defined, False))
+        return declared + tuple(tool for name, tool in self._defined.items() if self._exposed[name])
 
     def choice(self, choice: ToolChoice | None) -> str | FunctionChoice | UnsetType:
         """Chat's `tool_choice`. It may expose a tool: call it after the last turn and before `functions`."""
@@ -221,11 +288,37 @@ class Toolbox:
         if name is None:
             raise InvalidRequest("tool_choice.tool.name: Field required")
         if kind := self._declared.withheld.get(name):
-            raise Incapable(f"{kind} is not supported by this model")
+            raise _not_supported(kind)
         if name not in self._exposed:
             raise InvalidRequest(f"Tool '{name}' not found in provided tools")
         self.expose(name)
-        return FunctionChoice(NamedFunction(self.names.wire_name(name)))
+        return FunctionChoice(NamedFunction(self.wire_name(name)))
+
+
+def _no_tools() -> Incapable:
+    return Incapable("tools are not supported by this model")
+
+
+def _not_supported(kind: str) -> Incapable:
+    return Incapable(f"{kind} is not supported by this model")
+
+
+def _left_out(kind: str) -> str:
+    return f"{kind} is not supported by this model and was left out"
+
+
+def _unknown_type(tool: Tool, path: str) -> InvalidRequest:
+    tag = f"Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
+    return InvalidRequest(f"{path}: {tag}")
+
+
+def _check_name(tool: Tool, path: str) -> None:
+    """Sets of tools have no name, and none of them can be had here; all other tools must have one."""
+    if tool.name:
+        return
+    if not _is_custom(tool) and (kind := _kind(tool)).startswith(_REFUSED_KINDS):
+        raise _not_supported(kind)
+    raise InvalidRequest(f"{path}.name: Field required")
 
 
 def _is_custom(tool: Tool) -> bool:

@@ -126,7 +126,8 @@ def test_tools_of_one_length_and_one_end_are_not_taken_for_each_other() -> None:
 
 def test_what_a_turn_exposes_is_hidden_again_in_the_next_request() -> None:
     deferred = [tool("Bash"), tool("Read", defer_loading=True), tool("Grep", defer_loading=True)]
-    naming = {"role": "system", "content": [{"type": "tool_addition", "tool_name": "Read"}]}
+    addition = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "Read"}}
+    naming = {"role": "system", "content": [addition]}
 
     def shown(*messages: dict[str, Any], profile: ModelProfile | None = None) -> list[str]:
         fields = {"model": "m", "messages": messages, "max_tokens": 5, "tools": deferred}

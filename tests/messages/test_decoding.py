@@ -62,7 +62,7 @@ WRONG_TAG = "found using 'type' does not match any of the expected tags"
         pytest.param([], "request body must be a JSON object", id="a list"),
         pytest.param({"messages": [HI]}, "model: Field required", id="a field missing"),
         pytest.param(
-            SOUND | {"messages": [{"role": "user"}]}, "messages.0.content: Field required", id="deeper"
+            SOUND | {"messages": [{"content": "hi"}]}, "messages.0.role: Field required", id="deeper"
         ),
         pytest.param(SOUND | {"model": 7}, "model: Input should be a valid string", id="a wrong type"),
         pytest.param(

@@ -260,6 +260,47 @@ def test_thinking_that_came_without_its_text_counts_by_its_signature() -> None:
     assert counted(user(said("a")), hidden) - counted(user(said("a")), assistant()) == 1000
 
 
+EDITOR = {"type": "text_editor_20250728", "name": "editor"}
+
+
+def added(tool: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_addition", "tool": tool}
+
+
+def defined(tool: dict[str, Any]) -> dict[str, Any]:
+    return added({"type": "tool_definition", "definition": tool})
+
+
+def system(*blocks: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "system", "content": list(blocks), **more}
+
+
+def test_a_deferred_tool_counts_once_a_system_turn_or_a_compaction_adds_it() -> None:
+    hidden = tool("secret", TEXT, defer_loading=True)
+    addition = added({"type": "tool_reference", "name": "secret"})
+    turns = [user(said("x")), system(addition)]
+    assert counted(*turns, tools=[hidden]) > counted(*turns) + counted(user(said(TEXT))) // 2
+    changes = {"type": "compaction", "content": "so far", "tool_changes": [addition], "signature": "s" * 9000}
+    turns = [user(changes)]
+    assert counted(*turns, tools=[hidden]) > counted(*turns) + counted(user(said(TEXT))) // 2
+    assert counted(*turns) < 400
+
+
+def test_a_tool_that_a_turn_brings_along_counts_as_if_it_had_been_there() -> None:
+    brought = counted(user(said("x")), system(defined(tool("plan", TEXT))))
+    declared = counted(user(said("x")), system(said("")), tools=[tool("plan", TEXT)])
+    assert abs(brought - declared) <= 1
+
+
+def test_the_text_of_a_system_turn_counts_as_long_as_it_holds() -> None:
+    hurry = system(said(TEXT), defined(tool("plan")), clear_at="next_user_message")
+    rest = system(defined(tool("plan")))
+    hi, so = user(said("hi")), user(said("so"))
+    assert counted(hi, hurry) > counted(hi, rest) + 100
+    assert counted(hi, hurry, so) == counted(hi, rest, so)
+    assert counted(hi, hurry | {"clear_at": "never"}, so) > counted(hi, rest, so) + 100
+
+
 def test_a_deferred_tool_counts_once_it_was_found() -> None:
     hidden = tool("secret", TEXT, defer_loading=True)
     found = user(result([{"type": "tool_reference", "tool_name": "secret"}]))
@@ -515,9 +556,14 @@ def test_few_bytes_are_surely_few_tokens() -> None:
         pytest.param(
             request_of(image(b"")).replace(b'"image"', b'"im\\u0061ge"'), id="an image, spelled oddly"
         ),
+        pytest.param(request_of(defined(EDITOR)), id="a hosted tool that a turn brings along"),
+        pytest.param(
+            request_of(defined(EDITOR)).replace(b"tool_definition", b"tool\\u005fdefinition"),
+            id="the same, spelled oddly",
+        ),
     ],
 )
-def test_nothing_is_sure_of_pictures_and_pages(body: bytes) -> None:
+def test_nothing_is_sure_of_what_costs_more_than_its_bytes(body: bytes) -> None:
     assert count(body) > PER_TURN / 100
     assert not ceiling(body).is_below(10**9)
 
@@ -556,13 +602,13 @@ LEAVES = (
     | st.text(max_size=9)
 )
 KEYS = [
-    "content", "data", "input", "input_schema", "messages", "name", "role", "signature", "source",
-    "system", "text", "thinking", "title", "tool_name", "tools",
+    "content", "data", "definition", "input", "input_schema", "messages", "name", "role", "signature",
+    "source", "system", "text", "thinking", "title", "tool", "tool_changes", "tool_name", "tools",
 ]  # fmt: skip
 TYPES = [
     "text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use",
-    "tool_result", "tool_reference", "tool_addition", "base64", "url", "file", "content",
-    "bash_20250124", "custom",
+    "tool_result", "tool_reference", "tool_addition", "tool_definition", "compaction", "base64",
+    "url", "file", "content", "bash_20250124", "custom",
 ]  # fmt: skip
 NEARLY_BLOCKS = st.recursive(
     LEAVES,

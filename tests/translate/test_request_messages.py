@@ -195,6 +195,19 @@ ORDER = [
         ],
         id="a compaction is a summary by the user",
     ),
+    pytest.param(
+        [
+            user("hi"),
+            assistant({"type": "container_upload", "file_id": "file_1"}, text("there")),
+            user("so"),
+        ],
+        [
+            said_user("hi"),
+            {"role": "assistant", "content": "[container_upload file_1]\nthere"},
+            said_user("so"),
+        ],
+        id="a file that a tool of Anthropic's wrote is named",
+    ),
 ]
 
 
@@ -572,8 +585,29 @@ REFUSALS = [
     ),
     pytest.param(
         [user(text("a"), {"type": "container_upload", "file_id": "f"})],
-        f"messages.0.content.1: Input tag 'container_upload' {WRONG_TAG}",
+        "messages.0.content.1: container_upload blocks are not supported by this model",
         id="a block that chat has nothing for",
+    ),
+    pytest.param(
+        [user(text("a"), thinking("s"))],
+        "messages.0.content.1: `thinking` blocks can only be in `assistant` messages",
+        id="a user thinks",
+    ),
+    pytest.param(
+        [user("hi"), system(image())],
+        "messages.1.content.0: `image` blocks can only be in `user` messages",
+        id="the system shows a picture",
+    ),
+    pytest.param(
+        [user({"type": "browser_state", "tabs": []})],
+        "messages.0.content.0: `browser_state` blocks can only be in `tool_result` blocks",
+        id="a browser's state outside of a result",
+    ),
+    pytest.param([{"role": "user"}], "messages.0.content: Field required", id="a user says nothing at all"),
+    pytest.param(
+        [user("hi"), {"role": "system", "content": None, "output_config": {}}],
+        "messages.1: a system message needs `content` or `output_config`",
+        id="a system turn without a word and without a setting",
     ),
     pytest.param(
         [user({"type": "image", "source": {"type": "file", "file_id": "f"}})],
@@ -586,6 +620,76 @@ REFUSALS = [
 @pytest.mark.parametrize(("turns", "words"), REFUSALS)
 def test_a_broken_conversation_is_refused_in_anthropics_words(turns: list[Any], words: str) -> None:
     assert refusal(*turns) == words
+
+
+TABS = [{"tab_id": "1", "title": "Orders", "url": "https://shop", "active": True}]
+OPENED = [{"type": "tab_opened", "tab_id": "1"}]
+
+
+def test_what_a_browser_looks_like_is_told_in_the_result() -> None:
+    state = {"type": "browser_state", "tabs": TABS, "state_changes": OPENED}
+    sent = messages(user("hi"), assistant(call()), user(result("call_1", text("clicked"), state)))
+    assert sent[-1]["content"].splitlines() == [
+        "clicked",
+        "Open tabs: 1",
+        json.dumps(TABS[0]),
+        "Since the last call:",
+        json.dumps(OPENED[0]),
+    ]
+
+
+def test_a_listing_of_an_mcp_server_is_left_out_with_a_warning() -> None:
+    listing = {"type": "mcp_tool_listing", "mcp_server_name": "s", "tools": []}
+    turns = (user("hi"), assistant(listing, text("ok")), user("so"))
+    assert messages(*turns)[1] == {"role": "assistant", "content": "ok"}
+    assert warnings(*turns) == ("an mcp_tool_listing is of no use to this model and was left out",)
+
+
+UNTIL_THEN = {"clear_at": "next_user_message"}
+
+CLEARED = [
+    pytest.param(
+        [user("hi"), system("hurry", **UNTIL_THEN)],
+        [said_user("hi"), said_system("hurry")],
+        id="it is there for the user's turn that it follows",
+    ),
+    pytest.param(
+        [user("hi"), system("hurry", **UNTIL_THEN), assistant("ok"), system("slow"), user("so")],
+        [said_user("hi"), {"role": "assistant", "content": "ok"}, said_system("slow"), said_user("so")],
+        id="it is gone once the user speaks again",
+    ),
+    pytest.param(
+        [user("hi"), system("hurry", **UNTIL_THEN), assistant(call()), user(result())],
+        [said_user("hi"), called(function()), answered()],
+        id="a tool's result is a turn of the user",
+    ),
+    pytest.param(
+        [user("hi"), system("stay", clear_at="never"), assistant("ok"), user("so")],
+        [said_user("hi"), said_system("stay"), {"role": "assistant", "content": "ok"}, said_user("so")],
+        id="never",
+    ),
+    pytest.param(
+        [user("hi"), system("stay", clear_at=None), assistant("ok"), user("so")],
+        [said_user("hi"), said_system("stay"), {"role": "assistant", "content": "ok"}, said_user("so")],
+        id="null is as good as nothing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("turns", "sent"), CLEARED)
+def test_a_system_turn_holds_as_long_as_it_says(turns: list[Any], sent: list[Any]) -> None:
+    assert messages(*turns) == sent
+
+
+def test_the_effort_of_a_system_turn_outlives_its_text() -> None:
+    quick = system("hurry", **UNTIL_THEN, output_config={"effort": "low"})
+    assert chat(user("hi"), quick, assistant("ok"), user("so"))["reasoning_effort"] == "low"
+
+
+def test_a_system_turn_may_set_the_effort_without_a_word() -> None:
+    quiet = {"role": "system", "output_config": {"effort": "low"}}
+    sent = chat(user("hi"), quiet)
+    assert (sent["reasoning_effort"], sent["messages"]) == ("low", [said_user("hi")])
 
 
 def test_b40_a_back_end_that_continues_gets_its_prefill() -> None:
@@ -733,7 +837,8 @@ A_DOCUMENT = document({"type": "text", "media_type": "text/plain", "data": "word
 
 def test_a09_a_document_of_the_assistant_is_refused_by_the_new_version() -> None:
     turns = (user("hi"), assistant(text("a"), A_DOCUMENT), user("so"))
-    assert refusal(*turns, version=NEW) == f"messages.1.content.1: Input tag 'document' {WRONG_TAG}"
+    words = "messages.1.content.1: `document` blocks can only be in `user` messages"
+    assert refusal(*turns, version=NEW) == words
     assert messages(*turns)[1] == {"role": "assistant", "content": "a<document>\nwords\n</document>"}
 
 

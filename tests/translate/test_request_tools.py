@@ -105,22 +105,118 @@ def reference(name: str) -> tuple[Json, ...]:
     return HI, assistant(call()), user(result("call_1", {"type": "tool_reference", "tool_name": name}))
 
 
+def added(name: str) -> Json:
+    return {"type": "tool_addition", "tool": {"type": "tool_reference", "name": name}}
+
+
+def removed(name: str) -> Json:
+    return {"type": "tool_removal", "tool": {"type": "tool_reference", "name": name}}
+
+
+def defined(definition: Json) -> Json:
+    return {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": definition}}
+
+
+def compaction(*changes: Json) -> Json:
+    return {"type": "compaction", "content": "all of it", "signature": "s", "tool_changes": list(changes)}
+
+
 EXPOSED = [
     pytest.param([HI], ["Bash"], id="C02 deferred is hidden"),
     pytest.param(reference("Deploy"), ["Bash", "Deploy"], id="C02 referenced is shown"),
     pytest.param(reference("DeferredToolPlaceholder"), ["Bash"], id="C02 the placeholder never is"),
+    pytest.param([HI, system(added("Deploy"))], ["Bash", "Deploy"], id="a system turn adds"),
+    pytest.param([HI, system(removed("Bash"))], [], id="a system turn removes"),
+    pytest.param([HI, system(removed("Bash"), added("Bash"))], ["Bash"], id="the last word counts"),
     pytest.param(
-        [HI, system({"type": "tool_addition", "tool_names": ["Deploy"]})],
-        ["Bash", "Deploy"],
-        id="a system turn adds",
+        [HI, system(removed("Bash"), clear_at="next_user_message"), assistant("ok"), HI],
+        [],
+        id="a change stays when its turn's text is gone",
     ),
-    pytest.param([HI, system({"type": "tool_removal", "tool_name": "Bash"})], [], id="a system turn removes"),
+    pytest.param(
+        [assistant(compaction(added("Deploy"), removed("Bash"))), HI],
+        ["Deploy"],
+        id="a compaction tells what changed before it",
+    ),
+    pytest.param([user(compaction(added("Deploy")))], ["Bash", "Deploy"], id="a user's compaction, too"),
+    pytest.param([HI, system(added("DeferredToolPlaceholder"))], ["Bash"], id="but not the placeholder"),
+    pytest.param(
+        [HI, system(defined(tool("Plan")))], ["Bash", "Plan"], id="a system turn brings a tool along"
+    ),
+    pytest.param(
+        [HI, system(defined(tool("Plan")), removed("Plan"))], ["Bash"], id="and takes it away again"
+    ),
+    pytest.param(
+        [HI, system(defined(tool("Plan")), removed("Plan")), HI, system(added("Plan"))],
+        ["Bash", "Plan"],
+        id="and names it later",
+    ),
+    pytest.param(
+        [assistant(compaction(defined(tool("Plan")))), HI],
+        ["Bash", "Plan"],
+        id="a compaction brings one along",
+    ),
+    pytest.param(
+        [HI, system(defined({"type": "bash_20250124", "name": "bash"}))],
+        ["Bash", "bash"],
+        id="one of those that Anthropic defines and clients run",
+    ),
+    pytest.param(
+        [HI, system(defined({"type": "tool_search_tool_bm25_20251119", "name": "search"}))],
+        ["Bash", "Deploy"],
+        id="a search exposes all",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("turns", "exposed"), EXPOSED)
 def test_deferred_tools_are_hidden_until_they_are_named(turns: list[Json], exposed: list[str]) -> None:
     assert names(*turns, tools=[tool(), DEFERRED, PLACEHOLDER]) == exposed
+
+
+def test_a_tool_that_a_turn_brings_along_goes_over_like_any_other() -> None:
+    plan = tool("plan.it", description="Plans.", input_schema={"properties": {"a": {}}})
+    translated = ask(
+        HI, system(defined(plan)), tools=[tool()], tool_choice={"type": "tool", "name": "plan.it"}
+    )
+    sent = json.loads(msgspec.json.encode(translated.chat))
+    wire = sent["tools"][1]["function"]["name"]
+    assert sent["tools"][1]["function"] == {
+        "name": wire,
+        "description": "Plans.",
+        "parameters": {"type": "object", "properties": {"a": {}}},
+    }
+    assert sent["tool_choice"]["function"]["name"] == wire
+    assert translated.reply.names is not None
+    assert translated.reply.names.restore(wire) == "plan.it"
+
+
+def test_a_tool_that_a_turn_defines_anew_is_the_new_one() -> None:
+    sent = chat(HI, system(defined(tool("Bash", description="new"))), tools=[tool("Bash"), tool("Read")])
+    assert [(one["function"]["name"], one["function"].get("description")) for one in sent["tools"]] == [
+        ("Read", None),
+        ("Bash", "new"),
+    ]
+
+
+MCP_CHANGES = [
+    pytest.param({"type": "mcp_tool_reference", "server_name": "s", "name": "t"}, id="one tool"),
+    pytest.param({"type": "mcp_toolset_reference", "server_name": "s"}, id="all tools of a server"),
+]
+
+
+@pytest.mark.parametrize("change", ["tool_addition", "tool_removal"])
+@pytest.mark.parametrize("reference", MCP_CHANGES)
+def test_a_change_of_an_mcp_servers_tools_is_left_out_with_a_warning(reference: Json, change: str) -> None:
+    turns = (HI, system({"type": change, "tool": reference}))
+    assert names(*turns, tools=[tool()]) == ["Bash"]
+    assert warnings(*turns) == ("tools of MCP servers are not run here and were left out",)
+
+
+def test_a_search_that_a_turn_brings_along_is_left_out_with_a_warning() -> None:
+    turns = (HI, system(defined(WEB_SEARCH)))
+    assert names(*turns, tools=[tool()]) == ["Bash"]
+    assert warnings(*turns, tools=[tool()]) == ("web_search is not supported by this model and was left out",)
 
 
 def test_c03_other_tools_are_always_there() -> None:
@@ -159,6 +255,51 @@ TOOL_REFUSALS = [
         [tool(), {"type": "teleport_20270101", "name": "t"}],
         "tools.1: Input tag 'teleport_20270101' found using 'type' does not match any of the expected tags",
         id="a tool that we don't know",
+    ),
+    pytest.param(
+        [HI],
+        [tool(), {"type": "mcp_toolset", "mcp_server_name": "s"}],
+        "mcp_toolset is not supported by this model",
+        id="the tools of an MCP server",
+    ),
+    pytest.param(
+        [HI],
+        [{"type": "computer_toolset_20260801"}],
+        "computer_toolset is not supported by this model",
+        id="a computer's tools",
+    ),
+    pytest.param(
+        [HI],
+        [{"type": "browser_toolset_20260801", "configs": {}}],
+        "browser_toolset is not supported by this model",
+        id="a browser's tools",
+    ),
+    pytest.param([HI], [{"input_schema": {}}], "tools.0.name: Field required", id="a tool without a name"),
+    pytest.param(
+        [HI, system(added("x"))],
+        [tool()],
+        "Tool reference 'x' not found in available tools",
+        id="a system turn adds what there isn't",
+    ),
+    pytest.param(
+        [HI, system(defined({"type": "mcp_toolset", "mcp_server_name": "s"}))],
+        [tool()],
+        "mcp_toolset is not supported by this model",
+        id="a system turn brings the tools of an MCP server",
+    ),
+    pytest.param(
+        [HI, system(defined({"type": "teleport_20270101", "name": "t"}))],
+        [tool()],
+        "messages.1.content.0.tool.definition: Input tag 'teleport_20270101' found using 'type' does not "
+        "match any of the expected tags",
+        id="a system turn brings a tool that we don't know",
+    ),
+    pytest.param(
+        [assistant(compaction(defined({"name": "T", "input_schema": [1]}))), HI],
+        [tool()],
+        "messages.0.content.0.tool_changes.0.tool.definition.custom.input_schema: Input should be a valid "
+        "dictionary",
+        id="a compaction brings a schema that is none",
     ),
     pytest.param(
         [HI],
