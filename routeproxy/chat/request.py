@@ -1,6 +1,9 @@
 """A request for chat completions, field by field as in OpenAI's reference. A field that is `UNSET` is not
 sent."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
@@ -120,6 +123,9 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     top_k: int | UnsetType = UNSET
     stop: tuple[str, ...] | UnsetType = UNSET
     reasoning_effort: str | UnsetType = UNSET
+    thinking_off: Mapping[str, Any] | UnsetType = UNSET
+    """The fields by which this very back end is told not to think, besides `reasoning_effort`. They go into
+    its body as they are: no parameter for that is understood everywhere."""
     response_format: ResponseFormat | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     user: str | UnsetType = UNSET
@@ -130,4 +136,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
 def encode_request(chat: ChatRequest, model: str) -> bytes:
     """The JSON body of `chat` for `model`."""
-    return msgspec.json.encode(replace(chat, model=model))
+    if not chat.thinking_off:
+        return msgspec.json.encode(replace(chat, model=model))
+    body = msgspec.json.encode(replace(chat, model=model, thinking_off=UNSET))
+    return body[:-1] + b"," + msgspec.json.encode(chat.thinking_off)[1:]

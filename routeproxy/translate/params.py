@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -16,9 +17,14 @@ from routeproxy.translate.schemas import is_strict
 
 Warn = Callable[[str], None]
 
-EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""In rising order."""
-CLIENT_EFFORTS: Mapping[str, Effort] = {effort: effort for effort in EFFORTS[EFFORTS.index("low") :]}
+EFFORTS: Mapping[str, Effort] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "max",
+}
+"""What a client may ask for, in rising order."""
 EFFORT_OF_BUDGET: tuple[tuple[float, Effort], ...] = (
     (2048, "low"),
     (8192, "medium"),
@@ -122,21 +128,19 @@ def response_format(format: OutputFormat) -> ResponseFormat:
 
 
 def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) -> Effort | UnsetType:
-    """`reasoning_effort`: off, the effort that the client asks for, or the one that a budget amounts to.
+    """`reasoning_effort`: the effort that the client asks for, or the one that a budget amounts to.
 
     `latest` is the last that a system turn asks for; it counts more than the request's own.
     """
     requested = latest or (request.output_config.effort if request.output_config is not None else None)
-    if requested is not None and requested not in CLIENT_EFFORTS:
+    if requested is not None and requested not in EFFORTS:
         raise InvalidRequest(
             "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'"
         )
-    if not profile.efforts:
+    if not profile.efforts or wants_no_thinking(request):
         return UNSET
-    if request.thinking is not None and request.thinking.type == "disabled":
-        return _nearest("none", profile.efforts)
     if requested is not None:
-        return _nearest(CLIENT_EFFORTS[requested], profile.efforts)
+        return _nearest(EFFORTS[requested], profile.efforts)
     if request.thinking is not None and request.thinking.budget_tokens is not None:
         budget = request.thinking.budget_tokens
         amount = next(effort for limit, effort in EFFORT_OF_BUDGET if budget < limit)
@@ -145,12 +149,23 @@ def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) 
 
 
 def _nearest(requested: Effort, supported: tuple[Effort, ...]) -> Effort:
-    """The highest effort that is not above `requested`, or else the lowest; `none` only if requested."""
-    if requested in supported:
-        return requested
-    efforts: list[Effort] = [effort for effort in supported if effort != "none"] or list(supported)
-    lower = [effort for effort in efforts if EFFORTS.index(effort) < EFFORTS.index(requested)]
-    return lower[-1] if lower else efforts[0]
+    """The highest effort that is not above `requested`, or else the lowest."""
+    rising = tuple(EFFORTS)
+    limit = rising.index(requested)
+    return next((one for one in reversed(supported) if rising.index(one) <= limit), supported[0])
+
+
+def wants_no_thinking(request: MessagesRequest) -> bool:
+    return request.thinking is not None and request.thinking.type == "disabled"
+
+
+def thinking_off(request: MessagesRequest, profile: ModelProfile, warn: Warn) -> Mapping[str, Any]:
+    """The fields that switch thinking off, where the client has."""
+    if not wants_no_thinking(request):
+        return {}
+    if profile.thinks_always:
+        warn("this model cannot be told not to think")
+    return profile.thinking_off
 
 
 class Stops(Struct, frozen=True):

@@ -6,11 +6,13 @@ defaults are those of an OpenAI-compatible server about which nothing is known: 
 (wire.md, "Decided").
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Effort = Literal["low", "medium", "high", "xhigh", "max"]
+"""How much a model is asked to think. To think at all or not is another question: `thinking_off`."""
 
 
 class ModelProfile(Struct, frozen=True, kw_only=True):
@@ -61,9 +63,14 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     top_k: bool = False
     stop_limit: int | None = 4
     """How many stop strings it takes; the answer is searched for the others. `None`: any number."""
-    efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high")
+    efforts: tuple[Effort, ...] = ("low", "medium", "high")
     """What `reasoning_effort` takes, in rising order. Empty: the model does not reason, so nothing is
     sent."""
+    thinking_off: Mapping[str, Any] = {}
+    """The fields by which this back end is told not to think, in its own format. Empty: there is none, or
+    none is known, so nothing is sent."""
+    thinks_always: bool = False
+    """It is known to think whatever it is told; `thinking_off` makes it think as little as it can."""
     structured_outputs: bool = True
     structured_outputs_with_tools: bool = True
     """Otherwise the schema goes into the prompt when there are tools (Gemini)."""

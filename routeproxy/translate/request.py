@@ -77,6 +77,7 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
     params.warn_of_unsupported_sampling(request, profile, warn)
     user_id = request.metadata.user_id if request.metadata is not None else None
     one_call = _is_limited_to_one_call(request)
+    thinking_off = dict(params.thinking_off(request, profile, warn))
     chat = ChatRequest(
         messages=messages,
         tools=tools or UNSET,
@@ -88,7 +89,10 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         top_p=_supported(request.top_p, profile.sampling),
         top_k=_supported(request.top_k, profile.top_k),
         stop=stops.sent,
-        reasoning_effort=params.effort(request, conversation.effort, profile),
+        reasoning_effort=thinking_off.pop(
+            "reasoning_effort", params.effort(request, conversation.effort, profile)
+        ),
+        thinking_off=thinking_off or UNSET,
         response_format=format,
         service_tier=params.service_tier(request, profile, warn),
         user=params.safe_id(user_id) if user_id and profile.user else UNSET,
@@ -135,7 +139,7 @@ def _reply_context(
     return ReplyContext(
         model=request.model,
         names=names,
-        thinking=thinking is None or thinking.type != "disabled",
+        thinking=not params.wants_no_thinking(request),
         display="omitted" if thinking is not None and thinking.display == "omitted" else "summarized",
         parallel=not _is_limited_to_one_call(request),
         stop_sequences=tuple(request.stop_sequences or ()),

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
+from routeproxy.chat.request import encode_request
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_request, field_names
 from routeproxy.translate.profile import ModelProfile
@@ -94,7 +94,8 @@ def ask(
 
 def chat(*turns: Json, **options: Any) -> Json:
     """What is sent to the back end."""
-    decoded: Json = json.loads(msgspec.json.encode(ask(*turns, **options).chat))
+    decoded: Json = json.loads(encode_request(ask(*turns, **options).chat, "m"))
+    del decoded["model"]
     return decoded
 
 

@@ -599,15 +599,21 @@ PARAMETERS = [
     ),
     pytest.param(
         {"thinking": {"type": "disabled"}},
-        {"efforts": ("none", "low")},
+        {"thinking_off": {"reasoning_effort": "none"}},
         {"max_tokens": 100, "reasoning_effort": "none"},
-        id="C22 disabled",
+        id="C22 disabled, by an effort",
     ),
     pytest.param(
-        {"thinking": {"type": "disabled"}},
-        {"efforts": ("low", "high")},
-        {"max_tokens": 100, "reasoning_effort": "low"},
-        id="C22 disabled, as far as it goes",
+        {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}},
+        {"thinking_off": {"thinking": {"type": "disabled"}}},
+        {"max_tokens": 100, "thinking": {"type": "disabled"}},
+        id="C22 disabled, by a field of its own",
+    ),
+    pytest.param(
+        {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}},
+        {},
+        {"max_tokens": 100},
+        id="C22 disabled, where no way to do so is known",
     ),
     pytest.param(
         {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
@@ -636,13 +642,13 @@ PARAMETERS = [
     ),
     pytest.param(
         {"output_config": {"effort": "max"}},
-        {"efforts": ("none", "medium")},
+        {"efforts": ("medium",)},
         {"max_tokens": 100, "reasoning_effort": "medium"},
         id="C22 max, cut",
     ),
     pytest.param(
         {"output_config": {"effort": "low"}},
-        {"efforts": ("none", "high")},
+        {"efforts": ("high",)},
         {"max_tokens": 100, "reasoning_effort": "high"},
         id="C22 low, where there is only high",
     ),

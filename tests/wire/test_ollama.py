@@ -212,14 +212,13 @@ def test_a_whole_conversation_in_ollamas_words() -> None:
     ("model", "effort", "think"),
     [
         ("qwen3:8b", "high", True),
-        ("qwen3:8b", "none", False),
         ("gpt-oss:20b", "low", "low"),
-        ("gpt-oss:20b", "none", False),
     ],
 )
 def test_think_is_a_level_for_those_that_take_one(model: str, effort: str, think: Any) -> None:
     assert sent(chat(reasoning_effort=effort), model)["think"] == think
     assert "think" not in sent(chat(), model)
+    assert sent(chat(thinking_off={"think": False}), model)["think"] is False
 
 
 @pytest.mark.parametrize(

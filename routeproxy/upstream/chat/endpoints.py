@@ -111,7 +111,7 @@ def with_additions(body: bytes, call: Call, *more: Mapping[str, Any]) -> bytes:
     if decision is not None and not decision.fallback.enabled:
         additions.append(endpoint.without_fallback)
     additions = [addition for addition in (*additions, *more) if addition]
-    return _lay_over(body, additions) if additions else body
+    return lay_over(body, additions) if additions else body
 
 
 def _options_in_body(endpoint: Endpoint, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,7 +128,8 @@ def _options_in_body(endpoint: Endpoint, options: Mapping[str, Any]) -> Mapping[
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def _lay_over(body: bytes, additions: list[Mapping[str, Any]]) -> bytes:
+def lay_over(body: bytes, additions: list[Mapping[str, Any]]) -> bytes:
+    """`body`, a JSON object, with each of `additions` merged into it."""
     fields: dict[str, Any] = dict(_decode_fields(body))
     for addition in additions:
         for name, value in addition.items():

@@ -27,6 +27,7 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.params import merge
 
 Json = dict[str, Any]
 
@@ -41,11 +42,9 @@ GENERATION_CONFIG = {
 
 CALLING_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
-THINKING_BUDGETS = {"none": 0, "low": 1024, "medium": 2048, "high": 4096}
-"""Tokens to think with, by effort, for models before Gemini 3. Later ones take levels."""
-
-MINIMAL_BUDGETS = (("flash-lite", 512), ("flash", 1), ("", 128))
-"""The budget of `minimal`, by what is in the model's name; the first that fits counts."""
+THINKING_BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
+"""Tokens to think with, by effort, for models before Gemini 3. Later ones take efforts as levels. (How each
+is told not to think: `profiles.py`.)"""
 
 _BEFORE_3 = re.compile(r"gemini-([12](\.\d+)?|exp|(pro|flash)(?!-(lite-)?latest$))(-|$)|gemma-")
 
@@ -67,7 +66,7 @@ def gemini_request(chat: ChatRequest, model: str) -> bytes:
         body["toolConfig"] = {"functionCallingConfig": _calling_config(chat.tool_choice)}
     if config := _generation_config(chat, model.lower()):
         body["generationConfig"] = config
-    return msgspec.json.encode(body)
+    return msgspec.json.encode(merge(body, chat.thinking_off or {}))
 
 
 def _declaration(function: Function) -> Json:
@@ -102,13 +101,10 @@ def _generation_config(chat: ChatRequest, model: str) -> Json:
 
 
 def _thinking_config(effort: str, model: str) -> Json:
-    include = {"includeThoughts": effort != "none"}
-    if _BEFORE_3.match(model):
-        minimal = next(budget for part, budget in MINIMAL_BUDGETS if part in model)
-        return {"thinkingBudget": THINKING_BUDGETS.get(effort, minimal), **include}
-    if effort in ("none", "minimal"):
-        effort = "minimal" if "flash" in model else "low"
-    return {"thinkingLevel": effort, **include}
+    amount = (
+        {"thinkingBudget": THINKING_BUDGETS[effort]} if _BEFORE_3.match(model) else {"thinkingLevel": effort}
+    )
+    return {**amount, "includeThoughts": True}
 
 
 def _contents(chat: ChatRequest, *, modern: bool) -> list[Json]:

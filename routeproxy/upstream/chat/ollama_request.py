@@ -21,6 +21,7 @@ from routeproxy.chat.request import (
     User,
 )
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.params import merge
 
 Json = dict[str, Any]
 
@@ -53,12 +54,8 @@ def ollama_request(chat: ChatRequest, model: str) -> bytes:
     if chat.response_format is not UNSET:
         body["format"] = chat.response_format.json_schema.schema
     if chat.reasoning_effort is not UNSET:
-        body["think"] = _think(chat.reasoning_effort, model)
-    return msgspec.json.encode(body)
-
-
-def _think(effort: str, model: str) -> str | bool:
-    return effort if MODELS_WITH_LEVELS in model and effort != "none" else effort != "none"
+        body["think"] = chat.reasoning_effort if MODELS_WITH_LEVELS in model else True
+    return msgspec.json.encode(merge(body, chat.thinking_off or {}))
 
 
 def _message(message: ChatMessage, names: Mapping[str, str]) -> Json:

@@ -1,5 +1,5 @@
-"""What each kind of back end and each model takes: one table, whose rows name their source, and what the
-rules lay over it. Nothing is withheld but for a known "no"."""
+"""What each kind of back end and each model takes: the table of `quirks.py`, and what a table of models and
+the rules lay over it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from routeproxy.policy.providers import ModelFacts
+from routeproxy.policy.providers import ModelFacts, Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
+from routeproxy.upstream.chat.quirks import GOOGLES_OPENAI, QUIRKS
 
 
 class Limits(Struct, frozen=True):
@@ -20,250 +21,37 @@ class Limits(Struct, frozen=True):
     vision: bool = True
 
 
-class Quirk(Struct, frozen=True):
-    """A row: for providers of these types (none named: of any), and models whose name matches, prefix and
-    case apart."""
-
-    types: tuple[str, ...]
-    models: str
-    changes: Mapping[str, Any]
-    source: str
-
-    def matches(self, type: str, model: str) -> bool:
-        return (not self.types or type in self.types) and re.search(self.models, model) is not None
-
-
-ANY = r""
-GOOGLE = ("gemini", "vertex_ai", "vertex_ai_beta")
-AWS = ("bedrock", "bedrock_mantle", "sagemaker_chat")
-OPENAI = ("openai", "azure")
-
-# Rows are laid over each other in this order, so the special stand after the general.
-QUIRKS: tuple[Quirk, ...] = (
-    # --- by provider
-    Quirk(
-        OPENAI,
-        ANY,
-        {
-            "max_tokens_field": "max_completion_tokens",
-            "priority_tier": True,
-            "prompt_cache_key": True,
-            "takes_reasoning": False,
-        },
-        "platform.openai.com/docs/api-reference/chat/create: max_tokens is deprecated, reasoning unknown",
-    ),
-    Quirk(
-        GOOGLE,
-        ANY,
-        {
-            "family": "gemini",
-            "schemas": "gemini",
-            "tool_names": "gemini",
-            "images_in_tool_messages": True,
-            "mid_system": "user",
-            "parallel_tool_calls": False,
-            "stop_limit": 5,
-            "structured_outputs_with_tools": False,
-            "top_k": True,
-            "user": False,
-        },
-        "ai.google.dev/api/generate-content; LiteLLM vertex_ai/gemini hoists every system message",
-    ),
-    Quirk(
-        GOOGLE,
-        r"^gemini-[12]\b",
-        {"images_in_tool_messages": False},
-        "ai.google.dev/gemini-api/docs/function-calling: functionResponse.parts since Gemini 3",
-    ),
-    Quirk(
-        GOOGLE,
-        r"^claude",
-        {
-            "family": "anthropic",
-            "schemas": "openai",
-            "tool_names": "openai",
-            "parallel_tool_calls": True,
-            "stop_limit": None,
-            "structured_outputs_with_tools": True,
-        },
-        "Claude on Vertex speaks Messages",
-    ),
-    Quirk(
-        AWS,
-        ANY,
-        {
-            "images_in_tool_messages": True,
-            "mid_system": "user",
-            "parallel_tool_calls": False,
-            "top_k": True,
-            "user": False,
-        },
-        "Converse: system apart from the messages; LiteLLM bedrock/chat/converse_transformation.py",
-    ),
-    Quirk(AWS, r"claude", {"family": "anthropic", "stop_limit": None}, "Claude on Bedrock"),
-    Quirk(
-        ("ollama",),
-        ANY,
-        {
-            "efforts": (),
-            "files": False,
-            "parallel_tool_calls": False,
-            "stop_limit": None,
-            "tool_choice_required": False,
-            "top_k": True,
-            "user": False,
-        },
-        "docs.ollama.com/api/chat: options.stop, options.top_k; `think` is a 400 for a model that cannot, "
-        "and the others think unasked; LiteLLM ollama_chat drops tool_choice",
-    ),
-    Quirk(
-        ("ollama",),
-        r"^(deepseek-(r1|v3\.\d)|gpt-oss|magistral|qwen3(?!\.)(?!.*(coder|embed|instruct|next|vl)))",
-        {"efforts": ("none", "low", "medium", "high")},
-        "docs.ollama.com/capabilities/thinking: those that take `think`",
-    ),
-    Quirk(
-        (
-            "together_ai",
-            "hosted_vllm",
-            "vllm",
-            "fireworks_ai",
-            "deepinfra",
-            "huggingface",
-            "lm_studio",
-            "llamafile",
-        ),
-        ANY,
-        {"top_k": True},
-        "their API references name top_k beside OpenAI's parameters",
-    ),
-    Quirk(
-        ("openrouter",),
-        ANY,
-        {
-            "family": "openrouter",
-            "efforts": ("none", "minimal", "low", "medium", "high", "xhigh"),
-            "top_k": True,
-        },
-        "openrouter.ai/docs/api-reference/parameters and /use-cases/reasoning-tokens",
-    ),
-    Quirk(
-        ("mistral", "codestral"),
-        ANY,
-        {"efforts": (), "stop_limit": None, "user": False},
-        "docs.mistral.ai/api: fields that it does not know are 422",
-    ),
-    Quirk(
-        ("mistral",),
-        r"^(magistral|mistral-(small|medium)-(latest|26|27))",
-        {"efforts": ("none", "high")},
-        "docs.mistral.ai/capabilities/reasoning",
-    ),
-    Quirk(
-        ("groq", "cerebras"),
-        ANY,
-        {"efforts": (), "takes_reasoning": False},
-        "console.groq.com/docs/openai: unsupported message fields are 400, as is reasoning_effort for most",
-    ),
-    Quirk(
-        ("deepseek",),
-        ANY,
-        {"efforts": ("none", "high"), "stop_limit": 16},
-        "api-docs.deepseek.com; LiteLLM deepseek/chat: any effort turns thinking on",
-    ),
-    Quirk(("perplexity",), ANY, {"tools": False}, "docs.perplexity.ai/api-reference: no tools"),
-    Quirk(
-        ("xai",),
-        r"^grok-([4-9]|code|build)",
-        {"efforts": (), "stop_limit": 0},
-        "docs.x.ai/docs/guides/reasoning: stop and reasoning_effort are refused",
-    ),
-    Quirk(("xai",), r"^grok-[23]", {"efforts": ()}, "the same: these do not reason"),
-    Quirk(("xai",), r"^grok-3-mini", {"efforts": ("low", "high"), "stop_limit": 0}, "the same, but for mini"),
-    Quirk(GOOGLE, r"^(gemma|learnlm)", {"efforts": ()}, "ai.google.dev: asking them to think is a 400"),
-    # --- by model, wherever it is served
-    Quirk(
-        (),
-        r"^(gpt-3|gpt-4-(0|1106-preview|32k|turbo-preview)|o1-(mini|preview)|o3-mini|gpt-oss)",
-        {"vision": False},
-        "platform.openai.com/docs/models: text in, text out",
-    ),
-    Quirk(("openai",), r"^gpt-4$", {"vision": False}, "the same; elsewhere it names any deployment"),
-    Quirk(
-        (),
-        r"^(deepseek-(chat|reasoner|coder|r1|v2|v3)|kimi-k2(?![.\d])|glm-4\.[567](?!v)"
-        r"|codestral|codellama|mixtral|qwq|qwen\d?(\.\d)?-?coder"
-        r"|(meta-)?llama-?v?[23](?!\d)(?![.p-][24])(?!.*(vision|-vl)))",
-        {"vision": False},
-        'their model cards: text in, text out; `supports = ["vision"]` where a card is out of date',
-    ),
-    Quirk((), r"^(gpt-3|gpt-4|chatgpt-)", {"efforts": ()}, "these do not reason: reasoning_effort is 400"),
-    Quirk(
-        (),
-        r"^o[134](-|$)",
-        {
-            "efforts": ("low", "medium", "high"),
-            "max_tokens_field": "max_completion_tokens",
-            "parallel_tool_calls": False,
-            "sampling": False,
-            "stop_limit": 0,
-        },
-        "platform.openai.com/docs/guides/reasoning: unsupported parameters",
-    ),
-    Quirk(
-        (),
-        r"^gpt-([5-9]|\d\d)",
-        {
-            "efforts": ("minimal", "low", "medium", "high"),
-            "max_tokens_field": "max_completion_tokens",
-            "sampling": False,
-            "stop_limit": 0,
-        },
-        "platform.openai.com/docs/guides/latest-model: temperature, top_p, stop are refused",
-    ),
-    Quirk((), r"^gpt-5(\.1)?-codex", {"efforts": ("low", "medium", "high")}, "the same, for codex models"),
-    Quirk((), r"^gpt-5-pro", {"efforts": ("high",)}, "the same: gpt-5-pro knows no other effort"),
-    Quirk(
-        (),
-        r"^gpt-5\.1(?!-codex)",
-        {"efforts": ("none", "low", "medium", "high")},
-        "the same, from 5.1 on: none instead of minimal",
-    ),
-    Quirk(
-        (),
-        r"^gpt-(5\.[2-9]|[6-9]|\d\d)",
-        {"efforts": ("none", "low", "medium", "high", "xhigh")},
-        "the same, from 5.2 on: xhigh",
-    ),
-    Quirk(
-        (), r"^gpt-5\.\d+-pro", {"efforts": ("medium", "high", "xhigh")}, "the same, for 5.2-pro and later"
-    ),
-    Quirk(
-        (),
-        r"^gpt-5(\.\d+)?-(chat|search)",
-        {"efforts": (), "sampling": True},
-        "the chat variants do not reason",
-    ),
-    Quirk((), r"^gpt-oss", {"efforts": ("low", "medium", "high")}, "the model card of gpt-oss"),
-    Quirk(
-        (),
-        r"deepseek|kimi|moonshot",
-        {"replays_reasoning": True},
-        "api-docs.deepseek.com/guides/thinking_mode, platform.moonshot.ai: required beside tool_calls",
-    ),
-    Quirk(
-        (),
-        r"mistral|mixtral|codestral|ministral|magistral|devstral|pixtral",
-        {"tool_call_ids": "mistral"},
-        "mistral-common: a tool call id is nine letters and digits",
-    ),
-)
-
 OVER_RESPONSES: Mapping[str, Any] = {"images_in_tool_messages": True, "stop_limit": 0, "top_k": False}
 """Responses knows no stop strings, and takes images where tools answer (wire.md §1.2, §1.3)."""
 
 GOOGLES_OWN_OPENAI = re.compile(r"^https://[\w.-]*\bgoogleapis\.com/.*\bopenai")
 """Google's OpenAI-compatible API: its thought signatures have a place of their own."""
+
+VENDORS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(rf"^https://([\w-]+\.)*{host}(?=[:/]|$)"), type)
+    for host, type in (
+        (r"api\.cerebras\.ai", "cerebras"),
+        (r"api\.deepinfra\.com", "deepinfra"),
+        (r"api\.deepseek\.com", "deepseek"),
+        (r"api\.fireworks\.ai", "fireworks_ai"),
+        (r"api\.groq\.com", "groq"),
+        (r"api\.minimaxi?\.(?:io|com|chat)", "minimax"),
+        (r"api\.mistral\.ai", "mistral"),
+        (r"api\.moonshot\.(?:ai|cn)", "moonshot"),
+        (r"api\.openai\.com", "openai"),
+        (r"api\.perplexity\.ai", "perplexity"),
+        (r"api\.together\.(?:xyz|ai)", "together_ai"),
+        (r"api\.x\.ai", "xai"),
+        (r"api\.z\.ai", "zai"),
+        (r"ark\.[\w-]+\.volces\.com", "volcengine"),
+        (r"dashscope[\w-]*\.aliyuncs\.com", "dashscope"),
+        (r"integrate\.api\.nvidia\.com", "nvidia_nim"),
+        (r"open\.bigmodel\.cn", "zai"),
+        (r"openrouter\.ai", "openrouter"),
+    )
+)
+"""Vendors by their addresses, for those who reach them as `openai_compatible`: their models take and refuse
+the same there."""
 
 
 # --- Responses
@@ -334,15 +122,16 @@ def explain_profile(target: Target, limits: Limits | None = None) -> dict[str, S
 def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
     """Later ones win, field by field."""
     provider = target.provider
-    yield from _matching_quirks(provider.type, _bare_name(target))
-    if provider.type == "openai_compatible" and GOOGLES_OWN_OPENAI.match(provider.base_url or ""):
-        changes = {"family": "gemini", "schemas": "gemini", "thought_signatures": "extra_content"}
-        yield Layer("its address is Google's OpenAI-compatible API", changes)
+    quirks = _matching_quirks(_vendor(provider), _bare_name(target))
+    yield from quirks
     if uses_responses(target):
         # Reasoning comes sealed for the account, the region or the model that wrote it, and any other refuses
         # the whole request for it (codex#17541, opencode#29879): so the family is the target itself.
         changes = {**OVER_RESPONSES, "family": f"openai_responses {target.name}"}
         yield Layer("it is asked over Responses", changes)
+        if _is_switched_by_other_fields(quirks):
+            changes = {"thinking_off": {"reasoning_effort": "none"}}
+            yield Layer("over Responses an effort switches thinking off", changes)
     if limits is not None:
         yield Layer("the table of models", _known_limits(limits))
     yield Layer(f"`supports` of provider {provider.name}", dict.fromkeys(provider.supports, True))
@@ -351,6 +140,22 @@ def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
     for name in ("mid_system", "without_vision"):
         if (value := getattr(provider, name)) is not None:
             yield Layer(f"`{name}` of provider {provider.name}", {name: value})
+
+
+def _is_switched_by_other_fields(quirks: tuple[Layer, ...]) -> bool:
+    """Whether thinking is switched off by fields of chat completions."""
+    switches = [quirk.changes["thinking_off"] for quirk in quirks if "thinking_off" in quirk.changes]
+    return bool(switches and switches[-1] and "reasoning_effort" not in switches[-1])
+
+
+def _vendor(provider: Provider) -> str:
+    """The type of the provider, or the one that its address belongs to."""
+    address = provider.base_url or ""
+    if provider.type != "openai_compatible":
+        return provider.type
+    if GOOGLES_OWN_OPENAI.match(address):
+        return GOOGLES_OPENAI
+    return next((type for pattern, type in VENDORS if pattern.match(address)), provider.type)
 
 
 @lru_cache(1024)
@@ -372,5 +177,5 @@ def _stated(facts: ModelFacts) -> dict[str, Any]:
     """What the rules say of this very model, which nobody knows better."""
     stated = {name: getattr(facts, name) for name in ("vision", "tools", "max_output_tokens")}
     if facts.thinking is False:
-        stated["efforts"] = ()
+        stated |= {"efforts": (), "thinking_off": {}, "thinks_always": False}
     return {name: value for name, value in stated.items() if value is not None}

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, encode_request
@@ -67,6 +69,7 @@ class LiteLLMBackEnd:
             litellm_provider_of(call.target.provider),
             request.body,
             stream=bool(chat.stream),
+            additions=chat.thinking_off or None,
         )
         current_transport.set(transport)
         try:
@@ -95,7 +98,8 @@ def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     target, provider = call.target, call.target.provider
     litellm_provider = litellm_provider_of(provider)
     deployment = deployment_of(target)
-    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(chat))
+    # What switches thinking off is no parameter of LiteLLM's: the transport puts it into the body.
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(replace(chat, thinking_off=UNSET)))
     arguments = _provider_arguments(provider, litellm_provider)
     name, responses_name = litellm_provider.name, litellm_provider.responses_name
     prefix, body = "", None

@@ -4,8 +4,9 @@ them."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,7 +16,7 @@ from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.providers import Provider
-from routeproxy.upstream.chat.endpoints import endpoint_of, with_additions
+from routeproxy.upstream.chat.endpoints import endpoint_of, lay_over, with_additions
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import BODY_FRAMING, HOP_BY_HOP, outgoing_headers
@@ -77,14 +78,16 @@ class LiteLLMTransport:
         body: bytes | None,
         *,
         stream: bool,
+        additions: Mapping[str, Any] | None = None,
     ) -> None:
         """`body` goes out in place of what LiteLLM writes. `stream`: whether the answer was asked for as
-        one."""
+        one. `additions`: fields to lay over the body, in the back end's own shape."""
         self._client = client
         self._call = call
         self._litellm_provider = litellm_provider
         self._body = body
         self._stream = stream
+        self._additions = additions
         self._responses: list[Response] = []
         self.outcome = Outcome()
         """Of the last request."""
@@ -206,13 +209,15 @@ class LiteLLMTransport:
         return outgoing_headers(call, protocol=protocol, credentials=credentials)
 
     def _completed_body(self, body: bytes, path: str) -> bytes:
-        """What goes out in place of the `body` that LiteLLM has written, with what the rules add to it in the
-        back end's own shape."""
+        """What goes out in place of the `body` that LiteLLM has written, with what we and then the rules add
+        to it in the back end's own shape."""
         body = self._body or body
         if not body.startswith(b"{"):
             return body
         # Nothing refers to a response later, and it is somebody's conversation.
         more = [{"store": False}] if path.endswith("/responses") else []
+        if self._additions and self._body is None:
+            body = lay_over(body, [self._additions])
         return with_additions(body, self._call, *more)
 
 

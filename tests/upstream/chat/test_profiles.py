@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.upstream.chat.profiles import QUIRKS, Limits, profile_of
+from routeproxy.upstream.chat.profiles import Limits, profile_of
+from routeproxy.upstream.chat.quirks import QUIRKS
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, target
 
 pytestmark = LITELLMS_WARNINGS
@@ -43,13 +44,21 @@ def test_a_server_of_which_nothing_is_known_is_assumed_able() -> None:
         pytest.param(
             "openai",
             "gpt-5-mini",
-            {"efforts": ("minimal", "low", "medium", "high"), "sampling": False, "stop_limit": 0},
+            {
+                "efforts": ("low", "medium", "high"),
+                "thinking_off": {"reasoning_effort": "minimal"},
+                "sampling": False,
+                "stop_limit": 0,
+            },
             id="gpt-5-mini",
         ),
-        pytest.param("openai", "gpt-5.1", {"efforts": ("none", "low", "medium", "high")}, id="gpt-5.1"),
         pytest.param(
-            "openai", "gpt-5.4", {"efforts": ("none", "low", "medium", "high", "xhigh")}, id="gpt-5.4"
+            "openai",
+            "gpt-5.1",
+            {"efforts": ("low", "medium", "high"), "thinking_off": {"reasoning_effort": "none"}},
+            id="gpt-5.1",
         ),
+        pytest.param("openai", "gpt-5.4", {"efforts": ("low", "medium", "high", "xhigh")}, id="gpt-5.4"),
         pytest.param("openai", "gpt-5-chat-latest", {"efforts": (), "sampling": True}, id="gpt-5-chat"),
         pytest.param(
             "openai_compatible",
@@ -183,8 +192,8 @@ EFFORTLESS = [
     ("gemini", "gemma-3-27b-it"),
 ]
 THINKING = {
-    ("ollama", "qwen3:1.7b"): ("none", "low", "medium", "high"),
-    ("ollama", "deepseek-r1:14b"): ("none", "low", "medium", "high"),
+    ("ollama", "qwen3:1.7b"): ("low", "medium", "high"),
+    ("ollama", "deepseek-r1:14b"): ("low", "medium", "high"),
     ("ollama", "gpt-oss:20b"): ("low", "medium", "high"),
     ("groq", "openai/gpt-oss-120b"): ("low", "medium", "high"),
     ("xai", "grok-3-mini"): ("low", "high"),

@@ -17,7 +17,8 @@ import msgspec
 from routeproxy.policy.provider_types import TYPES, provider_type
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.upstream.chat.profiles import QUIRKS, Limits, explain_profile, profile_of
+from routeproxy.upstream.chat.profiles import Limits, explain_profile, profile_of
+from routeproxy.upstream.chat.quirks import QUIRKS
 from tests.upstream.litellm.asking import target
 
 GOLDEN = Path(__file__).parent / "golden" / "profiles.txt"
@@ -25,7 +26,7 @@ UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 
 PROVIDER_TYPES = sorted(
     {type for type, kind in TYPES.items() if not kind.speaks_messages}
-    | {type for quirk in QUIRKS for type in quirk.types}
+    | {type for quirk in QUIRKS for type in quirk.types if type in TYPES}
 )
 _MODELS = """
     gpt-3.5-turbo gpt-4 gpt-4-0613 gpt-4-turbo gpt-4o gpt-4o-mini gpt-4.1 chatgpt-4o-latest
@@ -33,15 +34,17 @@ _MODELS = """
     gpt-5 gpt-5-mini gpt-5-codex gpt-5-pro gpt-5-chat-latest gpt-5-search-api
     gpt-5.1 gpt-5.1-codex gpt-5.1-chat-latest gpt-5.2 gpt-5.2-pro gpt-5.4 gpt-6 gpt-10
     openai/gpt-oss-20b
-    gemini-1.5-pro gemini-2.5-pro gemini-2.5-flash gemini-3-pro-preview gemma-3-27b-it learnlm-2.0
+    gemini-1.5-pro gemini-2.5-pro gemini-2.5-flash gemini-2.5-flash-lite gemini-3-pro-preview
+    gemini-3.5-flash gemini-3.7-flash gemini-3.1-flash-lite gemma-3-27b-it learnlm-2.0
     claude-sonnet-4-5 anthropic.claude-sonnet-4-5-v1:0 amazon.nova-pro-v1:0
     deepseek-chat deepseek-reasoner deepseek-r1:14b deepseek-ai/DeepSeek-V3.2
-    moonshotai/Kimi-K2-Instruct kimi-k2-thinking kimi-k2.5 glm-4.6 glm-4.5v
+    moonshotai/Kimi-K2-Instruct kimi-k2-thinking kimi-k2.5 kimi-k3 glm-4.6 glm-4.5v glm-5.3
+    minimax-m2 minimax-m3
     llama3.1:70b llama3.2-vision:11b meta-llama/Llama-3.3-70B-Instruct-Turbo llama-4-maverick codellama
     mistral-large-latest mistral-medium-latest ministral-8b magistral-small codestral-latest devstral
     pixtral-12b mixtral-8x7b
-    qwen3:8b qwen3-coder qwen3-vl qwen2.5-coder:32b qwq
-    grok-2 grok-3 grok-3-mini grok-4 grok-code-fast-1
+    qwen3:8b qwen3.5-plus qwen3-coder qwen3-vl qwen2.5-coder:32b qwq
+    grok-2 grok-3 grok-3-mini grok-4 grok-4.3 grok-4.5 grok-code-fast-1
     sonar nvidia/nemotron corp/large-3
 """
 MODELS = _MODELS.split()

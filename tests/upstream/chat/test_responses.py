@@ -194,7 +194,7 @@ class TestRequests:
             pytest.param(
                 {
                     "thinking": {"type": "disabled"},
-                    "profile": ModelProfile(family=FAMILY, efforts=("none", "low")),
+                    "profile": ModelProfile(family=FAMILY, thinking_off={"reasoning_effort": "none"}),
                 },
                 {"reasoning": {"effort": "none"}},
                 id="no thinking, so nothing to sum up",
