@@ -34,6 +34,7 @@ STOP_REASONS = {
     "stop_sequence",
     "tool_use",
     "pause_turn",
+    "compaction",
     "refusal",
     "model_context_window_exceeded",
 }

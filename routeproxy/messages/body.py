@@ -75,6 +75,11 @@ class Body:
         except (*UNREADABLE, RecursionError):
             return decode_request(self.text)
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Those of the fields that hold something, in the client's order."""
+        return tuple(name for name, value in self._values.items() if value != NULL)
+
     @cached_property
     def _tools(self) -> LazyTools:
         return CACHE.read(self._values["tools"])

@@ -392,6 +392,6 @@ def decode_request(body: bytes) -> MessagesRequest:
 
 
 def field_names(body: bytes) -> tuple[str, ...]:
-    """The names of the top-level fields, in the client's order."""
+    """The names of the top-level fields that hold something, in the client's order."""
     fields: dict[str, Raw] = decode_leniently(_fields, body)
-    return tuple(fields)
+    return tuple(name for name, value in fields.items() if value != NULL)

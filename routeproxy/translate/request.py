@@ -30,7 +30,7 @@ class RequestContext(Struct, frozen=True, kw_only=True):
     signer: Signer
     session_id: str | None = None
     fields: tuple[str, ...] = ()
-    """The names of the body's top-level fields (`field_names`), to warn of unknown ones."""
+    """The names of the body's top-level fields that hold something, to warn of unknown ones."""
     by_rule: frozenset[str] = frozenset()
     """The fields that a rule has put there: the client's version of the API has no say in them."""
 

@@ -111,7 +111,7 @@ class ChatUpstream:
 
     def _translate_now(self, call: Call) -> TranslatedRequest:
         body = with_params(call.exchange.body, call.target.params)
-        context = self._context(call, tuple(body.members))
+        context = self._context(call, body.field_names)
         try:
             return translate_request(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
