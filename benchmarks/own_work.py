@@ -77,8 +77,6 @@ class Scripted:
 
 
 class Said:
-    done = True
-
     def __init__(self, chunks: list[Chunk]) -> None:
         self._chunks = iter(chunks)
 

@@ -40,6 +40,9 @@ class Delta(Struct, frozen=True):
     function_call: FunctionDelta | None = None
     provider_specific_fields: Any = None
     annotations: Any = None
+    images: Any = None
+    """OpenRouter's place for them."""
+    audio: Any = None
 
 
 class Choice(Struct, frozen=True):
@@ -49,12 +52,22 @@ class Choice(Struct, frozen=True):
     finish_reason: Any = None
     stop_reason: Any = None
     """vLLM: the stop string that matched."""
+    matched_stop: Any = None
+    """SGLang: the same, or the number of a token."""
+    stop_str: Any = None
+    """TabbyAPI: the same."""
+    usage: Any = None
+    """Moonshot's place for it."""
+    error: Any = None
+    """OpenRouter's place for what failed behind it."""
 
 
 class PromptTokensDetails(Struct, frozen=True):
     cached_tokens: Any = None
     cache_write_tokens: Any = None
     cache_creation_tokens: Any = None
+    created_cache_tokens: Any = None
+    """vLLM's name for the same."""
 
 
 class CompletionTokensDetails(Struct, frozen=True):
@@ -72,6 +85,8 @@ class CompletionUsage(Struct, frozen=True):
     """DeepSeek's name for cached tokens."""
     cache_creation_input_tokens: Any = None
     cache_read_input_tokens: Any = None
+    cached_tokens: Any = None
+    """Moonshot's place for them."""
 
 
 class Chunk(Struct, frozen=True):
@@ -80,6 +95,8 @@ class Chunk(Struct, frozen=True):
     model: Any = None
     error: Any = None
     """Set by back ends that report a failure inside a 200."""
+    x_groq: Any = None
+    """Groq's own: its usage, and why it stopped early."""
 
 
 def coalesce_chunks(chunks: Sequence[Chunk]) -> Iterable[Chunk]:

@@ -76,9 +76,10 @@ class Arguments:
         self._shown.append(ready)
         return ready
 
-    def remainder(self) -> str | None:
-        """What is left to show at the end; `None` if the arguments are no object and cannot be repaired."""
-        whole = self._whole_object() or self._repaired_object()
+    def remainder(self, *, repaired: bool = True) -> str | None:
+        """What is left to show at the end; `None` if the arguments are no object. `repaired`: brackets that
+        are missing at the end of them may be added."""
+        whole = self._whole_object() or (self._repaired_object() if repaired else None)
         shown = "".join(self._shown)
         if whole is None or not whole.startswith(shown):
             return None

@@ -11,6 +11,7 @@ from routeproxy.translate.filters import Piece, Pipeline, Reasoning, SurrogateJo
 ToolCallDeltas = tuple[ToolCallDelta, ...]
 
 _NO_REASONING = Reasoning("", [])
+_LONGEST_TYPE = 40
 
 
 class DeltaReader:
@@ -25,15 +26,19 @@ class DeltaReader:
         *,
         on_piece: Callable[[Piece], None],
         on_tool_calls: Callable[[ToolCallDeltas], None],
+        on_unreadable: Callable[[], None],
     ) -> None:
-        """`pipeline`: what the text runs through. The other two are called in the order in which the content
-        counts."""
+        """`pipeline`: what the text runs through. The others are called in the order in which the content
+        counts; `on_unreadable` for content of which nobody knows what it says."""
         self._pipeline = pipeline
         self._on_piece = on_piece
         self._on_tool_calls = on_tool_calls
+        self._on_unreadable = on_unreadable
         self._joiner = SurrogateJoiner()
         self.refusal = ""
         """The text of the refusal so far. It is read as text, too."""
+        self.left_out: set[str] = set()
+        """What there was besides text and calls, such as images, by its names."""
 
     def read(self, delta: Delta) -> None:
         content = delta.content
@@ -49,10 +54,14 @@ class DeltaReader:
                 self.flush()
                 self._on_piece(piece)
         if content:
-            self._read_text(content if isinstance(content, str) else _text_of_parts(content))
+            if isinstance(content, str):
+                self._read_text(content)
+            else:
+                self._read_parts(content)
         if delta.refusal and isinstance(delta.refusal, str):
-            self.refusal += delta.refusal
-            self._read_text(delta.refusal)
+            self._read_refusal(delta.refusal)
+        if delta.images or delta.audio:
+            self.left_out |= {name for name in ("images", "audio") if getattr(delta, name)}
         if delta.tool_calls or delta.function_call:
             self.flush()
             self._on_tool_calls(delta.tool_calls or (ToolCallDelta(function=delta.function_call),))
@@ -65,6 +74,26 @@ class DeltaReader:
             for piece in self._pipeline.flush():
                 self._on_piece(piece)
 
+    def _read_parts(self, parts: Any) -> None:
+        """Content that came as a list of parts."""
+        for part in parts if isinstance(parts, list | tuple) else (parts,):
+            match part:
+                case str(text) | {"text": str(text)}:
+                    if text:
+                        self._read_text(text)
+                case {"type": "refusal", "refusal": str(text)}:
+                    self._read_refusal(text)
+                case None | {"type": "thinking" | "reference"} | {"thinking": _}:
+                    pass  # Mistral's: the first is read as reasoning, the second cites
+                case {"type": str(type)}:
+                    self.left_out.add(type[:_LONGEST_TYPE])
+                case _:
+                    self._on_unreadable()
+
+    def _read_refusal(self, text: str) -> None:
+        self.refusal += text
+        self._read_text(text)
+
     def _read_text(self, text: str) -> None:
         if self._joiner.held or text[-1:] >= "\ud800":
             text = self._joiner.feed(text)
@@ -76,11 +105,3 @@ class DeltaReader:
                 self._on_piece(piece)
         elif text:
             self._on_piece(text)
-
-
-def _text_of_parts(parts: Any) -> str:
-    """The text of content that came as a list of parts."""
-    if not isinstance(parts, list | tuple):
-        return ""
-    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
-    return "".join(text for text in texts if isinstance(text, str))

@@ -19,13 +19,16 @@ Pieces of content move it, in the order in which a `DeltaReader` reads them from
   declares, and answers a call of one that it does not know; when no call is ready,
   the held pieces are handled as if they came now.
 * After a stop string, text and reasoning are lost, and calls too if there were none before it.
-* At the end held text is flushed, calls without an id get one, and the last block is stopped.
+* At the end held text is flushed, calls without an id get one, and the last block is stopped. An answer that
+  failed (`FinishState.failure`) ends where it is, its last block open.
 
 A block that is stopped emits what is due at its end: thinking its signature, a tool use the rest of its
-arguments, which is a failure if they make no object and the answer was not cut short. After an `Error`, and
-after `MessageStop`, nothing is emitted any more.
+arguments, which is a failure if they make no object and the answer was not cut short. So is a call that never
+got a name, and an answer of nothing but what cannot be handed on, such as images. After an `Error`, and after
+`MessageStop`, nothing is emitted any more.
 """
 
+import msgspec
 from msgspec import UNSET
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
@@ -53,10 +56,10 @@ from routeproxy.translate.event_writer import (
 )
 from routeproxy.translate.filters import Piece, Reasoning, StopMatch, TextToolCall
 from routeproxy.translate.finish import FinishState
-from routeproxy.translate.stream_errors import CLOSED_EARLY, translate_error
+from routeproxy.translate.stream_errors import NAMELESS_CALL, UNREADABLE_CONTENT, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
-from routeproxy.translate.usage import translate_usage
+from routeproxy.translate.usage import later_usage, translate_usage
 
 
 class StreamTranslator:
@@ -66,6 +69,8 @@ class StreamTranslator:
         transforms = options.transforms
         self.warnings: list[str] = []
         """What was left out of the answer, and why: for the log."""
+        self.quotes_back_end = False
+        """The error that ended the answer is in the back end's words, which may quote the prompt."""
         self._context = context
         self._options = options
         self._names_served_model = transforms.model_name == "served"
@@ -77,10 +82,11 @@ class StreamTranslator:
             text_pipeline(transforms, context.scan, self._is_declared),
             on_piece=self._on_piece,
             on_tool_calls=self._on_tool_calls,
+            on_unreadable=self._on_unreadable,
         )
         self._reasoning_pipeline = reasoning_pipeline(transforms)
         self._writer = EventWriter(self._message)
-        self._finish_state = FinishState(self.warnings.append)
+        self._finish_state = FinishState()
         self._calls = ToolCalls()
         self._tool_ids = set(context.tool_ids)
         self._held: list[Piece] = []
@@ -92,8 +98,9 @@ class StreamTranslator:
         if self._writer.ended:
             return []
         if chunk.usage is not None:
-            self._usage = chunk.usage
+            self._usage = later_usage(self._usage, chunk.usage)
         if chunk.error and self._finish_state.stop_string is None:
+            self.quotes_back_end = True
             self._writer.fail(translate_error(chunk.error))
             return self._writer.take_events()
         if self._names_served_model and chunk.model and isinstance(chunk.model, str):
@@ -103,24 +110,17 @@ class StreamTranslator:
                 self._on_choice(choice)
         return self._writer.take_events()
 
-    def finish(self, *, finish_reason_seen: bool = True, done: bool = False) -> list[Event]:
-        """There are no more chunks.
-
-        `finish_reason_seen=False`: the finish reason in them was made up on the way, as LiteLLM does. `done`:
-        the back end said that it was done, and its answer is whole even without a finish reason.
-        """
+    def finish(self) -> list[Event]:
+        """There are no more chunks."""
         if self._writer.ended:
             return []
-        finish_state = self._finish_state
-        if not finish_reason_seen:
-            finish_state.finish_reason = None
-        elif done and self._writer.block_types:
-            finish_state.finish_reason = finish_state.finish_reason or "stop"
-        if finish_state.finish_reason is None and finish_state.stop_string is None:
-            self._writer.fail(error_event("api_error", CLOSED_EARLY))
+        if failure := self._finish_state.failure(has_tool_use=bool(self._calls)):
+            self._writer.fail(failure)
             return self._writer.take_events()
         self._reader.flush()
         self._advance(at_end=True)
+        self._check_names()
+        self._check_left_out()
         # Alone, white space makes no block beside a tool use: Anthropic refuses to get such a one back.
         if self._blank and OpenToolUse not in self._writer.block_types:
             self._start_block(OpenText(), TextBlock(""))
@@ -136,13 +136,18 @@ class StreamTranslator:
         delta, finish_reason = choice.delta, choice.finish_reason
         if delta is None and choice.message is not None and not self._writer.block_types:
             # A whole completion. (Some send one after its chunks, to sum up.)
-            delta, finish_reason = choice.message, finish_reason or "stop"
+            delta = choice.message
         if delta is not None:
             self._reader.read(delta)
-        if finish_reason and isinstance(finish_reason, str):
-            self._finish_state.finish_reason = finish_reason
-        if choice.stop_reason and choice.stop_reason in self._context.stop_sequences:
-            self._finish_state.reported_stop_string = choice.stop_reason
+        if finish_reason:
+            self._finish_state.add(finish_reason)
+            for stop_string in (choice.stop_reason, choice.matched_stop, choice.stop_str):
+                if stop_string and stop_string in self._context.stop_sequences:
+                    self._finish_state.reported_stop_string = stop_string
+
+    def _on_unreadable(self) -> None:
+        if self._finish_state.stop_string is None:
+            self._writer.fail(error_event("api_error", UNREADABLE_CONTENT))
 
     def _on_piece(self, piece: Piece) -> None:
         if self._finish_state.stop_string is not None:
@@ -243,10 +248,12 @@ class StreamTranslator:
             self._writer.emit_delta(InputJsonDelta(text), text)
 
     def _finish_arguments(self, call: ToolCall) -> None:
-        rest = call.arguments.remainder()
+        # Back ends look for the client's stop strings in arguments, too, and cut them there.
+        is_cut = self._finish_state.is_cut_short() or self._finish_state.reported_stop_string is not None
+        rest = call.arguments.remainder(repaired=not is_cut)
         if rest is not None:
             self._emit_arguments(rest)
-        elif self._finish_state.is_cut_short():
+        elif is_cut:
             # Only this stop reason tells a client not to look for an object.
             self._finish_state.finish_reason = "max_tokens"
         else:
@@ -259,6 +266,26 @@ class StreamTranslator:
         for call in self._calls:
             if call.state == "shown" and call.arguments.remainder() is None:
                 self._writer.fail(_unreadable(call))
+
+    def _check_names(self) -> None:
+        """Fails if there is a call that nobody can run. An answer that was cut may end in one."""
+        if self._finish_state.is_unfinished():
+            return
+        if any(not call.name and not call.is_nothing for call in self._calls):
+            self._writer.fail(error_event("api_error", NAMELESS_CALL))
+
+    def _check_left_out(self) -> None:
+        """Fails if what cannot be handed on is all that there is."""
+        if not (left_out := self._reader.left_out):
+            return
+        names = ", ".join(sorted(left_out))
+        if self._writer.block_types.isdisjoint((OpenText, OpenToolUse)) and not (
+            self._finish_state.is_refusal() or self._reader.refusal
+        ):
+            words = f"upstream answered with nothing that can be handed on: {names}"
+            self._writer.fail(error_event("api_error", words))
+        else:
+            self.warnings.append(f"the answer had more in it than can be handed on: {names}")
 
     def _is_declared(self, name: str) -> bool:
         names = self._context.names
@@ -307,19 +334,19 @@ class StreamTranslator:
 
     def _message(self) -> Message:
         usage = Usage(
-            # Not known before the end; 0 would be a lie.
+            # Mostly not known before the end; 0 would be a lie.
             input_tokens=self._options.input_tokens or 1,
             output_tokens=1,
             speed=self._context.speed or UNSET,
         )
+        if self._usage is not None:
+            reported = translate_usage(self._usage, output_estimate=1, speed=self._context.speed)
+            usage = usage.updated(msgspec.structs.replace(reported, output_tokens=1))
         return Message(id=self._options.message_id, model=self._model, usage=usage)
 
     def _stop_message(self) -> None:
-        block_types = self._writer.block_types
         stop = self._finish_state.stop(
-            has_text=OpenText in block_types,
-            has_tool_use=OpenToolUse in block_types,
-            refusal=self._reader.refusal,
+            has_tool_use=OpenToolUse in self._writer.block_types, refusal=self._reader.refusal
         )
         if isinstance(stop, Error):
             self._writer.fail(stop)

@@ -6,6 +6,9 @@ from routeproxy.messages.errors import TYPE_OF_STATUS
 from routeproxy.messages.events import Error, error_event
 
 CLOSED_EARLY = "upstream closed the stream before completing"
+NAMELESS_CALL = "upstream called a tool without a name"
+NO_CALL = "upstream said that it calls a tool, and there is no call that can be read"
+UNREADABLE_CONTENT = "upstream answered with content that cannot be read"
 _REJECTED_CREDENTIALS = "upstream rejected the proxy's credentials"
 _MAX_MESSAGE_LENGTH = 2000
 

@@ -84,6 +84,11 @@ class ToolCall:
         self.arguments = Arguments()
         self.state: Literal["waiting", "shown", "dropped"] = "waiting"
 
+    @property
+    def is_nothing(self) -> bool:
+        """Some send calls with nothing in them, as they send texts with nothing in them."""
+        return not (self.id or self.name) and self.arguments.empty
+
     def add(self, delta: ToolCallDelta) -> None:
         # Names and ids may come again with each piece, or late: the first of each counts.
         self.id = self.id or _id(delta)

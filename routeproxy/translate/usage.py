@@ -2,13 +2,25 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from routeproxy.chat.completion import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from routeproxy.messages.reply import OutputTokensDetails, Usage
 
+_FIELDS = CompletionUsage.__struct_fields__
 _NO_PROMPT_DETAILS = PromptTokensDetails()
 _NO_COMPLETION_DETAILS = CompletionTokensDetails()
+
+
+def later_usage(earlier: CompletionUsage | None, later: CompletionUsage) -> CompletionUsage:
+    """Usage so far. Each report counts everything, but some leave out what an earlier one had."""
+    if earlier is None:
+        return later
+    known = {
+        name: value for name in _FIELDS if getattr(later, name) is None and (value := getattr(earlier, name))
+    }
+    return msgspec.structs.replace(later, **known) if known else later
 
 
 def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, speed: str | None) -> Usage:
@@ -23,11 +35,15 @@ def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, s
 
     prompt = _first_count(reported.prompt_tokens)
     cache_read = _first_count(
-        prompt_details.cached_tokens, reported.prompt_cache_hit_tokens, reported.cache_read_input_tokens
+        prompt_details.cached_tokens,
+        reported.prompt_cache_hit_tokens,
+        reported.cache_read_input_tokens,
+        reported.cached_tokens,
     )
     cache_creation = _first_count(
         prompt_details.cache_write_tokens,
         prompt_details.cache_creation_tokens,
+        prompt_details.created_cache_tokens,
         reported.cache_creation_input_tokens,
     )
     uncached: int | UnsetType = UNSET

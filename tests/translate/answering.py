@@ -126,10 +126,10 @@ def translator(
     return StreamTranslator(context(**changes), options(transforms, input_tokens))
 
 
-def events_of(*chunks: Chunk, finish: dict[str, Any] | None = None, **settings: Any) -> list[Event]:
+def events_of(*chunks: Chunk, **settings: Any) -> list[Event]:
     stream = translator(**settings)
     events = [event for chunk in chunks for event in stream.feed(chunk)]
-    events += stream.finish(**(finish or {}))
+    events += stream.finish()
     assert stream.feed(text("more")) == stream.finish() == []
     model = None if settings.get("transforms") else "claude-opus-4-8"
     earlier = settings.get("tool_ids", ())

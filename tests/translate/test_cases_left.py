@@ -106,7 +106,6 @@ ANSWERS = [
     pytest.param(
         [calls(call(0, "c1", "read", None))], {"tool_calls": (call(0, "c1", "read"),)}, "stop", id="D24"
     ),
-    pytest.param([text("Hi")], {"content": "Hi"}, "tool_calls", id="D28"),
     pytest.param([text("Hi")], {"content": "Hi"}, "length", id="a cut answer"),
     pytest.param([], {"content": None}, "content_filter", id="D47"),
     pytest.param([text("a S"), text("TOP b")], {"content": "a STOP b"}, "stop", id="D48"),

@@ -65,10 +65,15 @@ def test_e03_no_text_beside_a_call_makes_no_block(content: Any) -> None:
     assert blocks(answer) == [("tool_use", "read", "{}")]
 
 
-@pytest.mark.parametrize("finish_reason", ["stop", None])
-def test_e04_an_empty_answer_is_an_empty_message(finish_reason: str | None) -> None:
-    answer = message(content="", finish_reason=finish_reason)
+@pytest.mark.parametrize("content", ["", None])
+def test_e04_an_empty_answer_is_an_empty_message(content: str | None) -> None:
+    answer = message(content=content)
     assert (answer.content, answer.stop_reason) == ((), "end_turn")
+
+
+@pytest.mark.parametrize("content", ["", None, "Hi"])
+def test_e04_a_whole_answer_without_a_finish_reason_is_a_failure(content: str | None) -> None:
+    assert isinstance(reply(whole(content=content, finish_reason=None)), Error)
 
 
 def test_e05_thinking_stands_first_and_is_signed() -> None:

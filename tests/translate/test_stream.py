@@ -417,12 +417,27 @@ class TestToolCalls:
         )
 
     @pytest.mark.parametrize("name", ["", None, 7, ["read"], "  "])
-    def test_d18_a_call_without_a_name_is_no_call(self, name: Any) -> None:
-        assert script(tool(0, "c1", name, '{"a":1}'), ends("tool_calls")) == ["ends end_turn"]
+    @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop"])
+    def test_d18_a_call_without_a_name_is_a_failure(self, name: Any, finish_reason: str) -> None:
+        nameless = "error api_error: upstream called a tool without a name"
+        assert script(tool(0, "c1", name, '{"a":1}'), ends(finish_reason)) == [nameless]
+        assert script(text("hi"), tool(0, "c1", name), ends(finish_reason))[-1] == nameless
+        assert script(text("hi"), tool(0, None, name, '{"a":1}'), ends(finish_reason))[-1] == nameless
 
-    def test_d19_a_nameless_call_leaves_no_gap(self) -> None:
+    def test_d18_of_an_answer_that_was_cut_it_is_only_the_end(self) -> None:
+        assert script(text("hi"), tool(0, "c1", None), ends("length"))[-1] == "ends max_tokens"
+        assert script(text("hi"), tool(0, "c1", None), ends("content_filter"))[-1] == "ends refusal"
+
+    def test_a_call_with_nothing_in_it_is_no_call(self) -> None:
+        assert script(tool(0, None, None, ""), text("hi"), ends())[-1] == "ends end_turn"
+        assert script(tool(0, "", "", None), *[tool(0, "c1", "read", '{"path":"a"}'), ends()]) == ONE_CALL
+
+    def test_d19_a_nameless_call_beside_another_is_a_failure(self) -> None:
         nameless = tool(0, "c0", "", '{"a":1}')
-        assert script(nameless, tool(1, "c1", "read", '{"path":"a"}'), ends("tool_calls")) == ONE_CALL
+        assert script(nameless, tool(1, "c1", "read", '{"path":"a"}'), ends("tool_calls")) == [
+            *ONE_CALL[:2],
+            "error api_error: upstream called a tool without a name",
+        ]
 
     def test_d20_the_id_may_come_after_the_name(self) -> None:
         without_function = calls(call(0, "c1").__class__(0, "c1"))
@@ -538,8 +553,20 @@ class TestToolCalls:
     def test_d27_stop_with_a_call_is_tool_use(self) -> None:
         assert script(tool(0, "c1", "read", '{"path":"a"}'), ends("stop")) == ONE_CALL
 
-    def test_d28_tool_calls_without_a_call_is_end_turn(self) -> None:
-        assert script(text("hi"), ends("tool_calls"))[-1] == "ends end_turn"
+    @pytest.mark.parametrize("finish_reason", ["tool_calls", "function_call", "TOOL_CALL"])
+    def test_d28_tool_calls_without_a_call_is_a_failure(self, finish_reason: str) -> None:
+        no_call = "error api_error: upstream said that it calls a tool, and there is no call that can be read"
+        assert script(text("hi"), ends(finish_reason))[-1] == no_call
+        assert script(ends(finish_reason)) == [no_call]
+
+    def test_a_call_that_was_cut_is_not_closed(self) -> None:
+        chunks = tool(0, "c1", "write", '{"a":[{"b":"c"'), ends("length")
+        assert script(*chunks) == [
+            "start 0 tool_use c1 write",
+            'delta 0 {"a":[{"b":"c"',
+            "stop 0",
+            "ends max_tokens",
+        ]
 
     def test_d29_white_space_around_calls_is_dropped(self) -> None:
         assert (
@@ -641,7 +668,7 @@ class TestEndings:
     @pytest.mark.parametrize(
         ("finish_reason", "stop_reason"),
         [(word, reason) for word, reason in STOP_REASONS.items() if reason not in ("failed", "tool_use")]
-        + [("STOP", "end_turn"), ("MAX_TOKENS", "max_tokens"), ("never heard of it", "end_turn")],
+        + [("STOP", "end_turn"), ("MAX_TOKENS", "max_tokens")],
     )
     def test_finish_reasons(self, finish_reason: str, stop_reason: str) -> None:
         assert script(text("hi"), ends(finish_reason))[-1] == f"ends {stop_reason}"
@@ -651,15 +678,36 @@ class TestEndings:
         assert script(ends(finish_reason)) == [f"error api_error: upstream failed: {finish_reason}"]
         assert error(thinks("hm"), ends(finish_reason)).startswith("error api_error")
 
-    def test_a_failure_after_usable_content_is_a_warning(self) -> None:
-        stream = translator()
-        stream.feed(text("hi"))
-        stream.feed(ends("MALFORMED_FUNCTION_CALL"))
-        assert [type(event).__name__ for event in stream.finish()][-1] == "MessageStop"
-        assert stream.warnings == ["upstream failed: MALFORMED_FUNCTION_CALL"]
+    @pytest.mark.parametrize("finish_reason", [*FAILURES, "MALFORMED_FUNCTION_CALL", "OTHER", "NO_IMAGE"])
+    def test_it_is_one_after_text_and_after_a_call_too(self, finish_reason: str) -> None:
+        failed = f"error api_error: upstream failed: {finish_reason}"
+        assert script(text("hi"), ends(finish_reason)) == ["start 0 text", "delta 0 hi", failed]
+        assert script(tool(0, "c1", "read", '{"path":"a"}'), ends(finish_reason)) == [*ONE_CALL[:2], failed]
 
-    def test_the_last_finish_reason_counts(self) -> None:
-        assert script(ends("stop"), ends("MALFORMED_FUNCTION_CALL"))[-1].startswith("error")
+    @pytest.mark.parametrize("finish_reason", ["never heard of it", "MALFORMED_SOMETHING", True, {"a": 1}])
+    def test_a_finish_reason_that_is_not_known_is_a_failure(self, finish_reason: Any) -> None:
+        unknown = f"upstream ended its answer with a finish reason that is not known: {finish_reason}"
+        assert script(text("hi"), ends(finish_reason))[-1] == f"error api_error: {unknown}"
+        assert script(ends(finish_reason)) == [f"error api_error: {unknown}"]
+
+    @pytest.mark.parametrize("no_reason", ["", "null", "not_finished", False, 0])
+    def test_what_says_that_it_goes_on_is_no_finish_reason(self, no_reason: Any) -> None:
+        assert script(text("hi"), ends(no_reason), ends("length"))[-1] == "ends max_tokens"
+        assert script(text("hi"), ends(no_reason))[-1].startswith("error api_error: upstream closed")
+
+    @pytest.mark.parametrize(
+        ("first", "second", "end"),
+        [
+            ("stop", "MALFORMED_FUNCTION_CALL", "error"),
+            ("error", "stop", "error"),
+            ("length", "stop", "ends max_tokens"),
+            ("content_filter", "stop", "ends refusal"),
+            ("stop", "length", "ends max_tokens"),
+            ("abort", "length", "error"),
+        ],
+    )
+    def test_of_two_finish_reasons_the_worse_counts(self, first: str, second: str, end: str) -> None:
+        assert script(text("hi"), ends(first), ends(second))[-1].startswith(end)
 
     def test_an_empty_stop_is_an_empty_message(self) -> None:
         assert script(ends("stop")) == ["ends end_turn"]
@@ -670,14 +718,38 @@ class TestEndings:
         assert script() == [closed]
         assert error(tool(0, "c1", "read", "{}")) == closed
 
-    def test_d35_a_finish_reason_that_was_made_up_does_not_count(self) -> None:
-        assert error(text("hi"), ends("stop"), finish={"finish_reason_seen": False}).startswith(
-            "error api_error"
-        )
+    @pytest.mark.parametrize(
+        ("pictures", "left_out"),
+        [
+            (chunk(Delta(images=[{"type": "image_url"}])), "images"),
+            (chunk(Delta(audio={"id": "a", "data": "UklGRg=="})), "audio"),
+            (text([{"type": "image_url", "image_url": {"url": "data:"}}]), "image_url"),
+            (text({"type": "input_audio"}), "input_audio"),
+            (chunk(Delta(reasoning_content="hm", images=["x"])), "images"),
+            (chunk(Delta(content=" ", images=["x"])), "images"),
+        ],
+    )
+    def test_an_answer_of_nothing_but_pictures_or_sound_is_a_failure(
+        self, pictures: Chunk, left_out: str
+    ) -> None:
+        nothing = f"api_error: upstream answered with nothing that can be handed on: {left_out}"
+        assert error(pictures, ends()) == f"error {nothing}"
+        assert script(pictures, ends("content_filter"))[-1] == "ends refusal"
+        stream = translator()
+        stream.feed(text("Look:"))
+        stream.feed(pictures)
+        stream.feed(ends())
+        assert [type(event).__name__ for event in stream.finish()][-1] == "MessageStop"
+        assert stream.warnings == [f"the answer had more in it than can be handed on: {left_out}"]
 
-    def test_a_back_end_that_says_done_need_not_say_why(self) -> None:
-        assert script(text("hi"), finish={"done": True})[-1] == "ends end_turn"
-        assert error(finish={"done": True}).startswith("error api_error")
+    @pytest.mark.parametrize("content", [7, True, {"a": 1}, ["a", 7], [{"type": 7}], [["a"]]])
+    def test_content_that_nobody_can_read_is_a_failure(self, content: Any) -> None:
+        unreadable = "error api_error: upstream answered with content that cannot be read"
+        assert script(text("hi"), text(content), text("no"), ends())[-1] == unreadable
+
+    def test_a_part_that_cites_is_beside_the_answer(self) -> None:
+        parts = [{"type": "text", "text": "so"}, {"type": "reference", "reference_ids": [1]}, None, ""]
+        assert script(text(parts), ends()) == ["start 0 text", "delta 0 so", "stop 0", "ends end_turn"]
 
     @pytest.mark.parametrize(
         ("reported", "event"),

@@ -18,7 +18,7 @@ from routeproxy.chat.completion import (
     ToolCallDelta,
 )
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.upstream.chat.lenient import decode_object_leniently, whole_call
+from routeproxy.upstream.chat.lenient import decode_object_leniently, reported_error, whole_call
 from routeproxy.upstream.http.sse import EventDecoder
 
 
@@ -33,6 +33,10 @@ class _Part(Struct, frozen=True):
     thought: Any = None
     thoughtSignature: Any = None
     functionCall: _FunctionCall | None = None
+    inlineData: Any = None
+    fileData: Any = None
+    executableCode: Any = None
+    codeExecutionResult: Any = None
 
 
 class _Content(Struct, frozen=True):
@@ -52,6 +56,10 @@ class _Answer(Struct, frozen=True):
     usageMetadata: Any = None
     modelVersion: Any = None
     error: Any = None
+
+
+_UNREAD_PARTS = ("inlineData", "fileData", "executableCode", "codeExecutionResult")
+"""Parts that the Messages API has no block for."""
 
 
 class GeminiDecoder:
@@ -105,8 +113,9 @@ class GeminiDecoder:
     def _delta(self, part: _Part) -> Delta:
         if part.functionCall is not None:
             return Delta(tool_calls=(self._tool_call(part.functionCall, part.thoughtSignature),))
-        if not isinstance(part.text, str):
-            return Delta()
+        if not part.text or not isinstance(part.text, str):
+            types = (name for name in _UNREAD_PARTS if getattr(part, name))
+            return Delta([{"type": type} for type in types] or None)
         return Delta(reasoning_content=part.text) if part.thought is True else Delta(part.text)
 
     def _tool_call(self, call: _FunctionCall, signature: Any) -> ToolCallDelta:
@@ -139,17 +148,36 @@ def _usage(reported: Mapping[str, Any]) -> CompletionUsage:
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
 
+_BESIDE_THE_ANSWER = frozenset(
+    (
+        "candidates",
+        "promptFeedback",
+        "usageMetadata",
+        "modelVersion",
+        "responseId",
+        "createTime",
+        "modelStatus",
+    )
+)
+"""Fields in which nothing of the answer stands, or nothing if there are no candidates."""
+
 
 def _decode_answer(data: bytes) -> _Answer:
-    """Raises `ValueError` for what is no JSON object, or not one of an answer's shape."""
+    """Raises `ValueError` for what is no part of an answer."""
     try:
-        return _answer_decoder.decode(data)
+        answer = _answer_decoder.decode(data)
     except UNREADABLE:
-        answer = decode_object_leniently(data)
-    if answer.get("error") is not None:
-        return _Answer(error=answer["error"])
-    # An emoji may come in two halves, one a part: put together they are one again.
-    return msgspec.convert(_with_raw_arguments(answer), _Answer)
+        if error := reported_error(data):
+            return _Answer(error=error)
+        # An emoji may come in two halves, one a part: put together they are one again.
+        answer = msgspec.convert(_with_raw_arguments(decode_object_leniently(data)), _Answer)
+    if answer.candidates or answer.error:
+        return answer
+    if error := reported_error(data):
+        return _Answer(error=error)
+    if not _BESIDE_THE_ANSWER.issuperset(decode_object_leniently(data)):
+        raise ValueError("neither candidates nor usage")
+    return answer
 
 
 def _with_raw_arguments(value: Any) -> Any:

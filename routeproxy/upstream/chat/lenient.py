@@ -4,12 +4,14 @@ it raise."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, FunctionDelta, ToolCallDelta
+from routeproxy.upstream.errors.classify import read_error_object
+from routeproxy.upstream.http.sse import ERROR_NAME
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -24,6 +26,59 @@ def decode_object_leniently(data: bytes) -> Mapping[str, Any]:
     if not isinstance(decoded, dict):
         raise ValueError("not a JSON object")
     return decoded
+
+
+def reported_error(data: bytes) -> Any:
+    """The error in an answer, or in a part of one, that is nothing but an error, in whichever of the shapes
+    of back ends; `None` if it is none. Of a server-sent event the name may stand before the data."""
+    is_error = data.startswith(ERROR_NAME)
+    text = data.removeprefix(ERROR_NAME).decode("utf-8", "replace")
+    try:
+        decoded = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"message": text} if is_error else None
+    if isinstance(decoded, list) and decoded:  # Google's
+        decoded = decoded[0]
+    if not isinstance(decoded, dict):
+        return {"message": text} if is_error else None
+    match decoded:
+        case {"choices": [_, *_]} | {"candidates": [_, *_]} if not is_error:
+            return None
+        case {"base_resp": {"status_code": code, "status_msg": message}} if code:  # MiniMax's
+            return {"code": code, "message": message}
+    if is_error or _is_error(decoded):
+        return read_error_object(text) or {"message": ""}
+    return None
+
+
+def _is_error(fields: Mapping[str, Any]) -> bool:
+    named = any(fields.get(name) for name in ("error", "errors", "detail"))
+    in_words = any(fields.get(name) and isinstance(fields[name], str) for name in ("message", "msg"))
+    return named or in_words or "error" in (fields.get("object"), fields.get("type"))
+
+
+def check_chunk_shape(fields: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if something of the answer stands in a place where nobody would read it: what is
+    salvaged would lack it without a word."""
+    for choice in _objects(fields.get("choices"), list):
+        for part in (choice.get("delta"), choice.get("message")):
+            message = _object(part)
+            for call in _objects(message.get("tool_calls"), list):
+                _object(call.get("function"))
+            _object(message.get("function_call"))
+
+
+def _objects(value: Any, type: type[list[Any]]) -> Iterator[Mapping[str, Any]]:
+    if value and not isinstance(value, type):
+        raise ValueError("not a list")
+    for item in value or ():
+        yield _object(item)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if value and not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value or {}
 
 
 def whole_call(index: int, id: Any, name: Any, arguments: str, fields: Any = None) -> ToolCallDelta:

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, ToolCallDelta
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.upstream.chat.lenient import decode_object_leniently, whole_call
+from routeproxy.upstream.chat.lenient import decode_object_leniently, reported_error, whole_call
 from routeproxy.upstream.http.sse import LineDecoder
 
 
@@ -71,8 +71,8 @@ class OllamaDecoder:
             reasoning_content=message.thinking,
             tool_calls=tuple(map(self._tool_call, message.tool_calls)) if message.tool_calls else None,
         )
-        # An answer without a reason for its end is whole all the same: it says that it is done.
-        finish_reason = (line.done_reason or "stop") if line.done is True else None
+        # Ollama has no reason to give (`DoneReasonConnectionClosed`) where its runner was cut off.
+        finish_reason = line.done_reason if line.done is True else None
         usage = None
         if line.eval_count is not None or line.prompt_eval_count is not None:
             usage = CompletionUsage(prompt_tokens=line.prompt_eval_count, completion_tokens=line.eval_count)
@@ -88,23 +88,31 @@ _line_decoder = msgspec.json.Decoder(_Line)
 
 
 def _decode_line(data: bytes) -> _Line:
-    """Raises `ValueError` for what is no JSON object."""
+    """Raises `ValueError` for what is no part of an answer."""
     try:
-        return _line_decoder.decode(data)
+        line = _line_decoder.decode(data)
     except UNREADABLE:
-        return _salvage_line(decode_object_leniently(data))
+        line = _salvage_line(decode_object_leniently(data))
+    if line.message is not None or line.done is True or line.error:
+        return line
+    if error := reported_error(data):
+        return _Line(error=error)
+    if decode_object_leniently(data):
+        raise ValueError("neither a message nor the end of one")
+    return line
 
 
 def _salvage_line(fields: Mapping[str, Any]) -> _Line:
-    message = fields.get("message")
-    message = message if isinstance(message, dict) else {}
-    calls = message.get("tool_calls")
+    message = fields.get("message") or {}
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or not isinstance(calls, list | None):
+        raise ValueError("no message of Ollama's")
     return _Line(
         **{name: fields.get(name) for name in _Line.__struct_fields__ if name != "message"},
         message=_Message(
             content=message.get("content"),
             thinking=message.get("thinking"),
-            tool_calls=tuple(map(_salvage_call, calls)) if isinstance(calls, list) else None,
+            tool_calls=tuple(map(_salvage_call, calls)) if calls else None,
         ),
     )
 

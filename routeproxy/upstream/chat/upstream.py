@@ -49,10 +49,6 @@ class ChunkSource(Protocol):
     """The chunks of an answer, as many at a time as one read brought. A read that brought none is a sign of
     life."""
 
-    @property
-    def done(self) -> bool:
-        """The back end said that it was done, and its answer is whole even without a finish reason."""
-
     def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]: ...
 
     async def aclose(self) -> None:
@@ -143,25 +139,42 @@ async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, 
     async for chunks in answer:
         # What came together goes out together.
         events = [event for chunk in coalesce_chunks(chunks) for event in translator.feed(chunk)]
-        await emit(_output_of(events, call.exchange))
         if events and isinstance(events[-1], _LAST_EVENTS):
+            await _end_stream(events, translator, call, emit)
             return
-    await emit(_output_of(translator.finish(done=answer.done), call.exchange))
+        await emit(_output_of(events, call.exchange))
+    await _end_stream(translator.finish(), translator, call, emit)
+
+
+async def _end_stream(events: list[Event], translator: StreamTranslator, call: Call, emit: Emit) -> None:
+    """Raises `UpstreamFailure` for an answer that failed, after what came of it before."""
+    exchange = call.exchange
+    if isinstance(error := events[-1], Error):
+        if exchange.first_content_at is not None and events[:-1]:
+            await emit(_output_of(events[:-1], exchange))
+        raise _failure_of(error, quotes_back_end=translator.quotes_back_end)
+    await emit(_output_of(events, exchange))
     for warning in translator.warnings:
-        log.info("%s: %s", call.exchange.request_id, warning)
+        log.info("%s: %s", exchange.request_id, warning)
+
+
+def _failure_of(error: Error, *, quotes_back_end: bool) -> UpstreamFailure:
+    failure = classify_error_event(error.error.type, error.error.message)
+    failure.quotes_back_end = quotes_back_end
+    return failure
 
 
 async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
     message = translate_reply(completion, context, _reply_options(call))
     if isinstance(message, Error):
-        raise classify_error_event(message.error.type, message.error.message)
+        raise _failure_of(message, quotes_back_end=any(chunk.error for chunk in completion))
     call.exchange.usage = message.usage
     return Output(message, True)
 
 
 def _output_of(events: list[Event], exchange: Exchange) -> Output:
-    """Events that came together. Raises `UpstreamFailure` for an error before the first content."""
+    """Events that came together."""
     if not events:
         return KEEPALIVE
     commits = exchange.first_content_at is not None
@@ -173,10 +186,6 @@ def _output_of(events: list[Event], exchange: Exchange) -> Output:
         elif isinstance(event, MessageDelta):
             commits = True
             exchange.usage = event.usage
-        elif isinstance(event, Error):
-            if exchange.first_content_at is None:  # nothing of this answer has gone out yet
-                raise classify_error_event(event.error.type, event.error.message)
-            exchange.error = event.error.type
     return Output(events, commits)
 
 

@@ -7,6 +7,11 @@ from collections.abc import Callable
 
 _LINE_ENDS = re.compile(rb"\r\n|\r")
 
+_ERROR_NAMES = (b"event: error", b"event:error")
+ERROR_NAME = b"event: error\n"
+"""What stands before the data of an event of this name: whatever such data hold, they are an error. As they
+are no JSON then, no reader overlooks it, and for other events it costs nothing."""
+
 LONGEST_EVENT = 2**24
 """Bytes. A longer one must not fill the memory that all requests share."""
 
@@ -48,13 +53,15 @@ class EventDecoder:
 
 
 def event_data(event: bytes) -> bytes:
-    """The data of one event, whose lines end in line feeds; empty if it is a comment."""
+    """The data of one event, whose lines end in line feeds; empty if it is a comment. They are after
+    `ERROR_NAME` if it has this name."""
     # Nearly all events of chat completions are one line of data. (To Python `in` is first a question about a
     # number, and the answer an error that costs more than the search.)
     if event.find(b"\n") < 0 and event.startswith(b"data: "):
         return event[6:]
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
+    lines = event.split(b"\n")
+    data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    return ERROR_NAME + data if any(line in _ERROR_NAMES for line in lines) else data
 
 
 class LineDecoder:

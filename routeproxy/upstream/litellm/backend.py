@@ -191,9 +191,6 @@ def _make_known(litellm: Any, model: str, provider: str) -> None:
 class LiteLLMChunkStream:
     """The chunks of an answer that LiteLLM reads."""
 
-    done = False
-    """Nobody knows whether the back end said so."""
-
     def __init__(self, chunks: AsyncIterator[Sequence[Chunk]], transport: LiteLLMTransport) -> None:
         self._chunks = chunks
         self._transport = transport

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from routeproxy.chat.completion import Chunk, ToolCallDelta
-from routeproxy.translate.stop_reasons import stop_reason
+from routeproxy.translate.stop_reasons import later_finish_reason
 from routeproxy.upstream.chat.lenient import as_mapping, salvage_chunk
 
 SIGNATURE_SEPARATOR = "__thought__"
@@ -35,9 +35,9 @@ def chunk_of(answer: Any) -> Chunk:
 
 
 def with_own_finish_reason(chunk: Chunk, received: str | None) -> Chunk:
-    """The chunk with the finish reason that the back end gave, where LiteLLM made a `stop` of one that means
-    failure."""
-    if not chunk.choices or stop_reason(received) != "failed":
+    """The chunk with the finish reason that the back end gave, where LiteLLM made a better one of it: a
+    `stop` of a failure, a `tool_calls` of an answer that was cut after a call."""
+    if not chunk.choices or later_finish_reason(received, chunk.choices[0].finish_reason) != received:
         return chunk
     return _replace_in_first_choice(chunk, finish_reason=received)
 
