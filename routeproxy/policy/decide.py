@@ -3,7 +3,7 @@
 Nothing here knows the rules file: what is compiled is values, and deciding asks nobody and waits for nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -278,10 +278,14 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         for rule in gate:
             if rule.first_miss(facts) is None:
                 return rule.decision(facts, AskedRules(gate, (), 0), self.version)
-        rules, index = self._lookup
-        candidates = index.candidates(facts)
-        number = next(number for number in candidates if rules[number].first_miss(facts) is None)
+        rules, _ = self._lookup
+        number = next(self.taken_by(facts))
         return rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
+
+    def taken_by(self, facts: Facts) -> Iterator[int]:
+        """The numbers of the rules that would take the request, in order. The default's is the last."""
+        rules, index = self._lookup
+        return (number for number in index.candidates(facts) if rules[number].first_miss(facts) is None)
 
     def prepare(self) -> None:
         """Builds the index, for which the first decision would have to wait."""

@@ -6,9 +6,9 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.compile.compiler import Compilation
 from routeproxy.policy.compile.match import nested_tables
+from routeproxy.policy.compile.unreachable import UnreachableRules
 from routeproxy.policy.conditions import Check, Equals, TextCheck
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import TEAM
@@ -19,9 +19,6 @@ from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.providers import ModelFacts
 from routeproxy.policy.secrets import ClientKey, Secret
 from routeproxy.policy.targets import Target
-from routeproxy.policy.verify.callers import callers_of
-from routeproxy.policy.verify.counterexamples import requests_for
-from routeproxy.policy.verify.solver import Solver, negate, refutes
 
 FactsOfTarget = Callable[[Target], ModelFacts]
 """What is known of a target's model, from whatever source."""
@@ -84,37 +81,9 @@ class _Finder:
     # --- rules that are never reached
 
     def _find_unreachable(self) -> None:
-        callers = callers_of(self.policy)
-        for place, rule in enumerate(self.policy.rules):
-            if not rule.checks or self._is_reached(rule):
-                continue
-            if Solver(callers, ()).solve(rule.checks) is None:
-                message = "no request can meet all conditions of this rule: they exclude each other"
-                self._warn(rule, Code.NEVER_TRUE, (*rule.path, "match"), message)
-                continue
-            rules_above = self.policy.rules[:place]
-            for above in rules_above:
-                if not above.checks:
-                    break  # that is reported already
-                if refutes(callers, rule.checks, [negate(above.checks)]):
-                    message = f"no request gets here: `{above.name}` above takes all that this rule would"
-                    self._warn(rule, Code.UNREACHABLE, rule.path, message, hint=f"it stands in {above.where}")
-                    break
-            else:
-                if refutes(callers, rule.checks, [negate(above.checks) for above in rules_above]):
-                    message = "no request gets here: the rules above together take all that this one would"
-                    self._warn(rule, Code.UNREACHABLE, rule.path, message)
-
-    def _is_reached(self, rule: Rule) -> bool:
-        """Whether a request that was made up for the rule gets there. Most rules are settled by that."""
-        for question in requests_for(self.policy, rule.checks):
-            try:
-                decision = self.policy.decide(self.policy.facts_of(question))
-            except InvalidRequest:
-                continue
-            if decision.rule == rule.name:
-                return True
-        return False
+        for rule, code, message, hint in UnreachableRules(self.policy):
+            path = (*rule.path, "match") if code is Code.NEVER_TRUE else rule.path
+            self._warn(rule, code, path, message, hint=hint)
 
     # --- names that nothing uses
 

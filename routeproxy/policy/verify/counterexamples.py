@@ -3,6 +3,7 @@ invariant. No request that is made up here counts before the code that serves ha
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from routeproxy.messages.errors import InvalidRequest
@@ -73,7 +74,7 @@ def _candidate_requests(
     never = invariant.never
     globs += [target.partition("/")[2] for target in (never.target if never and never.target else ())]
     models = [glob.replace("*", star).replace("?", "x") for glob in globs for star in ("", "x")]
-    for request in requests_satisfying(policy, assignment, models):
+    for request in HypotheticalRequests(policy).satisfying(assignment, models):
         if "url_target" not in request.stated:
             yield request
         else:
@@ -81,36 +82,56 @@ def _candidate_requests(
                 yield request.replace(url_target=f"{reached.provider}/{request.stated['model']}")
 
 
-def requests_for(policy: Policy, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
-    """Requests that meet `checks`, as far as any can be made up."""
-    assignment = Solver(callers_of(policy), ()).solve(checks)
-    if assignment is not None:
-        yield from requests_satisfying(policy, assignment, ())
+class HypotheticalRequests:
+    """Makes up requests for one policy, from the texts that its conditions name."""
 
+    def __init__(self, policy: Policy) -> None:
+        self._callers = callers_of(policy)
+        self._headers = team_headers(policy)
+        self._texts = _texts_by_fact(policy)
 
-def requests_satisfying(
-    policy: Policy, assignment: Assignment, models: Sequence[str]
-) -> Iterator[HypotheticalRequest]:
-    """Requests that satisfy `assignment`, for `models` first. Where it wants a target in the URL, the
-    `url_target` of the request only says that there is one: `*/model`."""
-    texts = _texts_by_fact(policy)
-    names = [name for name in (*models, *texts.get("model", ()), *USUAL_MODELS) if name]
-    for team in callers_of(policy).teams(assignment):
-        stated = team_headers(policy).get(team, {})
-        fields: dict[str, Any] = {"team": team}
-        headers: dict[str, tuple[str, ...]] = {}
-        for fact, constraints in assignment.items():
-            if fact.startswith("header "):
-                name = fact.removeprefix("header ")
-                text = _text_or_absent(constraints, texts.get(fact, ()))
-                if text is not None and name not in stated:
-                    headers[name] = (text.encode().decode("latin-1"),)
-            elif fact not in {"team", "model"}:
-                fields[fact] = _value(constraints, texts.get(fact, ()))
-        by_url = fields.pop("url_target", False)
-        for model in _models(assignment.get("model", ()), names):
-            url_target = f"*/{model}" if by_url else None
-            yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **fields)
+    def meeting(self, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
+        """Requests that meet `checks`, as far as any can be made up."""
+        assignment = Solver(self._callers, ()).solve(checks)
+        if assignment is not None:
+            yield from self.satisfying(assignment, ())
+
+    def satisfying(self, assignment: Assignment, models: Sequence[str]) -> Iterator[HypotheticalRequest]:
+        """Requests that satisfy `assignment`, for `models` first. Where it wants a target in the URL, the
+        `url_target` of the request only says that there is one: `*/model`."""
+        for team in self._callers.teams(assignment):
+            stated = self._headers.get(team, {})
+            fields: dict[str, Any] = {"team": team}
+            headers: dict[str, tuple[str, ...]] = {}
+            for fact, constraints in assignment.items():
+                texts = self._texts.get(fact, ())
+                if fact.startswith("header "):
+                    name = fact.removeprefix("header ")
+                    text = _text_or_absent(constraints, texts)
+                    if text is not None and name not in stated:
+                        headers[name] = (text.encode().decode("latin-1"),)
+                elif fact not in {"team", "model"}:
+                    fields[fact] = _value(constraints, texts)
+            by_url = fields.pop("url_target", False)
+            for model in self._models(assignment.get("model", ()), models):
+                url_target = f"*/{model}" if by_url else None
+                yield HypotheticalRequest(model=model, headers=headers, url_target=url_target, **fields)
+
+    def _models(self, constraints: Sequence[Constraint], first: Sequence[str]) -> Iterator[str]:
+        """The names of models that meet `constraints`, each once."""
+        names = (first, self._texts.get("model", ()), USUAL_MODELS)
+        if constraints:
+            text = _sample_text(constraints, chain(*names))
+            candidates = chain((text,) if text is not None else (), *names)
+        else:
+            candidates = chain(USUAL_MODELS, *names)
+        seen = set()
+        for name in candidates:
+            # A name that violates a constraint is tried too if another text meets them all.
+            if name and name not in seen and not requested_model_problem(name):
+                seen.add(name)
+                if _sample_text(constraints, (name,)) is not None:
+                    yield name
 
 
 def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
@@ -123,18 +144,6 @@ def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
         case "tools":
             return tuple(_tools(constraints))
     return _text_or_absent(constraints, texts)
-
-
-def _models(constraints: Sequence[Constraint], names: Sequence[str]) -> Iterator[str]:
-    if not constraints:
-        candidates = (*USUAL_MODELS, *names)
-    else:
-        text = _sample_text(constraints, names)
-        candidates = (*((text,) if text is not None else ()), *names)
-    for name in dict.fromkeys(candidates):
-        # A name that violates a constraint is tried too if another text meets them all.
-        if not requested_model_problem(name) and _sample_text(constraints, (name,)) is not None:
-            yield name
 
 
 def _tools(constraints: Sequence[Constraint]) -> Iterator[str]:
@@ -151,7 +160,7 @@ def _text_or_absent(constraints: Sequence[Constraint], texts: Sequence[str]) -> 
 def _sample_text(constraints: Sequence[Constraint], texts: Iterable[str]) -> str | None:
     """A text that meets all `constraints`: a text that they name themselves, or one of `texts`."""
     candidates = dict.fromkeys(_own_texts(constraints))
-    return next((text for text in (*candidates, *texts) if holds(constraints, text)), None)
+    return next((text for text in chain(candidates, texts) if holds(constraints, text)), None)
 
 
 def _own_texts(constraints: Sequence[Constraint]) -> Iterator[str]:

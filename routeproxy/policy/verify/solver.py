@@ -116,9 +116,11 @@ class Solver:
         return extended if self._callers.satisfiable(extended, changed) else None
 
 
-def refutes(callers: Callers, checks: Sequence[Check], clauses: Sequence[Clause]) -> bool:
+def refutes(
+    callers: Callers, checks: Sequence[Check], clauses: Sequence[Clause], budget: Budget | None = None
+) -> bool:
     """Whether `clauses` leave no request that meets all `checks`."""
-    return bool(clauses) and Solver(callers, clauses).solve(checks) is None
+    return bool(clauses) and Solver(callers, clauses, budget).solve(checks) is None
 
 
 # --- from checks to clauses
