@@ -13,7 +13,7 @@ from routeproxy.chat.request import JsonSchema, ResponseFormat
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import KNOWN_FIELDS, NULL, MessagesRequest, OutputFormat
 from routeproxy.translate.profile import Effort, ModelProfile
-from routeproxy.translate.schemas import is_strict
+from routeproxy.translate.schemas import SchemaRules, clean_answer_schema, is_strict
 
 Warn = Callable[[str], None]
 
@@ -120,11 +120,13 @@ def output_format(request: MessagesRequest) -> OutputFormat | None:
     return request.output_format
 
 
-def response_format(format: OutputFormat) -> ResponseFormat:
+def response_format(format: OutputFormat, rules: SchemaRules) -> ResponseFormat:
     """Strict only where the schema is already: making properties required would change the answer."""
-    if not bytes(format.schema).startswith(b"{"):
-        raise InvalidRequest("output_config.format.schema: Input should be a valid dictionary")
-    return ResponseFormat(JsonSchema("output", format.schema, is_strict(format.schema)))
+    try:
+        schema = clean_answer_schema(format.schema, rules)
+    except ValueError:
+        raise InvalidRequest("output_config.format.schema: Input should be a valid dictionary") from None
+    return ResponseFormat(JsonSchema("output", schema, is_strict(schema)))
 
 
 def effort(request: MessagesRequest, latest: str | None, profile: ModelProfile) -> Effort | UnsetType:

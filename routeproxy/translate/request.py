@@ -167,7 +167,7 @@ def _response_format(
     output_format = params.output_format(request)
     if output_format is None:
         return UNSET, ""
-    format = params.response_format(output_format)
+    format = params.response_format(output_format, profile.schemas)
     if profile.structured_outputs and (profile.structured_outputs_with_tools or not request.tools):
         return format, ""
     schema = bytes(output_format.schema).decode()

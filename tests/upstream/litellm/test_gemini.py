@@ -9,7 +9,10 @@ import pytest
 from msgspec import Raw
 
 from routeproxy.chat.request import Assistant, FunctionCall, System, ToolCall, ToolMessage, User
+from routeproxy.upstream.chat.profiles import profile_of
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, data, json_answer, streamed
+from tests.translate.asking import ask as translate
+from tests.translate.asking import user
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, ask, call, chat, failure, leave, said, target
 
 pytestmark = LITELLMS_WARNINGS
@@ -273,3 +276,14 @@ def test_vertex_is_let_go_when_the_client_leaves(vertex: Any) -> None:
     token = json_answer({"access_token": "TOKEN-1", "expires_in": 3600, "token_type": "Bearer"})
     with BackEnd(token) as tokens, BackEnd(stream(part({"text": "a"}), HANG)) as back_end:
         assert leave(vertex(tokens, back_end), back_end) < 1
+
+
+@pytest.mark.parametrize("engine", ["direct", "litellm"])
+def test_a_schema_that_is_true_is_no_failure(engine: Any) -> None:
+    schema = {"type": "object", "properties": {"a": True, "b": {"anyOf": [True, {"type": "null"}]}}}
+    with BackEnd(TALK) as back_end:
+        one = target("gemini", back_end.url, "gemini-2.5-flash", engine=engine)
+        tools = [{"name": "read", "input_schema": schema}]
+        asked = translate(user("hi"), profile=profile_of(one), stream=True, tools=tools)
+        assert ask(call(one), asked.chat)
+    assert '"a": true' not in json.dumps(back_end.last.json["tools"])
