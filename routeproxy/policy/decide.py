@@ -19,6 +19,7 @@ from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import KeyPath, Problem
 from routeproxy.policy.providers import Provider
+from routeproxy.policy.safeguards import Safeguards
 from routeproxy.policy.secrets import ClientKey
 from routeproxy.policy.server import ServerSettings
 from routeproxy.policy.targets import Target
@@ -117,10 +118,17 @@ class Decision(Struct, frozen=True, kw_only=True):
     retry: Retry
     deadline: float | None
     """Seconds for all attempts together, until content comes."""
+    safeguards: Safeguards | None = None
+    """Who is asked to judge the tool uses of the answer, if anybody is."""
     version: str
     """That of the policy."""
     facts: Facts
     asked: AskedRules
+
+    @property
+    def contacted(self) -> tuple[Target, ...]:
+        """Every target that the request, or a part of it, may get to."""
+        return _contacted(self.targets, self.safeguards)
 
     @property
     def asked_rules(self) -> "tuple[Rule, ...]":
@@ -152,6 +160,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     fallback: Fallback = Fallback(False)
     retry: Retry = Retry()
     deadline: float | None = None
+    safeguards: Safeguards | None = None
     asks_for_requested: bool = False
     """Some target is `P/*`, which asks for the model that the client asked for."""
     stated_models: tuple[str, ...] = ()
@@ -161,8 +170,13 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     @property
     def reachable(self) -> tuple[Target, ...]:
-        """The targets that are ever contacted: without fallback only the first."""
+        """The targets that are ever asked for an answer: without fallback only the first."""
         return self.targets if self.fallback.enabled else self.targets[:1]
+
+    @property
+    def contacted(self) -> tuple[Target, ...]:
+        """Every target that a request which it takes, or a part of it, may get to."""
+        return _contacted(self.reachable, self.safeguards)
 
     def first_miss(self, facts: Facts) -> Check | None:
         """The first check that does not hold; `None`: it takes the request."""
@@ -189,6 +203,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             fallback=fallback,
             retry=self.retry,
             deadline=self.deadline,
+            safeguards=self.safeguards if deny is None else None,
             version=version,
             facts=facts,
             asked=asked,
@@ -201,6 +216,10 @@ class Rule(Struct, frozen=True, kw_only=True):
         exact = [target for target in named if target.provider.name == provider]
         by_type = [target for target in named if provider.lower() in target.provider.spellings]
         return tuple((exact or by_type)[:1])
+
+
+def _contacted(targets: tuple[Target, ...], safeguards: Safeguards | None) -> tuple[Target, ...]:
+    return targets if safeguards is None else (*targets, safeguards.target)
 
 
 def _with_model(target: Target, requested: str) -> Target | None:
@@ -235,6 +254,10 @@ class Team(Struct, frozen=True, kw_only=True):
     explain: bool = False
     """Its clients may ask why a request went where it did."""
 
+    def with_own_keys(self, target: Target) -> Target:
+        """`target`, asked with the team's own keys if it has any for that provider."""
+        return replace(target, provider=self.providers.get(target.provider.name, target.provider))
+
 
 class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """A rules file, compiled."""
@@ -267,11 +290,12 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         decision = self._decide(facts, team)
         if team is None or not team.providers:
             return decision
-        with_own_keys = [
-            replace(target, provider=team.providers.get(target.provider.name, target.provider))
-            for target in decision.targets
-        ]
-        return replace(decision, targets=tuple(with_own_keys))
+        safeguards = decision.safeguards
+        return replace(
+            decision,
+            targets=tuple(team.with_own_keys(target) for target in decision.targets),
+            safeguards=safeguards and replace(safeguards, target=team.with_own_keys(safeguards.target)),
+        )
 
     def _decide(self, facts: Facts, team: Team | None) -> Decision:
         gate = (team.gate,) if team is not None and team.gate is not None else ()

@@ -69,6 +69,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """How often each target is tried."""
     deadline: float | None
     """Seconds."""
+    safeguards: ExplainedTarget | None = None
+    """Who would judge the tool uses of the answer, if the client wants that and the target does not do it."""
+    safeguards_timeout: float | None = None
+    """Seconds."""
 
     def __str__(self) -> str:
         width = max(len(step.rule) for step in self.steps)
@@ -89,6 +93,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append(f"   tries each target {self.attempts} times")
         if self.deadline is not None:
             lines.append(f"   gives up after {self.deadline:g} s")
+        if self.safeguards is not None:
+            lines.append(f"tool uses in auto mode: judged within {self.safeguards_timeout:g} s by")
+            lines.append(f"   {self.safeguards}")
         return "\n".join(lines)
 
     def in_a_header(self) -> str:
@@ -108,6 +115,7 @@ def explain(
     decision: Decision, policy: Policy, *, losses: Callable[[Target], Sequence[str]] | None = None
 ) -> Explanation:
     """`losses` says what of the request a target can't be given."""
+    safeguards = decision.safeguards
     return Explanation(
         source=policy.source,
         version=decision.version,
@@ -123,6 +131,8 @@ def explain(
         fallback=tuple(sorted(decision.fallback.on)) if decision.fallback.enabled else (),
         attempts=decision.retry.attempts,
         deadline=decision.deadline,
+        safeguards=_target(safeguards.target, None) if safeguards is not None else None,
+        safeguards_timeout=safeguards.timeout if safeguards is not None else None,
     )
 
 

@@ -3,6 +3,7 @@ request."""
 
 from msgspec import Struct
 
+from routeproxy.policy.safeguards import USUAL_TIMEOUT
 from routeproxy.policy.secrets import ClientKey, Secret
 
 
@@ -25,3 +26,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     drain: float = 30.0
     """The seconds that running answers have to finish when the server stops."""
+    safeguards: str | None = None
+    """Who judges tool uses, `provider/model`, for the rules that don't say it and may get it from here."""
+    safeguards_timeout: float = USUAL_TIMEOUT
+    """Seconds."""

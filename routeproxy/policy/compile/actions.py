@@ -7,6 +7,7 @@ from typing import Any, get_args
 from msgspec.structs import asdict
 
 from routeproxy.policy.compile.params import check_params
+from routeproxy.policy.compile.safeguards import SafeguardsCompiler
 from routeproxy.policy.compile.targets import Entry, NameTable, TargetsCompiler
 from routeproxy.policy.conditions import Check
 from routeproxy.policy.decide import USUAL_FAILURES, Denial, FailureKind, Fallback, Retry, Rule
@@ -20,6 +21,7 @@ from routeproxy.policy.file.tables import (
 )
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.problems import Code, KeyPath
+from routeproxy.policy.safeguards import Safeguards
 
 FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
 _TIMEOUTS: tuple[FailureKind, ...] = ("timeout_connect", "timeout_first_token", "timeout_idle")
@@ -29,13 +31,22 @@ _RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"}
 class ActionsCompiler:
     """Compiles the actions of one file."""
 
-    def __init__(self, report: Report, label: str, names: NameTable, file: int = 0) -> None:
-        """`label` is what the file is called where a rule is named; `file` its number."""
+    def __init__(
+        self,
+        report: Report,
+        label: str,
+        names: NameTable,
+        file: int = 0,
+        inherited: Safeguards | None = None,
+    ) -> None:
+        """`label` is what the file is called where a rule is named; `file` its number; `inherited` who judges
+        tool uses where a rule does not say it."""
         self.report = report
         self.label = label
         self.names = names
         self.file = file
         self.targets = TargetsCompiler(report, names)
+        self.safeguards = SafeguardsCompiler(report, self.targets, inherited)
 
     def place_of(self, path: KeyPath) -> str:
         """`rules.toml:41`"""
@@ -56,14 +67,18 @@ class ActionsCompiler:
         elif not any(self.report.faulty((*path, key)) for key in ("targets", "deny")):
             self._report_missing_targets(path)
         targets = tuple(self.targets.compile_target(entry, table) for entry in entries)
+        fallback = self._compile_fallback(table.fallback, len(targets), (*path, "fallback"))
         return Rule(
             name=name,
             **place,
             checks=checks,
             targets=targets,
-            fallback=self._compile_fallback(table.fallback, len(targets), (*path, "fallback")),
+            fallback=fallback,
             retry=_compile_retry(table.retry),
             deadline=seconds(table.deadline) if table.deadline else None,
+            safeguards=self.safeguards.compile_rule(
+                table, targets if fallback.enabled else targets[:1], path
+            ),
             asks_for_requested=any(target.model == "*" for target in targets),
         )
 

@@ -123,6 +123,8 @@ class Compilation:
             self._compile_provider(name, provider_table)
         for name, targets in file.aliases.items():
             self._compile_alias(name, targets)
+        if safeguards := self.actions.safeguards.compile_server(file.server):
+            server = replace(server, safeguards=safeguards.target.name, safeguards_timeout=safeguards.timeout)
         compiled_teams = {name: teams.compile_team(name, table) for name, table in file.teams.items()}
         rules = self.rules.compile_rules(file.rules)
         default = self.rules.compile_default(file.default)
@@ -194,6 +196,11 @@ class Compilation:
             code = Code.BROKEN_INVARIANT if finding.counterexample else Code.NOT_PROVED
             hint = f"the invariant stands in {invariant.where}"
             at = (*rule.path, "targets")
+            if finding.by_safeguards and rule.safeguards is not None:
+                if rule.safeguards.inherited:
+                    hint += ", and `[server]` says who judges tool uses"
+                else:
+                    at = (*rule.path, "safeguards")
             self.reports[rule.file].error(code, at, finding.message, expected=finding.expected, hint=hint)
 
     def _test(self, policy: Policy, count: Callable[[bytes], int]) -> None:

@@ -90,6 +90,8 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "decision_log": "The file that gets one line of JSON for each request, without prompts and answers.",
         "cors_origins": 'The web pages that may call, such as "https://tools.example", or "*" for any.',
         "drain": "How long running answers may take when the server stops.",
+        "safeguards": "Who judges tool uses in auto mode, for rules that don't say it; see `[[rules]]`.",
+        "safeguards_timeout": "How long that may take; left out, 20s.",
     },
     ProviderTable: {
         "type": "What kind of back end it is; left out, the table's name says it.",
@@ -159,6 +161,8 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "timeouts": "How long one attempt may take.",
         "params": "What is done to the request's parameters.",
         "transforms": "What is done to the answer.",
+        "safeguards": "Who judges tool uses in auto mode: one target, an alias of one, or false.",
+        "safeguards_timeout": "How long that may take; left out, the server's, else 20s.",
     },
     MatchTable: {
         **{fact.name: fact.condition for fact in FACTS if fact.in_match},

@@ -13,6 +13,7 @@ from routeproxy.policy.decide import Policy, Rule, Team
 from routeproxy.policy.file.tables import MatchTable, ProviderTable, RulesFile, TeamTable
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import ClientKey
+from routeproxy.policy.targets import Target
 
 
 def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str:
@@ -69,8 +70,13 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, A
         "team": team,
         "match": match,
         "deny": rule.deny,
-        "targets": [{**asdict(target), "provider": target.provider.name} for target in rule.targets],
+        "targets": [_target(target) for target in rule.targets],
         "fallback": rule.fallback,
         "retry": rule.retry,
         "deadline": rule.deadline,
+        "safeguards": rule.safeguards and (_target(rule.safeguards.target), rule.safeguards.timeout),
     }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {**asdict(target), "provider": target.provider.name}

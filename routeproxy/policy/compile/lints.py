@@ -90,7 +90,7 @@ class _Finder:
     def _find_unused(self) -> None:
         file, policy = self.compilation.file, self.policy
         rules = (*policy.rules, policy.default)
-        used = {target.provider.name for rule in rules for target in rule.targets}
+        used = {target.provider.name for rule in rules for target in (*rule.targets, *rule.contacted)}
         for name in policy.providers.keys() - used:
             message = f"no rule sends anything to the provider `{name}`"
             self.report.warn(Code.UNUSED, ("providers", name), message, key=True)
@@ -112,6 +112,10 @@ class _Finder:
         tables += [rule.targets for layer in self.compilation.layers for rule in layer.file.rules]
         tables += [file.default.targets if file.default else None]
         tables += [team.targets for team in file.teams.values()]  # type: ignore[misc]
+        judges = [file.server.safeguards, file.default.safeguards if file.default else None]
+        judges += [rule.safeguards for rule in file.rules]
+        judges += [rule.safeguards for layer in self.compilation.layers for rule in layer.file.rules]
+        yield from (judge for judge in judges if isinstance(judge, str))
         for written in tables:
             for item in written if isinstance(written, list) else [written]:
                 name = item.target if isinstance(item, TargetTable) else item

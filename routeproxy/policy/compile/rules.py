@@ -101,7 +101,9 @@ class RulesCompiler:
         for layer in read_layers(include, (*path, "include"), report, self.folder, self.beside):
             self.layers.append(layer)
             self._check_team_of(layer)
-            actions = ActionsCompiler(layer.report, layer.label, self.actions.names, len(self.layers))
+            inherited = self.actions.safeguards.inherited
+            number = len(self.layers)
+            actions = ActionsCompiler(layer.report, layer.label, self.actions.names, number, inherited)
             for index, rule in enumerate(layer.file.rules):
                 here: KeyPath = ("rules", index)
                 if rule.include is not None:

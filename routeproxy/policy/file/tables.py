@@ -130,6 +130,8 @@ class ActionTable(Table):
     timeouts: TimeoutsTable | None = None
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None
+    safeguards: str | bool | None = None
+    safeguards_timeout: Duration | None = None
 
 
 class RuleTable(ActionTable):
@@ -243,6 +245,8 @@ class ServerTable(Table):
     decision_log: str | None = None
     cors_origins: list[str] | None = None
     drain: Duration = "30s"
+    safeguards: str | bool | None = None
+    safeguards_timeout: Duration | None = None
 
 
 class ReachTable(Table):

@@ -60,7 +60,7 @@ def find_counterexample(
         except InvalidRequest:
             continue
         if decision.rule == rule.name and invariant.applies(decision.facts):
-            for violation in violations(invariant, decision.targets):
+            for violation in violations(invariant, decision.contacted):
                 return Counterexample(request, violation)
     return None
 
@@ -69,7 +69,7 @@ def _candidate_requests(
     policy: Policy, invariant: Invariant, rule: Rule, assignment: Assignment
 ) -> Iterator[HypotheticalRequest]:
     """Requests that satisfy `assignment`: forbidden models first, and forbidden targets in the URL."""
-    forbidden = [reached for reached, _ in violations(invariant, rule.reachable)]
+    forbidden = [reached for reached, _ in violations(invariant, rule.contacted)]
     globs = [reached.model for reached in forbidden]
     never = invariant.never
     globs += [target.partition("/")[2] for target in (never.target if never and never.target else ())]

@@ -34,7 +34,8 @@ def describe_decision(decision: Decision) -> str:
         return f"{decision.rule}: denied with {decision.deny.status}: {decision.deny.message}"
     targets = ", ".join(target.name for target in decision.targets)
     single = len(decision.targets) > 1 and not decision.fallback.enabled
-    return f"{decision.rule}: {targets}{' without fallback' if single else ''}"
+    judged = f", tool uses judged by {decision.safeguards.target.name}" if decision.safeguards else ""
+    return f"{decision.rule}: {targets}{' without fallback' if single else ''}{judged}"
 
 
 # --- rules
@@ -48,13 +49,18 @@ def _compare_rules(before: Policy, after: Policy) -> Iterator[str]:
     for name, rule in new.items():
         if name not in old:
             place, action = _describe_place(name, new), _describe_action(rule)
-            yield f"rule `{name}` added{place}: it takes {in_words(rule.checks)}, {action}"
+            judged = f"; {_describe_safeguards(rule)}" if _states_safeguards(rule) else ""
+            yield f"rule `{name}` added{place}: it takes {in_words(rule.checks)}, {action}{judged}"
     for name in _moved(list(old), list(new)):
         yield f"rule `{name}` moved{_describe_place(name, new)}: it takes {in_words(new[name].checks)}"
+    same = before.server.safeguards == after.server.safeguards
+    same = same and before.server.safeguards_timeout == after.server.safeguards_timeout
     for name, rule in new.items():
         if name in old:
             yield from (f"rule `{name}`: {change}" for change in _compare_rule(old[name], rule))
+            yield from (f"rule `{name}`: {change}" for change in _compare_safeguards(old[name], rule, same))
     yield from (f"default: {change}" for change in _compare_rule(before.default, after.default))
+    yield from (f"default: {change}" for change in _compare_safeguards(before.default, after.default, same))
 
 
 def _moved(old: Sequence[str], new: Sequence[str]) -> list[str]:
@@ -106,6 +112,27 @@ def _describe_retries(rule: Rule) -> str:
 
 def _describe_deadline(rule: Rule) -> str:
     return "has no deadline" if rule.deadline is None else f"gives up after {rule.deadline:g} s"
+
+
+def _compare_safeguards(old: Rule, new: Rule, same_server: bool) -> Iterator[str]:
+    """`same_server`: what `[server]` says is the same in both. If not, that is told once, and not for each
+    rule that has it from there."""
+    stated = _states_safeguards(old) or _states_safeguards(new)
+    words = [_describe_safeguards(rule) for rule in (old, new)]
+    if words[0] != words[1] and (stated or same_server):
+        yield f"{words[1]} instead of {words[0]}"
+    elif stated and old.safeguards and new.safeguards:
+        yield from _compare_target(old.safeguards.target, new.safeguards.target)
+
+
+def _states_safeguards(rule: Rule) -> bool:
+    return rule.safeguards is not None and not rule.safeguards.inherited
+
+
+def _describe_safeguards(rule: Rule) -> str:
+    if rule.safeguards is None:
+        return "its tool uses are judged by nobody"
+    return f"its tool uses are judged by {rule.safeguards.target.name} within {rule.safeguards.timeout:g} s"
 
 
 def _compare_target(old: Target, new: Target) -> Iterator[str]:
@@ -198,7 +225,7 @@ def _compare_server(before: Policy, after: Policy) -> Iterator[str]:
         if name in {"admin_keys", "signing_key"}:
             yield f"[server] {name} changed"
         else:
-            unit = " s" if name == "drain" else ""
+            unit = " s" if name in {"drain", "safeguards_timeout"} else ""
             yield f"[server] {name} is {_format(new_value)}{unit} instead of {_format(old_value)}{unit}"
 
 

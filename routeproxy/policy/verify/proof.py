@@ -45,8 +45,17 @@ class Finding(Struct, frozen=True, kw_only=True):
     """A request that breaks the invariant. `None`: none was found, and none was ruled out."""
 
     @property
+    def by_safeguards(self) -> bool:
+        """Whether only the target that judges tool uses is the forbidden one."""
+        safeguards = self.rule.safeguards
+        if safeguards is None or self.reached not in safeguards.target.reached:
+            return False
+        return not any(self.reached in target.reached for target in self.rule.reachable)
+
+    @property
     def message(self) -> str:
-        target = f"`{self.reached.name}`: {self.why}"
+        judges = " (its safeguards)" if self.by_safeguards else ""
+        target = f"`{self.reached.name}`{judges}: {self.why}"
         if self.counterexample is not None:
             request = describe_request(self.counterexample)
             return f"`{self.invariant.name}` is broken: {request} may reach {target}"
@@ -56,6 +65,8 @@ class Finding(Struct, frozen=True, kw_only=True):
     @property
     def expected(self) -> str:
         """What the rules file would have to say instead."""
+        if self.by_safeguards:
+            return f"safeguards that fit `{self.invariant.words}`, or `safeguards = false` in this rule"
         if self.counterexample is not None:
             return f"targets that fit `{self.invariant.words}`, or a rule above that takes such requests"
         if "not stated" in self.why:
@@ -140,7 +151,7 @@ class _Prover:
         findings: list[Finding] = []
         all_taken = False
         for rule in (*self._policy.rules, self._policy.default):
-            forbidden = [reached for reached, _ in violations(self._invariant, rule.reachable)]
+            forbidden = [reached for reached, _ in violations(self._invariant, rule.contacted)]
             self._forbidden_targets |= dict.fromkeys(reached.name for reached in forbidden)
             self._rules += bool(forbidden)
             if all_taken:
@@ -174,7 +185,7 @@ class _Prover:
         if counterexample is not None:
             request, violation = counterexample
         else:
-            request, violation = None, next(violations(self._invariant, rule.reachable))
+            request, violation = None, next(violations(self._invariant, rule.contacted))
         return Finding(
             invariant=self._invariant,
             rule=rule,

@@ -96,7 +96,7 @@ def _compare_denial(expected: Expected, decision: Decision) -> Iterator[Differen
 def _find_forbidden(case: Case, decision: Decision) -> Iterator[Difference]:
     if case.never is None:
         return
-    for target in decision.targets:
+    for target in decision.contacted:
         for reached in target.reached:
             if reason := case.never.never(reached):
                 yield Difference("never", case.never.words, f"`{reached.name}`: {reason}")
