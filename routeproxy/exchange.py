@@ -59,6 +59,10 @@ class AttemptRecord(Struct, kw_only=True):
     """It did not come to its end: the client left, the server stopped, or an invariant refused it."""
     usage: Usage | None = None
     """As far as this back end reported it."""
+    purpose: Literal["answer", "safeguards"] = "answer"
+    """What the target was asked for: an answer, or verdicts on the tool uses of one."""
+    verdicts: Mapping[str, int] = {}
+    """How many of each there were: `flagged`, `not_flagged`, `unavailable`."""
 
 
 class Exchange:
@@ -78,6 +82,8 @@ class Exchange:
         self.target: Target | None = None
         """The target that answers, or whose failure is shown."""
         self.attempts: list[AttemptRecord] = []
+        self.safeguards: AttemptRecord | None = None
+        """The attempt to have the tool uses of the answer judged."""
         self.warnings: list[str] = []
         self._warnings_of_request = 0
         self.relayed_headers: list[tuple[str, str]] = []
@@ -115,6 +121,11 @@ class Exchange:
         self.usage = None
         self.error = None
         return attempt
+
+    def begin_safeguards(self, target: Target) -> AttemptRecord:
+        """What is known of the answer stays."""
+        self.safeguards = AttemptRecord(target=target, started=time.perf_counter(), purpose="safeguards")
+        return self.safeguards
 
     def add_count_attempt(self, target: Target, failure: str | None = None) -> None:
         """A back end was asked to count tokens. `failure` is the class of what ended that."""

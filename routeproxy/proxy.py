@@ -28,6 +28,7 @@ from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.guard import InvariantGuard, LivePolicy
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.safeguards import SafeguardChecks
 
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
@@ -55,6 +56,7 @@ class Proxy:
         self._count = count
         self._counting = ThreadPoolExecutor(COUNTING_THREADS, "tokens")
         self._keys = Keys()
+        self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
 
     def receive(self, inbound: Inbound, endpoint: Endpoint = "messages") -> Exchange:
         """The one place where a request meets the policy: it keeps this version to its end."""
@@ -65,7 +67,8 @@ class Proxy:
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise _denied(decision.deny, exchange)
-        await failover.answer(exchange, self.upstreams, self._keys, write, self._observer)
+        check_of = self._safeguards.check_of
+        await failover.answer(exchange, self.upstreams, self._keys, write, self._observer, check_of)
 
     async def decide(self, exchange: Exchange) -> Decision:
         """Which rule takes the request. Raises `ApiError` for a request that no rule is asked about."""

@@ -5,6 +5,7 @@ Three fields are long. The tools come back with every turn as they were, so they
 other two are decoded from their own span, when they are wanted.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from msgspec import Raw
@@ -48,6 +49,11 @@ class Body:
             text,
             [Edit(*members[name].value, short) for name, short in _LONG_FIELDS.items() if name in members],
         )
+
+    @property
+    def fields(self) -> Mapping[str, Raw]:
+        """The value of each top-level field, as it stands."""
+        return self._values
 
     def envelope(self) -> Envelope:
         """The fields that rules may look at. Raises `InvalidRequest` with the path of what is wrong."""

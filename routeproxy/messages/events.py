@@ -18,6 +18,7 @@ from routeproxy.messages.reply import (
     Usage,
     encode,
 )
+from routeproxy.messages.safeguards import SafeguardResult
 
 
 class TextDelta(Struct, frozen=True, tag="text_delta"):
@@ -61,6 +62,7 @@ class Stop(Struct, frozen=True):
     stop_reason: StopReason | None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
+    safeguard_results: tuple[SafeguardResult, ...] | UnsetType = UNSET
 
 
 class MessageDelta(Struct, frozen=True, tag="message_delta"):
@@ -126,6 +128,7 @@ def events_of(message: Message) -> list[Event]:
         stop_sequence=None,
         stop_details=None,
         usage=_usage_at_start(message.usage),
+        safeguard_results=UNSET,
     )
     events: list[Event] = [MessageStart(empty)]
     for index, block in enumerate(message.content):
@@ -144,7 +147,7 @@ def events_of(message: Message) -> list[Event]:
                 events.append(ContentBlockStart(index, ToolUseBlock(block.id, block.name)))
                 events.append(ContentBlockDelta(index, InputJsonDelta(bytes(block.input).decode())))
         events.append(ContentBlockStop(index))
-    stop = Stop(message.stop_reason, message.stop_sequence, message.stop_details)
+    stop = Stop(message.stop_reason, message.stop_sequence, message.stop_details, message.safeguard_results)
     return [*events, MessageDelta(stop, message.usage), MessageStop()]
 
 
@@ -187,6 +190,7 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
                     stop_sequence=event.delta.stop_sequence,
                     stop_details=event.delta.stop_details,
                     usage=message.usage.updated(event.usage),
+                    safeguard_results=event.delta.safeguard_results,
                 )
         elif isinstance(event, Error):
             return event

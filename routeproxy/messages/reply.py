@@ -6,6 +6,8 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from routeproxy.messages.safeguards import SafeguardResult
+
 StopReason = Literal[
     "end_turn",
     "max_tokens",
@@ -91,6 +93,7 @@ class Message(Struct, frozen=True, kw_only=True, tag="message"):
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
     usage: Usage
+    safeguard_results: tuple[SafeguardResult, ...] | UnsetType = UNSET
 
 
 _encoder = msgspec.json.Encoder()

@@ -3,8 +3,10 @@ request."""
 
 from msgspec import Struct
 
-from routeproxy.policy.safeguards import USUAL_TIMEOUT
 from routeproxy.policy.secrets import ClientKey, Secret
+
+SAFEGUARDS_TIMEOUT = 20.0
+"""Seconds that verdicts on tool uses may take, unless the rules say otherwise."""
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -28,5 +30,5 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """The seconds that running answers have to finish when the server stops."""
     safeguards: str | None = None
     """Who judges tool uses, `provider/model`, for the rules that don't say it and may get it from here."""
-    safeguards_timeout: float = USUAL_TIMEOUT
+    safeguards_timeout: float = SAFEGUARDS_TIMEOUT
     """Seconds."""

@@ -4,7 +4,7 @@ sizes and what rules look at; nothing of prompts, answers or keys."""
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.logged import logged_facts
 
 log = logging.getLogger("routeproxy.serve")
+
+
+class LoggedSafeguards(Struct, frozen=True, kw_only=True):
+    target: str
+    failure: str | None = None
+    """Why there was no verdict: the class of a failure, `timeout`, `unreadable` or `invariant`."""
+    verdicts: Mapping[str, int] = {}
+    """How many of each: `flagged`, `not_flagged`, `unavailable`."""
 
 
 class LoggedDecision(Struct, frozen=True, kw_only=True):
@@ -35,6 +43,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ()
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
+    safeguards: LoggedSafeguards | UnsetType = UNSET
+    """Only where a target was asked to judge the tool uses of the answer."""
     status: int = 0
     error: str | None = None
     client_left: bool = False
@@ -121,9 +131,18 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         facts=dict(facts) if facts is not None else None,
         targets=tuple(target.name for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
+        safeguards=_safeguards(exchange.safeguards),
         status=exchange.status,
         error=exchange.error,
         client_left=exchange.client_left,
+    )
+
+
+def _safeguards(attempt: AttemptRecord | None) -> LoggedSafeguards | UnsetType:
+    if attempt is None:
+        return UNSET
+    return LoggedSafeguards(
+        target=attempt.target.name, failure=attempt.failure, verdicts=dict(attempt.verdicts)
     )
 
 

@@ -286,11 +286,16 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     stream: bool = False
     client_left: bool = False
+    judge: str | None = None
+    """The target that was asked to judge the tool uses of the answer."""
+    verdicts: Mapping[str, int] = {}
+    """How many of each it came to."""
 
 
 def request_record(exchange: Exchange) -> RequestRecord:
     """What the log tells about a request: names, sizes and times; nothing of prompts or keys."""
     input_tokens, output_tokens = exchange.input_and_output_tokens()
+    judged = exchange.safeguards
     first_content_at, decision, target = exchange.first_content_at, exchange.decision, exchange.target
     ttft = None if first_content_at is None else first_content_at - exchange.started
     return RequestRecord(
@@ -312,6 +317,8 @@ def request_record(exchange: Exchange) -> RequestRecord:
         output_tokens=output_tokens,
         stream=exchange.stream,
         client_left=exchange.client_left,
+        judge=judged.target.name if judged else None,
+        verdicts=judged.verdicts if judged else {},
     )
 
 
@@ -360,6 +367,9 @@ def request_line(record: RequestRecord) -> str:
         words.append(f"in={record.input_tokens}")
     if record.output_tokens is not None:
         words.append(f"out={record.output_tokens}")
+    if record.judge is not None:
+        words.append(f"judge={_word(record.judge)}")
+        words += [f"{verdict}={count}" for verdict, count in record.verdicts.items()]
     if record.stream:
         words.append("stream")
     if record.client_left:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from routeproxy.exchange import Call, Exchange
+from routeproxy.exchange import AttemptRecord, Call, Exchange
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
@@ -46,8 +46,22 @@ class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...
 
 
+class ToolUseCheck(Protocol):
+    """Has the tool uses of one answer judged, before the end of the answer goes out."""
+
+    def split(self, output: Output) -> tuple[Output, Output | None]:
+        """What may go out at once, and the end of the answer if that is in `output`."""
+
+    async def judge(self, end: Output, limit: float) -> Output:
+        """`end` with the verdicts in it, or with why there are none. It takes `limit` seconds at most."""
+
+
+CheckOf = Callable[[Call], ToolUseCheck | None]
+"""The check that an attempt needs, if it needs one."""
+
+
 async def answer(
-    exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write, observer: Observer
+    exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write, observer: Observer, check_of: CheckOf
 ) -> None:
     """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
     decision = exchange.decision
@@ -59,7 +73,8 @@ async def answer(
             await asyncio.sleep(planned.wait)
         call = Call(planned.target, planned.key, exchange)
         try:
-            await Attempt(call, plan.deadline, write, observer).run(upstreams.of(planned.target.provider))
+            attempt = Attempt(call, plan.deadline, write, observer, check_of(call))
+            await attempt.run(upstreams.of(planned.target.provider))
             return
         except UpstreamFailure as failure:
             _log_failure(failure, call, keys)
@@ -199,18 +214,28 @@ class Attempt:
     """One target, once, within its times. What comes before the content is held back, since another target
     may still answer."""
 
-    def __init__(self, call: Call, deadline: float | None, write: Write, observer: Observer) -> None:
+    def __init__(
+        self,
+        call: Call,
+        deadline: float | None,
+        write: Write,
+        observer: Observer,
+        check: ToolUseCheck | None = None,
+    ) -> None:
         self._call = call
         self._write = write
         self._observer = observer
+        self._check = check
+        self._record: AttemptRecord
         self._now = asyncio.get_running_loop().time
         self._held: list[Content] = []
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
+        self._deadline = deadline or math.inf
         self._total_at = started + timeouts.total if timeouts.total else math.inf
         limit, self._limit_name = min(
             (started + timeouts.first_token, "first_token"),
-            (deadline or math.inf, "deadline"),
+            (self._deadline, "deadline"),
             (self._total_at, "total"),
         )
         self._clock = MovingTimeout(limit)
@@ -218,7 +243,7 @@ class Attempt:
     async def run(self, upstream: Upstream) -> None:
         """Raises `UpstreamFailure`, before the first content or after it."""
         exchange = self._call.exchange
-        record = exchange.begin_attempt(self._call.target)
+        record = self._record = exchange.begin_attempt(self._call.target)
         self._observer.attempt_started(exchange, record)
         try:
             await self._send(upstream)
@@ -240,7 +265,7 @@ class Attempt:
         provider = self._call.target.provider.name
         try:
             async with self._clock:
-                await upstream.send(self._call, self._relay)
+                await upstream.send(self._call, self._relay if self._check is None else self._relay_checked)
         except TimeoutError:
             if not self._clock.expired:
                 raise
@@ -248,6 +273,21 @@ class Attempt:
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
+
+    async def _relay_checked(self, output: Output) -> None:
+        """The answer goes out as it comes, and its end once its tool uses are judged."""
+        assert self._check is not None
+        before, end = self._check.split(output)
+        if end is None:
+            await self._relay(before)
+            return
+        if before.content:
+            await self._relay(before)
+        self._clock.pause()  # what comes now takes its own time
+        is_open = self._call.exchange.first_content_at is not None
+        until = self._total_at if is_open else min(self._total_at, self._deadline)
+        await self._relay(await self._check.judge(end, until - self._now()))
+        self._clock.pause()  # the answer is whole, and nothing may end it otherwise
 
     async def _relay(self, output: Output) -> None:
         exchange, content = self._call.exchange, output.content
@@ -266,7 +306,7 @@ class Attempt:
 
     async def _commit(self) -> None:
         """From here on the answer is this back end's. What was held back goes out in one write."""
-        exchange, record = self._call.exchange, self._call.exchange.attempts[-1]
+        exchange, record = self._call.exchange, self._record
         exchange.first_content_at = record.first_content_at = time.perf_counter()
         self._observer.first_content(exchange, record)
         self._clock.pause()  # a client that reads slowly is not the back end's fault

@@ -8,7 +8,8 @@ from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ActionTable, ServerTable
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.problems import Code, KeyPath
-from routeproxy.policy.safeguards import USUAL_TIMEOUT, Safeguards
+from routeproxy.policy.safeguards import Safeguards
+from routeproxy.policy.server import SAFEGUARDS_TIMEOUT
 from routeproxy.policy.targets import Target
 
 SERVER: KeyPath = ("server",)
@@ -27,7 +28,7 @@ class SafeguardsCompiler:
         """From here on rules get it, unless they say otherwise."""
         target = self._compile_target(table, SERVER)
         if target is not None:
-            self.inherited = Safeguards(target, _seconds(table) or USUAL_TIMEOUT, inherited=True)
+            self.inherited = Safeguards(target, _seconds(table) or SAFEGUARDS_TIMEOUT, inherited=True)
         return self.inherited
 
     def compile_rule(
@@ -49,7 +50,7 @@ class SafeguardsCompiler:
                 "nobody is asked: all targets of this rule speak Messages, and get `safeguards` as it came"
             )
             self.report.warn(Code.NO_EFFECT, (*path, "safeguards"), message, key=True)
-        timeout = _seconds(table) or (self.inherited.timeout if self.inherited else USUAL_TIMEOUT)
+        timeout = _seconds(table) or (self.inherited.timeout if self.inherited else SAFEGUARDS_TIMEOUT)
         return Safeguards(target, timeout)
 
     def _compile_target(self, table: ActionTable | ServerTable, path: KeyPath) -> Target | None:

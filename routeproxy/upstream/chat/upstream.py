@@ -11,6 +11,7 @@ from typing import Protocol
 from routeproxy.chat.completion import Chunk, coalesce_chunks
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange
+from routeproxy.messages.body import Body
 from routeproxy.messages.errors import Incapable
 from routeproxy.messages.events import (
     ContentBlockDelta,
@@ -107,7 +108,7 @@ class ChatUpstream:
 
     def _translate_now(self, call: Call) -> TranslatedRequest:
         body = with_params(call.exchange.body, call.target.params)
-        context = self._context(call, body.field_names)
+        context = self._context(call, _fields_of(call, body))
         try:
             return translate_request(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
@@ -124,6 +125,15 @@ class ChatUpstream:
             fields=fields,
             by_rule=frozenset(call.target.params.set) | frozenset(call.target.params.default),
         )
+
+
+def _fields_of(call: Call, body: Body) -> tuple[str, ...]:
+    """The fields that a translation has to account for: `safeguards` is seen to where the rules name who
+    judges."""
+    decision = call.exchange.decision
+    if decision is None or decision.safeguards is None:
+        return body.field_names
+    return tuple(name for name in body.field_names if name != "safeguards")
 
 
 @lru_cache(256)
