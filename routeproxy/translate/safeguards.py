@@ -105,7 +105,8 @@ def verdicts_request(
             "system": INSTRUCTIONS,
             "messages": [{"role": "user", "content": content}],
             "tools": [{**_VERDICTS, "input_schema": _schema(ids)}],
-            "tool_choice": {"type": "tool", "name": REPORT, "disable_parallel_tool_use": True},
+            # Not limited to one call: a second one would be lost on its way, and with it what contradicts.
+            "tool_choice": {"type": "tool", "name": REPORT},
         },
         separators=(",", ":"),
     ).encode()
