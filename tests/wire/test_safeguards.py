@@ -595,12 +595,15 @@ def test_who_does_not_ask_for_the_check_gets_none(proxy: Running, judging: BackE
 
 
 def test_one_line_says_what_auto_mode_lacks_for_each_target(
-    proxy: Running, corp: BackEnd, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, corp: BackEnd, judging: BackEnd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers(corp, error(503, "busy"), calls(("Bash", {"command": "ls"})), calls(("Bash", {"command": "ls"})))
-    with caplog.at_level(logging.WARNING):
+    busy, called = error(503, "busy"), calls(("Bash", {"command": "ls"}))
+    answers(corp, busy, called, busy, called, called)
+    rules = RULES.format(corp=corp.url, judge=judging.url, log=tmp_path / "d.jsonl")
+    with caplog.at_level(logging.WARNING), running(rules, tmp_path, ENVIRON) as proxy:
         for _ in range(3):
             ask_auto(proxy, "nobody")
+        ask_auto(proxy, "nobody", safeguards=None)
     said = [record.message for record in caplog.records if "auto mode" in record.message]
     assert [line.split(", ")[1].split()[0] for line in said] == ["corp/nobody", "corp/nobody-2"]
     assert all("CLAUDE_CODE_AUTO_MODE_SERVER=0" in line and "rule `nobody`" in line for line in said)
