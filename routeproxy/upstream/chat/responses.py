@@ -1,18 +1,18 @@
-"""The answers of OpenAI's Responses API as chunks of a chat completion. No I/O here, and no event makes it
-raise. (Its requests, and the sources: `responses_request.py`.)
+"""The answers of OpenAI's Responses API as chunks of a chat completion. No I/O here. (Its requests, and the
+sources: `responses_request.py`.)
 
 An answer is a list of items: reasoning, messages, function calls. An item is announced (`added`), its text
 comes in pieces and then whole, the item comes whole (`done`), and at the end the response, with all items.
-Back ends leave out any of these: the first that brings a text counts, and what comes after it brings nothing.
+Back ends leave out any of these, so each of them is held against what has come before: what is missing there
+is added, what says something else makes a failure of the answer.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Struct
 
 from routeproxy.chat.completion import (
     Choice,
@@ -25,10 +25,10 @@ from routeproxy.chat.completion import (
     ToolCallDelta,
 )
 from routeproxy.chat.responses import Event, Response
-from routeproxy.upstream.chat.lenient import decode_object_leniently
+from routeproxy.messages.decoding import UNREADABLE
+from routeproxy.upstream.chat.completions import DONE
+from routeproxy.upstream.chat.lenient import decode_object_leniently, reported_error
 from routeproxy.upstream.http.sse import EventDecoder
-
-T = TypeVar("T", bound=Struct)
 
 _BETWEEN_PARTS = "\n\n"
 
@@ -74,23 +74,47 @@ _MESSAGE_DELTAS: Mapping[str, Callable[[str], Delta]] = {
 _ITEM_TYPES = frozenset(event.item_type for event in _TEXT_EVENTS.values())
 """The items that are read. The others come from tools that run at OpenAI, which no request declares."""
 
-_FINISH_REASONS: Mapping[str, str] = {"max_output_tokens": "length", "content_filter": "content_filter"}
-"""By what left a response incomplete. Anything else counts as its limit."""
+_CONTRADICTION = "the back end streamed something else than what it says at the end of it"
+
+
+class _Part:
+    """A part of an item, and what was emitted of it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.checked = 0
+        """How many of the pieces were held against the whole. Some number all parts alike."""
 
 
 class _Item:
-    """An item of the output, and how much of it has been emitted."""
+    """An item of the output, and what was emitted of it."""
 
     def __init__(self, type: str) -> None:
         self.type = type
-        self.started_parts: set[tuple[str, int]] = set()
-        """The parts, by type and number, of which some text was emitted: whole, they bring nothing new."""
+        self.parts: dict[tuple[str, int], _Part] = {}
+        """By type and number."""
+        self.name = ""
+        """Of a call."""
         self.reasoning_part = ""
         """The type of the parts that are shown of reasoning. Some send a summary beside the text."""
         self.call_index: int | None = None
         """The number of a call among the calls."""
-        self.is_named = False
         self.is_done = False
+
+    def text(self, part_type: str) -> str:
+        """What was emitted of the parts of this type."""
+        return "".join(
+            piece for (type, _), part in self.parts.items() if type == part_type for piece in part.pieces
+        )
+
+    def says(self, fields: Mapping[str, Any]) -> bool:
+        """Whether it is, all of it, the item that has these fields."""
+        if self.type == "function_call" and self.name != fields.get("name"):
+            return False
+        return all(
+            _missing_tail(self.text(part_type), text, self.type) == ""
+            for part_type, text in _whole_texts(self.type, fields).items()
+        )
 
 
 class ResponsesStream:
@@ -99,33 +123,40 @@ class ResponsesStream:
     def __init__(self) -> None:
         self._items: dict[tuple[str, str | int], _Item] = {}
         """By type, and by id or place in the output."""
+        self._order: list[_Item] = []
+        """As they came."""
         self._call_count = 0
         self._last_reasoning: tuple[_Item, int] | None = None
         """The part of the reasoning that came last."""
         self._after_reasoning_item = False
         """A reasoning item was emitted to be carried, and nothing since."""
 
-    def feed(self, event: bytes | Mapping[str, Any]) -> list[Chunk]:
-        """`event`: the data of a server-sent event, or the object in it."""
-        if isinstance(event, bytes) and (type := _LEADING_TYPE.match(event)) and type[1] not in _READ_TYPES:
-            return []
-        decoded = _decode(event, _decode_event, Event)
-        name = decoded.type if isinstance(decoded.type, str) else "error" if decoded.error else ""
+    def feed(self, event: bytes) -> list[Chunk]:
+        """`event`: the data of a server-sent event. Raises `ValueError` for what is no event of a
+        response."""
+        if (type := _LEADING_TYPE.match(event)) and type[1] in _SKIPPED_TYPES:
+            return _check_json(event)
+        decoded = _read_event(event)
+        name = decoded.type if isinstance(decoded.type, str) else ""
         if (text_event := _TEXT_EVENTS.get(name)) is not None:
             return self._on_text(text_event, decoded)
-        handle = _HANDLERS.get(name)
-        return [] if handle is None else handle(self, decoded)
+        if (handle := _HANDLERS.get(name)) is not None:
+            return handle(self, decoded)
+        if not name:
+            return _read_untyped(event)
+        return self._on_error(decoded) if decoded.error or name.endswith("error") else []
 
     def finish(self, status: Any, response: Response) -> list[Chunk]:
         """What has not been emitted of a response that has ended with `status`."""
-        statuses = {str(status), str(response.status)}
-        if response.error or "failed" in statuses or statuses.isdisjoint(("completed", "incomplete")):
-            no_reason = {"message": f"the response ended with status {status} and gave no reason"}
+        own = response.status if isinstance(response.status, str) else str(status)
+        if response.error or str(status) not in _ENDS or own in _FAILED:
+            no_reason = {"message": f"the response ended with status {own} and gave no reason"}
             return [Chunk(error=response.error or no_reason)]
         chunks = self._finish_items(response.output)
-        reason = "tool_calls" if self._call_count else "stop"
-        if "incomplete" in statuses:
-            reason = _FINISH_REASONS.get(str(_object(response.incomplete_details).get("reason")), "length")
+        reason: Any = "tool_calls" if self._call_count else "stop"
+        if "incomplete" in (status, own):
+            reason = _object(response.incomplete_details).get("reason")
+            reason = "length" if reason in _LIMITS else reason
         choice = Choice(delta=Delta(), finish_reason=reason)
         return [*chunks, Chunk((choice,), _usage(response.usage), response.model)]
 
@@ -138,7 +169,7 @@ class ResponsesStream:
         if (type := _item_type(event.item)) is None:
             return []
         ids = _ids(event.item)
-        item = self._find_item(type, ids, None) or _Item(type)
+        item = self._find_item(type, ids, None) or self._new_item(type)
         self._register(item, ids, _number(event.output_index))
         return self._emit_start(item, event.item)
 
@@ -147,13 +178,14 @@ class ResponsesStream:
         ids = (id,) if isinstance(id, str) and id else ()
         item = self._item(text_event.item_type, ids, _number(event.output_index))
         index = _number(getattr(event, text_event.index_field))
-        if text_event.is_whole and (text_event.part_type, index) in item.started_parts:
-            return []
-        return self._emit_text(item, text_event.part_type, index, getattr(event, text_event.text_field))
+        text = getattr(event, text_event.text_field)
+        if text_event.is_whole:
+            return self._finish_part(item, text_event.part_type, index, text)
+        return self._emit_text(item, text_event.part_type, index, text)
 
     def _on_item_done(self, event: Event) -> list[Chunk]:
         if (type := _item_type(event.item)) is None:
-            return []
+            return _left_out(event.item)
         item = self._item(type, _ids(event.item), _number(event.output_index))
         return self._finish_item(item, event.item)
 
@@ -185,34 +217,90 @@ class ResponsesStream:
     def _item(self, type: str, ids: tuple[str, ...], place: int) -> _Item:
         item = self._find_item(type, ids, place)
         if item is None:
-            self._register(item := _Item(type), ids, place)
+            self._register(item := self._new_item(type), ids, place)
         return item
+
+    def _new_item(self, type: str) -> _Item:
+        self._order.append(item := _Item(type))
+        return item
+
+    def _finish_part(self, item: _Item, part_type: str, index: int, text: Any) -> list[Chunk]:
+        """What has not been emitted of a part, now that its text is there in full."""
+        part = item.parts.get((part_type, index))
+        if part is None:
+            return self._emit_text(item, part_type, index, text)
+        if item.type == "reasoning":  # which is compared with nothing: back ends shorten it as they like
+            return []
+        new, everything = "".join(part.pieces[part.checked :]), "".join(part.pieces)
+        part.checked = len(part.pieces)
+        tail = _missing_tail(new, text, item.type)
+        if tail is None and new != everything:
+            tail = _missing_tail(everything, text, item.type)
+        return self._emit_tail(item, part_type, index, tail)
 
     def _finish_item(self, item: _Item, fields: Mapping[str, Any]) -> list[Chunk]:
         """What has not been emitted of an item, now that it is there in full."""
+        if item.type == "reasoning":
+            return self._finish_reasoning(item, fields)
+        chunks = [] if item.is_done else self._emit_start(item, fields)
+        if item.type == "function_call" and item.name != fields.get("name"):
+            # Without a name nobody can run it; with two, nobody knows which.
+            chunks += [Chunk(error={"message": _CONTRADICTION})] if item.name else [self._nameless_call(item)]
+        for part_type, text in _whole_texts(item.type, fields).items():
+            tail = _missing_tail(item.text(part_type), text, item.type)
+            # Behind everything that was emitted of this type.
+            index = max((number for type, number in item.parts if type == part_type), default=0)
+            chunks += self._emit_tail(item, part_type, index, tail)
+        chunks += _unread_parts(item.type, fields)
+        item.is_done = True
+        return chunks
+
+    def _finish_reasoning(self, item: _Item, fields: Mapping[str, Any]) -> list[Chunk]:
         if item.is_done:
             return []
         item.is_done = True
-        chunks = self._emit_start(item, fields)
+        chunks: list[Chunk] = []
         for part_type, index, text in _texts_of(item.type, fields):
-            if (part_type, index) not in item.started_parts:
+            if (part_type, index) not in item.parts:
                 chunks += self._emit_text(item, part_type, index, text)
-        if item.type == "reasoning":
-            chunks += self._emit_reasoning_item(fields)
-        return chunks
+        return chunks + self._emit_reasoning_item(fields)
 
     def _finish_items(self, output: Any) -> list[Chunk]:
         """What has not been emitted of the items that the response holds at its end. Some back ends bring all
         of them there, others none (litellm#32724)."""
-        items = self._items.values()
-        nothing_emitted = not any(item.started_parts or item.is_named or item.is_done for item in items)
+        items = output if isinstance(output, list) else []
+        came = self._match(items)
+        nothing_came = not any(item.parts or item.name or item.is_done for item in self._order)
         chunks: list[Chunk] = []
-        for place, fields in enumerate(output if isinstance(output, list) else ()):
-            if (type := _item_type(fields)) is not None:
-                ids = _ids(fields)
-                if nothing_emitted or self._find_item(type, ids, place) is not None:
-                    chunks += self._finish_item(self._item(type, ids, place), fields)
+        for place, fields in enumerate(items):
+            if (type := _item_type(fields)) is None:
+                chunks += _left_out(fields)
+            elif (item := came.get(place)) is not None:
+                chunks += self._finish_item(item, fields)
+            elif nothing_came or type != "reasoning":  # whose place was before what came
+                chunks += self._finish_item(self._new_item(type), fields)
         return chunks
+
+    def _match(self, output: list[Any]) -> dict[int, _Item]:
+        """The items that came, by the place in the output in which each of them stands in full: by its id, or
+        because it says the same, or by its place among those of its type, for ids may change."""
+        places = [place for place, fields in enumerate(output) if _item_type(fields) is not None]
+        waiting, found = list(self._order), dict[int, _Item]()
+
+        def take(place: int, item: _Item | None) -> None:
+            if item in waiting and place not in found:
+                waiting.remove(item)
+                found[place] = item
+
+        for place in places:
+            for id in _ids(output[place]):
+                take(place, self._items.get((output[place]["type"], id)))
+        for is_the_one in (_Item.says, lambda item, fields: True):
+            for place in places:
+                fields = output[place]
+                of_type = (item for item in waiting if item.type == fields["type"])
+                take(place, next((item for item in of_type if is_the_one(item, fields)), None))
+        return found
 
     # --- chunks
 
@@ -227,23 +315,32 @@ class ResponsesStream:
             # only place for it is beside reasoning.
             self._after_reasoning_item = False
             return [_chunk(Delta(reasoning_details=[{"type": "message", "phase": phase}]))]
-        if item.type == "function_call" and not item.is_named and fields.get("name"):
-            item.is_named = True
-            id = fields.get("call_id") or fields.get("id")
-            return [self._call_chunk(item, FunctionDelta(fields["name"]), id)]
+        if item.type == "function_call" and not item.name and isinstance(name := fields.get("name"), str):
+            item.name = name
+            return [self._call_chunk(item, FunctionDelta(name), _call_id(fields))] if name else []
         return []
+
+    def _nameless_call(self, item: _Item) -> Chunk:
+        return self._call_chunk(item, FunctionDelta(), "nameless")
+
+    def _emit_tail(self, item: _Item, part_type: str, index: int, tail: str | None) -> list[Chunk]:
+        if tail is None:
+            return [Chunk(error={"message": _CONTRADICTION})]
+        return self._emit_text(item, part_type, index, tail)
 
     def _emit_text(self, item: _Item, part_type: str, index: int, text: Any) -> list[Chunk]:
         if not isinstance(text, str) or not text:
             return []
-        item.started_parts.add((part_type, index))
+        if (part := item.parts.get((part_type, index))) is None:
+            part = item.parts[part_type, index] = _Part()
+        part.pieces.append(text)
         if item.type == "function_call":
             return [self._call_chunk(item, FunctionDelta(arguments=text))]
         if item.type == "reasoning":
             return self._emit_reasoning_text(item, part_type, index, text)
         self._after_reasoning_item = False
         delta = _MESSAGE_DELTAS.get(part_type)
-        return [] if delta is None else [_chunk(delta(text))]
+        return _left_out({"type": part_type}) if delta is None else [_chunk(delta(text))]
 
     def _emit_reasoning_text(self, item: _Item, part_type: str, index: int, text: str) -> list[Chunk]:
         item.reasoning_part = item.reasoning_part or part_type
@@ -281,14 +378,27 @@ _HANDLERS: Mapping[str, Callable[[ResponsesStream, Event], list[Chunk]]] = {
 }
 """By the type of the other events that are read. The rest repeats these, or tells only of progress."""
 
-_READ_TYPES = frozenset(type.encode() for type in (*_TEXT_EVENTS, *_HANDLERS))
+_SKIPPED_TYPES = frozenset(
+    (
+        b"response.in_progress",
+        b"response.content_part.added",
+        b"response.content_part.done",
+        b"response.reasoning_summary_part.added",
+        b"response.reasoning_summary_part.done",
+    )
+)
+"""Those of each answer that need not be read. The first of them repeats the whole request."""
 _LEADING_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
+_ENDS = ("completed", "incomplete")
+_LIMITS = (None, "max_output_tokens")
+"""What leaves a response incomplete at its limit."""
+_FAILED = ("failed", "cancelled", "canceled", "expired")
 
 
 def response_chunks(body: bytes) -> list[Chunk]:
     """The chunks of an answer in one piece: those of the stream that it would have been, so that they cannot
     differ. An error for whatever is no finished response."""
-    response = _decode(body, _decode_response, Response)
+    response = _read_response(body)
     status = response.status or ("completed" if isinstance(response.output, list) else "failed")
     return [*_model_chunks(response), *ResponsesStream().finish(status, response)]
 
@@ -301,18 +411,25 @@ class ResponsesDecoder:
         self._stream = ResponsesStream()
 
     def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
-        """The chunks, and that the answer is not over: only the end of the body is the end."""
-        return self._read(self._events.feed(data)), False
+        """The chunks, and whether the answer is over. Raises `ValueError` for what can't be read."""
+        return self._read(self._events.feed(data))
 
     def end(self) -> tuple[list[Chunk], bool]:
-        return self._read(self._events.end()), False
+        return self._read(self._events.end())
 
     def decode_whole(self, body: bytes) -> list[Chunk]:
-        decode_object_leniently(body)  # what is no object at all is no failed response either
+        fields = decode_object_leniently(body)  # what is no object at all is no failed response either
+        if "output" not in fields and "status" not in fields and (error := reported_error(body)):
+            return [Chunk(error=error)]
         return response_chunks(body)
 
-    def _read(self, events: list[bytes]) -> list[Chunk]:
-        return [chunk for event in events for chunk in self._stream.feed(event)]
+    def _read(self, events: list[bytes]) -> tuple[list[Chunk], bool]:
+        chunks: list[Chunk] = []
+        for event in events:
+            if event.startswith(DONE):  # not the API's own, but of gateways that know it from chat
+                return chunks, True
+            chunks += self._stream.feed(event)
+        return chunks, False
 
 
 def _model_chunks(response: Response) -> list[Chunk]:
@@ -328,6 +445,61 @@ def _item_type(fields: Any) -> str | None:
     """The type of an item that is read."""
     type = _object(fields).get("type")
     return type if isinstance(type, str) and type in _ITEM_TYPES else None
+
+
+def _left_out(fields: Any) -> list[Chunk]:
+    """A part, or an item, that is not read: the translator is to know that there was one."""
+    type = _object(fields).get("type")
+    return [_chunk(Delta([{"type": type}]))] if isinstance(type, str) else []
+
+
+def _unread_parts(item_type: str, fields: Mapping[str, Any]) -> list[Chunk]:
+    parts = fields.get("content") if item_type == "message" else None
+    return [
+        chunk
+        for part in (parts if isinstance(parts, list) else ())
+        if _part_type(item_type, _object(part).get("type")) not in _MESSAGE_DELTAS
+        for chunk in _left_out(part)
+    ]
+
+
+def _part_type(item_type: str, type: Any) -> str:
+    """Some call the text of a message so, as chat does."""
+    return "output_text" if item_type == "message" and type == "text" else str(type)
+
+
+def _missing_tail(emitted: str, whole: Any, item_type: str) -> str | None:
+    """What is left to emit of a text that is `whole` in the end; `None` where it is another one."""
+    if not isinstance(whole, str) or not whole or whole == emitted:
+        return ""
+    if not emitted.isascii():  # an emoji may have come in halves
+        emitted, whole = _joined_halves(emitted), _joined_halves(whole)
+    if whole.startswith(emitted):
+        return str(whole[len(emitted) :])
+    if whole.strip() == emitted.strip():
+        return ""
+    if item_type == "function_call":
+        try:  # some write them anew at the end
+            return "" if json.loads(whole) == json.loads(emitted) else None
+        except (ValueError, RecursionError):
+            pass
+    return None
+
+
+def _joined_halves(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def _whole_texts(type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of an item that is there in full, by the types of its parts."""
+    texts: dict[str, Any] = {}
+    for part_type, _, text in _texts_of(type, fields):
+        texts[part_type] = texts.get(part_type, "") + text if isinstance(text, str) else ""
+    return texts
+
+
+def _call_id(fields: Mapping[str, Any]) -> Any:
+    return fields.get("call_id") or fields.get("id")
 
 
 def _ids(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -346,7 +518,7 @@ def _texts_of(type: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, int, 
                     "type": str(part_type),
                     "text": text,
                 }:
-                    yield part_type, index, text
+                    yield _part_type(type, part_type), index, text
 
 
 def _number(value: Any) -> int:
@@ -374,17 +546,47 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 _decode_event = msgspec.json.Decoder(Event).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _check_json(event: bytes) -> list[Chunk]:
+    """Nothing. Raises `ValueError` for what is no JSON."""
+    try:
+        _decode_raw(event)
+    except msgspec.DecodeError:
+        decode_object_leniently(event)
+    return []
+
+
+def _read_event(event: bytes) -> Event:
+    """Raises `ValueError` for what is no JSON object, or none of an event's shape."""
+    try:
+        return _decode_event(event)
+    except UNREADABLE:
+        if error := reported_error(event):
+            return Event(type="error", error=error)
+        return msgspec.convert(decode_object_leniently(event), Event)
+
+
+def _read_untyped(event: bytes) -> list[Chunk]:
+    """An object without a type. Raises `ValueError` unless it is an error, or nothing: some keep a connection
+    alive with that."""
+    if error := reported_error(event):
+        return [Chunk(error=error)]
+    if decode_object_leniently(event):
+        raise ValueError("no event of a response")
+    return []
+
+
 _decode_response = msgspec.json.Decoder(Response).decode
 
 
-def _decode(value: bytes | Mapping[str, Any], decode: Callable[[bytes], T], type: type[T]) -> T:
-    """`value` as a struct; an empty one, if it cannot be read."""
+def _read_response(body: bytes) -> Response:
+    """An empty one, if it cannot be read."""
     try:
-        if not isinstance(value, bytes):
-            return msgspec.convert(value, type)
         try:
-            return decode(value)
+            return _decode_response(body)
         except msgspec.DecodeError:  # of half an emoji, too, which back ends do send
-            return msgspec.convert(json.loads(value), type)
-    except (msgspec.ValidationError, ValueError, RecursionError):
-        return type()
+            return msgspec.convert(json.loads(body), Response)
+    except (ValueError, RecursionError):
+        return Response()

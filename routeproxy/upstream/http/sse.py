@@ -61,7 +61,8 @@ def event_data(event: bytes) -> bytes:
         return event[6:]
     lines = event.split(b"\n")
     data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
-    return ERROR_NAME + data if any(line in _ERROR_NAMES for line in lines) else data
+    is_error = event.find(b"error") >= 0 and any(line in _ERROR_NAMES for line in lines)
+    return ERROR_NAME + data if is_error else data
 
 
 class LineDecoder:

@@ -3,7 +3,7 @@ The numbers are those of wire.md."""
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -630,6 +630,177 @@ class TestStreams:
         assert answering.blocks(accumulate(answering.events_of(*chunks))) == [("text", "😀")]
 
 
+class TestWhatIsSaidAgain:
+    """What a text's, an item's and the response's end say is held against what was streamed."""
+
+    SAYS_HI = (added(message("")), says("Hi "), says("there"))
+    CALLS = (added(function_call()), argues('{"path":'))
+    WHOLE = message("Hi there, you")
+    ARGUMENTS = '{"path":"a"}'
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            pytest.param([*SAYS_HI, said_all("Hi there, you"), completed()], id="the text's end"),
+            pytest.param([*SAYS_HI, done(WHOLE), completed()], id="the item's end"),
+            pytest.param([*SAYS_HI, completed(WHOLE)], id="the response's end"),
+            pytest.param([*SAYS_HI, completed(WHOLE | {"id": "x"})], id="under another id"),
+            pytest.param([*SAYS_HI, said_all("Hi there"), done(WHOLE), completed(WHOLE)], id="two of them"),
+            pytest.param([*SAYS_HI, incomplete("max_output_tokens", WHOLE)], id="a cut answer's end"),
+        ],
+    )
+    def test_a_tail_of_text_that_was_missing_is_added(self, events: list[Json]) -> None:
+        assert answering.blocks(streamed(*events)) == [("text", "Hi there, you")]
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            pytest.param([*CALLS, argued_all(ARGUMENTS), completed()], id="the arguments' end"),
+            pytest.param([*CALLS, done(function_call()), completed()], id="the item's end"),
+            pytest.param([*CALLS, completed(function_call())], id="the response's end"),
+            pytest.param([*CALLS, completed(function_call() | {"id": "x"})], id="under another id"),
+        ],
+    )
+    def test_so_is_one_of_arguments(self, events: list[Json]) -> None:
+        assert answering.blocks(streamed(*events)) == [("tool_use", "read", self.ARGUMENTS)]
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            pytest.param([*SAYS_HI, said_all("Hi you")], id="the text's end"),
+            pytest.param([*SAYS_HI, said_all("Hi")], id="the text's end, which is shorter"),
+            pytest.param([*SAYS_HI, done(message("Hello"))], id="the item's end"),
+            pytest.param([*SAYS_HI, completed(message("Hello"))], id="the response's end"),
+            pytest.param([*SAYS_HI, completed(message("Hello", id="x"))], id="under another id"),
+            pytest.param([added(refusal("")), refuses("I won't"), done(refusal("I will"))], id="a refusal"),
+            pytest.param([*CALLS, argued_all('{"file":"a"}')], id="the arguments' end"),
+            pytest.param([*CALLS, done(function_call(arguments='{"a":1}'))], id="the call's end"),
+            pytest.param([*CALLS, completed(function_call(arguments="{}"))], id="the call at the end"),
+            pytest.param([*CALLS, done(function_call("write"))], id="another tool"),
+        ],
+    )
+    def test_what_contradicts_it_is_a_failure(self, events: list[Json]) -> None:
+        lines = script(*events, completed())
+        assert lines[-1] == (
+            "error api_error: the back end streamed something else than what it says at the end of it"
+        )
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            pytest.param([*SAYS_HI, said_all("Hi there\n")], id="white space"),
+            pytest.param([*SAYS_HI, said_all(""), done(message(""))], id="nothing"),
+            pytest.param([*SAYS_HI, done(message("Hi there", id="x"))], id="another id"),
+            pytest.param([*SAYS_HI, done(message("Hi ", "there"))], id="other parts"),
+            pytest.param(
+                [*SAYS_HI, done(message("Hi there") | {"content": [{"type": "text", "text": "Hi there"}]})],
+                id="as chat calls it",
+            ),
+            pytest.param(
+                [
+                    says("Hi "),
+                    said_all("Hi "),
+                    says("there"),
+                    said_all("there"),
+                    completed(message("Hi there")),
+                ],
+                id="all parts with one number",
+            ),
+        ],
+    )
+    def test_what_says_the_same_in_other_words_is_none(self, events: list[Json]) -> None:
+        (block,) = answering.blocks(streamed(*events, completed()))
+        assert block[1].strip() == "Hi there"
+
+    def test_arguments_may_be_written_anew(self) -> None:
+        events = (added(function_call()), argues('{"path": "a"}'), argued_all('{"path":"a"}'))
+        assert answering.blocks(streamed(*events, done(function_call()), completed(function_call()))) == [
+            ("tool_use", "read", '{"path": "a"}')
+        ]
+
+    def test_an_emoji_may_have_come_in_halves(self) -> None:
+        halves = [says("ok \ud83d"), says("\ude00"), said_all("ok 😀"), completed(message("ok 😀!"))]
+        assert answering.blocks(streamed(*halves)) == [("text", "ok 😀!")]
+
+    @pytest.mark.parametrize("id", ["fc_1", "x"])
+    @pytest.mark.parametrize(
+        "ends",
+        [
+            pytest.param(lambda one: [done(one, 1), completed()], id="the item's end"),
+            pytest.param(lambda one: [completed(message("Hi there"), one)], id="the response's end"),
+            pytest.param(lambda one: [done(one, 1), completed(message("Hi there"), one)], id="both"),
+        ],
+    )
+    def test_a_call_that_stands_only_in(self, ends: Callable[[Json], list[Json]], id: str) -> None:
+        answer = streamed(*self.SAYS_HI, *ends(function_call() | {"id": id}))
+        assert answering.blocks(answer) == [("text", "Hi there"), ("tool_use", "read", self.ARGUMENTS)]
+        assert isinstance(answer, Message)
+        assert answer.stop_reason == "tool_use"
+
+    def test_a_second_call_of_the_same_kind_is_another(self) -> None:
+        one, two = function_call(n=1), function_call(n=2)
+        assert len(answering.blocks(streamed(added(one), done(one), completed(one, two)))) == 2
+
+    def test_a_call_that_never_gets_a_name_is_a_failure(self) -> None:
+        nameless = function_call() | {"name": ""}
+        assert script(says("Hi"), done(nameless), completed(nameless))[-1] == (
+            "error api_error: upstream called a tool without a name"
+        )
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            pytest.param({"type": "image_generation_call", "id": "ig_1", "result": "iVBOR"}, id="a picture"),
+            pytest.param(
+                {"type": "custom_tool_call", "id": "ct_1", "name": "sh", "input": "ls"}, id="a call"
+            ),
+            pytest.param(message("") | {"content": [{"type": "output_audio", "data": "UklG"}]}, id="sound"),
+        ],
+    )
+    def test_a_response_of_nothing_that_is_read_is_a_failure(self, item: Json) -> None:
+        nothing = "error api_error: upstream answered with nothing that can be handed on: "
+        assert script(done(item), completed(item))[-1].startswith(nothing)
+        assert script(completed(item))[-1].startswith(nothing)
+        assert script(says("Hi", at=1), completed(item, message("Hi")))[-1] == "ends end_turn"
+
+
+class TestFrames:
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            *(b"{", b"null", b"7", b'"hi"', b"<html>", b'{"type":"response.output_text.delta","delta":"a'),
+            *(b'{"choices":[]}', b'{"type":7}', b'{"delta":"hi"}'),
+            *(b'{"type":"response.in_progress","response":{', b'{"type":"response.created","response":7}'),
+        ],
+    )
+    def test_one_that_is_no_event_is_refused(self, frame: bytes) -> None:
+        with pytest.raises(ValueError, match=r"."):
+            ResponsesStream().feed(frame)
+
+    @pytest.mark.parametrize(
+        ("frame", "message"),
+        [
+            (b'{"detail":"Not allowed"}', "Not allowed"),
+            (b'{"object":"error","message":"boom","code":500}', "boom"),
+            (b'{"error":"boom"}', "boom"),
+            (b'[{"error":{"message":"boom"}}]', "boom"),
+            (b'{"type":"response.error","message":"boom"}', "boom"),
+            (b'event: error\n{"message":"boom"}', "boom"),
+            (b"event: error\nboom", "boom"),
+        ],
+    )
+    def test_one_that_is_an_error_ends_the_answer(self, frame: bytes, message: str) -> None:
+        (chunk,) = ResponsesStream().feed(frame)
+        assert chunk.error["message"] == message
+
+    @pytest.mark.parametrize(
+        "frame",
+        [b"{}", b'{"type":"keepalive","sequence_number":3}', b'{"type":"response.new_thing","x":{}}'],
+    )
+    def test_one_that_tells_of_progress_says_nothing(self, frame: bytes) -> None:
+        assert ResponsesStream().feed(frame) == []
+
+
 class TestEndings:
     @pytest.mark.parametrize(
         ("end", "reason"),
@@ -638,6 +809,11 @@ class TestEndings:
             pytest.param(incomplete("max_output_tokens"), "max_tokens", id="D51 at its limit"),
             pytest.param(incomplete("content_filter"), "refusal", id="D51 filtered"),
             pytest.param(incomplete(None), "max_tokens", id="D51 for no reason"),
+            pytest.param(
+                event("completed", response=incomplete("max_output_tokens")["response"]),
+                "max_tokens",
+                id="completed, it says, and is not",
+            ),
         ],
     )
     def test_it_ends(self, end: Json, reason: str) -> None:
@@ -691,6 +867,16 @@ class TestEndings:
                 event("completed", response=response(error={"code": "server_error", "message": "boom"})),
                 "api_error: boom",
                 id="completed with an error",
+            ),
+            pytest.param(
+                incomplete("solar_flare"),
+                "api_error: upstream ended its answer with a finish reason that is not known: solar_flare",
+                id="incomplete, nobody knows why",
+            ),
+            pytest.param(
+                event("completed", response=response(status="cancelled")),
+                "api_error: the response ended with status cancelled and gave no reason",
+                id="completed, it says, and was cancelled",
             ),
             pytest.param(
                 event("output_text.done", text="", item_id="msg_1"),
@@ -959,11 +1145,14 @@ junk_events = st.fixed_dictionaries(
 @lawful
 @given(st.lists(st.sampled_from(EVENTS) | junk_events, max_size=8))
 def test_no_event_makes_a_stream_that_is_not_one(sent: list[Json]) -> None:
-    as_bytes, as_objects = ResponsesStream(), ResponsesStream()
-    chunks = [chunk for event in sent for chunk in as_bytes.feed(json.dumps(event).encode())]
-    assert chunks == [chunk for event in sent for chunk in as_objects.feed(event)]
-    translator = answering.translator()
-    events: list[Event] = [event for chunk in chunks for event in translator.feed(chunk)]
+    stream, translator = ResponsesStream(), answering.translator()
+    events: list[Event] = []
+    for event in sent:
+        try:
+            chunks = stream.feed(json.dumps(event).encode())
+        except ValueError:
+            break
+        events += (event for chunk in chunks for event in translator.feed(chunk))
     assert check(events + translator.finish()) == []
 
 
