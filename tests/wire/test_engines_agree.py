@@ -176,6 +176,18 @@ STREAMS: dict[str, Script] = {
     ),
     "line separators": sse(chunk("a\u2028b\u0085c"), done()),
     "a failure that is called a finish": sse(chunk(finish="network_error")),
+    "a failure behind text": sse(chunk("Hel"), chunk(finish="abort")),
+    "a failure behind a call": sse(*TOOL, chunk(finish="error")),
+    "a word that nobody knows": sse(chunk("Hel"), chunk(finish="solar_flare")),
+    "a word that nobody knows, and nothing else": sse(chunk(finish="solar_flare")),
+    "a call, cut at its limit": sse(*TOOL, done("length")),
+    "a call without a name": sse(
+        chunk("Hel"), tool_chunk(0, None, '{"path":"a"}', id="c1"), done("tool_calls")
+    ),
+    "`tool_calls` and nothing": sse(done("tool_calls")),
+    "only `[DONE]`": streamed(b"data: [DONE]\n\n"),
+    "`[DONE]` without a finish": sse(chunk("Hel")),
+    "a picture": sse(chunk(images=[{"type": "image_url", "image_url": {"url": "data:,"}}]), done()),
     "an end without an end": streamed(data(chunk("Hel"))),
     "a cut": streamed(data(chunk("Hel")), CUT),
     "a reset": streamed(data(chunk("Hel")), RESET),
@@ -196,6 +208,13 @@ WHOLES: dict[str, Script] = {
     "a refusal": json_answer(completion(None, refusal="I won't.")),
     "cut at its limit": json_answer(completion("Hel", finish="length")),
     "nothing": json_answer(completion("")),
+    "a word that nobody knows": json_answer(completion("Hel", finish="solar_flare")),
+    "`tool_calls` and no call": json_answer(completion("Hel", finish="tool_calls")),
+    "a call without a name": json_answer(
+        completion(
+            None, finish="tool_calls", tool_calls=[{**CALL, "function": {"name": "", "arguments": "{}"}}]
+        )
+    ),
     "arguments that are none": json_answer(
         completion(
             None, finish="tool_calls", tool_calls=[{**CALL, "function": {"name": "read", "arguments": "{"}}]
