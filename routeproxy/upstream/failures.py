@@ -35,6 +35,7 @@ from msgspec.structs import replace
 
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import USUAL_FAILURES, FailureKind
+from routeproxy.upstream.errors.refusals import Refusal
 
 Kind = FailureKind | Literal["timeout_total"]
 """No rule can name `timeout_total`: the time for the whole answer is used up for every target."""
@@ -101,10 +102,11 @@ class UpstreamFailure(ApiError):
         should_retry: bool | None = None,
         relay: Relay | None = None,
         quotes_back_end: bool = False,
+        refusal: Refusal | None = None,
     ) -> None:
         """`retry_after`: seconds that the back end asks to wait. `should_retry`: what it says of another try,
         if it says anything. `quotes_back_end`: the message is in its words, which may quote the prompt, so it
-        is for the client and not for a log."""
+        is for the client and not for a log. `refusal`: what of the request the back end cannot take."""
         headers = {}
         status = status or STATUS_OF_KIND[kind]
         wait = DEFAULT_RETRY_AFTER if retry_after is None and status in (429, 529) else retry_after
@@ -118,6 +120,7 @@ class UpstreamFailure(ApiError):
         self.retryable = kind in RETRYABLE and should_retry is not False
         self.relay = relay
         self.quotes_back_end = quotes_back_end
+        self.refusal = refusal
 
     def set_retry_after(self, seconds: float) -> None:
         """The client is told to wait so long, whatever the back end said."""
@@ -160,6 +163,11 @@ def not_a_message(provider: str) -> UpstreamFailure:
     return UpstreamFailure(
         "connection", f"the back end {provider} answered with something that is not a message"
     )
+
+
+def page_instead(provider: str) -> UpstreamFailure:
+    words = "answered with a web page in place of a completion: is its base_url right?"
+    return UpstreamFailure("connection", f"the back end {provider} {words}")
 
 
 def stream_cut() -> UpstreamFailure:

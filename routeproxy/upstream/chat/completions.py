@@ -27,6 +27,8 @@ _decode_chunk = msgspec.json.Decoder(Chunk).decode
 class ChatCompletionsDecoder:
     """One answer: events whose data are chunks, or one completion where none was to be streamed."""
 
+    streams_json = False
+
     def __init__(self) -> None:
         self._events = EventDecoder(TextCoalescer(_has_no_content).coalesce)
 

@@ -11,8 +11,9 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of, with_additions
 from routeproxy.upstream.chat.formats import RESPONSES, Format, ResponseDecoder, format_of
 from routeproxy.upstream.chat.model_facts import profile_within_limits
-from routeproxy.upstream.errors.classify import classify_error_object
-from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
+from routeproxy.upstream.chat.until_error import ChunksUntilError
+from routeproxy.upstream.failures import not_a_completion, page_instead
+from routeproxy.upstream.http.body_form import Form
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import outgoing_headers
 from routeproxy.upstream.keys import needed_key
@@ -33,13 +34,14 @@ class DirectBackEnd:
     def profile(self, target: Target) -> ModelProfile:
         return profile_within_limits(target)
 
-    async def open(self, chat: ChatRequest, call: Call) -> "ChunkStream":
+    async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:
         format = format_of(call.target)
         provider = call.target.provider.name
         summaries = provider not in self._without_summaries
         response = await self._post(chat, call, format, summaries=summaries)
         if response.ok:
-            return ChunkStream(response, format.decoder(), call.target)
+            stream = ChunkStream(response, format.decoder(), call.target, stream=chat.stream is True)
+            return ChunksUntilError(stream, call.target)
         try:
             failure, body = await read_failure(response, call.target.model)
         finally:
@@ -71,13 +73,15 @@ class DirectBackEnd:
 class ChunkStream:
     """The chunks of an answer, as many at a time as one read brought."""
 
-    def __init__(self, response: Response, decoder: ResponseDecoder, target: Target) -> None:
+    def __init__(self, response: Response, decoder: ResponseDecoder, target: Target, *, stream: bool) -> None:
+        """`stream`: whether it was asked for as one. What comes may be the other."""
         self._response = response
-        self._is_whole = response.content_type == "application/json"
+        self._streams_json = decoder.streams_json and stream
+        self._form: Form | None = None
+        """Not known before the first byte."""
         self._decoder = decoder
         self._target = target
         self._over = False
-        self._failure: UpstreamFailure | None = None
         self.done = False
         """The back end said that it was done, so its answer is whole."""
 
@@ -92,27 +96,17 @@ class ChunkStream:
             self._response.close()
 
     async def __anext__(self) -> Sequence[Chunk]:
-        if self._failure is not None:
-            raise self._failure
         if self._over:
             raise StopAsyncIteration
-        return self._until_error(await self._read())
-
-    def _until_error(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """What came before a failure is shown before it."""
-        for place, chunk in enumerate(chunks):
-            if chunk.error:
-                self._failure = classify_error_object(
-                    chunk.error, provider=self._target.provider.name, model=self._target.model
-                )
-                if not place:
-                    raise self._failure
-                return chunks[:place]
-        return chunks
+        return await self._read()
 
     async def _read(self) -> Sequence[Chunk]:
+        if self._form is None:
+            self._form = await self._response.form()
+            if self._form == "page":
+                raise page_instead(self._target.provider.name)
         try:
-            if self._is_whole:
+            if self._form == "json" and not self._streams_json:
                 self._over = True
                 return self._decoder.decode_whole(await self._response.read_all(LONGEST_REPLY))
             if data := await self._response.read():

@@ -24,6 +24,9 @@ from routeproxy.upstream.chat.responses_request import responses_request
 class ResponseDecoder(Protocol):
     """Reads one answer. Each method raises `ValueError` for what can't be read."""
 
+    streams_json: bool
+    """It streams JSON, so that what begins like that may be a stream."""
+
     def feed(self, data: bytes) -> tuple[Sequence[Chunk], bool]:
         """The chunks that were in what was read, and whether the answer is over."""
 

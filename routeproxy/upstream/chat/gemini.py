@@ -66,6 +66,8 @@ class GeminiDecoder:
     """One answer: server-sent events whose data are answers in parts, or one answer where none was to be
     streamed."""
 
+    streams_json = False
+
     def __init__(self) -> None:
         self._events = EventDecoder()
         self._call_count = 0
@@ -81,7 +83,7 @@ class GeminiDecoder:
         return self._read(self._events.end()), False
 
     def decode_whole(self, body: bytes) -> list[Chunk]:
-        chunks = self._read([body])
+        chunks = self._read(_answers_in(body))
         if not any(chunk.choices or chunk.error for chunk in chunks):
             raise ValueError("neither candidates nor an error")
         return chunks
@@ -144,6 +146,11 @@ def _usage(reported: Mapping[str, Any]) -> CompletionUsage:
             reasoning_tokens=reported.get("thoughtsTokenCount")
         ),
     )
+
+
+def _answers_in(body: bytes) -> list[bytes]:
+    """The parts of an answer that was streamed as a list, as Gemini does unless events are asked for."""
+    return list(msgspec.json.decode(body, type=list[Raw])) if body.lstrip().startswith(b"[") else [body]
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)

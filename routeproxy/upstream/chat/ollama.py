@@ -46,6 +46,8 @@ class _Line(Struct, frozen=True):
 class OllamaDecoder:
     """One answer: lines of JSON, or one line where none was to be streamed."""
 
+    streams_json = True
+
     def __init__(self) -> None:
         self._lines = LineDecoder()
         self._call_count = 0
@@ -58,7 +60,10 @@ class OllamaDecoder:
         return self._read(self._lines.end())
 
     def decode_whole(self, body: bytes) -> list[Chunk]:
-        return self._read([body])[0]
+        try:
+            return self._read([body])[0]
+        except ValueError:  # lines, although none were asked for
+            return [*self.feed(body)[0], *self.end()[0]]
 
     def _read(self, lines: list[bytes]) -> tuple[list[Chunk], bool]:
         decoded = [_decode_line(line) for line in lines]

@@ -406,6 +406,8 @@ def response_chunks(body: bytes) -> list[Chunk]:
 class ResponsesDecoder:
     """One answer: server-sent events, or one response where none was to be streamed."""
 
+    streams_json = False
+
     def __init__(self) -> None:
         self._events = EventDecoder()
         self._stream = ResponsesStream()

@@ -1,6 +1,7 @@
-"""Which failure a foreign error stands for: by its status, its headers, the shape of its body and its words
-(wire.md §2.8). Pure, and without an opinion on who sent it: what a transport raises is the affair of the
-module that imports the transport."""
+"""Which failure a foreign error stands for (wire.md §2.8): one decision for the three places where errors
+come from, the status of an answer, an error inside a stream and an error inside a 200. Codes count before
+words, and words before a status that says nothing. Pure, and without an opinion on who sent it: what a
+transport raises is the affair of the module that imports the transport."""
 
 import email.utils
 import json
@@ -8,12 +9,32 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from routeproxy.messages.errors import STATUS_OF_TYPE
+from msgspec.structs import replace
+
+from routeproxy.chat.error_codes import Meaning, meaning_of_codes, status_of_codes
+from routeproxy.chat.reported_errors import (
+    ReportedError,
+    read_error,
+    read_error_body,
+    without_exception_names,
+)
 from routeproxy.upstream.errors.overflow import match_overflow
-from routeproxy.upstream.failures import LONGEST_MESSAGE, REDACTED, Kind, UpstreamFailure, credentials_refused
+from routeproxy.upstream.errors.refusals import CLIENT_TOKENS, NEVER_WORKS, Refusal, read_refusal
+from routeproxy.upstream.errors.words import (
+    NO_MODEL,
+    are_a_programs,
+    meaning_of_words,
+    without_quotations,
+)
+from routeproxy.upstream.failures import (
+    LONGEST_MESSAGE,
+    REDACTED,
+    Kind,
+    UpstreamFailure,
+    credentials_refused,
+)
 
 KIND_OF_STATUS: Mapping[int, Kind] = {
     400: "invalid_request",
@@ -21,73 +42,73 @@ KIND_OF_STATUS: Mapping[int, Kind] = {
     402: "rate_limit",
     403: "auth",
     404: "not_found",
+    407: "connection",
     408: "timeout_first_token",
     409: "invalid_request",
     413: "invalid_request",
+    421: "connection",
     422: "invalid_request",
+    425: "server_error",
     429: "rate_limit",
+    451: "capability",
+    498: "server_error",
+    499: "server_error",
     500: "server_error",
     502: "connection",
     503: "overloaded",
     504: "timeout_first_token",
     529: "overloaded",
 }
+"""Any other of the 4xx is an invalid request, and whatever else is no success is a failure of the server."""
 
-KIND_OF_TYPE: Mapping[str, Kind] = {
-    "invalid_request_error": "invalid_request",
-    "authentication_error": "auth",
-    "permission_error": "auth",
-    "billing_error": "rate_limit",
-    "not_found_error": "not_found",
-    "request_too_large": "invalid_request",
-    "rate_limit_error": "rate_limit",
-    "timeout_error": "timeout_first_token",
-    "overloaded_error": "overloaded",
-    "api_error": "server_error",
+_OF_THE_WAY = frozenset({407, 408, 421, 425, 498, 499})
+"""What is said between the two of us, and so about no request, whatever the words."""
+_WITHOUT_WORDS = frozenset({401, 402, 407, 408, 421, 429})
+"""What says enough without an error in it. Any other of the 4xx is then an answer of something that is not
+the back end: a wrong address, a firewall."""
+
+_KIND_OF_MEANING: Mapping[Meaning, Kind] = {
+    "quota": "rate_limit",
+    "rate_limit": "rate_limit",
+    "overloaded": "overloaded",
+    "timeout": "timeout_first_token",
+    "auth": "auth",
+    "not_found": "not_found",
+    "overflow": "context_overflow",
+    "content_policy": "content_policy",
+    "region": "capability",
+    "foreign_reasoning": "invalid_request",
 }
-"""For errors inside a stream, which have a type and no status."""
 
-_QUOTA_SIGNS = (
-    "insufficient_quota",
-    "exceeded your current quota",
-    "billing_hard_limit",
-    "budget has been exceeded",
-    "budget_exceeded",
-    "insufficient balance",
-    "credit balance is too low",
-)
-_POLICY_SIGNS = (
-    "content_policy",
-    "content_filter",
-    "responsibleaipolicyviolation",
-    "content management policy",
-    "blocked by content filtering policy",
-    "content exists risk",  # DeepSeek
-    "datainspectionfailed",  # Alibaba
-    "data_inspection_failed",
-    "violating our usage policy",
-    "rejected as a result of our safety system",
-)
-_OVERLOAD_SIGNS = (
-    "overloaded",
-    "no healthy deployments",
-    "no deployments available",
-    "model is currently loading",
-    "loading model",  # llama.cpp
-)
+_MEANINGS_OF_STATUS: Mapping[int, tuple[Meaning, ...]] = {
+    400: ("quota", "content_policy", "region", "auth", "overloaded"),
+    401: ("quota",),
+    403: ("content_policy", "region", "quota", "overloaded"),
+    404: ("region",),
+    422: ("content_policy", "overloaded"),
+    429: ("quota", "overloaded"),
+    451: ("content_policy",),
+    500: ("quota", "content_policy", "overloaded"),
+    502: ("overloaded",),
+}
+"""What words may turn an error of that status into."""
 
-_quoted = partial(UpstreamFailure, quotes_back_end=True)
+_OVERFLOW_STATUSES = frozenset({400, 413, 422, 429, 500, 502, 503})
+_REFUSAL_STATUSES = frozenset({400, 404, 405, 415, 422, 500, 501})
+_SERVERS_OWN = frozenset({500, 501})
 
 
 def classify_response(
     status: int, headers: Mapping[str, str], body: str, *, provider: str, model: str = ""
 ) -> UpstreamFailure:
     """The failure that an HTTP answer outside 2xx stands for. `headers` are looked up in lower case."""
-    error = read_error_object(body)
-    message = str(error.get("message") or "") or _message_without_json(provider, status, body)
-    return classify_error(
-        status, message, provider=provider, model=model, headers=headers, code=code_of(error)
-    )
+    reported = read_error_body(body)
+    if reported is None:
+        return _classify_without_error(status, headers, body.strip(), provider)
+    if amazons := headers.get("x-amzn-errortype", ""):
+        code = amazons.partition(":")[0].lower()
+        reported = replace(reported, codes=(code, *reported.codes))
+    return classify_reported(status, reported, headers, provider, model)
 
 
 def classify_error(
@@ -101,62 +122,161 @@ def classify_error(
 ) -> UpstreamFailure:
     """The failure that a status and a back end's message stand for. `code`: the words that came beside the
     message, separated by spaces. `model`: the one that was asked for, where an error may name it."""
-    headers = headers or {}
-    text = f"{code} {message}".lower()
-    message = clean_message(message)
-    wait = read_retry_after(headers)
-    if wait is None and status in (429, 503, 529):
-        wait = _wait_in(text)
-    should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
-    if status in (401, 403):
-        return credentials_refused(provider)
-    if status in (400, 413, 422, 429, 500) and (overflow := match_overflow(message, code)):
-        return _quoted("context_overflow", overflow)
-    if "invalid_encrypted_content" in text:
-        # Reasoning that another account or model wrote. Claude Code knows the token, and asks again without.
-        return _quoted("invalid_request", f"capability_rejected: thinking_signature ({message[:300]})")
-    # Gemini calls a full minute a quota too, and says when it is over.
-    if status == 402 or (wait is None and _has_any(_QUOTA_SIGNS, text)):
-        return _quoted("rate_limit", message, status=402 if status == 402 else 429, should_retry=False)
-    if status in (400, 422) and _has_any(_POLICY_SIGNS, text):
-        return _quoted("content_policy", message)
-    if status == 404:
-        # A wrong `base_url` is a 404 too, and its reader needs other words.
-        names_model = model and _has_any(("model", "deployment"), text)
-        return _quoted("not_found", f"model: {model}" if names_model else message)
-    if _has_any(_OVERLOAD_SIGNS, text):
-        return _quoted("overloaded", message, retry_after=wait, should_retry=should_retry)
-    kind = KIND_OF_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
-    kept_status = status if status in (409, 413) else None
-    return _quoted(kind, message, status=kept_status, retry_after=wait, should_retry=should_retry)
+    reported = read_error(message)
+    codes = (*code.lower().split(), *reported.codes)
+    return classify_reported(status, replace(reported, codes=codes), headers or {}, provider, model)
 
 
 def classify_error_object(error: Any, *, provider: str, model: str = "") -> UpstreamFailure:
     """The failure that an error object inside a 200 stands for. The request was accepted, so unless the
     object says so it is not to blame."""
-    fields = error if isinstance(error, Mapping) else {"message": error}
-    message = fields.get("message")
-    if not (isinstance(message, str) and message.strip()):
-        message = "the back end reported an error"
-    status = stated_status(fields) or 500
-    return classify_error(status, message, provider=provider, model=model, code=code_of(fields))
+    reported = read_error(error)
+    if not reported.message:
+        reported = replace(reported, message=f"the back end {provider} reported an error")
+    status = reported.status or status_of_codes(reported.codes) or 500
+    failure = classify_reported(status, reported, {}, provider, model)
+    if failure.kind == "server_error" and reported.status is None:
+        failure.status = 502
+    return failure
 
 
-def classify_error_event(type: str, message: str) -> UpstreamFailure:
+def classify_error_data(data: bytes, *, provider: str, model: str = "") -> UpstreamFailure:
+    """The failure that the data of an `error` event, or a body in place of an answer, stand for, whatever is
+    in them."""
+    text = data.decode("utf-8", "replace")
+    return classify_error_object(_decoded(text), provider=provider, model=model)
+
+
+def find_error_in_answer(body: bytes, *, provider: str, model: str = "") -> UpstreamFailure | None:
+    """The failure that a body with status 200 reports; None where it reports none."""
+    decoded = _decoded(body.decode("utf-8", "replace"))
+    if not isinstance(decoded, dict):
+        return None
+    is_error = any(decoded.get(name) for name in ("error", "errors", "detail", "error_msg", "base_resp"))
+    if not is_error and "error" not in (decoded.get("type"), decoded.get("object")):
+        return None
+    return classify_error_object(decoded, provider=provider, model=model)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def classify_error_event(type: str, message: str, *, provider: str = "", model: str = "") -> UpstreamFailure:
     """The failure that an `error` event of Messages stands for, while nothing of its stream has been
     relayed."""
-    message = clean_message(message)
-    if overflow := match_overflow(message, ""):
-        return _quoted("context_overflow", overflow)
-    kind = KIND_OF_TYPE.get(type, "server_error")
-    if kind == "auth":
-        return UpstreamFailure(kind, message, should_retry=False)
-    status = 502 if kind == "server_error" else STATUS_OF_TYPE[type]
-    return _quoted(kind, message, status=status, should_retry=False if status == 402 else None)
+    return classify_error_object({"type": type, "message": message}, provider=provider, model=model)
 
 
-def _has_any(signs: tuple[str, ...], text: str) -> bool:
-    return any(sign in text for sign in signs)
+def classify_reported(
+    status: int, reported: ReportedError, headers: Mapping[str, str], provider: str, model: str
+) -> UpstreamFailure:
+    """The failure that a status and an error stand for: what all entrances come to."""
+    message = clean_message(reported.message)
+    words = without_quotations(message)
+    wait = read_retry_after(headers)
+    if wait is None:
+        wait = reported.wait
+    wait_in_words = _wait_in(words)
+    should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", ""))
+
+    def failure(kind: Kind, said: str = message, **settings: Any) -> UpstreamFailure:
+        is_quoted = True
+        if said is message and are_a_programs(said):
+            said, is_quoted = f"the back end {provider} failed inside, and answered {status}", False
+        if kind in _MAY_SAY_WHEN:
+            settings = {"retry_after": wait, "should_retry": should_retry} | settings
+        if kind in ("rate_limit", "overloaded") and settings["retry_after"] is None:
+            settings["retry_after"] = wait_in_words
+        return UpstreamFailure(kind, said, quotes_back_end=is_quoted, **settings)
+
+    if status in _OF_THE_WAY or status < 200 or status >= 600:
+        kind = KIND_OF_STATUS.get(status, "server_error")
+        return failure(kind, status=None if kind == "timeout_first_token" else 502)
+    meaning = _meaning(status, reported, words)
+    if meaning == "quota" and status != 402 and (wait, wait_in_words) != (None, None):
+        meaning = "rate_limit"  # Gemini calls a full minute a quota too, and says when it is over
+    if meaning == "auth" or (meaning is None and status in (401, 403)):
+        return credentials_refused(provider)
+    may_overflow = meaning == "overflow" or (meaning in (None, "rate_limit") and status in _OVERFLOW_STATUSES)
+    if may_overflow and (overflow := match_overflow(message, reported.codes)) is not None:
+        return failure("context_overflow", overflow)
+    if meaning == "quota":
+        return failure("rate_limit", status=402 if status == 402 else 429, should_retry=False)
+    if meaning == "foreign_reasoning":
+        # Reasoning that another account or model wrote. Claude Code knows the token, and asks again without.
+        return failure("invalid_request", f"capability_rejected: thinking_signature ({message[:300]})")
+    if meaning is None and status in _REFUSAL_STATUSES:
+        if (refused := read_refusal(message, reported.param)) is not None:
+            return failure("capability", _words_of_refusal(*refused), refusal=refused[0])
+        if status in _SERVERS_OWN and NEVER_WORKS.search(words):
+            return failure("invalid_request")
+        if status == 400 and NO_MODEL.match(words):
+            meaning = "not_found"
+    if meaning == "not_found" or (meaning is None and status == 404):
+        # A wrong `base_url` is a 404 too, and its reader needs other words.
+        names_model = not _OF_A_MODEL.isdisjoint(reported.codes) or NO_MODEL.search(words)
+        return failure("not_found", f"model: {model}" if model and names_model else message)
+    if meaning is not None:
+        return failure(_KIND_OF_MEANING[meaning])
+    kind = KIND_OF_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
+    return failure(kind, status=status if status in (409, 413) else None)
+
+
+_MAY_SAY_WHEN: frozenset[Kind] = frozenset(
+    {"rate_limit", "overloaded", "server_error", "connection", "timeout_first_token", "invalid_request"}
+)
+"""Kinds whose answer may say whether and when to come again."""
+_OF_A_MODEL = frozenset(
+    {"model_not_found", "modelnotfound", "model_not_exist", "model_not_available", "unknown_model"}
+    | {"model_not_supported", "deploymentnotfound", "1211"}
+)
+
+
+def _meaning(status: int, reported: ReportedError, words: str) -> Meaning | None:
+    """By its codes, else by its words; None where the status is all there is."""
+    meaning = "content_policy" if reported.was_moderated else meaning_of_codes(reported.codes)
+    if meaning == "auth" and status not in (400, 401, 403, 500):
+        meaning = None
+    if meaning in (None, "rate_limit"):
+        meaning = meaning_of_words(words, _MEANINGS_OF_STATUS.get(status, ())) or meaning
+    return "quota" if meaning is None and status == 402 else meaning
+
+
+def _words_of_refusal(refusal: Refusal, words: str) -> str:
+    token = CLIENT_TOKENS.get(refusal.feature) if refusal.feature else None
+    return words if token is None else f"capability_rejected: {token} ({words[:300]})"
+
+
+def _classify_without_error(
+    status: int, headers: Mapping[str, str], text: str, provider: str
+) -> UpstreamFailure:
+    """An answer that holds no error in JSON: a page, or a line of text, of whoever stands in the way."""
+    if status == 413:  # nginx' word, for one
+        words = f"the back end {provider} takes no request of so many bytes"
+        return UpstreamFailure("context_overflow", f"capability_rejected: prompt_too_long ({words})")
+    if 400 <= status < 500 and status not in _WITHOUT_WORDS:
+        return UpstreamFailure("server_error", _no_words(provider, status), status=502)
+    is_page = not text or is_a_page(text)
+    words = _no_words(provider, status) if is_page else text
+    return classify_reported(status, ReportedError(without_exception_names(words)), headers, provider, "")
+
+
+def is_a_page(text: str) -> bool:
+    return text.lstrip("\ufeff \t\r\n").startswith("<") or "<html" in text[:500].lower()
+
+
+def _no_words(provider: str, status: int) -> str:
+    return f"the back end {provider} {_OWN_WORDS.get(status, f'answered {status} without a JSON error')}"
+
+
+_OWN_WORDS: Mapping[int, str] = {
+    407: "answered 407: a proxy on the way to it wants credentials",
+    421: "answered 421: the request reached a server that does not answer for its address",
+}
 
 
 # --- how long to wait
@@ -176,14 +296,21 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-_WAIT = re.compile(r"(?:try again|retry) in (?:(\d+)m)?(\d+(?:\.\d+)?)(ms|s)\b")
+_WAIT = re.compile(
+    r"(?:try again|retry|resets?) (?:in|after) (?:(\d+)\s?h(?:ours?)?\s?)?(?:(\d+)\s?m(?:in(?:ute)?s?)?\s?)?"
+    r"(?:(\d+(?:\.\d+)?)\s?(ms|s)(?:ec(?:ond)?s?)?)?\b",
+    re.IGNORECASE,
+)
 
 
 def _wait_in(text: str) -> float | None:
     """Seconds, where they are only in the message: `Please try again in 1m6.5s`."""
-    if (wait := _WAIT.search(text)) is None:
+    if (wait := _WAIT.search(text)) is None or not any(wait.groups()[:3]):
         return None
-    return 60 * int(wait[1] or 0) + float(wait[2]) / (1000 if wait[3] == "ms" else 1)
+    hours, minutes, seconds, unit = wait.groups()
+    return (
+        3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds or 0) / (1000 if unit == "ms" else 1)
+    )
 
 
 def _number(text: str) -> float | None:
@@ -194,72 +321,17 @@ def _number(text: str) -> float | None:
     return max(0.0, number) if math.isfinite(number) else None
 
 
-# --- the shapes of error bodies
-
-
-def read_error_object(body: str) -> Mapping[str, Any]:
-    """The `error` of an error body in any of the shapes that back ends use, with a text as its `message`
-    where it has one; empty if there is none."""
-    try:
-        decoded = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    if isinstance(decoded, list) and decoded:  # Gemini wraps stream errors in a list
-        decoded = decoded[0]
-    if not isinstance(decoded, dict):
-        return {}
-    error = decoded.get("error", decoded.get("detail", decoded))
-    if isinstance(error, str):
-        return {"message": error}
-    if not isinstance(error, dict):
-        return {"message": json.dumps(error)} if error else {}
-    message = error.get("message") or decoded.get("message") or ""
-    if not isinstance(message, str):  # Mistral's, for a request that it cannot read
-        message = json.dumps(message)
-    if isinstance(prompt := error.get("n_prompt_tokens"), int):  # llama.cpp has its numbers beside its words
-        message = (
-            f"request ({prompt} tokens) exceeds the available context size ({error.get('n_ctx')} tokens)"
-        )
-    if isinstance(metadata := error.get("metadata"), dict) and isinstance(raw := metadata.get("raw"), str):
-        message = f"{message}: {raw}"  # OpenRouter's own words say only that there was an error
-    return {**error, "message": message}
-
-
-def stated_status(error: Mapping[str, Any]) -> int | None:
-    """The status that an error object names, as a number or by its type."""
-    for key in ("code", "status"):
-        if str(error.get(key)).isdigit() and 400 <= int(error[key]) < 600:
-            return int(error[key])
-    return STATUS_OF_TYPE.get(str(error.get("type")))
-
-
-def code_of(error: Mapping[str, Any]) -> str:
-    """The words of an error object that are codes, separated by spaces."""
-    return " ".join(str(error.get(key) or "") for key in ("code", "type", "status"))
-
-
-def _message_without_json(provider: str, status: int, body: str) -> str:
-    text = body.strip()
-    if not text or text.startswith("<") or "<html" in text[:500].lower():
-        return f"the back end {provider} answered {status} without a JSON error"
-    return text
-
-
 # --- what a client may read
 
 
 _SECRETS = re.compile(
     r"(?i)\b((?:sk|xai|pplx|hf|r8|fw|csk|tgp_v\d|nvapi|gsk)[-_][\w-]{10,}|AIza[\w-]{20,}|AKIA\w{12,})"
-    r"|((?:bearer|api[-_ ]?key[\"']?\s*[=:]|[?&]key=)\s*[\"']?)([\w.~+/=-]{6,})"
+    r"|((?:bearer|api[-_ ]?key(?:[-_ ]id)?[\"']?\s*[=:]|[?&]key=|\bteam:)\s*[\"']?)([\w.~+/=-]{6,})"
 )
-_PREFIX = re.compile(r"^(?:litellm\.)?(?:(?:\w+Exception\s+)?[\w.]*(?:Error|Exception)\s*[:-]\s*)+")
-"""The names of exceptions, as LiteLLM puts them before a back end's words, in its gateway too."""
 
 
 def clean_message(message: str) -> str:
     """A back end's words without the names of exceptions and without anything that looks like a key."""
-    message = _PREFIX.sub("", message.strip()).strip()
-    if (start := message.find("{")) >= 0 and (inner := read_error_object(message[start:]).get("message")):
-        message = str(inner)
+    message = read_error(message).message
     message = _SECRETS.sub(lambda match: (match[2] or "") + REDACTED, message)
     return message[:LONGEST_MESSAGE] or "the back end gave no reason"

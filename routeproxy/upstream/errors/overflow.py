@@ -2,7 +2,16 @@
 Claude Code parses the API's own sentence for it and acts on that, so all of them become that sentence. What
 is in no row is no overflow: nothing is guessed."""
 
+# ruff: noqa: E501 - the words of back ends stand on one line each
+
 import re
+from collections.abc import Iterable
+
+from routeproxy.chat.error_codes import meaning_of_codes
+from routeproxy.upstream.errors.words import sentence, without_quotations
+
+CAPABILITY_REJECTED = "capability_rejected: "
+"""What Claude Code's stable tokens stand behind: `capability_rejected: prompt_too_long`."""
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -31,7 +40,12 @@ _INPUT_AND_OUTPUT: tuple[re.Pattern[str], ...] = (
         r"maximum context length is <limit> tokens.*?requested <output> output tokens "
         r"and your prompt contains (?:at least )?<prompt> input tokens"
     ),
-    # SGLang
+    # vLLM, which counts characters first: beyond so many the prompt cannot fit
+    _pattern(
+        r"maximum context length is <limit> tokens.*?requested <output> output tokens and your prompt contains "
+        r"[\d,_]+ characters \(more than [\d,_]+ characters, which is the upper bound for <bound> input tokens"
+    ),
+    # SGLang, Cloudflare
     _pattern(
         r"maximum context length of <limit> tokens.*?total of <total> tokens: "
         r"<prompt> tokens from the input messages and <output> tokens for the completion"
@@ -40,6 +54,11 @@ _INPUT_AND_OUTPUT: tuple[re.Pattern[str], ...] = (
     _pattern(r"must be <= <limit>\. Given: <prompt> `inputs` tokens and <output> `max_new_tokens`"),
 )
 _INPUT_ONLY: tuple[re.Pattern[str], ...] = (
+    _pattern(r"input too long: <prompt> input tokens, limit is <limit>"),  # Baseten
+    _pattern(r"maximum input length is <limit>(?: tokens)?, but got <prompt>"),
+    _pattern(
+        r"prompt has <prompt> tokens, but the (?:configured )?(?:context (?:size|length|window)) is <limit>"
+    ),
     _pattern(r"prompt is too long: <prompt> tokens > <limit> maximum"),  # Anthropic, Bedrock
     # OpenAI, Azure, vLLM
     _pattern(
@@ -57,8 +76,9 @@ _INPUT_ONLY: tuple[re.Pattern[str], ...] = (
         r"prompt \(total length <prompt>\) is too long to fit into the model \(context length <limit>\)"
     ),  # vLLM
     _pattern(
-        r"input length \(<prompt>\) exceeds (?:the )?model's maximum context length \(<limit>\)"
-    ),  # vLLM, SGLang
+        r"input length \(<prompt>(?: tokens)?\) exceeds (?:the )?model's maximum (?:context|allowed) length "
+        r"\(<limit>(?: tokens)?\)"
+    ),  # vLLM, SGLang, Ollama
     _pattern(
         r"input \(<prompt> tokens\) is longer than the model's context length \(<limit> tokens\)"
     ),  # SGLang
@@ -96,60 +116,98 @@ _OUTPUT_ONLY: tuple[re.Pattern[str], ...] = (
         r"from \d+ \(inclusive\) to <above> \(exclusive\)"
     ),  # Vertex
 )
-_OVERFLOW_SIGNS = (
-    "context_length_exceeded",
-    "exceed_context_size_error",
-    "maximum context length",
-    "exceeds the context window",
-    "exceeds the context length",
-    "exceeds the available context size",
-    "exceeded max context length",
-    "exceed context limit",
-    "prompt is too long",
-    "prompt too long",
-    "input is too long",
-    "too many tokens in the prompt",
-    "context window exceeded",
-    "context window exceeds limit",
-    "prompt exceeds max length",
-    "greater than the context length",
-    "when context the overflows",
-    "range of input length should be",
+_BOTH_TOGETHER = _pattern(
+    r"number of input and maximum output tokens \(<total>\) exceeded this model context window limit \(<limit>\)"
 )
-_OUTPUT_SIGNS = (
-    "valid range of max_tokens is",
-    "`max_tokens` must be less than or equal to",
-    "maximum tokens you requested exceeds the model limit",
+"""Cloudflare, which does not say how much of it is the prompt."""
+
+_INPUT_SIGNS = sentence(
+    # OpenAI's "your input exceeds the context window of this model", llama.cpp, LM Studio, Ollama, MiniMax
+    r"(?:\w+ ){0,8}(?:input|prompt|request|messages?|conversation|context|tokens?)\b(?: [\w'’,()-]+){0,12}? "
+    r"(?:exceeds?|exceeded|is (?:longer|larger|greater|bigger) than|surpass(?:es)?|overflows?) "
+    r"(?:[\w'’-]+ ){0,6}(?:context (?:window|length|size|limit)|max(?:imum)? (?:context|prompt|input|model)? ?length|"
+    r"max_model_len|token limit|context)\b",
+    r"(?:this |the )?(?:model|endpoint)(?:'s|’s) (?:maximum|max) (?:context|prompt) (?:length|size) is\b",
+    r"(?:the |your )?(?:input|prompt|request|conversation)(?: token length| tokens?| length)? (?:is )?too (?:long|large)\b"
+    r"(?! for (?:a |the )?(?:file|image|parameter))",
+    r"(?:the )?number of tokens to keep from the initial prompt is greater than the context length",
+    r"too many tokens in the prompt",
+    r"tokens in request more than max tokens allowed",
+    r"(?:invalid params, )?context window (?:exceeds limit|exceeded|is full)",
+    r"context (?:length|size) exceeded",
+    r"exceeded max(?:imum)? context length",
+    r"input length and `max_tokens` exceed context limit",
+    r"(?:please )?reduce the length of the (?:messages|input|prompt)",  # Groq
+    r"(?:<400> )?(?:internalerror\.algo\.invalidparameter: )?range of input length should be",  # Alibaba
+    r"when context the overflows",  # LM Studio
+    r"max_tokens must be at least ?1, got -\d",  # vLLM, NIM: less than nothing is left for the answer
+    r"(?:max_tokens|max_completion_tokens|max_new_tokens) must be (?:at least ?1|positive|greater than 0).{0,20}(?:got|but is|:) ?-\d",
+    # sizes, which are no tokens
+    r"(?:the |total )*(?:request|message|payload|prompt|body)(?: body| payload)? size (?:\(\d+ bytes\) )?"
+    r"(?:exceeds|is larger than|is too large|limit exceeded)",  # Vertex, Gemini
+    r"(?:http )?(?:request|payload|request body|request payload|request entity|content|body) (?:is )?too large",
+    r"(?:request )?(?:body|payload|input) (?:exceeds|exceeded|is larger than) (?:the )?(?:maximum |max )?"
+    r"(?:size |limit |allowed |length )*(?:of |:)? ?\d",
+    r"(?:failed to buffer the request body: )?length limit exceeded",  # axum: TGI, Dynamo
+    r"maximum request (?:body )?size",
+    r"invalid ['\"](?:messages|input)\S*(?:content|text|output)\S*['\"]: string too long",  # OpenAI
+)
+_OUTPUT_SIGNS = sentence(
+    r"invalid max_tokens value, the valid range of max_tokens is",  # DeepSeek
+    r"(?:<400> )?(?:internalerror\.algo\.invalidparameter: )?range of max_(?:completion_|output_)?tokens should be",  # Alibaba
+    r"[`'\"]?max_(?:completion_|output_|new_)?tokens[`'\"]? (?:must be|should be|needs to be) "
+    r"(?:less than or equal to|at most|<=|no more than|smaller than|below|lower than|within|in the range)",  # Groq
+    r"(?:the )?maximum tokens you requested exceeds the model limit",  # Bedrock
+    r"[`'\"]?max_(?:completion_|output_|new_)?tokens[`'\"]? (?:is too (?:large|high|big)|is greater than|exceeds?|exceeded|too large)\b",
+    r"(?:the )?(?:requested )?(?:output|completion|max(?:imum)?(?: output| completion)?) tokens?(?: \(?\d+\)?)? "
+    r"(?:limit )?(?:exceeds?|is (?:larger|greater|higher) than) ",
 )
 
 
-def match_overflow(message: str, code: str) -> str | None:
-    """The API's sentence for a prompt that does not fit, from a back end's message and the code beside it;
+def match_overflow(message: str, code: str | Iterable[str] = ()) -> str | None:
+    """The API's sentence for a prompt that does not fit, from a back end's message and the codes beside it;
     None when the failure is another one."""
-    if numbers := _first_match(_INPUT_AND_OUTPUT, message):
+    codes = code.lower().split() if isinstance(code, str) else code
+    text = without_quotations(message)
+    if numbers := _first_match(_INPUT_AND_OUTPUT, text):
         output, limit = numbers["output"], numbers["limit"]
-        prompt = numbers["prompt"] if "prompt" in numbers else numbers["total"] - output
+        if "bound" in numbers:
+            prompt = numbers["bound"] + 1
+        else:
+            prompt = numbers["prompt"] if "prompt" in numbers else numbers["total"] - output
         if prompt < limit:
             return (
                 f"input length and `max_tokens` exceed context limit: {prompt} + {output} > {limit}, "
                 "decrease input length or `max_tokens` and try again"
             )
         return f"prompt is too long: {prompt} tokens > {limit} maximum"
-    if numbers := _first_match(_INPUT_ONLY, message):
+    if numbers := _first_match(_INPUT_ONLY, text):
         return f"prompt is too long: {numbers['prompt']} tokens > {numbers['limit']} maximum"
-    if numbers := _first_match(_OUTPUT_ONLY, message):
+    if numbers := _first_match(_OUTPUT_ONLY, text):
         limit = numbers["limit"] if "limit" in numbers else numbers["above"] - 1
         return (
             f"max_tokens: {numbers['output']} > {limit}, "
             "which is the maximum allowed number of output tokens for this model"
         )
     # The stable tokens that Claude Code knows, for back ends that give no numbers.
-    text = f"{code} {message}".lower()
-    if any(sign in text for sign in _OUTPUT_SIGNS):
+    if _OUTPUT_SIGNS.search(text) or _BOTH_TOGETHER.search(text):
         return f"capability_rejected: max_tokens_context_overflow ({message[:300]})"
-    if any(sign in text for sign in _OVERFLOW_SIGNS):
+    if _INPUT_SIGNS.search(text) or meaning_of_codes(codes) == "overflow":
         return f"capability_rejected: prompt_too_long ({message[:300]})"
     return None
+
+
+_IN_THE_APIS_WORDS = re.compile(
+    r"prompt is too long|input is too long for requested model|\Ainput is too long\.?\Z|"
+    r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+|"
+    r"\Amax_tokens: \d+ > \d+, which is the maximum allowed|capability_rejected: \w",
+    re.IGNORECASE,
+)
+
+
+def is_in_the_apis_words(message: str) -> bool:
+    """Whether Claude Code reads it as it is."""
+    return _IN_THE_APIS_WORDS.search(message) is not None
 
 
 def _first_match(patterns: tuple[re.Pattern[str], ...], message: str) -> dict[str, int]:

@@ -23,6 +23,7 @@ from routeproxy.policy.providers import Provider
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
 from routeproxy.upstream.http.addresses import NotLocal, ProxyEnvironment, is_local
+from routeproxy.upstream.http.body_form import BLANK, BYTE_ORDER_MARK, Form, form_of
 from routeproxy.upstream.http.connection import (
     ClientConnection,
     Decompressor,
@@ -103,6 +104,7 @@ class Response:
         """Names are in lower case."""
         self.content_type = reader.header("content-type").partition(";")[0].strip()
         """In lower case, without parameters."""
+        self._peeked = b""
         encoding = reader.header("content-encoding")
         self._body = reader if encoding in ("", "identity") else Decompressor(reader, encoding)
 
@@ -112,10 +114,23 @@ class Response:
 
     async def read(self) -> bytes:
         """What has come of the body since; empty at its end."""
+        if self._peeked:
+            data, self._peeked = self._peeked, b""
+            return data
         try:
             return await self._body.read()
         except TRANSPORT_ERRORS as error:
             raise failure_of(error, self.provider) from error
+
+    async def form(self) -> Form:
+        """What the body is. Waits for its first byte, and `read` brings it all the same."""
+        start = b""
+        while not start.lstrip(BLANK) and (data := await self.read()):
+            start += data
+            if start.startswith(BYTE_ORDER_MARK):
+                start = start[len(BYTE_ORDER_MARK) :]
+        self._peeked = start
+        return form_of(start, self.content_type)
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises `UpstreamFailure` where it is longer than `limit` bytes."""

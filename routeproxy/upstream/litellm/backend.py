@@ -22,6 +22,7 @@ from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.endpoints import deployment_of
 from routeproxy.upstream.chat.lenient import salvage_usage
 from routeproxy.upstream.chat.model_facts import profile_within_limits
+from routeproxy.upstream.chat.until_error import ChunksUntilError
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.keys import needed_key
@@ -60,7 +61,7 @@ class LiteLLMBackEnd:
             words = f"this provider is reached through LiteLLM, which could not be imported: {error}"
             raise UpstreamFailure("server_error", words) from error
 
-    async def open(self, chat: ChatRequest, call: Call) -> "LiteLLMChunkStream":
+    async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:
         litellm = await self.load()
         request = request_of(litellm, chat, call)
         transport = LiteLLMTransport(
@@ -77,7 +78,8 @@ class LiteLLMBackEnd:
                 answer = await litellm.acompletion(**request.arguments)
             except Exception as error:
                 raise _failure(error, transport, call) from error
-            return LiteLLMChunkStream(_chunks_of(answer, transport, call), transport)
+            stream = LiteLLMChunkStream(_chunks_of(answer, transport, call), transport)
+            return ChunksUntilError(stream, call.target)
         except BaseException:
             transport.close()
             raise
@@ -279,4 +281,10 @@ def _failure(
         # Neither the client's mistake nor LiteLLM's, whatever it says: the answer was there and could not be
         # read.
         return not_a_completion(target.provider.name)
-    return failure_of(error, provider=target.provider.name, model=target.model, in_stream=in_stream)
+    return failure_of(
+        error,
+        provider=target.provider.name,
+        model=target.model,
+        in_stream=in_stream,
+        answered=outcome.answered,
+    )

@@ -1,11 +1,21 @@
 """What LiteLLM's exceptions mean, and those of the libraries below it, in one table. By name: LiteLLM is
 imported late, and not here."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_error, code_of, stated_status
-from routeproxy.upstream.failures import Kind, UpstreamFailure
+from msgspec.structs import replace
+
+from routeproxy.chat.error_codes import status_of_codes
+from routeproxy.chat.reported_errors import ReportedError, find_error, read_error, without_exception_names
+from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_reported, read_retry_after
+from routeproxy.upstream.errors.refusals import Refusal
+from routeproxy.upstream.errors.words import are_a_programs
+from routeproxy.upstream.failures import STATUS_OF_KIND, Kind, UpstreamFailure, credentials_refused
+
+log = logging.getLogger("routeproxy.upstream.litellm")
 
 # A number is the status that the exception stands for, and its message is read with it; a word is the kind,
 # whatever the message.
@@ -112,11 +122,24 @@ _BY_STATUS = frozenset(
 )
 
 
+_QUOTING = frozenset(
+    f"{library}.{name}"
+    for library in ("litellm", "openai")
+    for name in (
+        *("APIError", "APIStatusError", "AuthenticationError", "BadGatewayError", "BadRequestError"),
+        *("ConflictError", "ContentPolicyViolationError", "ContextWindowExceededError"),
+        *("InternalServerError", "NotFoundError", "PaymentRequiredError", "PermissionDeniedError"),
+        *("RateLimitError", "ServiceUnavailableError", "UnprocessableEntityError"),
+    )
+)
+"""These stand for an answer of the back end, and quote it. What the others say is LiteLLM's or Python's."""
+
+
 def failure_of(
-    error: BaseException, *, provider: str, model: str, in_stream: bool = False
+    error: BaseException, *, provider: str, model: str, in_stream: bool = False, answered: bool = True
 ) -> UpstreamFailure:
     """The failure that an exception of LiteLLM stands for. `in_stream`: it was raised after the request had
-    been accepted."""
+    been accepted. `answered`: the back end has answered something, which it may quote."""
     error = _innermost(error)
     for related in _related(error):
         if isinstance(related, ModuleNotFoundError):
@@ -124,26 +147,61 @@ def failure_of(
             words = f"provider {provider} needs the Python package {package}, which is not installed"
             return UpstreamFailure("server_error", words)
     meaning, name = _meaning(error)
-    fields = _error_object(error)
-    message = fields.get("message") or getattr(error, "message", None) or error
-    message = str(message).partition("\nTraceback")[0]
-    code = code_of(fields)
+    reported = _reported_error(error)
+    if reported is None and answered and name in _QUOTING:
+        reported = _quoted_words(error)
+    if reported is None:
+        # Its words are LiteLLM's, or Python's: they may tell of anything, and explain nothing to a client.
+        return _own_failure(error, meaning, provider, in_stream=in_stream)
     if isinstance(meaning, str):
-        if meaning == "context_overflow":
-            return classify_error(
-                400, message, provider=provider, model=model, code="context_length_exceeded"
-            )
-        if meaning == "content_policy":
-            return classify_error(400, message, provider=provider, model=model, code="content_policy")
-        return UpstreamFailure(meaning, f"the back end {provider} {_WORDS[meaning]}")
-    status = meaning
+        status = STATUS_OF_KIND[meaning]
+        codes = (_CODE_OF_KIND[meaning], *reported.codes) if meaning in _CODE_OF_KIND else reported.codes
+        reported = replace(reported, codes=codes)
+    else:
+        status = meaning
+    stated = reported.status or status_of_codes(reported.codes)
     if name in _BY_STATUS:
-        status = stated_status(fields) or _own_status(error) or meaning
-    if in_stream and status != 429 and status < 500 and not stated_status(fields):
+        status = stated or _own_status(error) or status
+    if in_stream and status != 429 and status < 500 and not stated:
         status = 500  # the request was accepted, so what came later is not its fault
-    return classify_error(
-        status, message, provider=provider, model=model, headers=_headers_of(error), code=code
-    )
+    return classify_reported(status, reported, _headers_of(error), provider, model)
+
+
+_CODE_OF_KIND: Mapping[Kind, str] = {
+    "context_overflow": "context_length_exceeded",
+    "content_policy": "content_policy",
+}
+"""What LiteLLM has read out of a back end's words."""
+
+_UNSUPPORTED_PARAMETERS = re.compile(r"does not support parameters: \[((?:'\w+'(?:, )?)+)\]")
+
+
+def _own_failure(
+    error: BaseException, meaning: int | Kind, provider: str, *, in_stream: bool
+) -> UpstreamFailure:
+    """The failure of an exception that no back end's words are in."""
+    words = str(getattr(error, "message", None) or error)
+    if parameters := _UNSUPPORTED_PARAMETERS.search(words):
+        names = tuple(re.findall(r"\w+", parameters[1]))
+        said = f"the back end {provider} cannot be given {', '.join(names)}"
+        return UpstreamFailure("capability", said, refusal=Refusal("parameter", names))
+    status, kind = (meaning, None) if isinstance(meaning, int) else (STATUS_OF_KIND[meaning], meaning)
+    if kind is None:
+        status = _own_status(error) or status
+        if in_stream and status != 429 and status < 500:
+            status = 500
+        kind = KIND_OF_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
+    if kind == "auth":
+        return credentials_refused(provider)
+    wait = read_retry_after(_headers_of(error))
+    log.warning("%s: %s stands for a failure (%s)", provider, _class_name(error), kind)
+    if kind == "context_overflow":
+        said = (
+            f"capability_rejected: prompt_too_long (the back end {provider} takes no prompt of this length)"
+        )
+    else:
+        said = f"the back end {provider} {_WORDS[kind]}"
+    return UpstreamFailure(kind, said, retry_after=wait if kind in ("rate_limit", "overloaded") else None)
 
 
 def is_no_answer_of_the_back_end(error: BaseException) -> bool:
@@ -170,7 +228,17 @@ _WORDS: Mapping[Kind, str] = {
     "timeout_connect": "could not be reached in time",
     "timeout_first_token": "gave no answer in time",
     "timeout_idle": "went silent",
+    "rate_limit": "takes no more requests for now",
+    "overloaded": "is overloaded",
+    "not_found": "does not have what was asked for",
+    "invalid_request": "cannot be asked this: the request has no form that it would take",
+    "content_policy": "refuses the request by its content policy",
+    "capability": "cannot serve this request",
 }
+
+
+def _class_name(error: BaseException) -> str:
+    return f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
 
 
 def _meaning(error: BaseException) -> tuple[int | Kind, str]:
@@ -182,15 +250,22 @@ def _meaning(error: BaseException) -> tuple[int | Kind, str]:
     return 500, ""
 
 
-def _error_object(error: BaseException) -> Mapping[str, Any]:
-    """The back end's error object, if an exception on the way kept it; else empty."""
+def _reported_error(error: BaseException) -> ReportedError | None:
+    """The back end's error, if an exception on the way kept it, as an object or in its words."""
     for related in _related(error):
         body = getattr(related, "body", None)
-        if isinstance(body, Mapping):
-            fields = body.get("error", body)
-            if isinstance(fields, Mapping) and fields.get("message"):
-                return fields
-    return {}
+        if isinstance(body, Mapping) and not (reported := read_error(body)).is_empty:
+            return reported
+    for related in _related(error):
+        words = str(getattr(related, "message", None) or related)
+        if (found := find_error(words)) is not None:
+            return found
+    return None
+
+
+def _quoted_words(error: BaseException) -> ReportedError | None:
+    words = without_exception_names(str(getattr(error, "message", None) or error))
+    return ReportedError(words) if words and not are_a_programs(words) else None
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:

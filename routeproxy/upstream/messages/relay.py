@@ -31,11 +31,23 @@ from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import Span, apply_edits, find_members, set_members
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.events import error_event
+from routeproxy.messages.events import frame as event_frame
 from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
 from routeproxy.messages.reply import Usage
 from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
-from routeproxy.upstream.errors.classify import classify_error_event
-from routeproxy.upstream.failures import REDACTED, UpstreamFailure, not_a_message, stream_cut
+from routeproxy.upstream.errors.classify import (
+    classify_error_data,
+    classify_error_object,
+    find_error_in_answer,
+)
+from routeproxy.upstream.failures import (
+    REDACTED,
+    UpstreamFailure,
+    not_a_message,
+    page_instead,
+    stream_cut,
+)
 from routeproxy.upstream.http.client import Response
 from routeproxy.upstream.http.sse import EventTooLong
 from routeproxy.upstream.messages.assemble import (
@@ -54,7 +66,10 @@ share."""
 async def relay(response: Response, call: Call, emit: Emit) -> None:
     """Hands on the answer in the form that the client asked for, whichever the back end chose. Raises
     `UpstreamFailure`."""
-    if response.content_type != "text/event-stream":
+    form = await response.form()
+    if form == "page":
+        raise page_instead(response.provider)
+    if form == "json":
         await emit(Output(Relayed(await _read_message(response, call)), commits=True))
     elif not call.exchange.stream:
         await emit(Output(Relayed(await _read_stream(response, call)), commits=True))
@@ -80,12 +95,13 @@ async def _relay_frames(response: Response, call: Call, emit: Emit) -> None:
 async def _read_message(response: Response, call: Call) -> bytes:
     """A whole reply, as it is or as a stream."""
     body = await response.read_all(LONGEST_REPLY)
+    target = call.target
+    if failure := find_error_in_answer(body, provider=response.provider, model=target.model):
+        raise failure
     try:
         head = decode_reply_head(body)
     except UNREADABLE:
         raise not_a_message(response.provider) from None
-    if head.error is not None:
-        raise classify_error_event(head.error.type, head.error.message)
     if head.type != "message":
         raise not_a_message(response.provider)
     UsageTally(call).add(head.usage)
@@ -111,8 +127,7 @@ async def _read_stream(response: Response, call: Call) -> bytes:
     except (ValueError, LookupError, TypeError):
         raise not_a_message(response.provider) from None
     if message.get("type") == "error":
-        error = msgspec.convert(message, ReplyHead).error or ErrorHead()
-        raise classify_error_event(error.type, error.message)
+        raise classify_error_object(message, provider=response.provider, model=call.target.model)
     return encode(message)
 
 
@@ -200,6 +215,15 @@ def _event_head(frame: bytes) -> _EventHead:
         return _decode_event_head(frame_data(frame))
     except UNREADABLE:
         return _EventHead()
+
+
+def is_api_error(body: bytes) -> bool:
+    """Whether it has the shape that Anthropic's clients read; other shapes lose what they say."""
+    try:
+        head = decode_reply_head(body)
+    except UNREADABLE:
+        return False
+    return head.type == "error" and head.error is not None and bool(head.error.message)
 
 
 class UsageTally:
@@ -307,11 +331,16 @@ class Scanner:
         return frame[: lines[0].start(1)] + data.replace(b"\n", b"\ndata: ") + frame[lines[-1].end(1) :]
 
     def _on_error(self, frame: bytes) -> bytes:
-        error = _event_head(frame).error or ErrorHead()
+        target, data = self._call.target, frame_data(frame)
+        failure = classify_error_data(data, provider=target.provider.name, model=target.model)
         if not self.has_content:
-            raise classify_error_event(error.type, error.message)
-        self._call.exchange.error = error.type
+            raise failure
         self.over = True
+        if not is_api_error(data):
+            self._call.exchange.error = failure.type
+            return event_frame(error_event(failure.type, failure.message))
+        error = _event_head(frame).error or ErrorHead()
+        self._call.exchange.error = error.type
         key = self._call.key
         return frame.replace(key.encode(), REDACTED.encode()) if key else frame
 

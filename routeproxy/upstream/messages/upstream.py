@@ -7,17 +7,19 @@ from contextlib import closing, suppress
 import msgspec
 from msgspec import Struct
 
+from routeproxy.chat.reported_errors import ReportedError, read_error_body
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.targets import Params
-from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, credentials_refused, not_a_message
+from routeproxy.upstream.errors.overflow import CAPABILITY_REJECTED, is_in_the_apis_words
+from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, not_a_message
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure
 from routeproxy.upstream.http.headers import join_values, outgoing_headers
 from routeproxy.upstream.keys import needed_key
-from routeproxy.upstream.messages.relay import decode_reply_head, relay
+from routeproxy.upstream.messages.relay import is_api_error, relay
 from routeproxy.upstream.params import plan_edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
@@ -146,25 +148,26 @@ def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
 
 
 async def _failure(response: Response, call: Call) -> UpstreamFailure:
-    status, client_key = response.status, call.target.provider.client_key
-    if status in (401, 403) and not client_key:
-        return credentials_refused(response.provider)
-    failure, body = await read_failure(response)
-    if _is_api_error(body):
+    status = response.status
+    failure, body = await read_failure(response, call.target.model)
+    if status in (401, 403) and call.target.provider.client_key:
+        # The client showed its own login, and it is the one to hear of it.
+        failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
+    elif status in (401, 403) or failure.kind == "auth" or not 400 <= status < 600:
+        return failure
+    if is_api_error(body) and _keeps_its_words(failure, body):
         # Clients match an error's wording and act on it, so it goes out as it came.
         failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response, call)), body)
-    elif status in (401, 403):
-        failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
     return failure
 
 
-def _is_api_error(body: bytes) -> bool:
-    """Whether it has the shape that Anthropic's clients read; other shapes lose what they say."""
-    try:
-        head = decode_reply_head(body)
-    except UNREADABLE:
-        return False
-    return head.type == "error" and head.error is not None and bool(head.error.message)
+def _keeps_its_words(failure: UpstreamFailure, body: bytes) -> bool:
+    """Whether a client can act on the back end's own words. Servers that only look like the API have its
+    shape, and their own words for a prompt that does not fit, or for what they cannot take."""
+    if not (failure.kind == "context_overflow" or failure.message.startswith(CAPABILITY_REJECTED)):
+        return True
+    reported = read_error_body(body.decode("utf-8", "replace")) or ReportedError()
+    return "request_too_large" in reported.codes or is_in_the_apis_words(reported.message)
 
 
 class _Count(Struct, frozen=True):

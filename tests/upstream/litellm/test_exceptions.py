@@ -100,7 +100,7 @@ def made(name: str, message: str, **more: Any) -> Exception:
             "provider corp needs the Python package google-auth (and requests), which is not installed",
             id="a package",
         ),
-        pytest.param(ValueError("odd"), "server_error", "odd", id="plain"),
+        pytest.param(ValueError("odd"), "server_error", "the back end corp could not be asked", id="plain"),
     ],
 )
 def test_an_exception_keeps_its_meaning(error: Exception, kind: str, message: str) -> None:
