@@ -77,9 +77,7 @@ def _usage(reported: object) -> CompletionUsage | None:
 
 def _chunk_without_choices(chunk: Chunk, data: bytes) -> Chunk:
     """Raises `ValueError` for what is neither usage nor an annotation."""
-    if chunk.error:
-        return chunk
-    if error := reported_error(data):
+    if error := reported_error(data) or chunk.error:  # its code may stand beside it
         return Chunk(error=error)
     fields = decode_object_leniently(data)
     if chunk.usage is None and fields.get("choices") != [] and not _is_beside_the_answer(fields):

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, Delta, FunctionDelta, ToolCallDelta
-from routeproxy.upstream.errors.classify import read_error_object
 from routeproxy.upstream.http.sse import ERROR_NAME
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -44,11 +43,9 @@ def reported_error(data: bytes) -> Any:
     match decoded:
         case {"choices": [_, *_]} | {"candidates": [_, *_]} if not is_error:
             return None
-        case {"base_resp": {"status_code": code, "status_msg": message}} if code:  # MiniMax's
-            return {"code": code, "message": message}
-    if is_error or _is_error(decoded):
-        return read_error_object(text) or {"message": ""}
-    return None
+        case {"base_resp": {"status_code": code}} if code:  # MiniMax's
+            return decoded
+    return decoded if is_error or _is_error(decoded) else None
 
 
 def _is_error(fields: Mapping[str, Any]) -> bool:

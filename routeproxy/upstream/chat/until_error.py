@@ -15,10 +15,6 @@ class ChunksUntilError:
         self._answer = answer
         self._target = target
 
-    @property
-    def done(self) -> bool:
-        return self._answer.done
-
     async def __aiter__(self) -> AsyncIterator[Sequence[Chunk]]:
         async for chunks in self._answer:
             place = next((place for place, chunk in enumerate(chunks) if chunk.error), None)
