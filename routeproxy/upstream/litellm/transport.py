@@ -17,7 +17,7 @@ from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.providers import Provider
 from routeproxy.upstream.chat.endpoints import endpoint_of, lay_over, with_additions
-from routeproxy.upstream.failures import UpstreamFailure, not_a_completion
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, page_instead
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import BODY_FRAMING, HOP_BY_HOP, outgoing_headers
 from routeproxy.upstream.litellm.half_characters import HalfCharacters, unfinished
@@ -114,14 +114,16 @@ class LiteLLMTransport:
                 outcome.failure, error_body = await read_failure(response, self._call.target.model)
                 return _httpx_response(response, request, content=error_body)
             outcome.answered = True
+            form = "json" if response.content_type == _BINARY else await response.form()
+            if form == "page":
+                raise page_instead(self._call.target.provider.name)
         except UpstreamFailure as failure:
             # Not a ConnectError: LiteLLM would try that one again by itself.
             raise outcome.fail(failure, httpx.TransportError) from failure
         if request.url.path.endswith("/chat/completions"):
-            is_stream = response.content_type == "text/event-stream"
-            if is_stream and not self._stream:
+            if form == "events" and not self._stream:
                 return await self._collect_stream(response, request)
-            if self._stream and response.content_type == "application/json":
+            if self._stream and form == "json":
                 return await self._as_stream(response, request)
         return _httpx_response(response, request, stream=_Body(outcome, response))
 
