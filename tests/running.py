@@ -24,6 +24,7 @@ from routeproxy.processes import Server, listen
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm.setup import import_litellm
+from routeproxy.upstream.registry import needs_litellm
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
@@ -72,7 +73,7 @@ def running(
     sources = Sources(options or Options(rules=path), dict(environ or {}))
     versions = options.last_good if options is not None else None
     live = live_rules(sources, versions or folder / ".versions")
-    if any(provider.engine == "litellm" for provider in live.policy.providers.values()):
+    if needs_litellm(live.policy):
         import_litellm()  # before a test that is in a hurry
     app = App(sources, live, timings=timings, protocols=protocols, observers=observers)
     sock = listen("127.0.0.1", 0)

@@ -144,7 +144,7 @@ def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) ->
         model=target.model,
         zone=provider.zone,
         region=provider.facts_of(target.model).region,
-        engine=provider.engine,
+        engine=target.engine,
         base_url=provider.base_url,
         key=_keys(provider),
         transforms=_changed(target.transforms, TransformSettings()),

@@ -23,6 +23,9 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     zone: Zone = "public"
     engines: tuple[Engine, ...] = ("litellm",)
     """The engines that can speak to it; the first does unless the rules name another."""
+    direct_models: str | None = None
+    """The models, as a glob in lower case, that our own adapter can speak to where it can't speak to all: the
+    others are LiteLLM's. `None`: all."""
     required: tuple[str, ...] = ()
     """The keys that a table of this type needs."""
     options: tuple[str, ...] = ()
@@ -66,11 +69,15 @@ TYPES: Mapping[str, ProviderType] = {
         base_url="https://generativelanguage.googleapis.com/v1beta",
         key_variables=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         spellings=("google",),
+        own_client=True,
     ),
     "vertex_ai": ProviderType(
+        engines=CHAT,
+        direct_models="gemini-*",
         required=("project", "location"),
         options=("project", "location", "credentials"),
         spellings=("vertex", "google"),
+        own_client=True,
     ),
     "azure": ProviderType(
         engines=CHAT,
@@ -159,3 +166,9 @@ def speaks_messages(type_name: str) -> bool:
     """Whether providers of this type take Messages as they are."""
     kind = TYPES.get(type_name)
     return kind is not None and kind.speaks_messages
+
+
+def direct_models(type_name: str) -> str | None:
+    """The models that our own adapter can speak to, as a glob; `None`: all, or none."""
+    kind = TYPES.get(type_name)
+    return kind.direct_models if kind is not None else None

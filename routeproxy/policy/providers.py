@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.patterns import matches
-from routeproxy.policy.provider_types import Engine, Zone, speaks_messages
+from routeproxy.policy.provider_types import Engine, Zone, direct_models, speaks_messages
 from routeproxy.policy.secrets import Secret
 
 
@@ -41,6 +41,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     """By name or glob, with the provider's own facts filled in. Once there is one, no other model may be
     asked for."""
     engine: Engine = "litellm"
+    """Of the models that it can speak to: `engine_of` says which one a model has."""
     api: Literal["chat", "responses"] | None = None
     """`None`: Responses for the models that reason, where the provider is known to have it."""
     headers: Mapping[str, str] = {}
@@ -61,6 +62,13 @@ class Provider(Struct, frozen=True, kw_only=True):
     @property
     def speaks_messages(self) -> bool:
         return speaks_messages(self.type)
+
+    def engine_of(self, model: str) -> Engine:
+        """Who speaks to this model; of `*`, whoever may have to."""
+        spoken = direct_models(self.type)
+        if self.engine == "direct" and spoken is not None and not matches(spoken, ascii_lower(model)):
+            return "litellm"
+        return self.engine
 
     def own_name_of(self, requested: str) -> str | None:
         """What `NAME/*` asks for: the requested name without this provider's prefix and without `[1m]`.

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from routeproxy.policy.provider_types import Engine
 from routeproxy.policy.providers import ModelFacts, Provider
 
 
@@ -79,6 +80,11 @@ class Target(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
+
+    @property
+    def engine(self) -> Engine:
+        """Who speaks to it."""
+        return self.provider.engine_of(self.model)
 
     @property
     def reached(self) -> tuple[ReachedTarget, ...]:

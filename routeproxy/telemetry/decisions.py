@@ -41,6 +41,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """What rules could look at, by name (`policy.logged` says what is kept). `None`: the request was refused
     before its facts were known."""
     targets: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
+    """Who speaks to each of `targets`: `direct`, we ourselves, or `litellm`."""
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
     safeguards: LoggedSafeguards | UnsetType = UNSET
@@ -130,6 +132,7 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         rule=decision.rule if decision else None,
         facts=dict(facts) if facts is not None else None,
         targets=tuple(target.name for target in decision.targets) if decision else (),
+        engines=tuple(target.engine for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         safeguards=_safeguards(exchange.safeguards),
         status=exchange.status,

@@ -1,13 +1,12 @@
 """Every kind of back end as a rules file has it. A request names in `model` the kind that is to answer it."""
 
-import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.backend import BackEnd, json_answer
+from tests.backend import BackEnd
+from tests.google import token, write_service_account
 
 KEY = "sk-canary-0123456789abcdef"
 
@@ -74,16 +73,5 @@ def rules(urls: Mapping[str, str], credentials: Path | None = None) -> str:
 @contextmanager
 def signed_in(folder: Path) -> Iterator[Path]:
     """Credentials for Vertex: a service account's file, and what gives a token for it."""
-    path = folder / CREDENTIALS
-    key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, check=True, text=True).stdout
-    token = json_answer({"access_token": "TOKEN-1", "expires_in": 3600, "token_type": "Bearer"})
-    with BackEnd(token) as tokens:
-        account = {
-            "type": "service_account",
-            "client_email": "a@b.c",
-            "private_key": key,
-            "project_id": "proj",
-            "token_uri": f"{tokens.url}/token",
-        }
-        path.write_text(json.dumps(account))
-        yield path
+    with BackEnd(token()) as tokens:
+        yield write_service_account(folder / CREDENTIALS, tokens.url)

@@ -1,6 +1,7 @@
 """A `[providers.NAME]` table becomes a `Provider`: the defaults of its type are filled in, and keys that the
 type does not have are reported."""
 
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -15,6 +16,8 @@ from routeproxy.policy.providers import ModelFacts, Provider
 from routeproxy.policy.secrets import SECRET_HEADERS, Secret, secret_of
 
 _TYPE_OF_SPELLING = {spelling: name for name, kind in TYPES.items() for spelling in kind.spellings}
+_LOCATION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""It becomes part of a host's name."""
 _OPTIONS = {option for kind in TYPES.values() for option in kind.options}
 
 
@@ -142,6 +145,10 @@ class _ProviderCompiler:
             elif key in {"proxy", "ca_file"} and not kind.own_client and self._choose_engine() != "direct":
                 message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+        if table.location is not None and not _LOCATION.fullmatch(table.location):
+            message = f"`{table.location}` is no location of Google Cloud"
+            expected = "a region such as `europe-west1`, `global`, or a multi-region: `us`, `eu`"
+            report.error(Code.WRONG_VALUE, (*path, "location"), message, expected=expected)
         if kind.speaks_messages:
             for key in ("transforms", "supports", "mid_system", "without_vision", "litellm_params"):
                 if getattr(table, key) is not None:

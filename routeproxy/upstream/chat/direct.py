@@ -1,18 +1,19 @@
 """Chat back ends, spoken to directly: our request goes out as it was translated, and each read of the answer
 becomes its chunks. No library decides what is sent or makes up what came."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of, with_additions
+from routeproxy.upstream.chat.endpoints import Endpoint, deployment_of, endpoint_of, with_additions
 from routeproxy.upstream.chat.formats import RESPONSES, Format, ResponseDecoder, format_of
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.until_error import ChunksUntilError
 from routeproxy.upstream.failures import not_a_completion, page_instead
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.body_form import Form
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import outgoing_headers
@@ -26,8 +27,9 @@ NO_SUMMARIES = b"reasoning.summary"
 
 
 class DirectBackEnd:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, google_tokens: GoogleTokens) -> None:
         self._client = client
+        self._google_tokens = google_tokens
         self._without_summaries: set[str] = set()
         """The providers that summarise no reasoning for us: OpenAI does for verified organisations only."""
 
@@ -55,11 +57,10 @@ class DirectBackEnd:
         target, provider = call.target, call.target.provider
         endpoint = endpoint_of(provider)
         path = format.stream_path if chat.stream is True and format.stream_path else format.path
-        key = needed_key(call)
         headers = outgoing_headers(
             call,
             protocol={"content-type": "application/json"},
-            credentials=endpoint.credentials(key) if key is not None else {},
+            credentials=await self._credentials(call, endpoint),
         )
         return await self._client.post(
             provider,
@@ -68,6 +69,14 @@ class DirectBackEnd:
             headers=headers,
             connect=target.timeouts.connect,
         )
+
+    async def _credentials(self, call: Call, endpoint: Endpoint) -> Mapping[str, str]:
+        key = needed_key(call)
+        if key is not None:
+            return endpoint.credentials(key)
+        if endpoint.signs_in_to_google:
+            return await self._google_tokens.headers(call.target.provider)
+        return {}
 
 
 class ChunkStream:

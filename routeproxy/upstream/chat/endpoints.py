@@ -50,8 +50,30 @@ def _gemini_url(provider: Provider, model: str, path: Path) -> str:
     """The version may be left out of `base_url`. A stream has to be asked for as events."""
     base = provider.base_url or ""
     base = base if "/v1" in base else f"{base}/v1beta"
-    name = quote(model.removeprefix("models/"), safe="")
-    return f"{base}/models/{name}:{path}{'?alt=sse' if path == 'streamGenerateContent' else ''}"
+    return f"{base}/models/{_gemini_method(model.removeprefix('models/'), path)}"
+
+
+def _gemini_method(model: str, path: Path) -> str:
+    return f"{quote(model, safe='@')}:{path}{'?alt=sse' if path == 'streamGenerateContent' else ''}"
+
+
+def _vertex_url(provider: Provider, model: str, path: Path) -> str:
+    """Below the host of its location; of a `base_url`, the version may be left out."""
+    location, project = (str(provider.options.get(option, "")) for option in ("location", "project"))
+    base = provider.base_url or vertex_host(location)
+    base = base if "/v1" in base else f"{base}/v1"
+    place = f"projects/{quote(project, safe=':')}/locations/{quote(location, safe='')}"
+    return f"{base}/{place}/publishers/google/models/{_gemini_method(model, path)}"
+
+
+def vertex_host(location: str) -> str:
+    """cloud.google.com/vertex-ai/generative-ai/docs/learn/locations: a region, `global`, or one of the
+    multi-regions (`us`, `eu`), which have hosts of their own."""
+    if location == "global":
+        return "https://aiplatform.googleapis.com"
+    if "-" not in location:
+        return f"https://aiplatform.{location}.rep.googleapis.com"
+    return f"https://{location}-aiplatform.googleapis.com"
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -62,6 +84,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     deployment and the path → the address."""
     key_header: str = "authorization"
     key_prefix: str = "Bearer "
+    signs_in_to_google: bool = False
+    """Where there is no key, a token of Google Cloud is shown."""
     option_places: Mapping[str, tuple[str, ...]] = {}
     """Our option → its place in the body."""
     without_fallback: Mapping[str, Any] = {}
@@ -86,6 +110,8 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
         option_places={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
     ),
     "gemini": Endpoint(url=_gemini_url, key_header="x-goog-api-key", key_prefix=""),
+    "vertex_ai": Endpoint(url=_vertex_url, signs_in_to_google=True),
+    "vertex_ai_beta": Endpoint(signs_in_to_google=True),
 }
 
 

@@ -65,16 +65,18 @@ CHAT_COMPLETIONS = Format(
     decoder=ChatCompletionsDecoder,
 )
 RESPONSES = Format(path="responses", encode=_encode_responses, decoder=ResponsesDecoder)
+GEMINI = Format(
+    path="generateContent",
+    stream_path="streamGenerateContent",
+    encode=lambda chat, target, summaries: gemini_request(chat, deployment_of(target)),
+    decoder=GeminiDecoder,
+)
 _FORMATS: Mapping[str, Format] = {
     "ollama": Format(
         encode=lambda chat, target, summaries: ollama_request(chat, deployment_of(target)),
         decoder=OllamaDecoder,
     ),
-    "gemini": Format(
-        path="generateContent",
-        stream_path="streamGenerateContent",
-        encode=lambda chat, target, summaries: gemini_request(chat, deployment_of(target)),
-        decoder=GeminiDecoder,
-    ),
+    "gemini": GEMINI,
+    "vertex_ai": GEMINI,
 }
 """By type of provider; the rest speaks chat completions."""

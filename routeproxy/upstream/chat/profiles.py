@@ -66,7 +66,7 @@ def uses_responses(target: Target) -> bool:
     """Whether we ask over Responses: where the rules say so, and else for models that reason, which keep
     their thoughts from one turn to the next only there (platform.openai.com/docs/guides/reasoning)."""
     provider = target.provider
-    if provider.api is not None or provider.engine != "direct":
+    if provider.api is not None or target.engine != "direct":
         return provider.api == "responses"
     if provider.type not in _HAVE_RESPONSES:
         return False

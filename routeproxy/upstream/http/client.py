@@ -197,6 +197,7 @@ class Route(NamedTuple):
 class _Request(NamedTuple):
     provider: str
     """Its name."""
+    method: str
     route: Route
     target: str
     """Path and query, as HTTP's request line has them."""
@@ -208,11 +209,13 @@ class _Request(NamedTuple):
         route = self.route
         # What a proxy wants to hear is only known once aiohttp has connected to it.
         always = _headers_of(route.request) if route.before_path else route.headers
-        headers = {**always, **self.headers, "content-length": str(len(self.body))}
+        headers = {**always, **self.headers}
+        if self.body or self.method == "POST":
+            headers["content-length"] = str(len(self.body))
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
             raise BadHeader
-        return f"POST {route.before_path}{self.target} HTTP/1.1\r\n{lines}\r\n".encode()
+        return f"{self.method} {route.before_path}{self.target} HTTP/1.1\r\n{lines}\r\n".encode()
 
 
 class Client:
@@ -234,11 +237,24 @@ class Client:
 
         `url` goes out as it is: a client's query is not ours to tidy up. Names of `headers` are in lower
         case. `connect`: seconds until there is a connection."""
+        return await self.request(provider, url, method="POST", body=body, headers=headers, connect=connect)
+
+    async def request(
+        self,
+        provider: Provider,
+        url: str,
+        *,
+        method: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        connect: float,
+    ) -> Response:
+        """The same, with another method."""
         try:
             scheme, netloc, path, query, _ = urlsplit(url)
             target = _printable(f"{path or '/'}?{query}" if query else path or "/")
             route = self._route(provider, scheme, netloc)
-            request = _Request(provider.name, route, target, headers, body, connect)
+            request = _Request(provider.name, method, route, target, headers, body, connect)
             return await self._send(request, local_only=provider.zone == "local")
         except TRANSPORT_ERRORS as error:
             raise failure_of(error, provider.name) from error

@@ -19,11 +19,12 @@ from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
-from routeproxy.upstream.chat.endpoints import deployment_of
+from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of
 from routeproxy.upstream.chat.lenient import salvage_usage
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.until_error import ChunksUntilError
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.keys import needed_key
 from routeproxy.upstream.litellm.chunks import chunk_of, with_own_finish_reason
@@ -39,8 +40,9 @@ NO_LIMIT = 86_400.0
 
 
 class LiteLLMBackEnd:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, google_tokens: GoogleTokens) -> None:
         self._client = client
+        self._google_tokens = google_tokens
         self._loading: asyncio.Future[Any] | None = None
 
     def profile(self, target: Target) -> ModelProfile:
@@ -50,7 +52,7 @@ class LiteLLMBackEnd:
         """The module; imported once, in a thread. An import that failed is tried again by the next call.
         Raises `UpstreamFailure`."""
         if self._loading is None:
-            self._loading = import_in_thread(asyncio.get_running_loop())
+            self._loading = import_in_thread()
         loading = self._loading
         try:
             return await asyncio.shield(loading)
@@ -64,13 +66,16 @@ class LiteLLMBackEnd:
     async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:
         litellm = await self.load()
         request = request_of(litellm, chat, call)
+        provider = call.target.provider
+        signs_in = call.key is None and endpoint_of(provider).signs_in_to_google
         transport = LiteLLMTransport(
             self._client,
             call,
-            litellm_provider_of(call.target.provider),
+            litellm_provider_of(provider),
             request.body,
             stream=bool(chat.stream),
             additions=chat.thinking_off or None,
+            signature=await self._google_tokens.headers(provider) if signs_in else {},
         )
         current_transport.set(transport)
         try:

@@ -9,10 +9,9 @@ import gc
 import importlib
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +19,9 @@ import httpx
 
 from routeproxy.gc_pause import paused
 from routeproxy.telemetry.logs import quiet
+from routeproxy.upstream.litellm.providers import NO_KEY
 from routeproxy.upstream.litellm.transport import DispatchingTransport, SyncDispatchingTransport
+from routeproxy.upstream.threads import run_in_daemon_thread
 
 SWITCH_INTERVAL = 0.0005
 """Seconds that a thread may hold the interpreter during the import; Python's own 5 ms would be felt."""
@@ -40,29 +41,9 @@ def import_litellm() -> Any:
     return litellm
 
 
-def import_in_thread(loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
-    """The module, once a thread of its own has imported it: one that no shutdown waits for."""
-    imported: asyncio.Future[Any] = loop.create_future()
-
-    def set_outcome(module: Any, error: BaseException | None) -> None:
-        if imported.cancelled():
-            return
-        if error is not None:
-            imported.set_exception(error)
-        else:
-            imported.set_result(module)
-
-    def run_import() -> None:
-        module, error = None, None
-        try:
-            module = import_litellm()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed by now
-            loop.call_soon_threadsafe(set_outcome, module, error)
-
-    threading.Thread(target=run_import, name="import litellm", daemon=True).start()
-    return imported
+def import_in_thread() -> asyncio.Future[Any]:
+    """The module, once a thread of its own has imported it."""
+    return run_in_daemon_thread("import litellm", import_litellm)
 
 
 @contextmanager
@@ -91,6 +72,7 @@ def _set_up(litellm: Any) -> None:
     # A table's rule or a row of zeros is no failure.
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
     _replace_mcp_handler()
+    _replace_google_sign_in()
     _replace_clients(litellm)
 
 
@@ -106,6 +88,22 @@ def _replace_mcp_handler() -> None:
     module = ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
     module.LiteLLM_Proxy_MCP_Handler = _NoMcp  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
+
+
+def _replace_google_sign_in() -> None:
+    """Its requests for a token would go past our client, and stop the loop: the transport has a token."""
+    base = importlib.import_module("litellm.llms.vertex_ai.vertex_llm_base").VertexBase
+
+    def get_access_token(self: Any, credentials: Any, project_id: str | None, *_: Any) -> tuple[str, str]:
+        return NO_KEY, project_id or ""
+
+    async def get_access_token_async(
+        self: Any, credentials: Any, project_id: str | None, *_: Any
+    ) -> tuple[str, str]:
+        return NO_KEY, project_id or ""
+
+    base.get_access_token = get_access_token
+    base.get_access_token_async = get_access_token_async
 
 
 class _SharedAsyncClient(httpx.AsyncClient):

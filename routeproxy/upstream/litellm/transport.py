@@ -79,15 +79,18 @@ class LiteLLMTransport:
         *,
         stream: bool,
         additions: Mapping[str, Any] | None = None,
+        signature: Mapping[str, str] = {},
     ) -> None:
         """`body` goes out in place of what LiteLLM writes. `stream`: whether the answer was asked for as
-        one. `additions`: fields to lay over the body, in the back end's own shape."""
+        one. `additions`: fields to lay over the body, in the back end's own shape. `signature`: headers that
+        we sign the request with, where LiteLLM does not."""
         self._client = client
         self._call = call
         self._litellm_provider = litellm_provider
         self._body = body
         self._stream = stream
         self._additions = additions
+        self._signature = signature
         self._responses: list[Response] = []
         self.outcome = Outcome()
         """Of the last request."""
@@ -205,7 +208,7 @@ class LiteLLMTransport:
                 del protocol[name]
         # In the header where the back end looks for the key. LiteLLM shows Azure a key as a Bearer token once
         # it has seen that somebody had none.
-        credentials = {}
+        credentials = dict(self._signature)
         if sends_key and call.key is not None:
             credentials = endpoint_of(call.target.provider).credentials(call.key)
         return outgoing_headers(call, protocol=protocol, credentials=credentials)

@@ -163,11 +163,32 @@ def test_who_speaks_to_a_provider_can_be_said(text: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "engine"),
+    [
+        ("gemini-2.5-pro", "direct"),
+        ("Gemini-3-pro", "direct"),
+        ("claude-sonnet-4-5", "litellm"),
+        ("*", "litellm"),
+    ],
+)
+def test_vertex_is_spoken_to_directly_for_gemini_only(model: str, engine: str) -> None:
+    vertex = 'vertex_ai]\nproject = "p"\nlocation = "us-central1"'
+    assert provider(vertex).engine_of(model) == engine
+    assert provider(f'{vertex}\nengine = "litellm"').engine_of(model) == "litellm"
+
+
+@pytest.mark.parametrize("location", ["us-central1.example", "EU", "us/", "-us"])
+def test_a_location_that_is_none_is_refused(location: str) -> None:
+    text = f'[providers.vertex_ai]\nproject = "p"\nlocation = "{location}"{ENDS}'
+    assert f"`{location}` is no location of Google Cloud" in [problem.message for problem in problems(text)]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         pytest.param(
-            'vertex_ai]\nproject = "p"\nlocation = "l"\nengine = "direct"',
-            'type vertex_ai is always spoken to through LiteLLM: leave out `engine = "direct"`',
+            'bedrock]\nengine = "direct"',
+            'type bedrock is always spoken to through LiteLLM: leave out `engine = "direct"`',
             id="not there",
         ),
         pytest.param(

@@ -22,6 +22,7 @@ from routeproxy.policy.targets import Params, Target
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatBackEnd
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 from tests.backend import BackEnd
@@ -41,8 +42,9 @@ class Loop:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.client = Client({})
-        self.litellm = LiteLLMBackEnd(self.client)
-        self.direct = DirectBackEnd(self.client)
+        self.google_tokens = GoogleTokens(self.client)
+        self.litellm = LiteLLMBackEnd(self.client, self.google_tokens)
+        self.direct = DirectBackEnd(self.client, self.google_tokens)
 
     def run(self, coroutine: Coroutine[Any, Any, T], seconds: float = 60) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)
@@ -101,7 +103,7 @@ def chat(*, stream: bool = True, tools: bool = False, **fields: Any) -> ChatRequ
 
 
 def engine_of(one: Call) -> ChatBackEnd:
-    return LOOP.direct if one.target.provider.engine == "direct" else LOOP.litellm
+    return LOOP.direct if one.target.engine == "direct" else LOOP.litellm
 
 
 def ask(one: Call, request: ChatRequest | None = None) -> list[Chunk]:

@@ -131,6 +131,14 @@ def test_openais_client_is_made_around_ours() -> None:
     assert base._get_sync_http_client() is litellm.client_session
 
 
+def test_it_signs_in_to_google_by_the_names_that_we_replace() -> None:
+    base = source_of("llms/vertex_ai/vertex_llm_base.py")
+    for name in ("def get_access_token(", "async def get_access_token_async("):
+        assert name in base
+    assert "return self.get_access_token(" in base
+    assert "return await self.get_access_token_async(" in base
+
+
 # --- what it is called with
 
 

@@ -8,6 +8,7 @@ from tests.budgets import seconds
 
 TICKS = """
 import asyncio, time
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
@@ -21,7 +22,7 @@ async def main():
             worst = max(worst, time.perf_counter() - before)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(ticks())
-        await LiteLLMBackEnd(Client({})).load()
+        await LiteLLMBackEnd(client := Client({}), GoogleTokens(client)).load()
         over.set()
     print(worst)
 
@@ -33,11 +34,12 @@ import asyncio, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(folder))
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
 async def main():
-    litellm = LiteLLMBackEnd(Client({}))
+    litellm = LiteLLMBackEnd(client := Client({}), GoogleTokens(client))
     for _ in range(2):
         try:
             await litellm.load()
@@ -51,10 +53,11 @@ asyncio.run(main())
 
 QUIET = """
 import asyncio, logging
+from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 
-litellm = asyncio.run(LiteLLMBackEnd(Client({})).load())
+litellm = asyncio.run(LiteLLMBackEnd(client := Client({}), GoogleTokens(client)).load())
 print(litellm.success_callback, litellm.failure_callback, litellm.callbacks, litellm.telemetry)
 print([name for name in ("LiteLLM", "httpx", "openai") if logging.getLogger(name).isEnabledFor(logging.INFO)])
 """
