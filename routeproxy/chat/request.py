@@ -106,6 +106,10 @@ class ResponseFormat(Struct, frozen=True, tag="json_schema"):
     json_schema: JsonSchema
 
 
+class JsonObjectFormat(Struct, frozen=True, tag="json_object"):
+    """Any JSON object: what older back ends know of structured outputs."""
+
+
 class StreamOptions(Struct, frozen=True):
     include_usage: bool = True
 
@@ -126,7 +130,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     thinking_off: Mapping[str, Any] | UnsetType = UNSET
     """The fields by which this very back end is told not to think, besides `reasoning_effort`. They go into
     its body as they are: no parameter for that is understood everywhere."""
-    response_format: ResponseFormat | UnsetType = UNSET
+    response_format: ResponseFormat | JsonObjectFormat | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     user: str | UnsetType = UNSET
     prompt_cache_key: str | UnsetType = UNSET

@@ -76,8 +76,12 @@ class JsonSchema(Struct, frozen=True, tag="json_schema"):
     strict: bool
 
 
+class JsonObject(Struct, frozen=True, tag="json_object"):
+    pass
+
+
 class Text(Struct, frozen=True):
-    format: JsonSchema
+    format: JsonSchema | JsonObject
 
 
 class Reasoning(Struct, frozen=True):

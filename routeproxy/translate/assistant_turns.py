@@ -174,7 +174,7 @@ class AssistantTurns:
         for_litellm = self._profile.thought_signatures == "provider_specific_fields"
         text_signature = draft.thought_signatures.get("") if for_litellm else None
         return Assistant(
-            text if text.strip() else None,
+            text if text.strip() else (None if self._profile.null_content else ""),
             tuple(self._signed_calls(draft)) or UNSET,
             reasoning,
             _encode(draft.reasoning_details) if draft.reasoning_details else UNSET,

@@ -34,6 +34,7 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.tools import Toolbox
 
 NO_VISION = "[image omitted: model has no vision]"
+NO_FILES = "[document omitted: model takes no files]"
 SUMMARY = "Summary of the conversation so far:\n\n"
 BETWEEN_TEXTS = "\n\n"
 """What separates texts that chat takes as one."""
@@ -131,7 +132,8 @@ class BlockWriter:
         match block.source:
             case Base64Source(media_type=media_type, data=data) if not media_type.startswith("text/"):
                 if not self._profile.files:
-                    raise Incapable("capability_rejected: document_block")
+                    yield self._omitted_file(block)
+                    return
                 if block.context:
                     yield TextPart(_document_text(block, ""))
                 name = block.title or "document"
@@ -158,6 +160,12 @@ class BlockWriter:
                 yield TextPart(_document_text(block, f"[document at {url}]"))
             case FileSource():
                 raise _files_not_supported(path)
+
+    def _omitted_file(self, block: Document) -> Part:
+        if self._profile.without_vision == "refuse":
+            raise Incapable("capability_rejected: document_block")
+        self._warn("documents were replaced by a placeholder: the model takes no files")
+        return TextPart(_document_text(block, NO_FILES))
 
     def _search_result(self, block: SearchResult, path: str) -> Part:
         for index, inner in enumerate(block.content):

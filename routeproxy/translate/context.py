@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import ToolNames
@@ -29,6 +29,8 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     """All the client's stop sequences."""
     scan: tuple[str, ...] = ()
     """Those that the back end does not look for, so that the answer is searched for them."""
+    schema: Raw | None = None
+    """The JSON schema that the answer is to conform to."""
     speed: str | None = None
     """What `usage.speed` says, when the request had `speed`."""
     signer: Signer

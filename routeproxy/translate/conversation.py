@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from routeproxy.chat.request import Assistant, ChatMessage, Part, System, TextPart, User
+from routeproxy.chat.request import Assistant, ChatMessage, Part, System, TextPart, ToolMessage, User
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
     UNTIL_NEXT_USER_MESSAGE,
@@ -98,6 +98,8 @@ class Conversation:
 
     def finish(self) -> tuple[ChatMessage, ...]:
         self._emit_draft_and_held()
+        if not self._profile.system_role:
+            self._messages = _without_system_role(self._messages)
         if not self._messages or self._messages[-1] is self._system_prompt:
             raise InvalidRequest("messages: text content blocks must be non-empty")
         if isinstance(self._messages[-1], Assistant) and not self._profile.prefill:
@@ -177,7 +179,10 @@ class Conversation:
             if draft.calls:
                 self._emit_results(draft)
         for held in self._held:
-            if held.role == "system":
+            last = self._messages[-1] if self._messages else None
+            if isinstance(last, ToolMessage) and not self._profile.user_after_tool:
+                self._messages[-1] = _continued(last, held.parts)
+            elif held.role == "system":
                 self._emit_system(held.parts)
             else:
                 self._messages.append(User(_user_content(held.parts)))
@@ -195,9 +200,33 @@ class Conversation:
         texts = [part.text for part in parts if isinstance(part, TextPart)]
         if self._messages and isinstance(previous := self._messages[-1], System):
             self._messages.pop()
-            text = previous.content
-            texts.insert(0, text if isinstance(text, str) else msgspec.json.decode(text, type=str))
+            texts.insert(0, _text_of(previous))
         self._messages.append(System(BETWEEN_TEXTS.join(texts)))
+
+
+def _text_of(message: System) -> str:
+    text = message.content
+    return text if isinstance(text, str) else msgspec.json.decode(text, type=str)
+
+
+def _without_system_role(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """The system prompt as the beginning of the first user message, which comes first."""
+    system = [TextPart(_text_of(message)) for message in messages if isinstance(message, System)]
+    rest: list[ChatMessage] = [message for message in messages if not isinstance(message, System)]
+    if system and rest and isinstance(first := rest[0], User):
+        content = first.content
+        said = [TextPart(content)] if isinstance(content, str) else content
+        rest[0] = User(_user_content([*system, *said]))
+    elif system:
+        rest.insert(0, User(_user_content([*system])))
+    return rest
+
+
+def _continued(result: ToolMessage, parts: list[Part]) -> ToolMessage:
+    """The result of a tool, with what was said after it."""
+    content = result.content
+    said = [TextPart(content)] if isinstance(content, str) else content
+    return ToolMessage(result.tool_call_id, _user_content([*said, *parts]))
 
 
 def _user_content(parts: list[Part]) -> str | tuple[Part, ...]:

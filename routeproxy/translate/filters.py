@@ -7,7 +7,7 @@ that is being written.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
@@ -121,6 +121,42 @@ class ThinkTags:
 
     def _piece(self, text: str) -> Piece:
         return Reasoning(text) if self._thinking else text
+
+
+class CodeFences:
+    """A fence around the whole text, of three backticks, is taken off it: some models put JSON in one."""
+
+    _OPENING = re.compile(r"\s*```[\w-]*[ \t]*(?:\r?\n|(?=[\[{\"]))")
+    _MAYBE_OPENING = re.compile(r"\s*(?:`{0,2}|```[\w-]*[ \t]*\r?)\Z")
+    _MAYBE_CLOSING = re.compile(r"\s*`{0,3}\s*\Z")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state: Literal["before", "inside", "without"] = "before"
+
+    def feed(self, text: str) -> list[Piece]:
+        if self._state == "without":  # as nearly always
+            return [text]
+        text, self._held = self._held + text, ""
+        if self._state == "before":
+            if opening := self._OPENING.match(text):
+                self._state, text = "inside", text[opening.end() :]
+            elif self._MAYBE_OPENING.match(text):
+                self._held = text
+                return []
+            else:
+                self._state = "without"
+                return [text]
+        closing = self._MAYBE_CLOSING.search(text)
+        end = closing.start() if closing else len(text)
+        self._held = text[end:]
+        return [text[:end]] if end else []
+
+    def flush(self) -> list[Piece]:
+        held, self._held = self._held, ""
+        if self._state == "inside":
+            held = "" if held.strip() in ("", "```") else held
+        return [held] if held else []
 
 
 class UnescapeNewlines:

@@ -22,12 +22,18 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     # messages
     mid_system: Literal["keep", "user"] = "keep"
     """Whether a system turn in mid-conversation stays one, or becomes user text in `<system-reminder>`."""
+    system_role: bool = True
+    """Otherwise the system prompt stands at the beginning of the first user message."""
+    user_after_tool: bool = True
+    """Otherwise what a user says after tool results goes into the last of them (Mistral's order of roles)."""
+    null_content: bool = True
+    """Takes `content: null` where an assistant turn is nothing but calls; otherwise that is an empty text."""
     vision: bool = True
     without_vision: Literal["placeholder", "refuse"] = "placeholder"
     images_in_tool_messages: bool = False
     """OpenAI's tool messages are text only: images then follow in a user message."""
     files: bool = True
-    """Takes `{type: file}` parts. Otherwise a PDF is refused with `capability_rejected: document_block`."""
+    """Takes `{type: file}` parts. Otherwise a PDF is handled as an image is without vision."""
     replays_reasoning: bool = False
     """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an
     empty string."""
@@ -39,7 +45,7 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     prefill: bool = False
     """Continues an assistant message that ends the conversation."""
     empty_tool_result: str = ""
-    """The text of an empty one. Some back ends refuse none: `(no output)`."""
+    """The text of an empty one: some back ends refuse an empty text."""
     tool_call_ids: Literal["any", "openai", "mistral"] = "openai"
     """`openai`: at most 40 characters. `mistral`: exactly nine letters and digits."""
     strip_attribution: bool = True
@@ -50,6 +56,9 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     """Both: 64 characters of `A-Z a-z 0-9 _ -`; `gemini` must begin with a letter or an underscore."""
     tool_choice_required: bool = True
     """Otherwise `any` becomes `auto`, with a warning."""
+    named_tool_choice: bool = True
+    """Takes `tool_choice` with the name of a tool. Otherwise it is given only that tool, and has to call
+    one."""
     tools: bool = True
     parallel_tool_calls: bool = True
     """Takes the parameter of this name."""
@@ -72,6 +81,9 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     thinks_always: bool = False
     """It is known to think whatever it is told; `thinking_off` makes it think as little as it can."""
     structured_outputs: bool = True
+    """Takes a JSON schema for its answer; otherwise the schema goes into the prompt."""
+    json_mode: bool = False
+    """Without `structured_outputs`: takes `response_format: json_object` beside the schema in the prompt."""
     structured_outputs_with_tools: bool = True
     """Otherwise the schema goes into the prompt when there are tools (Gemini)."""
     priority_tier: bool = False

@@ -1,6 +1,6 @@
 """A whole completion becomes a whole message by way of the stream it would have been: they cannot differ."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.messages.events import Error, accumulate
@@ -10,10 +10,16 @@ from routeproxy.translate.stream import StreamTranslator
 
 
 def translate_reply(
-    completion: Iterable[Chunk], context: ReplyContext, options: ReplyOptions
+    completion: Iterable[Chunk],
+    context: ReplyContext,
+    options: ReplyOptions,
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Message | Error:
     """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but
     stream."""
     translator = StreamTranslator(context, options)
     events = [event for chunk in completion for event in translator.feed(chunk)]
-    return accumulate(events + translator.finish())
+    events += translator.finish()
+    for warning in translator.warnings:
+        warn(warning)
+    return accumulate(events)

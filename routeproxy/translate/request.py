@@ -5,7 +5,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from routeproxy.chat.request import ChatRequest, ResponseFormat, StreamOptions
+from routeproxy.chat.request import ChatRequest, JsonObjectFormat, ResponseFormat, StreamOptions
 from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
@@ -13,6 +13,7 @@ from routeproxy.translate import params
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.conversation import Conversation
 from routeproxy.translate.profile import ModelProfile
+from routeproxy.translate.schemas import is_of_object
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import NO_TOOLS, Toolbox, ToolNames
 
@@ -136,6 +137,7 @@ def _reply_context(
     scan: tuple[str, ...],
 ) -> ReplyContext:
     thinking = request.thinking
+    format = params.output_format(request)
     return ReplyContext(
         model=request.model,
         names=names,
@@ -144,6 +146,7 @@ def _reply_context(
         parallel=not _is_limited_to_one_call(request),
         stop_sequences=tuple(request.stop_sequences or ()),
         scan=scan,
+        schema=format.schema if format is not None else None,
         speed="standard" if request.speed is not None else None,
         signer=context.signer,
         family=profile.family,
@@ -162,7 +165,7 @@ def _supported(value: T | None, supported: bool) -> T | UnsetType:
 
 def _response_format(
     request: MessagesRequest, profile: ModelProfile
-) -> tuple[ResponseFormat | UnsetType, str]:
+) -> tuple[ResponseFormat | JsonObjectFormat | UnsetType, str]:
     """The schema of the answer: as a parameter, or an instruction where there is no such parameter."""
     output_format = params.output_format(request)
     if output_format is None:
@@ -171,10 +174,11 @@ def _response_format(
     if profile.structured_outputs and (profile.structured_outputs_with_tools or not request.tools):
         return format, ""
     schema = bytes(output_format.schema).decode()
-    return (
-        UNSET,
-        f"Answer with a JSON value only, without code fences, that conforms to this JSON schema:\n{schema}",
-    )
+    # DeepSeek wants to read the word JSON, too, for its mode of that name.
+    in_words = "Answer with a JSON value only, without code fences, that conforms to this JSON schema:\n"
+    has_mode = profile.json_mode and not profile.structured_outputs
+    mode = JsonObjectFormat() if has_mode and is_of_object(output_format.schema) else UNSET
+    return mode, in_words + schema
 
 
 def _with_instruction(system: System | None, instruction: str) -> System | None:

@@ -113,6 +113,28 @@ def is_strict(schema: Raw) -> bool:
     return isinstance(value, dict) and value.get("type") == "object" and _is_closed(value)
 
 
+def is_of_object(schema: Raw) -> bool:
+    """Whether what it describes can only be an object."""
+    value = _dict(msgspec.json.decode(schema))
+    return value.get("type", "object") == "object" and not any(key in value for key in _COMBINATORS)
+
+
+def misses(schema: Raw, text: str) -> str | None:
+    """What `text` lacks to be the JSON that `schema` describes, as far as its outermost layer says."""
+    wanted = _dict(msgspec.json.decode(schema))
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return "it is no JSON"
+    types = [type for type in _types(wanted) if isinstance(type, str)]
+    if types and not any(_is_of_type(value, type) for type in types):
+        return f"it is not of type {' or '.join(types)}"
+    required = [name for name in _list(wanted.get("required")) if isinstance(name, str)]
+    if isinstance(value, dict) and any(name not in value for name in required):
+        return "a required property is missing"
+    return None
+
+
 def _is_closed(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return schema is not True

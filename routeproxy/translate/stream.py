@@ -29,7 +29,7 @@ got a name, and an answer of nothing but what cannot be handed on, such as image
 """
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.messages.events import (
@@ -56,6 +56,7 @@ from routeproxy.translate.event_writer import (
 )
 from routeproxy.translate.filters import Piece, Reasoning, StopMatch, TextToolCall
 from routeproxy.translate.finish import FinishState
+from routeproxy.translate.schemas import misses
 from routeproxy.translate.stream_errors import NAMELESS_CALL, UNREADABLE_CONTENT, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
@@ -79,7 +80,7 @@ class StreamTranslator:
         self._shows_reasoning_as_text = transforms.thinking == "text"
 
         self._reader = DeltaReader(
-            text_pipeline(transforms, context.scan, self._is_declared),
+            text_pipeline(transforms, context.scan, self._is_declared, is_json=context.schema is not None),
             on_piece=self._on_piece,
             on_tool_calls=self._on_tool_calls,
             on_unreadable=self._on_unreadable,
@@ -91,6 +92,9 @@ class StreamTranslator:
         self._tool_ids = set(context.tool_ids)
         self._held: list[Piece] = []
         self._blank = ""
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        """Both are kept only where the answer is to be JSON."""
         self._model = context.model
         self._usage: CompletionUsage | None = None
 
@@ -120,6 +124,8 @@ class StreamTranslator:
         self._reader.flush()
         self._advance(at_end=True)
         self._check_names()
+        if self._context.schema is not None:
+            self._check_json(self._context.schema)
         self._check_left_out()
         # Alone, white space makes no block beside a tool use: Anthropic refuses to get such a one back.
         if self._blank and OpenToolUse not in self._writer.block_types:
@@ -173,9 +179,13 @@ class StreamTranslator:
                 return
             self._blank = ""
             self._start_block(OpenText(), TextBlock(""))
+        if self._context.schema is not None:
+            self._texts.append(text)
         self._writer.emit_delta(TextDelta(text), text)
 
     def _on_reasoning(self, piece: Reasoning) -> None:
+        if self._context.schema is not None:
+            self._reasoning.append(piece.text)
         if self._shows_reasoning_as_text:
             pipeline = self._reasoning_pipeline
             self._emit_reasoning_text(pipeline.feed(piece.text) if pipeline else [piece.text])
@@ -273,6 +283,18 @@ class StreamTranslator:
             return
         if any(not call.name and not call.is_nothing for call in self._calls):
             self._writer.fail(error_event("api_error", NAMELESS_CALL))
+
+    def _check_json(self, schema: Raw) -> None:
+        """An answer that is to be JSON and isn't is handed on: what else could be done the client knows. Some
+        servers put it where reasoning goes (vllm#18819)."""
+        if OpenToolUse in self._writer.block_types or self._finish_state.is_unfinished():
+            return
+        reasoning = "".join(self._reasoning).strip()
+        if OpenText not in self._writer.block_types and reasoning and misses(schema, reasoning) is None:
+            self._start_block(OpenText(), TextBlock(""))
+            self._writer.emit_delta(TextDelta(reasoning), reasoning)
+        elif miss := misses(schema, "".join(self._texts)):
+            self.warnings.append(f"the answer is not what its JSON schema describes: {miss}")
 
     def _check_left_out(self) -> None:
         """Fails if what cannot be handed on is all that there is."""

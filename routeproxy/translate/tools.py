@@ -33,7 +33,7 @@ _WITHHELD_KINDS = ("web_search", "web_fetch")
 """Left out with a warning; refused when there are no other tools."""
 _SEARCHES = "tool_search_tool"
 _ALL_EXPOSED = "tool search is not run here: all deferred tools are exposed"
-_CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES: Mapping[str, str] = {"auto": "auto", "none": "none"}
 _KIND = re.compile(r"[a-z_]*[a-z]")
 
 NameRule = Literal["openai", "gemini"]
@@ -279,12 +279,11 @@ class Toolbox:
             return self._function_choice(choice.name)
         if choice is None or not any(self._exposed.values()):
             return UNSET
-        if choice.type == "any" and not self._profile.tool_choice_required:
-            self._warn("tool_choice any is not supported by this model; auto is used")
-            return "auto"
+        if choice.type == "any":
+            return self._required_choice("tool_choice any")
         return _CHOICES[choice.type]
 
-    def _function_choice(self, name: str | None) -> FunctionChoice:
+    def _function_choice(self, name: str | None) -> str | FunctionChoice:
         if name is None:
             raise InvalidRequest("tool_choice.tool.name: Field required")
         if kind := self._declared.withheld.get(name):
@@ -292,7 +291,16 @@ class Toolbox:
         if name not in self._exposed:
             raise InvalidRequest(f"Tool '{name}' not found in provided tools")
         self.expose(name)
-        return FunctionChoice(NamedFunction(self.wire_name(name)))
+        if self._profile.named_tool_choice:
+            return FunctionChoice(NamedFunction(self.wire_name(name)))
+        self._exposed = dict.fromkeys(self._exposed, False) | {name: self._exposed[name]}
+        return self._required_choice("a forced tool")
+
+    def _required_choice(self, wanted: str) -> str:
+        if self._profile.tool_choice_required:
+            return "required"
+        self._warn(f"{wanted} is not supported by this model; auto is used")
+        return "auto"
 
 
 def _no_tools() -> Incapable:

@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from routeproxy.translate.filters import (
+    CodeFences,
     EscapeNewlines,
     Filter,
     Pipeline,
@@ -37,14 +38,16 @@ _NEWLINE_FILTERS: dict[Newlines, type[Filter] | None] = {
 
 
 def text_pipeline(
-    transforms: Transforms, stop_strings: tuple[str, ...], is_tool: Callable[[str], bool]
+    transforms: Transforms, stop_strings: tuple[str, ...], is_tool: Callable[[str], bool], *, is_json: bool
 ) -> Pipeline | None:
-    """What the answer's text runs through; `None` if it stays as it is."""
+    """What the answer's text runs through; `None` if it stays as it is. `is_json`: it was asked to be."""
     filters: list[Filter] = []
     if transforms.think_tags:
         filters.append(ThinkTags())
     if transforms.text_tool_calls:
         filters.append(TextToolCalls(is_tool))
+    if is_json:
+        filters.append(CodeFences())
     searched = tuple(filter(None, stop_strings))
     stop_filters = [StopStrings(searched)] if searched else []
     # A client's stop string has real line breaks in it: it is looked for where the text has them.

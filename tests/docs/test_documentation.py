@@ -480,7 +480,8 @@ def test_every_option_of_a_type_is_named_beside_its_recipe() -> None:
 def test_everything_that_supports_may_name_is_explained() -> None:
     section = RULES.read_text(encoding="utf-8").partition("\n### supports\n")[2].partition("\n## ")[0]
     switches = {field.name for field in msgspec.structs.fields(ModelProfile) if field.type is bool}
-    assert switches - {"strip_attribution"} == set(get_args(Ability))  # that one is a transform
+    # The one is a transform, the other no ability.
+    assert switches - {"strip_attribution", "thinks_always"} == set(get_args(Ability))
     assert set(get_args(Ability)) <= set(code(section))
 
 

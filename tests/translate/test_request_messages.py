@@ -428,10 +428,6 @@ def test_b24_a_pdf_in_a_result_follows_in_a_user_message() -> None:
     ]
 
 
-def test_b24_a_pdf_for_a_model_without_files_is_refused_in_the_word_that_clients_know() -> None:
-    assert refusal(user(document(PDF)), profile=quirks(files=False)) == "capability_rejected: document_block"
-
-
 DOCUMENTS = [
     pytest.param(
         document({"type": "text", "media_type": "text/plain", "data": "words"}, title='A "B"', context="why"),

@@ -30,7 +30,7 @@ def answer(content: str, transforms: Transforms, **settings: Any) -> list[tuple[
 def test_without_transforms_text_is_untouched_and_costs_nothing() -> None:
     raw = "<think>a</think><tool_call>{}</tool_call>\\n\n"
     assert answer(raw, Transforms()) == [("text", raw)]
-    assert text_pipeline(Transforms(), (), lambda name: True) is None
+    assert text_pipeline(Transforms(), (), lambda name: True, is_json=False) is None
 
 
 @pytest.mark.parametrize(

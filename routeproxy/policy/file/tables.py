@@ -146,6 +146,9 @@ class RuleTable(ActionTable):
 Ability = Literal[
     "files",
     "images_in_tool_messages",
+    "json_mode",
+    "named_tool_choice",
+    "null_content",
     "parallel_tool_calls",
     "prefill",
     "priority_tier",
@@ -154,11 +157,13 @@ Ability = Literal[
     "sampling",
     "structured_outputs",
     "structured_outputs_with_tools",
+    "system_role",
     "takes_reasoning",
     "tool_choice_required",
     "tools",
     "top_k",
     "user",
+    "user_after_tool",
     "vision",
 ]
 """What a provider may be said to support: the switches of `translate.profile.ModelProfile`, which a test

@@ -20,6 +20,7 @@ from routeproxy.chat.request import (
     FunctionChoice,
     ImagePart,
     Part,
+    ResponseFormat,
     System,
     TextPart,
     ToolCall,
@@ -94,7 +95,8 @@ def _generation_config(chat: ChatRequest, model: str) -> Json:
     }
     if chat.response_format is not UNSET:
         config["responseMimeType"] = "application/json"
-        config["responseJsonSchema"] = chat.response_format.json_schema.schema
+        if isinstance(chat.response_format, ResponseFormat):
+            config["responseJsonSchema"] = chat.response_format.json_schema.schema
     if chat.reasoning_effort is not UNSET:
         config["thinkingConfig"] = _thinking_config(chat.reasoning_effort, model)
     return config

@@ -14,6 +14,7 @@ from routeproxy.chat.request import (
     FilePart,
     ImagePart,
     Part,
+    ResponseFormat,
     System,
     TextPart,
     ToolCall,
@@ -52,7 +53,8 @@ def ollama_request(chat: ChatRequest, model: str) -> bytes:
     if chat.tools is not UNSET:
         body["tools"] = chat.tools
     if chat.response_format is not UNSET:
-        body["format"] = chat.response_format.json_schema.schema
+        format = chat.response_format
+        body["format"] = format.json_schema.schema if isinstance(format, ResponseFormat) else "json"
     if chat.reasoning_effort is not UNSET:
         body["think"] = chat.reasoning_effort if MODELS_WITH_LEVELS in model else True
     return msgspec.json.encode(merge(body, chat.thinking_off or {}))

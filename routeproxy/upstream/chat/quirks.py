@@ -22,6 +22,7 @@ class Quirk(Struct, frozen=True):
 
 
 ANY = r""
+NO_OUTPUT = "(no output)"
 SERVERS = ("openai_compatible", "hosted_vllm", "vllm", "lm_studio", "llamafile", "nvidia_nim")
 """vLLM, SGLang, llama.cpp and what is built on them: a model's chat template gets `chat_template_kwargs`."""
 GOOGLE = ("gemini", "vertex_ai", "vertex_ai_beta")
@@ -73,7 +74,6 @@ QUIRKS: tuple[Quirk, ...] = (
             "family": "gemini",
             "schemas": "gemini",
             "tool_names": "gemini",
-            "images_in_tool_messages": True,
             "mid_system": "user",
             "parallel_tool_calls": False,
             "stop_limit": 5,
@@ -85,9 +85,9 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
     Quirk(
         GOOGLE,
-        r"^gemini-[12]\b",
-        {"images_in_tool_messages": False},
-        "ai.google.dev/gemini-api/docs/function-calling: functionResponse.parts since Gemini 3",
+        r"^(gemini-([3-9]|\d\d|(pro|flash|flash-lite)-latest)|claude)",
+        {"images_in_tool_messages": True},
+        "ai.google.dev/gemini-api/docs/function-calling: functionResponse.parts from Gemini 3 on",
     ),
     Quirk(
         GOOGLE,
@@ -163,13 +163,15 @@ QUIRKS: tuple[Quirk, ...] = (
         AWS,
         ANY,
         {
+            "empty_tool_result": NO_OUTPUT,
             "images_in_tool_messages": True,
             "mid_system": "user",
             "parallel_tool_calls": False,
             "top_k": True,
             "user": False,
         },
-        "Converse: system apart from the messages; LiteLLM bedrock/chat/converse_transformation.py",
+        "Converse: no empty texts, system apart from the messages; LiteLLM "
+        "bedrock/chat/converse_transformation.py",
     ),
     Quirk(AWS, r"claude", {"family": "anthropic", "stop_limit": None}, "Claude on Bedrock"),
     Quirk(
@@ -236,8 +238,9 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         ("mistral", "codestral"),
         ANY,
-        {"efforts": (), "stop_limit": None, "user": False},
-        "docs.mistral.ai/api: fields that it does not know are 422",
+        {"efforts": (), "mid_system": "user", "stop_limit": None, "user": False, "user_after_tool": False},
+        "docs.mistral.ai/api: fields that it does not know are 422; mistral-common: after a tool only the "
+        "assistant may speak, and a system turn may not be the last (avante.nvim#2562, zed#31491)",
     ),
     Quirk(
         ("mistral",),
@@ -278,9 +281,15 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         ("deepseek",),
         ANY,
-        {"efforts": ("low", "high", "max"), "stop_limit": 16, **_DISABLED},
+        {
+            "efforts": ("low", "high", "max"),
+            "json_mode": True,
+            "stop_limit": 16,
+            "structured_outputs": False,
+            **_DISABLED,
+        },
         "api-docs.deepseek.com/guides/thinking_mode: `reasoning_effort` is no switch, and beside `thinking: "
-        "disabled` it is a 400",
+        "disabled` it is a 400; /guides/json_mode: json_object only",
     ),
     Quirk(
         ("moonshot",),
@@ -293,6 +302,41 @@ QUIRKS: tuple[Quirk, ...] = (
         r"^glm-(4\.[5-9]|5(?!\.[3-9]))",
         _DISABLED,
         "docs.z.ai/guides/capabilities/thinking-mode: from 4.5 on, until 5.3",
+    ),
+    Quirk(
+        ("zai",),
+        ANY,
+        {"empty_tool_result": NO_OUTPUT, "json_mode": True, "structured_outputs": False},
+        "docs.z.ai/guides/capabilities/struct-output: json_object; an empty content is error 1213 (pi#3365)",
+    ),
+    Quirk(
+        ("moonshot", "minimax"),
+        ANY,
+        {"empty_tool_result": NO_OUTPUT},
+        "an empty content is a 400 (litellm#42186, pi#3365)",
+    ),
+    Quirk(
+        ("xai",),
+        ANY,
+        {"empty_tool_result": NO_OUTPUT, "null_content": False},
+        "langchain#34140: each message must have a content element, `null` is none",
+    ),
+    Quirk(
+        (
+            *("cerebras", "codestral", "dashscope", "deepinfra", "deepseek", "fireworks_ai", "groq"),
+            *("hosted_vllm", "huggingface", "llamafile", "lm_studio", "minimax", "mistral", "moonshot"),
+            *("nvidia_nim", "perplexity", "sambanova", "together_ai", "vllm", "volcengine", "xai", "zai"),
+        ),
+        ANY,
+        {"files": False},
+        "their API references know texts and images; a part of type `file` is a 400 (vLLM: unknown part)",
+    ),
+    Quirk(
+        ("openai_compatible", "llamafile", "lm_studio", "ollama"),
+        ANY,
+        {"named_tool_choice": False},
+        "llama.cpp tools/server/README.md: tool_choice is a word, and an object is ignored; LM Studio calls "
+        "it an error. One tool that is required means the same everywhere",
     ),
     Quirk(
         ("minimax",),
@@ -505,5 +549,29 @@ QUIRKS: tuple[Quirk, ...] = (
         r"mistral|mixtral|codestral|ministral|magistral|devstral|pixtral",
         {"tool_call_ids": "mistral"},
         "mistral-common: a tool call id is nine letters and digits",
+    ),
+    Quirk(
+        SERVERS,
+        r"mistral|mixtral|codestral|ministral|magistral|devstral|pixtral",
+        {"mid_system": "user", "user_after_tool": False},
+        "their chat templates: roles must alternate after one system message (crush#279, pi-neuralwatt#12)",
+    ),
+    Quirk(
+        (*SERVERS, "ollama", "dashscope"),
+        r"(^|[_-])qwen-?3\.[5-9]",
+        {"mid_system": "user"},
+        "their chat template: the system message must be at the beginning (vllm#41114, ollama#17774)",
+    ),
+    Quirk(
+        SERVERS,
+        r"(^|[_-])gemma-?([123](?!\d)|\d+b)",
+        {"system_role": False, "mid_system": "user"},
+        "their chat template knows no system role before Gemma 4",
+    ),
+    Quirk(
+        (),
+        r"^(gpt-3|gpt-4-(0|1106|turbo)|gpt-4$|gpt-4o-2024-05)",
+        {"json_mode": True, "structured_outputs": False},
+        "platform.openai.com/docs/guides/structured-outputs: from gpt-4o-2024-08-06 on",
     ),
 )

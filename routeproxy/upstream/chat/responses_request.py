@@ -18,6 +18,7 @@ from routeproxy.chat.request import (
     Function,
     FunctionChoice,
     ImagePart,
+    JsonObjectFormat,
     Part,
     ResponseFormat,
     System,
@@ -144,8 +145,10 @@ def _reasoning(effort: str | UnsetType, reasons: bool, summaries: bool) -> wire.
     return wire.Reasoning(effort, summary)
 
 
-def _text_format(format: ResponseFormat | UnsetType) -> wire.Text | UnsetType:
+def _text_format(format: ResponseFormat | JsonObjectFormat | UnsetType) -> wire.Text | UnsetType:
     if format is UNSET:
         return UNSET
+    if isinstance(format, JsonObjectFormat):
+        return wire.Text(wire.JsonObject())
     schema = format.json_schema
     return wire.Text(wire.JsonSchema(schema.name, schema.schema, schema.strict))

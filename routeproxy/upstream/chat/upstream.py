@@ -5,7 +5,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 from routeproxy.chat.completion import Chunk, coalesce_chunks
@@ -176,11 +176,18 @@ def _failure_of(error: Error, *, quotes_back_end: bool) -> UpstreamFailure:
 
 async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
-    message = translate_reply(completion, context, _reply_options(call))
+    message = translate_reply(completion, context, _reply_options(call), partial(_warn, call.exchange))
     if isinstance(message, Error):
         raise _failure_of(message, quotes_back_end=any(chunk.error for chunk in completion))
     call.exchange.usage = message.usage
     return Output(message, True)
+
+
+def _warn(exchange: Exchange, warning: str) -> None:
+    """Into the log, and into a header where it is fit for one: it may name what a back end has sent."""
+    log.info("%s: %s", exchange.request_id, warning)
+    if warning.isascii() and warning.isprintable():
+        exchange.warn(warning)
 
 
 def _output_of(events: list[Event], exchange: Exchange) -> Output:
