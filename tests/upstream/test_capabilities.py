@@ -72,7 +72,11 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: A
     async def write(contents: Sequence[Content]) -> None:
         assert contents
 
-    asyncio.run(failover.answer(exchange, BlindAndEcho(blind or Blind()), Keys(), write, Observer()))
+    asyncio.run(
+        failover.answer(
+            exchange, BlindAndEcho(blind or Blind()), Keys(), write, Observer(), lambda call: None
+        )
+    )
     assert exchange.target is not None
     return exchange.target.provider.name
 
