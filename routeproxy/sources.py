@@ -53,10 +53,8 @@ class Sources(Struct, frozen=True):
 
     def variables(self) -> dict[str, str]:
         """The variables of the first `.env` that exists, under those of the environment, which win."""
-        for file in self.files:
-            if file.name == ".env" and file.exists():
-                return read_environment(self.environ, file)
-        return dict(self.environ)
+        dotenvs = (file for file in self.files if file.name == ".env" and file.exists())
+        return read_environment(self.environ, next(dotenvs, None))
 
     def token(self) -> str | None:
         """`ANTHROPIC_AUTH_TOKEN`, the key that clients must show; None if it is unset or empty."""

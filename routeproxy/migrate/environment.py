@@ -7,7 +7,9 @@ public provider.
 """
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,21 @@ from msgspec.structs import replace
 
 from routeproxy.migrate.environment_models import PREFIXES, choose_models
 from routeproxy.migrate.environment_providers import (
+    BASE_URLS,
+    OWN_BASE_URLS,
     RESPONSES,
     SET_UP_BY,
+    TYPE_OF,
     Preference,
     ProviderTables,
     Table,
     has_own_url,
 )
-from routeproxy.migrate.environment_variables import EnvironmentVariables
+from routeproxy.migrate.environment_variables import EnvironmentVariables, cleaned
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.provider_types import TYPES
 
 LISTED = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
 """The models of `/v1/models`: names that clients know, and that the big and the small model answer to."""
@@ -36,9 +42,22 @@ REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)([^a-z0-9]|$)"
 """Azure deployments that go through the Responses API."""
 
 
-def read_environment(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
-    """The variables of a `.env` file, there or not, under those of the environment, which win."""
-    return {name: value for name, value in dotenv_values(dotenv).items() if value} | dict(environ)
+def read_environment(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
+    """The variables of a `.env` file, there or not, under those of the environment, which win. Raises
+    `ValueError` for a file that is no text."""
+    found = dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and dotenv.exists() else {}
+    stated = {name: value for name, value in found.items() if value}
+    return {name: cleaned(value) for name, value in (stated | dict(environ)).items()}
+
+
+def _text_of(dotenv: Path) -> str:
+    content = dotenv.read_bytes()
+    # What Windows' shells write by `>`.
+    utf_16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{dotenv} is not UTF-8: byte {error.start + 1} can't be read") from None
 
 
 def environment_policy(
@@ -52,7 +71,8 @@ def environment_policy(
     description = _Description(environ)
     text = tomli_w.dumps(description.document())
     policy = compile_rules(text, path=Path("environment"), environ=environ)
-    return replace(policy, warnings=(*description.notes, *policy.warnings))
+    warnings = (*description.notes, *policy.warnings)
+    return replace(policy, warnings=warnings, absent_providers=description.absent_providers())
 
 
 def environment_rules(environ: Mapping[str, str]) -> str:
@@ -102,29 +122,60 @@ class _Description:
             "default": {"targets": default["targets"]},
         }
 
+    def absent_providers(self) -> dict[str, str]:
+        """By the names in lower case by which a URL may mean them, why providers are not there."""
+        preference = self._preference
+        absent: dict[str, str] = {}
+        for name in SET_UP_BY:
+            if name in self._providers:
+                continue
+            if preference.sealed:
+                variable = (BASE_URLS | OWN_BASE_URLS)[preference.provider]
+                reason = f"everything here goes to the endpoint of {variable}, and to no public provider"
+            else:
+                reason = f"it is not set up here: {self._reason_for_missing(name)}"
+            kind = TYPE_OF.get(name, name)
+            for spelling in {name, kind, *TYPES[kind].spellings}:
+                if not any(self._names(provider, spelling) for provider in self._providers):
+                    absent.setdefault(spelling, reason)
+        return absent
+
+    def _names(self, provider: str, spelling: str) -> bool:
+        """Whether a URL means `provider` by `spelling`."""
+        kind = self._providers[provider].get("type", provider)
+        return spelling in {provider, kind, *TYPES[kind].spellings}
+
     # --- rules
 
     def _rules(self) -> Iterator[Table]:
         """The last one is the default."""
-        preferred, closed = self._preference.provider, self._preference.closed
+        preference = self._preference
         prefixes = {name: [p for p, owner in PREFIXES.items() if owner == name] for name in SET_UP_BY}
-        for owner, names in self._preference.well_known.items():
+        for owner, names in preference.well_known.items():
             prefixes[owner] += names
-        reachable = [name for name in self._providers if name != RESPONSES]
-        missing = {name: prefixes[name] for name in prefixes if name not in reachable}
-        yield from self._denials(missing)
-        yield from self._route("the model in the URL", {"url_target": True}, *reachable)
-        for name in reachable:
+        in_urls = [name for name in self._providers if name != RESPONSES]
+        by_name = [name for name in in_urls if not preference.closed or self._is_own(name)]
+        missing = {name: prefixes[name] for name in prefixes if name not in by_name}
+        whole = preference.has_vendors and not preference.sealed
+        if not whole:
+            yield from self._denials(missing)
+        yield from self._route("the model in the URL", {"url_target": True}, *in_urls)
+        for name in by_name:
             if prefixes[name]:
                 yield from self._route(f"{name} by name", {"model": {"prefix": prefixes[name]}}, name)
         vendors = [prefix for beginnings in missing.values() for prefix in beginnings]
-        if vendors and preferred == "openrouter" and not closed:
-            yield from self._route("vendors at OpenRouter", {"model": {"prefix": vendors}}, "openrouter")
+        if vendors and whole:
+            name = f"vendors at {preference.provider}"
+            yield from self._route(name, {"model": {"prefix": vendors}}, preference.provider)
         if self._models:
             yield {"name": "small", "match": {"model": "haiku"}, "targets": "small"}
             claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": "claude"}}]
             yield {"name": "big", "match": {"any": claude}, "targets": "big"}
-        yield from self._route("any other", {}, preferred)
+        yield from self._route("any other", {}, preference.provider)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether names may lead there although everything stays with the preferred provider."""
+        return name == self._preference.provider or self._providers[name].get("zone", "public") != "public"
 
     def _denials(self, missing: Mapping[str, list[str]]) -> Iterator[Table]:
         """Rules that deny the models of providers which can't be reached."""
@@ -133,11 +184,16 @@ class _Description:
             all_prefixes = [prefix for prefixes in missing.values() for prefix in prefixes]
             deny = f"everything here goes to `{preferred}`: a model's name can't lead to another provider"
             yield _denial("nothing leaves for a public provider", all_prefixes, deny)
-        elif preferred != "openrouter":
-            for name, prefixes in missing.items():
-                if prefixes:
-                    deny = f"`{name}` is not set up here: {SET_UP_BY[name]} is not set"
-                    yield _denial(f"no {name}", prefixes, deny)
+            return
+        for name, prefixes in missing.items():
+            if prefixes:
+                deny = f"`{name}` is not set up here: {self._reason_for_missing(name)}"
+                yield _denial(f"no {name}", prefixes, deny)
+
+    def _reason_for_missing(self, name: str) -> str:
+        if name == "openai" and self._preference.service == "azure":
+            return "OPENAI_BASE_URL and OPENAI_API_KEY are Azure's"
+        return f"{SET_UP_BY[name]} is not set"
 
     def _route(self, name: str, match: Table, *providers: str) -> Iterator[Table]:
         """Rules that keep the requested model; first the rules for models that need more than their name."""

@@ -40,6 +40,12 @@ def choose_models(variables: EnvironmentVariables, preference: Preference) -> di
     together = variables.get("TOGETHER_MODEL") or TOGETHER_MODEL
     usual_big, usual_small = {**BIG_AND_SMALL, "together": (together, together)}.get(provider, (None, None))
     big, small = variables.get("BIG_MODEL"), variables.get("SMALL_MODEL")
+    elsewhere = preference.closed or provider == preference.service
+    if elsewhere and (big or small):
+        usual_big = usual_small = None  # what OpenAI calls its own
+    elif elsewhere and usual_big:
+        message = f"neither BIG_MODEL nor SMALL_MODEL is set: `{usual_big}` and `{usual_small}` are asked for"
+        variables.note(Code.UNSET_VARIABLE, "BIG_MODEL", message)
     if not (big or small or usual_big):
         reason = f"PREFERRED_PROVIDER is `{provider}`, which has no default model"
         variables.require("BIG_MODEL", reason, "set BIG_MODEL and SMALL_MODEL, or one of them for both")
@@ -70,10 +76,13 @@ class _Owners:
         owner = PREFIXES.get(head.lower() + slash)
         if not name.isprintable() or " " in name or name.endswith("/"):
             self._variables.wrong_value(variable, name, "a model's name")
+        if owner == preferred == "openai" and self._preference.closed:
+            return preferred, name  # such as `openai/gpt-oss-120b`, by the name that its maker gave it
+        if preferred == self._preference.service == "azure" and owner == "openai":
+            return preferred, rest
         if head.lower() == "custom" == preferred or owner == preferred:
             return preferred, rest
-        # OpenRouter's models are called `openai/gpt-4.1` and the like.
-        if owner is None or preferred == "openrouter":
+        if owner is None or self._is_vendors(name, owner):
             return self._owner_of_bare_name(variable, name), name
         if not self._preference.closed:
             return owner, rest
@@ -84,6 +93,12 @@ class _Owners:
         message = f"{variable} is `{name}`, but nothing leads from `{preferred}` to another provider"
         self._variables.error(Code.CONTRADICTION, variable, message, hint=f"leave out `{head}/`")
         return preferred, rest
+
+    def _is_vendors(self, name: str, owner: str) -> bool:
+        """Whether the head of `name` is that of a vendor, whose models the preferred provider serves."""
+        if self._preference.has_vendors:
+            return True
+        return self._preference.closed and self._preference.provider == "openai" and owner == "anthropic"
 
     def _owner_of_bare_name(self, variable: str, name: str) -> str:
         if self._preference.prefers_google and not name.lower().startswith(GEMINI_NAMES):

@@ -40,11 +40,21 @@ SET_UP_BY = {
 
 BASE_URLS = {"openai": "OPENAI_BASE_URL", "nvidia": "NVIDIA_BASE_URL", "openrouter": "OPENROUTER_BASE_URL"}
 
+OWN_BASE_URLS = {"ollama": "OLLAMA_BASE_URL", "custom": "CUSTOM_BASE_URL"}
+"""Of the providers that have no public address."""
+
 OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt-")
 GEMINI_NAMES = ("gemini-",)
 
 RESPONSES = "azure-responses"
 """Azure once more, for the models that go through the Responses API: `api` belongs to a provider."""
+
+
+PUBLIC_SERVICES = ("openrouter", "nvidia", "together")
+"""Providers that `OPENAI_BASE_URL` may lead to as well, whose models are called `vendor/model`."""
+
+AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+"""Ends of the addresses that Azure gives to resources."""
 
 
 class Preference:
@@ -55,13 +65,27 @@ class Preference:
         """Google's models are asked for at Vertex."""
         self.google = "vertex" if self.through_vertex else "gemini"
         self.prefers_google = (variables.get("PREFERRED_PROVIDER") or "").lower() == "google"
-        self.provider = self._preferred(variables)
-        self.closed = self.provider in {"ollama", "custom"} or has_own_url(variables, self.provider)
+        self.service = _service_of(variables)
+        """The provider that `OPENAI_BASE_URL` leads to, in place of OpenAI, if it is a known one."""
+        stated = self._preferred(variables)
+        self.provider = self.service if stated == "openai" and self.service else stated
+        own_url = has_own_url(variables, stated)
+        self.closed = self.provider in {"ollama", "custom"} or (own_url and self.provider != "azure")
         """No model's name leads from this provider to a public one."""
+        self.sealed = self.closed
+        """Nor does a target in the URL."""
+        if own_url and self.closed:
+            url = variables.url(BASE_URLS[stated])
+            self.sealed = url is None or zone_of(url) != "public"
         self.well_known: dict[str, tuple[str, ...]] = {}
         """The beginnings of names that belong to a provider without its prefix."""
         if (self.provider == "openai" or self.prefers_google) and not has_own_url(variables, "openai"):
             self.well_known = {"openai": OPENAI_NAMES, self.google: GEMINI_NAMES}
+
+    @property
+    def has_vendors(self) -> bool:
+        """Whether models at the preferred provider are called `vendor/model`."""
+        return self.provider in {"openrouter", "nvidia", self.service} - {"azure"}
 
     def _preferred(self, variables: EnvironmentVariables) -> str:
         name = (variables.get("PREFERRED_PROVIDER") or "openai").lower()
@@ -82,8 +106,20 @@ def has_own_url(variables: EnvironmentVariables, name: str) -> bool:
     variable = BASE_URLS.get(name)
     if variable is None or variables.get(variable) is None:
         return False
-    url, public = variables.url(variable), TYPES[TYPE_OF.get(name, name)].base_url or ""
-    return url is None or url.hostname != urlsplit(public).hostname
+    url = variables.url(variable, query=True)
+    return url is None or url.hostname != _public_host(name)
+
+
+def _public_host(name: str) -> str | None:
+    return urlsplit(TYPES[TYPE_OF.get(name, name)].base_url or "").hostname
+
+
+def _service_of(variables: EnvironmentVariables) -> str | None:
+    url = variables.url("OPENAI_BASE_URL", query=True)
+    host = (url.hostname or "") if url else ""
+    if host.endswith(AZURE_HOSTS):
+        return "azure"
+    return next((name for name in PUBLIC_SERVICES if host == _public_host(name)), None)
 
 
 class ProviderTables:
@@ -111,8 +147,10 @@ class ProviderTables:
         tables: dict[str, Table] = {}
         for name in (preferred, *(name for name in SET_UP_BY if name != preferred)):
             table = make_table.get(name, self._hosted)(name)
-            if table is None or (self._preference.closed and name != preferred and "zone" not in table):
-                continue  # without a zone it is public
+            if table is None or (
+                self._preference.sealed and name != preferred and table.get("zone", "public") == "public"
+            ):
+                continue
             kind = self._type(name)
             tables[name] = ({} if kind == name else {"type": kind}) | table
             if cap:
@@ -131,11 +169,17 @@ class ProviderTables:
         """A public API, or an operator's own that speaks likewise."""
         variables = self._variables
         table: Table = {"transforms": {"newlines": "unescape"}} if name == "together" else {}
+        by_openai = name == self._preference.service == self._preference.provider
+        """It is set up by OpenAI's variables."""
         has_key = any(variables.get(variable) for variable in TYPES[self._type(name)].key_variables)
-        if has_own_url(variables, name) and (url := variables.url(BASE_URLS[name])):
-            table |= {"base_url": url.geturl(), "zone": zone_of(url)} | (
-                {} if has_key else {"api_key": "none"}
-            )
+        if name == "openai" and self._preference.service == "azure":
+            return None  # the address and the key are Azure's
+        if by_openai:
+            table |= self._address("OPENAI_BASE_URL")
+            if variables.get("OPENAI_API_KEY") or not has_key:
+                table["api_key"] = "env:OPENAI_API_KEY"
+        elif has_own_url(variables, name):
+            table |= self._address(BASE_URLS[name]) | ({} if has_key else {"api_key": "none"})
         elif not has_key and name not in self._needed:
             return None
         if (
@@ -146,6 +190,19 @@ class ProviderTables:
             message = "TOGETHERAI_API_KEY is not set: TOGETHER_API_KEY is taken for it"
             variables.note(Code.UNSET_VARIABLE, "TOGETHERAI_API_KEY", message)
         return table
+
+    def _address(self, variable: str) -> Table:
+        """`base_url` and `zone`, as far as the variable is an address."""
+        url = self._variables.url(variable)
+        if url is None:
+            return {}
+        zone = zone_of(url)
+        known = variable == "OPENAI_BASE_URL" and self._preference.service is not None
+        if zone != "local" and not known:
+            message = f"{variable} is at {url.hostname}, which is taken for {zone}"
+            hint = 'in a rules file `zone = "private"` says otherwise' if zone == "public" else None
+            self._variables.note(Code.NO_EFFECT, variable, message, hint=hint)
+        return {"base_url": url.geturl(), "zone": zone}
 
     def _vertex(self, name: str) -> Table | None:
         through_vertex = self._preference.through_vertex
@@ -162,32 +219,40 @@ class ProviderTables:
     def _azure(self, name: str) -> Table | None:
         """The endpoint may be a whole deployment's address: resource and version are taken from it."""
         variables = self._variables
-        url = variables.url("AZURE_OPENAI_ENDPOINT", query=True)
+        by_openai = self._preference.service == "azure" and not variables.get("AZURE_OPENAI_ENDPOINT")
+        variable = "OPENAI_BASE_URL" if by_openai else "AZURE_OPENAI_ENDPOINT"
+        url = variables.url(variable, query=True)
         if url is None:
             if name in self._needed:
                 hint = "for example AZURE_OPENAI_ENDPOINT=https://my-resource.openai.azure.com"
                 variables.require("AZURE_OPENAI_ENDPOINT", "Azure is asked for", hint)
             return None
-        root = url._replace(path=url.path.partition("/openai")[0].rstrip("/"), query="", fragment="")
+        gateway, openai, path = url.path.partition("/openai")
+        # The newer API has its version in the path, and no deployments.
+        kept = "/openai/v1" if openai and f"{path}/".startswith("/v1/") else ""
+        root = url._replace(path=gateway.rstrip("/") + kept, query="", fragment="")
         stated = "".join(parse_qs(url.query).get("api-version", [])[:1])
         version = variables.get("AZURE_API_VERSION") or stated
-        return {"base_url": root.geturl()} | ({"api_version": version} if version else {})
+        has_key = any(variables.get(variable) for variable in TYPES["azure"].key_variables)
+        return (
+            {"base_url": root.geturl()}
+            | ({"api_version": version} if version and not kept else {})
+            | ({"api_key": "env:OPENAI_API_KEY"} if by_openai and not has_key else {})
+        )
 
     def _ollama(self, name: str) -> Table | None:
         variables = self._variables
-        url = variables.url("OLLAMA_BASE_URL") or variables.url("OLLAMA_API_BASE")
-        if url is None and self._preference.closed and name != self._preference.provider:
+        stated = [name for name in ("OLLAMA_BASE_URL", "OLLAMA_API_BASE") if variables.url(name)]
+        if not stated and self._preference.sealed and name != self._preference.provider:
             return None
-        address = {"base_url": url.geturl()} if url else {}
-        context = {"num_ctx": variables.number("OLLAMA_NUM_CTX", 128_000) or 128_000}
-        return address | {"zone": zone_of(url) if url else "local"} | context
+        address = self._address(stated[0]) if stated else {"zone": "local"}
+        return address | {"num_ctx": variables.number("OLLAMA_NUM_CTX", 128_000) or 128_000}
 
     def _custom(self, name: str) -> Table | None:
-        url = self._variables.url("CUSTOM_BASE_URL")
-        if url is None:
+        if self._variables.url("CUSTOM_BASE_URL") is None:
             if name == self._preference.provider:
                 hint = "for example CUSTOM_BASE_URL=https://llm.corp.example/v1"
                 self._variables.require("CUSTOM_BASE_URL", "PREFERRED_PROVIDER is `custom`", hint)
             return None
         key = "env:CUSTOM_API_KEY" if self._variables.get("CUSTOM_API_KEY") else "none"
-        return {"base_url": url.geturl(), "api_key": key, "zone": zone_of(url)}
+        return {**self._address("CUSTOM_BASE_URL"), "api_key": key}

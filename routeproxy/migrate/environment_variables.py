@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from routeproxy.policy.problems import Code, Problem
+from routeproxy.policy.provider_types import Zone
 
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})
@@ -21,7 +22,7 @@ class EnvironmentVariables:
         """What is odd, and no error."""
 
     def get(self, name: str) -> str | None:
-        return self._environ.get(name, "").strip() or None
+        return cleaned(self._environ.get(name, "")) or None
 
     def flag(self, name: str, *, default: bool) -> bool:
         text = (self.get(name) or str(default)).lower()
@@ -65,8 +66,8 @@ class EnvironmentVariables:
         if problem not in self.errors:
             self.errors.append(problem)
 
-    def note(self, code: Code, name: str, message: str) -> None:
-        note = Problem(code=code, severity="warning", path=(name,), message=message)
+    def note(self, code: Code, name: str, message: str, *, hint: str | None = None) -> None:
+        note = Problem(code=code, severity="warning", path=(name,), message=message, hint=hint)
         if note not in self.notes:
             self.notes.append(note)
 
@@ -80,10 +81,37 @@ def _split(text: str) -> SplitResult | None:
     return url._replace(fragment="") if valid else None
 
 
-def zone_of(url: SplitResult) -> str:
-    """The zone of an endpoint that an operator has chosen: `local` or `private`."""
-    host = url.hostname or ""
+INTERNAL_NAMES = (
+    ".internal",
+    ".local",
+    ".localdomain",
+    ".lan",
+    ".home",
+    ".home.arpa",
+    ".corp",
+    ".intranet",
+    ".private",
+)
+"""Ends of names that the public DNS does not have."""
+
+
+def zone_of(url: SplitResult) -> Zone:
+    """The zone of an endpoint, by its host alone: whatever may stand in the public DNS is public."""
+    host = (url.hostname or "").rstrip(".")
     try:
-        return "local" if ip_address(host).is_loopback else "private"
+        address = ip_address(host)
     except ValueError:
-        return "local" if host == "localhost" or host.endswith(".localhost") else "private"
+        if host == "localhost" or host.endswith(".localhost"):
+            return "local"
+        return "private" if "." not in host or host.endswith(INTERNAL_NAMES) else "public"
+    address = getattr(address, "ipv4_mapped", None) or address
+    return "local" if address.is_loopback else "public" if address.is_global else "private"
+
+
+def cleaned(value: str) -> str:
+    """What the author of a variable meant: without the byte order mark, the line break and the pair of quotes
+    that files, secret stores and Docker's `--env-file` leave around it."""
+    value = value.strip("\ufeff \t\r\n")
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1].strip("\ufeff \t\r\n")
+    return value

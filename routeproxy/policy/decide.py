@@ -274,6 +274,8 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     invariants: tuple[Invariant, ...] = ()
     """The invariants that teams' `targets` imply are among them."""
     tests: tuple[Case, ...] = ()
+    absent_providers: Mapping[str, str] = {}
+    """By the names in lower case by which a URL may mean a provider that is not there, why it is not."""
     warnings: tuple[Problem, ...] = ()
     reads: frozenset[str] = frozenset()
     """The names of the facts that some condition looks at."""

@@ -146,9 +146,9 @@ def _target_in_url(written: str, policy: Policy) -> str:
         raise ApiError(404, f"/{written[:200]} is not here{hint}")
     known = policy.providers.values()
     if not model or not any(provider == one.name or provider.lower() in one.spellings for one in known):
-        raise ApiError(
-            400, f"{written[:200]}: expected provider:model with one of {', '.join(policy.providers)}"
-        )
+        absent = policy.absent_providers.get(provider.lower()) if model else None
+        problem = f"{provider}: {absent}; expected" if absent else f"{written[:200]}: expected"
+        raise ApiError(400, f"{problem} provider:model with one of {', '.join(policy.providers)}")
     return f"{provider}/{model}"
 
 

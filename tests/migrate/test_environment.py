@@ -37,7 +37,7 @@ ADDRESSES = {
     "VERTEX_LOCATION": "europe-west1",
 }
 EVERYTHING = KEYS | ADDRESSES
-CORP = "https://llm.corp.example/v1"
+CORP = "https://llm.corp.internal/v1"
 
 
 def prefers(provider: str, **more: str) -> Variables:
@@ -357,7 +357,7 @@ def test_on_an_endpoint_of_ones_own_a_public_providers_prefix_is_refused(provide
 
 
 def test_a_second_endpoint_of_ones_own_can_be_named() -> None:
-    both = OWN["custom"] | {"OLLAMA_BASE_URL": "http://gpu.corp.example:11434", "OPENAI_BASE_URL": CORP}
+    both = OWN["custom"] | {"OLLAMA_BASE_URL": "http://gpu.corp.internal:11434", "OPENAI_BASE_URL": CORP}
     assert leads(both, "ollama/qwen3") == "ollama/qwen3"
     assert leads(both, "openai/x") == "openai/x"
 
@@ -424,6 +424,211 @@ def test_the_public_address_written_out_is_still_the_public_api(address: str) ->
     variables = KEYS | {"OPENAI_BASE_URL": address}
     assert target(variables, "gpt-5").provider.base_url == "https://api.openai.com/v1"
     assert leads(variables, "gemini-3") == "gemini/gemini-3"
+
+
+# --- OPENAI_BASE_URL: an endpoint of one's own, another public service, Azure
+
+OPENROUTER = {"OPENAI_BASE_URL": "https://openrouter.ai/api/v1", "OPENAI_API_KEY": "o"}
+NIM = {"OPENAI_BASE_URL": "https://integrate.api.nvidia.com/v1", "OPENAI_API_KEY": "o"}
+VLLM = {"OPENAI_BASE_URL": "http://10.0.0.7:8000/v1", "OPENAI_API_KEY": "o"}
+DEEPSEEK = {"OPENAI_BASE_URL": "https://api.deepseek.com/v1", "OPENAI_API_KEY": "o"}
+AZURE = {"OPENAI_BASE_URL": "https://res.openai.azure.com/openai/v1", "OPENAI_API_KEY": "o"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "big", "small"),
+    [
+        pytest.param(
+            OPENROUTER | {"BIG_MODEL": "anthropic/claude-sonnet-4.5", "ANTHROPIC_API_KEY": "a"},
+            "openrouter/anthropic/claude-sonnet-4.5",
+            "openrouter/anthropic/claude-sonnet-4.5",
+            id="a vendor's name at OpenRouter",
+        ),
+        pytest.param(
+            NIM | {"BIG_MODEL": "openai/gpt-oss-120b", "SMALL_MODEL": "meta/llama-3.3-70b-instruct"},
+            "nvidia/openai/gpt-oss-120b",
+            "nvidia/meta/llama-3.3-70b-instruct",
+            id="OpenAI's vendor name at NIM",
+        ),
+        pytest.param(
+            NIM | {"SMALL_MODEL": "nvidia/nemotron-nano"},
+            "nvidia/nvidia/nemotron-nano",
+            "nvidia/nvidia/nemotron-nano",
+            id="the small one for both",
+        ),
+        pytest.param(
+            VLLM | {"BIG_MODEL": "openai/gpt-oss-120b"},
+            "openai/openai/gpt-oss-120b",
+            "openai/openai/gpt-oss-120b",
+            id="at a vLLM of one's own, as its maker calls it",
+        ),
+        pytest.param(
+            VLLM | {"BIG_MODEL": "anthropic/finetune"},
+            "openai/anthropic/finetune",
+            "openai/anthropic/finetune",
+            id="another vendor's there",
+        ),
+        pytest.param(
+            DEEPSEEK | {"BIG_MODEL": "deepseek-chat"},
+            "openai/deepseek-chat",
+            "openai/deepseek-chat",
+            id="a public service without vendors",
+        ),
+        pytest.param(
+            AZURE | {"BIG_MODEL": "openai/my-gpt"}, "azure/my-gpt", "azure/my-gpt", id="a deployment at Azure"
+        ),
+        pytest.param(
+            prefers("nvidia", NVIDIA_API_KEY="n", BIG_MODEL="openai/gpt-oss-120b"),
+            "nvidia/openai/gpt-oss-120b",
+            "nvidia/openai/gpt-oss-120b",
+            id="NIM by its own variables",
+        ),
+        pytest.param(
+            OWN["nvidia"] | {"BIG_MODEL": "openai/gpt-oss-120b"},
+            "nvidia/openai/gpt-oss-120b",
+            "nvidia/openai/gpt-oss-120b",
+            id="NIM on one's own machine",
+        ),
+        pytest.param(VLLM, "openai/gpt-4.1", "openai/gpt-4.1-mini", id="nothing said: OpenAI's, and a note"),
+    ],
+)
+def test_away_from_openai_the_models_go_out_as_they_are_written(
+    variables: Variables, big: str, small: str
+) -> None:
+    assert leads(variables, "claude-opus-4-8") == big
+    assert leads(variables, "claude-haiku-4-5") == small
+
+
+@pytest.mark.parametrize("others", [{}, KEYS | {"OPENAI_API_KEY": "o"}], ids=["alone", "beside other keys"])
+@pytest.mark.parametrize(
+    ("variables", "model", "expected"),
+    [
+        (OPENROUTER, "openai/gpt-oss-120b", "openrouter/openai/gpt-oss-120b"),
+        (OPENROUTER, "anthropic/claude-sonnet-4.5", "openrouter/anthropic/claude-sonnet-4.5"),
+        (OPENROUTER, "google/gemini-3", "openrouter/google/gemini-3"),
+        (OPENROUTER, "openrouter/auto", "openrouter/auto"),
+        (OPENROUTER, "gpt-5", "openrouter/gpt-5"),
+        (NIM, "openai/gpt-oss-120b", "nvidia/openai/gpt-oss-120b"),
+        (NIM, "nvidia/nemotron", "nvidia/nvidia/nemotron"),
+        (NIM, "nvidia_nim/meta/llama", "nvidia/meta/llama"),
+        (VLLM, "Qwen/Q", "openai/Qwen/Q"),
+        (AZURE, "my-gpt", "azure/my-gpt"),
+        (AZURE, "o3-mini", "azure-responses/o3-mini"),
+    ],
+)
+def test_a_clients_names_stay_with_the_endpoint(
+    variables: Variables, others: Variables, model: str, expected: str
+) -> None:
+    assert leads(others | variables | {"BIG_MODEL": "b"}, model) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("openai:meta/llama", "openai/meta/llama"),
+        ("gemini:gemini-3", "gemini/gemini-3"),
+        ("google:gemini-3", "gemini/gemini-3"),
+        ("anthropic:claude-opus-4-8", "anthropic/claude-opus-4-8"),
+        ("ollama:qwen3", "ollama/qwen3"),
+    ],
+)
+@pytest.mark.parametrize("variables", [NIM, OPENROUTER, DEEPSEEK], ids=["NIM", "OpenRouter", "DeepSeek"])
+def test_beside_a_public_service_the_url_still_names_other_providers(
+    variables: Variables, url: str, expected: str
+) -> None:
+    both = KEYS | variables | {"BIG_MODEL": "b"}
+    assert leads(both, "claude-opus-4-8", url) == expected
+    assert target(both, "m", "openai:m").provider.base_url == variables["OPENAI_BASE_URL"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "reason"),
+    [
+        pytest.param(
+            VLLM | KEYS,
+            "gemini",
+            "everything here goes to the endpoint of OPENAI_BASE_URL, and to no public provider",
+            id="a private endpoint",
+        ),
+        pytest.param(
+            OWN["custom"] | KEYS,
+            "anthropic",
+            "everything here goes to the endpoint of CUSTOM_BASE_URL, and to no public provider",
+            id="custom, wherever it is",
+        ),
+        pytest.param(
+            OWN["ollama"] | KEYS,
+            "google",
+            "everything here goes to the endpoint of OLLAMA_BASE_URL, and to no public provider",
+            id="Ollama",
+        ),
+        pytest.param(NIM, "google", "it is not set up here: GEMINI_API_KEY is not set", id="no key"),
+        pytest.param({}, "vertex_ai", "it is not set up here: VERTEX_PROJECT is not set", id="no project"),
+        pytest.param(
+            AZURE,
+            "openai",
+            "it is not set up here: OPENAI_BASE_URL and OPENAI_API_KEY are Azure's",
+            id="Azure's variables are not OpenAI's",
+        ),
+    ],
+)
+def test_why_a_url_may_not_name_a_provider_is_known(variables: Variables, name: str, reason: str) -> None:
+    assert environment_policy({"BIG_MODEL": "b"} | variables).absent_providers[name] == reason
+
+
+def test_a_provider_that_is_there_is_not_among_the_absent() -> None:
+    assert environment_policy(EVERYTHING | {"CUSTOM_BASE_URL": CORP}).absent_providers == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://r.openai.azure.com", ("https://r.openai.azure.com", None)),
+        ("https://r.openai.azure.com/openai/v1/", ("https://r.openai.azure.com/openai/v1", None)),
+        (
+            "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+            ("https://r.openai.azure.com", "2024-10-21"),
+        ),
+        ("https://r.cognitiveservices.azure.com", ("https://r.cognitiveservices.azure.com", None)),
+    ],
+)
+def test_azures_address_in_openai_base_url_is_azures(url: str, expected: tuple[str, str | None]) -> None:
+    found = target({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "o"}, "gpt-4o").provider
+    assert (found.type, *(found.base_url, found.options.get("api_version"))) == ("azure", *expected)
+    assert [key.reference for key in found.keys] == ["env:OPENAI_API_KEY"]
+    both = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "o", "AZURE_OPENAI_API_KEY": "z"}
+    assert [key.value for key in target(both, "gpt-4o").provider.keys] == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("host", "zone"),
+    [
+        ("localhost:8000", "local"),
+        ("127.0.0.2", "local"),
+        ("[::1]:8000", "local"),
+        ("[::ffff:127.0.0.1]", "local"),
+        ("10.0.0.7", "private"),
+        ("192.168.1.2:1", "private"),
+        ("172.16.0.1", "private"),
+        ("100.64.0.1", "private"),
+        ("[fd00::1]", "private"),
+        ("gpu", "private"),
+        ("host.docker.internal:8000", "private"),
+        ("llm.lan", "private"),
+        ("llm.corp.internal.", "private"),
+        ("vllm.models.svc.cluster.local", "private"),
+        ("8.8.8.8", "public"),
+        ("llm.corp.example", "public"),
+        ("openrouter.ai", "public"),
+        ("internal.evil.com", "public"),
+    ],
+)
+def test_a_zone_is_what_the_host_surely_is(host: str, zone: str) -> None:
+    variables = prefers("custom", CUSTOM_BASE_URL=f"http://{host}/v1", BIG_MODEL="x")
+    assert target(variables, "m").provider.zone == zone
+    said = [words for words in warnings(variables) if "taken for" in words]
+    assert said == ([] if zone == "local" else [words for words in said if words.endswith(zone)])
+    assert bool(said) is (zone != "local")
 
 
 # --- the other variables
@@ -515,7 +720,7 @@ def test_each_provider_gets_its_own_key(variables: Variables, model: str, refere
 )
 def test_what_needs_no_key_gets_none(variables: Variables) -> None:
     assert target(variables, "x").provider.keys == ()
-    assert warnings(variables) == []
+    assert [said for said in warnings(variables) if "is at llm.corp.internal" not in said] == []
 
 
 @pytest.mark.parametrize(
@@ -764,7 +969,10 @@ def test_a_password_is_not_repeated() -> None:
         ),
         pytest.param(
             OWN["custom"] | {"BIG_MODEL": "openai/corp-1"},
-            ["BIG_MODEL is `openai/corp-1`: it goes to CUSTOM_BASE_URL as `corp-1`, not to OpenAI"],
+            [
+                "BIG_MODEL is `openai/corp-1`: it goes to CUSTOM_BASE_URL as `corp-1`, not to OpenAI",
+                "CUSTOM_BASE_URL is at llm.corp.internal, which is taken for private",
+            ],
             id="custom with OpenAI's prefix",
         ),
     ],
@@ -796,6 +1004,38 @@ def test_the_environment_wins_over_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('BIG_MODEL="from-file"\nSMALL_MODEL=small\n# a comment\nEMPTY\n')
     found = read_environment({"BIG_MODEL": "from-environment"}, tmp_path / ".env")
     assert found == {"BIG_MODEL": "from-environment", "SMALL_MODEL": "small"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"KEY=sk-1\n", id="plain"),
+        pytest.param(b"\xef\xbb\xbfKEY=sk-1\r\n", id="with a byte order mark"),
+        pytest.param("KEY=sk-1\r\n".encode("utf-16"), id="as PowerShell writes it"),
+        pytest.param(b"KEY='sk-1'\r", id="in single quotes"),
+        pytest.param(b'KEY="sk-1\\n"\n', id="with a line break in the quotes"),
+        pytest.param(b'KEY="sk-1\r\n"\n', id="with a real one"),
+        pytest.param(b"export KEY=  sk-1  \n", id="exported, with blanks"),
+        pytest.param(b"KEY=\"'sk-1'\"\n", id="quotes in quotes"),
+    ],
+)
+def test_a_value_is_what_its_author_meant(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    assert read_environment({}, tmp_path / ".env") == {"KEY": "sk-1"}
+
+
+@pytest.mark.parametrize(
+    "value", ["sk-1", '"sk-1"', "'sk-1'", "sk-1\n", "sk-1\r\n", "\ufeffsk-1", '"sk-1"\r', " sk-1 "]
+)
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN", "HOST"])
+def test_so_is_one_in_the_environment(name: str, value: str) -> None:
+    assert read_environment({name: value}, None)[name] == "sk-1"
+
+
+def test_a_dotenv_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"KEY=\xff\n")
+    with pytest.raises(ValueError, match=r"\.env is not UTF-8: byte 5 can't be read"):
+        read_environment({}, tmp_path / ".env")
 
 
 def test_no_dotenv_is_no_problem(tmp_path: Path) -> None:
