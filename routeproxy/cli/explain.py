@@ -96,7 +96,7 @@ def run_explain(
     """
     policy = load()
     request = question(policy)
-    assumed = () if complete else request.assumed(teams=bool(policy.teams))
+    assumed = () if complete else policy.assumed_of(request)
     try:
         explanation = _explain(request, policy)
     except ApiError as refusal:

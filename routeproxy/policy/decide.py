@@ -331,6 +331,11 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         self.check_headers(headers)
         return question.facts(headers, count)
 
+    def assumed_of(self, question: HypotheticalRequest) -> tuple[str, ...]:
+        """What a request that was not sent leaves out, and what that is taken for."""
+        headers = self.headers_of(question.team, question.headers)
+        return question.assumed(teams=bool(self.teams), headers=self.reads_headers - headers.keys())
+
     def headers_of(self, team: str | None, headers: Headers) -> Headers:
         """`headers` as rules see them: the team's own in place of what its client sent."""
         stated = self.teams[team].request_headers if team is not None and team in self.teams else {}

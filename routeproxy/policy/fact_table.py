@@ -94,9 +94,27 @@ def _from_header(name: str, facts: Facts) -> str | None:
 
 
 def header_fact(name: str) -> Fact:
-    """The fact that `headers.NAME` looks at; `name` is in lower case."""
+    """The fact that `headers.NAME` looks at; `name` is in lower case. A header that has a short name is one
+    fact, whichever way it is written."""
+    return _BY_HEADER.get(name) or Fact(
+        name=f"{_HEADER}{name}", kind="text", read=partial(_from_header, name), optional=True, header=name
+    )
+
+
+def header_of(fact: str) -> str | None:
+    """The header that the fact of this name is read from."""
+    row = BY_NAME.get(fact)
+    return row.header if row is not None else fact.removeprefix(_HEADER)
+
+
+_HEADER = "header "
+"""How the names of facts begin that are read from headers without a short name."""
+
+
+def _short_name(name: str, header: str, **fields: Any) -> Fact:
+    """The row of a header that rules may call `name`."""
     return Fact(
-        name=f"header {name}", kind="text", read=partial(_from_header, name), optional=True, header=name
+        name=name, kind="text", read=partial(_from_header, header), optional=True, header=header, **fields
     )
 
 
@@ -140,6 +158,39 @@ FACTS: tuple[Fact, ...] = (
         option=Option(
             "--header", "A header of the request, as curl takes it; may be repeated.", "'NAME: VALUE'"
         ),
+    ),
+    _short_name(
+        "request_class",
+        "x-claude-code-request-class",
+        known=("main", "subagent", "workflow", "compaction", "auxiliary", "side_reply"),
+        assumed="no request class",
+        condition="What Claude Code makes the request for: the header `x-claude-code-request-class`.",
+        statement="Its header `x-claude-code-request-class`.",
+        option=Option("--request-class", "What Claude Code makes it for.", "CLASS"),
+    ),
+    _short_name(
+        "agent_type",
+        "x-claude-code-agent-type",
+        assumed="no agent type",
+        condition="The kind of sub-agent that asks: the header `x-claude-code-agent-type`.",
+        statement="Its header `x-claude-code-agent-type`.",
+        option=Option("--agent-type", "The kind of Claude Code's sub-agent.", "TYPE"),
+    ),
+    _short_name(
+        "session",
+        "x-claude-code-session-id",
+        assumed="no session",
+        condition="Claude Code's session: the header `x-claude-code-session-id`.",
+        statement="Its header `x-claude-code-session-id`.",
+        option=Option("--session", "Claude Code's session.", "ID"),
+    ),
+    _short_name(
+        "agent",
+        "x-claude-code-agent-id",
+        assumed="no agent",
+        condition="The sub-agent that asks: the header `x-claude-code-agent-id`.",
+        statement="Its header `x-claude-code-agent-id`.",
+        option=Option("--agent", "Claude Code's sub-agent.", "ID"),
     ),
     Fact(
         name="input_tokens",
@@ -281,6 +332,7 @@ FACTS: tuple[Fact, ...] = (
 )
 
 BY_NAME: Mapping[str, Fact] = {fact.name: fact for fact in FACTS}
+_BY_HEADER: Mapping[str, Fact] = {fact.header: fact for fact in FACTS if fact.header is not None}
 MODEL, TEAM, INPUT_TOKENS, TOOLS = (BY_NAME[name] for name in ("model", "team", "input_tokens", "tools"))
 
 HAS_TOOLS = replace(TOOLS, read=attrgetter("has_tools"), cost=0)

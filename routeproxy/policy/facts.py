@@ -6,11 +6,15 @@ Facts are total: each has an answer for every request, so no condition can fail.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
 
+from msgspec import Struct
+from msgspec.json import Decoder
 from msgspec.structs import replace
 
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.request import NULL, Envelope
 from routeproxy.policy.content import contains_block, system_text
 
@@ -84,6 +88,12 @@ class Facts:
         metadata = self.envelope.metadata
         return metadata.user_id.strip(" \t") if metadata and metadata.user_id is not None else None
 
+    @property
+    def session_id(self) -> str | None:
+        """The session that the request belongs to: that of its header, or else the one in its
+        `metadata.user_id`, where earlier versions of Claude Code say it."""
+        return self.header("x-claude-code-session-id") or session_in(self.user or "")
+
     @cached_property
     def tools(self) -> tuple[str, ...]:
         """The names and the types of the tools."""
@@ -142,6 +152,23 @@ class Facts:
         facts.headers = headers
         return facts
 
+
+def session_in(user_id: str) -> str | None:
+    """The session that Claude Code writes into `metadata.user_id`, as JSON or (until 2026) as a text."""
+    if user_id.startswith("{"):
+        with suppress(*UNREADABLE, RecursionError):
+            return _user_of_claude_code.decode(user_id).session_id or None
+        return None
+    written = _USER_OF_OLD_CLAUDE_CODE.fullmatch(user_id)
+    return written[1] if written else None
+
+
+class _UserOfClaudeCode(Struct, frozen=True):
+    session_id: str | None = None
+
+
+_user_of_claude_code: Decoder[_UserOfClaudeCode] = Decoder(_UserOfClaudeCode)
+_USER_OF_OLD_CLAUDE_CODE = re.compile(r"user_[^_]*_account_[^_]*_session_([^_]+)")
 
 _TO_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 

@@ -2,7 +2,7 @@
 decision log, whose requests are decided once more."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -44,13 +44,12 @@ class HypotheticalRequest:
 
     @property
     def headers(self) -> Headers:
-        """Its headers, with those that single facts state."""
-        lines = {
-            fact.header: (as_line(self.stated[fact.name]),)
-            for fact in FACTS
-            if fact.header is not None and fact.name in self.stated
-        }
-        return {**self.stated.get("headers", {}), **lines}
+        """Its headers, with a line more for each that a fact of its own states."""
+        headers = {**self.stated.get("headers", {})}
+        for fact in FACTS:
+            if fact.header is not None and fact.name in self.stated:
+                headers[fact.header] = (*headers.get(fact.header, ()), as_line(self.stated[fact.name]))
+        return headers
 
     def facts(self, headers: Headers, count: Callable[[bytes], int]) -> Facts:
         """With `headers` as the team has them. Raises `InvalidRequest` if `body` is none."""
@@ -75,14 +74,16 @@ class HypotheticalRequest:
         # Not by msgspec: half an emoji on the command line is a text like any other.
         return decode_envelope(json.dumps(body).encode())
 
-    def assumed(self, *, teams: bool) -> tuple[str, ...]:
-        """What the request leaves out, and what that is taken for. `teams`: whether there are any."""
+    def assumed(self, *, teams: bool, headers: Container[str]) -> tuple[str, ...]:
+        """What the request leaves out, and what that is taken for. `teams`: whether there are any. `headers`:
+        those that are missed if they are not there."""
         return tuple(
             fact.assumed
             for fact in FACTS
             if fact.assumed
             and not self.stated.get(fact.name)
             and (teams or fact is not TEAM)
+            and (fact.header is None or fact.header in headers)
             # A body says all that is of it, and its tokens are counted.
             and (self.body is None or (fact.state is None and fact is not INPUT_TOKENS))
         )

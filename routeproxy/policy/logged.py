@@ -22,6 +22,7 @@ _TYPES: Mapping[Kind, Any] = {
 """Of the values in a log, by the kinds of their facts."""
 
 _LOGGED = tuple(fact for fact in FACTS if fact.logged != "never")
+_WITH_SHORT_NAMES = frozenset(fact.header for fact in _LOGGED if fact.header is not None)
 
 
 def logged_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
@@ -31,9 +32,11 @@ def logged_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
     for fact in _LOGGED:
         if fact.logged == "if read" and fact.name not in policy.reads:
             continue
+        if fact.header is not None and len({*facts.headers.get(fact.header, ())}) > 1:
+            continue  # no rule looks at it, or it would have been refused: nobody chose one of its values
         value: Any
         if fact.kind == "headers":
-            names = sorted(policy.reads_headers)
+            names = sorted(policy.reads_headers - _WITH_SHORT_NAMES)
             value = {name: text for name in names if (text := facts.header(name)) is not None}
         else:
             value = (fact.stated or fact.read)(facts)

@@ -33,9 +33,11 @@ EFFORTS = ("low", "high", "max")
 PROVIDERS = ("p", "q", "pq", "P")
 TEAMS = ("t", "u", "T")
 ZONES = ("local", "private", "public")
-HEADERS = ("x-a", "x-b")
+AGENT = "x-claude-code-agent-id"
+"""The header that has a short name: `agent`."""
+HEADERS = ("x-a", "x-b", AGENT)
 FLAGS = ("stream", "images", "documents", "thinking")
-IN_WHEN = ("model", "headers", "max_tokens", "tools", "effort", *FLAGS)
+IN_WHEN = ("model", "headers", "agent", "max_tokens", "tools", "effort", *FLAGS)
 FACTS = (*IN_WHEN, "input_tokens", "system", "user", "url_target")
 KEYS = {f"KEY_{team}_{number}": f"key {team} {number}" for team in TEAMS for number in range(2)}
 
@@ -168,7 +170,7 @@ class Topics:
     def __init__(self, dice: Dice, teams: Sequence[str]) -> None:
         self._dice = dice
         self._teams = teams
-        self._facts = dice.several([*FACTS, *["team", "headers", "model"] * 2], 1, 3)
+        self._facts = dice.several([*FACTS, *["team", "headers", "model"] * 2, "agent"], 1, 3)
         self._words = dice.several(WORDS, 2, 4)
         self._models = dice.several(MODELS, 2, 4)
         self._globs = dice.several(GLOBS, 2, 4)
@@ -209,9 +211,9 @@ class Topics:
             case "model":
                 return self.text(self._models)
             case "headers":
-                names = dice.several((dice.one(("x-a", "X-A")), "x-b"), 1, 2)
+                names = dice.several((dice.one(("x-a", "X-A")), "x-b", AGENT), 1, 2)
                 return {name: self.text(self._words, header=True) for name in names}
-            case "user":
+            case "agent" | "user":
                 return self.text(self._words, header=True)
             case "system":
                 return self.text(("a", "ab", "b"))
@@ -312,7 +314,7 @@ def _targets_at(name: str, table: Table) -> list[str]:
 
 def _team(dice: Dice, name: str, providers: Sequence[str], aliases: Sequence[str]) -> Table:
     targets = [f"{provider}/{model}" for provider in providers for model in ("*", "a", "a*", "?b")]
-    headers = dice.several(("x-a", "X-B"), 1, 2)
+    headers = dice.several(("x-a", "X-B", AGENT), 1, 2)
     said: Table = {
         "keys": dice.several([f"env:KEY_{name}_{number}" for number in range(2)], 1, 2),
         "models": dice.some(GLOBS),
@@ -641,6 +643,8 @@ def _holds(key: str, wanted: Any, asked: Asked) -> bool:
             return not any(holds(table, asked) for table in listed(wanted))
         case "headers":
             return all(_text(asked.headers.get(name.lower()), one, "equals") for name, one in wanted.items())
+        case "agent":
+            return _text(asked.headers.get(AGENT), wanted, "equals")
         case "user":
             return _text(asked.user, wanted, "equals")
         case "model" | "system":

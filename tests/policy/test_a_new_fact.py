@@ -18,21 +18,21 @@ EDITS = {
     "policy/fact_table.py": {
         "FACTS: tuple[Fact, ...] = (\n": """\
     Fact(
-        name="agent",
+        name="client",
         kind="text",
-        read=lambda facts: facts.header("x-agent"),
-        header="x-agent",
+        read=lambda facts: facts.header("x-client"),
+        header="x-client",
         optional=True,
-        assumed="no agent",
-        condition="Which agent asks.",
-        statement="The agent that it is from.",
-        option=Option("--agent", "The agent that it is from.", "NAME"),
+        assumed="no client",
+        condition="Which client asks.",
+        statement="The client that it is from.",
+        option=Option("--client", "The client that it is from.", "NAME"),
     ),
 """,
     },
     "policy/file/tables.py": {
-        "class MatchTable(Table):\n": "    agent: str | list[str] | HeaderTable | None = None\n",
-        "class RequestTable(Table):\n": "    agent: str | None = None\n",
+        "class MatchTable(Table):\n": "    client: str | list[str] | HeaderTable | None = None\n",
+        "class RequestTable(Table):\n": "    client: str | None = None\n",
     },
 }
 """By file, what is written behind a line of it."""
@@ -47,7 +47,7 @@ type = "echo"
 
 [[rules]]
 name = "auditors"
-match.agent = ["auditor", "inspector"]
+match.client = ["auditor", "inspector"]
 targets = "inside/it"
 
 [default]
@@ -55,11 +55,11 @@ targets = "echo/it"
 
 [[invariants]]
 name = "what auditors say stays inside"
-when.agent = "auditor"
+when.client = "auditor"
 only.provider = "inside"
 
 [[tests]]
-request = { model = "m", agent = "inspector" }
+request = { model = "m", client = "inspector" }
 expect.rule = "auditors"
 """
 
@@ -102,30 +102,30 @@ def run(source: Path, rules: Path, *words: str) -> tuple[int, str]:
 def test_rules_tests_and_the_command_line_know_it(source: Path, rules: Path) -> None:
     code, output = run(source, rules, "test", "rules.toml")
     assert (code, "1 passed" in output) == (0, True)
-    code, output = run(source, rules, "explain", "--model", "m", "--agent", "auditor")
-    assert (code, "✓ auditors" in output, "no agent" in output) == (0, True, False)
-    code, output = run(source, rules, "explain", "--model", "m", "--header", "x-agent: somebody")
-    assert "agent is `somebody`, needs to be `auditor` or `inspector`" in output
+    code, output = run(source, rules, "explain", "--model", "m", "--client", "auditor")
+    assert (code, "✓ auditors" in output, "no client" in output) == (0, True, False)
+    code, output = run(source, rules, "explain", "--model", "m", "--header", "x-client: somebody")
+    assert "client is `somebody`, needs to be `auditor` or `inspector`" in output
     code, output = run(source, rules, "explain", "--model", "m")
-    assert "agent is missing, needs to be `auditor` or `inspector`" in output
-    assert "assumed: no agent, no headers" in output
+    assert "client is missing, needs to be `auditor` or `inspector`" in output
+    assert "assumed: no client, no headers" in output
     code, output = run(source, rules, "schema")
     tables = json.loads(output)["definitions"]
-    assert tables["MatchTable"]["properties"]["agent"]["description"] == "Which agent asks."
-    assert tables["RequestTable"]["properties"]["agent"]["description"] == "The agent that it is from."
+    assert tables["MatchTable"]["properties"]["client"]["description"] == "Which client asks."
+    assert tables["RequestTable"]["properties"]["client"]["description"] == "The client that it is from."
 
 
 def test_the_proof_goes_by_it(source: Path, rules: Path) -> None:
     code, output = run(source, rules, "prove", "rules.toml")
     assert (code, "✓ what auditors say stays inside" in output) == (0, True)
-    assert "requests where agent is `auditor`: only provider" in output
-    assert "rests on the client's word: agent" in output
+    assert "requests where client is `auditor`: only provider" in output
+    assert "rests on the client's word: client" in output
     rules.write_text(RULES.replace('["auditor", "inspector"]', '"inspector"'), encoding="utf-8")
     code, output = run(source, rules, "prove", "rules.toml", "--json")
     (invariant,) = json.loads(output)["invariants"]
     assert code == 1
-    assert invariant["open"][0]["counter_example"]["agent"] == "auditor"
-    assert "with agent auditor may reach `echo/it`" in invariant["open"][0]["message"]
+    assert invariant["open"][0]["counter_example"]["client"] == "auditor"
+    assert "with client auditor may reach `echo/it`" in invariant["open"][0]["message"]
 
 
 def test_the_decision_log_keeps_it(source: Path, rules: Path) -> None:
@@ -133,9 +133,9 @@ def test_the_decision_log_keeps_it(source: Path, rules: Path) -> None:
     with serving(
         rules.parent, "--rules", "rules.toml", "--port", "0", environ={"PYTHONPATH": str(source)}
     ) as served:
-        assert served.post(request(), x_agent="auditor").headers["x-routeproxy-rule"] == "auditors"
+        assert served.post(request(), x_client="auditor").headers["x-routeproxy-rule"] == "auditors"
         (line,) = until(lambda: log.exists() and log.read_text(encoding="utf-8").splitlines()) or []
     logged = json.loads(line)
-    assert logged["facts"] == {"model": "claude-sonnet-5", "agent": "auditor", "max_tokens": 100}
+    assert logged["facts"] == {"model": "claude-sonnet-5", "client": "auditor", "max_tokens": 100}
     code, output = run(source, rules, "explain", "--decision", logged["id"])
     assert (code, "✓ auditors" in output) == (0, True)

@@ -10,7 +10,7 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.targets import NameTable
-from routeproxy.policy.fact_table import FACTS, Fact
+from routeproxy.policy.fact_table import FACTS, Fact, header_fact
 from routeproxy.policy.facts import as_line, requested_model_problem
 from routeproxy.policy.file.includes import Folder, relative_problem
 from routeproxy.policy.file.report import Report
@@ -82,9 +82,8 @@ class AssertionsCompiler:
         for fact in FACTS:
             if not fact.provable and getattr(match, fact.name, None) is not None:
                 message = f"`{fact.name}` can't be part of an invariant: nothing could be proved of it"
-                hint = (
-                    "say it by team, model, headers, tools, images, documents, thinking, effort or max_tokens"
-                )
+                *others, last = (fact.name for fact in FACTS if fact.in_match and fact.provable)
+                hint = f"say it by {', '.join(others)} or {last}"
                 self.report.error(Code.FORBIDDEN, (*path, fact.name), message, hint=hint, key=True)
 
     def check_teams(self, match: MatchTable, path: KeyPath) -> None:
@@ -161,6 +160,11 @@ class AssertionsCompiler:
         if table.model is not None and (problem := requested_model_problem(table.model)):
             self.report.error(Code.WRONG_VALUE, (*path, "model"), problem)
         check_header_names(list(table.headers or {}), (*path, "headers"), self.report)
+        for name in table.headers or {}:
+            fact = header_fact(name.lower())
+            if getattr(table, fact.name, None) is not None:
+                message = f"`{name}` and `{fact.name}` are one header"
+                self.report.error(Code.DUPLICATE, (*path, "headers", name), message, key=True)
         stated = {fact.name: _stated_value(fact, getattr(table, fact.name)) for fact in FACTS}
         body = self._read_body(table.body, (*path, "body"), folder) if table.body is not None else None
         for fact in FACTS if table.body is not None else ():

@@ -132,10 +132,12 @@ class Compilation:
         if any(report.failed for report in self.reports):
             return None
         matches = list(self._matches())
-        reads = [
-            fact for fact in FACTS if any(getattr(match, fact.name, None) is not None for match in matches)
-        ]
         headers = {name.lower() for match in matches for name in match.headers or ()}
+        reads = [
+            fact
+            for fact in FACTS
+            if fact.header in headers or any(getattr(match, fact.name, None) is not None for match in matches)
+        ]
         policy = Policy(
             version="",
             source=str(self.path),

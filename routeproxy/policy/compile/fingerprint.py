@@ -3,6 +3,7 @@ does the value of a secret."""
 
 import datetime
 import hashlib
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec.structs import asdict
 
 from routeproxy.policy.compile.rules import WrittenMatches
 from routeproxy.policy.decide import Policy, Rule, Team
+from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.tables import MatchTable, ProviderTable, RulesFile, TeamTable
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import ClientKey
@@ -32,7 +34,7 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
         "rules": [_rule(rule, *matches[rule.file, rule.path]) for rule in policy.rules],
         "default": _rule(policy.default, None, None),
         "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in policy.invariants],
-        "when": [table.when for table in file.invariants],
+        "when": [_conditions(table.when) for table in file.invariants],
     }
     return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:12]
 
@@ -68,7 +70,7 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, A
     return {
         "name": rule.name,
         "team": team,
-        "match": match,
+        "match": _conditions(match),
         "deny": rule.deny,
         "targets": [_target(target) for target in rule.targets],
         "fallback": rule.fallback,
@@ -80,3 +82,20 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, A
 
 def _target(target: Target) -> dict[str, Any]:
     return {**asdict(target), "provider": target.provider.name}
+
+
+def _conditions(match: MatchTable | None) -> dict[str, Any] | None:
+    """A header that has a short name is one condition, whichever way it is written."""
+    if match is None:
+        return None
+    conditions = asdict(match)
+    headers = [(name.lower(), written) for name, written in (match.headers or {}).items()]
+    headers += [(fact.header, conditions.pop(fact.name, None)) for fact in FACTS if fact.header is not None]
+    headers = [(name, written) for name, written in headers if written is not None]
+    nested = match.not_
+    return {
+        **conditions,
+        "headers": sorted(headers, key=itemgetter(0)),
+        "any": [*map(_conditions, match.any or ())],
+        "not_": [*map(_conditions, nested)] if isinstance(nested, list) else _conditions(nested),
+    }

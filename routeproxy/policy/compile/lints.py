@@ -3,19 +3,37 @@ worse from one target to the next. Such a file compiles to a policy all the same
 
 import datetime
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from routeproxy.policy.compile.compiler import Compilation
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.unreachable import UnreachableRules
-from routeproxy.policy.conditions import Check, Equals, TextCheck
+from routeproxy.policy.conditions import (
+    Begins,
+    Check,
+    Contains,
+    Equals,
+    Matches,
+    TextCheck,
+    matches_glob,
+    quoted,
+)
 from routeproxy.policy.decide import Policy, Rule
-from routeproxy.policy.fact_table import TEAM
+from routeproxy.policy.fact_table import FACTS, TEAM, Fact, header_fact
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import HeaderTable, MatchTable, RuleTable, Targets, TargetTable
+from routeproxy.policy.file.tables import (
+    HeaderTable,
+    MatchTable,
+    RequestTable,
+    RuleTable,
+    Targets,
+    TargetTable,
+)
 from routeproxy.policy.file.values import listed
-from routeproxy.policy.problems import Code, KeyPath
+from routeproxy.policy.patterns import regex
+from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 from routeproxy.policy.providers import ModelFacts
 from routeproxy.policy.secrets import ClientKey, Secret
 from routeproxy.policy.targets import Target
@@ -75,6 +93,7 @@ class _Finder:
         self._find_unused()
         self._check_chains()
         self._check_conditions()
+        self._check_statements()
         self._check_keys()
         self._check_default()
 
@@ -165,15 +184,40 @@ class _Finder:
             if match.url_target and not self.policy.server.url_targets:
                 message = "never true: `[server] url_targets` is off"
                 report.warn(Code.NEVER_TRUE, (*path, "url_target"), message)
-            for name, comparison in (match.headers or {}).items():
-                here = (*path, "headers", name)
-                if name.lower() in NOT_SENT:
-                    message = f"`{name}` belongs to a connection: no client can send it to be matched"
+            for fact, comparison, here in _headers_in(match, path):
+                self._check_known(fact, comparison, here, report)
+                if fact.header in NOT_SENT:
+                    message = f"`{here[-1]}` belongs to a connection: no client can send it to be matched"
                     report.warn(Code.NEVER_TRUE, here, message, key=True)
                 for value in _equal_values(comparison):
                     if value != value.strip(" \t") or not value.isprintable():
                         message = f"no header is ever {value!r}: values come trimmed and as one line"
                         report.warn(Code.NEVER_TRUE, here, message)
+
+    def _check_statements(self) -> None:
+        files = [(self.report, self.compilation.file.tests)]
+        files += [(layer.report, layer.file.tests) for layer in self.compilation.layers]
+        for report, cases in files:
+            for index, case in enumerate(cases):
+                if case.request is not None:
+                    for fact, value, here in _headers_in(case.request, ("tests", index, "request")):
+                        self._check_known(fact, value, here, report)
+
+    def _check_known(
+        self, fact: Fact, written: str | list[str] | HeaderTable, path: KeyPath, report: Report
+    ) -> None:
+        """Warns of what no value passes that clients are known to send, or that a team's requests have."""
+        if not fact.known:
+            return
+        stated = (team.request_headers.get(fact.header or "") for team in self.policy.teams.values())
+        known = (*fact.known, *filter(None, stated))
+        for check in _comparisons(fact, written):
+            if not any(map(check.accepts, known)):
+                (value,) = check.values
+                message = f"no {fact.name} that clients are known to send {check.verb} {quoted(value)}"
+                near = closest(value, known)
+                hint = f"did you mean `{near}`?" if near else f"expected {one_of(known)}"
+                report.warn(Code.NEVER_TRUE, path, message, hint=hint)
 
     def _matches(self) -> Iterator[tuple[Report, MatchTable, KeyPath]]:
         files: list[tuple[Report, list[RuleTable]]] = [(self.report, self.compilation.file.rules)]
@@ -251,6 +295,34 @@ def _teams(check: Check) -> Iterator[str]:
         for table in tables:
             for inner in table:
                 yield from _teams(inner)
+
+
+def _headers_in(table: MatchTable | RequestTable, path: KeyPath) -> Iterator[tuple[Fact, Any, KeyPath]]:
+    """What `table` says of headers, by short names or otherwise, each with its place."""
+    headers: Mapping[str, Any] = table.headers or {}
+    for name, written in headers.items():
+        yield header_fact(name.lower()), written, (*path, "headers", name)
+    for fact in FACTS:
+        if fact.header is not None and (written := getattr(table, fact.name, None)) is not None:
+            yield fact, written, (*path, fact.name)
+
+
+def _comparisons(fact: Fact, written: str | list[str] | HeaderTable) -> Iterator[TextCheck]:
+    """What is written of a header, as a check for each value."""
+    table = written if isinstance(written, HeaderTable) else HeaderTable(equals=written)
+    for key, check in _CHECKS.items():
+        values = getattr(table, key)
+        yield from (check(fact, (value,)) for value in (listed(values) if values is not None else ()))
+
+
+_CHECKS: Mapping[str, Callable[[Fact, tuple[str, ...]], TextCheck]] = {
+    "equals": Equals,
+    "prefix": Begins,
+    "contains": Contains,
+    "glob": matches_glob,
+    "regex": lambda fact, values: Matches(fact, values, tuple(map(regex, values)), "regex"),
+}
+"""How values are compared, by the keys of a table."""
 
 
 def _equal_values(comparison: str | list[str] | HeaderTable) -> Iterator[str]:

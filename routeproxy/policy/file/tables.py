@@ -48,6 +48,10 @@ class MatchTable(Table):
     team: Strings | None = None
     model: str | list[str] | TextTable | None = None
     headers: dict[str, str | list[str] | HeaderTable] | None = None
+    request_class: str | list[str] | HeaderTable | None = None
+    agent_type: str | list[str] | HeaderTable | None = None
+    session: str | list[str] | HeaderTable | None = None
+    agent: str | list[str] | HeaderTable | None = None
     input_tokens: RangeTable | None = None
     max_tokens: RangeTable | None = None
     stream: bool | None = None
@@ -279,6 +283,10 @@ class RequestTable(Table):
     model: str | None = None
     team: str | None = None
     headers: dict[str, str] | None = None
+    request_class: str | None = None
+    agent_type: str | None = None
+    session: str | None = None
+    agent: str | None = None
     input_tokens: Count | None = None
     max_tokens: Count | None = None
     stream: bool | None = None

@@ -3,10 +3,11 @@
 These facts are judged together, team by team. All other facts are judged apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.verify.satisfiability import Assignment, holds, satisfiable
+from routeproxy.policy.fact_table import header_fact
+from routeproxy.policy.verify.satisfiability import Assignment, Constraint, holds, satisfiable
 
 TeamHeaders = Mapping[str | None, Mapping[str, str]]
 """By team (`None`: a client without one), the headers that the policy states in place of the client's."""
@@ -17,16 +18,16 @@ class Callers:
 
     def __init__(self, headers: TeamHeaders) -> None:
         self._headers = headers
-        self._header_facts = frozenset(f"header {name}" for stated in headers.values() for name in stated)
-        """The headers that some team states."""
+        self._header_facts = {header_fact(name).name: name for stated in headers.values() for name in stated}
+        """By their facts, the headers that some team states."""
 
     def satisfiable(self, assignment: Assignment, changed: Iterable[str]) -> bool:
         """Whether some request may meet `assignment`, if it could before the `changed` facts changed."""
         changed = set(changed)
-        if changed & self._header_facts or "team" in changed:
+        if changed & self._header_facts.keys() or "team" in changed:
             if next(self.teams(assignment), _NO_CALLER) is _NO_CALLER:
                 return False
-            changed -= self._header_facts | {"team"}
+            changed -= self._header_facts.keys() | {"team"}
         return all(satisfiable(assignment[fact]) for fact in changed)
 
     def teams(self, assignment: Assignment) -> Iterator[str | None]:
@@ -35,8 +36,8 @@ class Callers:
             if not holds(assignment.get("team", ()), team):
                 continue
             if all(
-                _header_satisfiable(fact, headers, assignment)
-                for fact in self._header_facts & assignment.keys()
+                _header_satisfiable(assignment[fact], headers.get(self._header_facts[fact]))
+                for fact in self._header_facts.keys() & assignment.keys()
             ):
                 yield team
 
@@ -44,9 +45,8 @@ class Callers:
 _NO_CALLER = object()
 
 
-def _header_satisfiable(fact: str, headers: Mapping[str, str], assignment: Assignment) -> bool:
-    value = headers.get(fact.removeprefix("header "))
-    return satisfiable(assignment[fact]) if value is None else holds(assignment[fact], value)
+def _header_satisfiable(constraints: Sequence[Constraint], stated: str | None) -> bool:
+    return satisfiable(constraints) if stated is None else holds(constraints, stated)
 
 
 def team_headers(policy: Policy) -> TeamHeaders:

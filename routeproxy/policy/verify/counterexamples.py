@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextCheck
 from routeproxy.policy.decide import Policy, Rule
-from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM
-from routeproxy.policy.facts import requested_model_problem
+from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM, header_of
+from routeproxy.policy.facts import as_line, requested_model_problem
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.targets import ReachedTarget, Target
@@ -105,11 +105,13 @@ class HypotheticalRequests:
             headers: dict[str, tuple[str, ...]] = {}
             for fact, constraints in assignment.items():
                 texts = self._texts.get(fact, ())
-                if fact.startswith("header "):
-                    name = fact.removeprefix("header ")
+                header = header_of(fact)
+                if header in stated:
+                    continue  # in place of whatever the client sends
+                if header is not None and fact not in BY_NAME:
                     text = _text_or_absent(constraints, texts)
-                    if text is not None and name not in stated:
-                        headers[name] = (text.encode().decode("latin-1"),)
+                    if text is not None:
+                        headers[header] = (as_line(text),)
                 elif fact not in {"team", "model"}:
                     fields[fact] = _value(constraints, texts)
             by_url = fields.pop("url_target", False)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from routeproxy.policy.conditions import Check, Equals
 from routeproxy.policy.decide import Policy, Rule, Team
-from routeproxy.policy.fact_table import TEAM
+from routeproxy.policy.fact_table import TEAM, header_of
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.targets import ReachedTarget
@@ -203,12 +203,9 @@ class _Prover:
     def _client_facts(self) -> Iterator[str]:
         """The team is authenticated, and so is a header that the policy states for every caller."""
         for fact in sorted(self._when_facts - {"team"}):
-            name = fact.removeprefix("header ")
-            if fact.startswith("header ") and all(
-                name in headers for headers in team_headers(self._policy).values()
-            ):
-                continue
-            yield fact
+            header = header_of(fact)
+            if header is None or any(header not in stated for stated in team_headers(self._policy).values()):
+                yield fact
 
 
 def _gate_clause(team: Team) -> Clause:

@@ -115,13 +115,13 @@ class ChatUpstream:
             raise UpstreamFailure("capability", refused.message) from refused
 
     def _context(self, call: Call, fields: tuple[str, ...]) -> RequestContext:
-        inbound = call.exchange.inbound
+        inbound, facts = call.exchange.inbound, call.exchange.facts
         return RequestContext(
             version=inbound.header("anthropic-version") or OLDEST_VERSION,
             betas=_betas_in(inbound.headers.get("anthropic-beta", ())),
             target=call.target.model,
             signer=self._signer,
-            session_id=inbound.header("x-claude-code-session-id"),
+            session_id=facts.session_id if facts is not None else None,
             fields=fields,
             by_rule=frozenset(call.target.params.set) | frozenset(call.target.params.default),
         )

@@ -54,8 +54,9 @@ def test_a_problem_reads_as_a_compiler_would_say_it() -> None:
         4 | match.modle = "haiku"
           |       ^^^^^
           = in rule `background work`
-          = expected one of `any`, `documents`, `effort`, `headers`, `images`, `input_tokens`, \
-`max_tokens`, `model`, `not`, `stream`, `system`, `team`, `thinking`, `tools`, `url_target`, `user`""")
+          = expected one of `agent`, `agent_type`, `any`, `documents`, `effort`, `headers`, `images`, \
+`input_tokens`, `max_tokens`, `model`, `not`, `request_class`, `session`, `stream`, `system`, `team`, \
+`thinking`, `tools`, `url_target`, `user`""")
 
 
 def test_the_caret_stands_right_behind_tabs() -> None:
