@@ -117,7 +117,9 @@ def _chunks_in(events: list[bytes]) -> tuple[list[Chunk], bool]:
     for data in events:
         if data.startswith(DONE):
             return chunks, True
-        chunks.append(chunk_in(data))
+        chunks.append(chunk := chunk_in(data))
+        if chunk.error:
+            break  # whatever follows an error, it is no answer
     return chunks, False
 
 

@@ -89,7 +89,12 @@ class GeminiDecoder:
         return chunks
 
     def _read(self, events: list[bytes]) -> list[Chunk]:
-        return [chunk for event in events for chunk in self._chunks(_decode_answer(event))]
+        chunks: list[Chunk] = []
+        for event in events:
+            chunks += self._chunks(_decode_answer(event))
+            if chunks and chunks[-1].error:
+                break  # whatever follows an error, it is no answer
+        return chunks
 
     def _chunks(self, answer: _Answer) -> Iterator[Chunk]:
         if answer.error is not None:

@@ -66,7 +66,11 @@ class OllamaDecoder:
             return [*self.feed(body)[0], *self.end()[0]]
 
     def _read(self, lines: list[bytes]) -> tuple[list[Chunk], bool]:
-        decoded = [_decode_line(line) for line in lines]
+        decoded: list[_Line] = []
+        for line in lines:
+            decoded.append(read := _decode_line(line))
+            if read.error:
+                break  # whatever follows an error, it is no answer
         return [self._chunk(line) for line in decoded], any(line.done is True for line in decoded)
 
     def _chunk(self, line: _Line) -> Chunk:

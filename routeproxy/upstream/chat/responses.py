@@ -431,6 +431,8 @@ class ResponsesDecoder:
             if event.startswith(DONE):  # not the API's own, but of gateways that know it from chat
                 return chunks, True
             chunks += self._stream.feed(event)
+            if chunks and chunks[-1].error:
+                break  # whatever follows an error, it is no answer
         return chunks, False
 
 

@@ -10,7 +10,7 @@ from routeproxy.chat.error_codes import Meaning
 
 _QUOTED = re.compile(r"(?<!\w)([\"'`])(.*?)(?<!\\)\1(?!\w)|(?<!\w)\"[^\"]*\Z|“.*?”|«.*?»", re.DOTALL)
 _IN_BRACES = re.compile(r"\{.*\}|\{[^}]*\Z", re.DOTALL)
-_ECHO = re.compile(r"(?is)\b(?:input_value=|at pos \d+:|received: |prompt: (?!\d)|failed_generation).*")
+_ECHO = re.compile(r"(?is)\b(?:input_value=|at pos \d+:|received: |failed_generation).*")
 
 
 def without_quotations(message: str) -> str:
@@ -149,6 +149,9 @@ _INSIDES = re.compile(
 )
 
 
+_KEY_ERROR = re.compile(r"'\w+'")
+
+
 def are_a_programs(message: str) -> bool:
     """Whether the words are an exception's of the program there: what broke in it is for its operator."""
-    return _INSIDES.match(message.lstrip('(" ')) is not None
+    return _INSIDES.match(message.lstrip('(" ')) is not None or _KEY_ERROR.fullmatch(message) is not None
