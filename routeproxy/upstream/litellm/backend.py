@@ -60,7 +60,7 @@ class LiteLLMBackEnd:
             log.exception("LiteLLM could not be imported")
             if self._loading is loading:
                 self._loading = None
-            words = f"this provider is reached through LiteLLM, which could not be imported: {error}"
+            words = "this provider is reached through LiteLLM, which could not be imported: the log says why"
             raise UpstreamFailure("server_error", words) from error
 
     async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:

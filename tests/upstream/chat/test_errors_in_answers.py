@@ -5,7 +5,7 @@ bodies under a wrong `content-type`, which are read by their first byte."""
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -34,15 +34,14 @@ class Format(NamedTuple):
     type: str
     base: str = "/v1"
     model: str = "m"
-    settings: dict[str, Any] = {}
+    api: Literal["chat", "responses"] | None = None
 
     def call(self, back_end: BackEnd) -> Call:
-        settings = {"engine": "direct", **self.settings}
-        return call(target(self.type, back_end.url + self.base, self.model, **settings))
+        return call(target(self.type, back_end.url + self.base, self.model, engine="direct", api=self.api))
 
 
 CHAT = Format("openai_compatible")
-RESPONSES = Format("openai_compatible", settings={"api": "responses"})
+RESPONSES = Format("openai_compatible", api="responses")
 GEMINI = Format("gemini", "", "gemini-2.5-pro")
 OLLAMA = Format("ollama", "", "llama3.3")
 

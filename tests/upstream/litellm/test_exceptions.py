@@ -1,11 +1,14 @@
 """What LiteLLM's exceptions become. The table is proved complete against the libraries themselves."""
 
+import builtins
 import inspect
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
 
+from routeproxy.upstream.errors.refusals import Refusal
 from routeproxy.upstream.failures import STATUS_OF_KIND
 from routeproxy.upstream.litellm.exceptions import MEANINGS, failure_of
 from tests.upstream.litellm.asking import LOOP
@@ -119,3 +122,58 @@ def test_what_fails_in_a_stream_was_not_the_requests_fault() -> None:
         failure_of(made("BadRequestError", "odd"), provider="corp", model="m", in_stream=True).kind
         == "server_error"
     )
+
+
+INSIDES = [
+    "Server disconnected without sending a response.",
+    "litellm.APIConnectionError: OpenAIException - [Errno 111] Connect call failed ('10.0.0.7', 443)",
+    "'NoneType' object has no attribute 'choices'",
+    "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed",
+]
+
+
+def raised(name: str, words: str) -> Exception:
+    """An exception of that class, whatever its constructor wants."""
+    library, _, kind = name.partition(".")
+    modules: dict[str, list[Any]] = {
+        "litellm": [litellm.exceptions],
+        "openai": [openai, openai._exceptions],
+        "httpx": [httpx],
+        "builtins": [builtins],
+    }
+    one = next(found for module in modules[library] if (found := getattr(module, kind, None)))
+    error: Exception = one.__new__(one)
+    error.args = (words,)
+    with suppress(AttributeError):
+        error.message = words  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize("in_stream", [True, False], ids=["in a stream", "before an answer"])
+@pytest.mark.parametrize("words", INSIDES)
+@pytest.mark.parametrize("name", sorted(MEANINGS))
+def test_no_exceptions_own_words_reach_a_client(name: str, words: str, in_stream: bool) -> None:
+    found = failure_of(raised(name, words), provider="corp", model="m", in_stream=in_stream)
+    assert "back end corp" in found.message
+    for part in ("disconnected", "Errno", "NoneType", "SSL", "litellm", "Exception"):
+        assert part not in found.message
+
+
+@pytest.mark.parametrize("name", sorted(MEANINGS))
+def test_where_nothing_was_answered_nothing_is_quoted(name: str) -> None:
+    """What LiteLLM says of a request that it never sent is about LiteLLM."""
+    words = "OpenAIException - LLM Provider NOT provided. Pass in the LLM provider you are trying to call."
+    found = failure_of(raised(name, words), provider="corp", model="m", answered=False)
+    assert "back end corp" in found.message
+    assert "Provider" not in found.message
+
+
+def test_parameters_that_litellm_will_not_send_are_named() -> None:
+    words = (
+        "litellm.UnsupportedParamsError: groq does not support parameters: ['top_k', 'seed'], for model=m."
+    )
+    found = failure_of(
+        raised("litellm.UnsupportedParamsError", words), provider="corp", model="m", answered=False
+    )
+    assert (found.kind, found.message) == ("capability", "the back end corp cannot be given top_k, seed")
+    assert found.refusal == Refusal("parameter", ("top_k", "seed"))
