@@ -2,7 +2,9 @@
 them, and tests skip without."""
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,28 @@ needs_typescript_sdk = pytest.mark.skipif(
     not (_FOLDER and (NODE_MODULES / "@anthropic-ai" / "sdk").exists() and shutil.which("node")),
     reason="the TypeScript SDK is not installed (npm install @anthropic-ai/sdk)",
 )
+
+AUTO_MODE = (2, 1, 332)
+"""The first Claude Code that is known to have its tool uses judged by the back end."""
+
+
+def claude_code_with_auto_mode() -> str:
+    """The newest Claude Code that is installed, be it the one in the Agent SDK. Skips the test where none has
+    auto mode."""
+    bundled = Path(_FOLDER, "agent").glob("lib/python*/site-packages/claude_agent_sdk/_bundled/claude")
+    found = {path: _version(path) for path in {CLAUDE_CODE, *map(str, bundled)} if path}
+    newest = max(found, key=lambda path: found[path], default="")
+    if not newest or found[newest] < AUTO_MODE:
+        wanted = ".".join(map(str, AUTO_MODE))
+        pytest.skip(f"no Claude Code {wanted} or newer is installed (pip install claude-agent-sdk has one)")
+    return newest
+
+
+def _version(path: str) -> tuple[int, ...]:
+    ran = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    number = re.match(r"[\d.]+", ran.stdout)
+    return tuple(map(int, number[0].split("."))) if number else ()
+
 
 AIMOCK = NODE_MODULES / "@copilotkit" / "aimock" / "dist" / "cli.js"
 needs_aimock = pytest.mark.skipif(
