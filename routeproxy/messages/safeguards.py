@@ -17,7 +17,8 @@ DANGEROUS_TOOL_USE = "dangerous_tool_use"
 
 Reason = Literal["timeout", "error", "rate_limited", "refused", "input_too_long", "truncated"]
 """Why there is no verdict. Of a whole check, clients know `error`, which they take for final, `rate_limited`
-and `input_too_long`; of one tool use all but `rate_limited`."""
+and `input_too_long`; of one tool use all but `rate_limited`. After `input_too_long` of a tool use Claude Code
+compacts its conversation."""
 
 
 class Evaluated(Struct, frozen=True, tag="evaluated"):

@@ -203,11 +203,17 @@ class Rule(Struct, frozen=True, kw_only=True):
             fallback=fallback,
             retry=self.retry,
             deadline=self.deadline,
-            safeguards=self.safeguards if deny is None else None,
+            safeguards=self._safeguards_for(facts) if deny is None else None,
             version=version,
             facts=facts,
             asked=asked,
         )
+
+    def _safeguards_for(self, facts: Facts) -> Safeguards | None:
+        """A client that wants one supplier gets no second one because of `[server]`."""
+        if self.safeguards is not None and self.safeguards.inherited and facts.no_fallback:
+            return None
+        return self.safeguards
 
     def _targets_of_url(self, url_target: str) -> tuple[Target, ...]:
         """The one target that the URL means, or none. A provider's own name goes before that of its type."""

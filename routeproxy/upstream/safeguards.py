@@ -42,7 +42,7 @@ from routeproxy.translate.safeguards import (
     verdicts_request,
 )
 from routeproxy.upstream.failover import ToolUseCheck, Upstreams
-from routeproxy.upstream.failures import Kind, UpstreamFailure
+from routeproxy.upstream.failures import Kind, UpstreamFailure, not_a_message
 from routeproxy.upstream.guard import InvariantBroken
 from routeproxy.upstream.keys import Keys, needed_key
 
@@ -64,7 +64,7 @@ class Refusal(NamedTuple):
 
 REFUSALS: Mapping[Kind, Refusal] = {
     "rate_limit": Refusal("rate_limited", True),
-    "context_overflow": Refusal("input_too_long", True),
+    "context_overflow": Refusal("input_too_long", False),  # after which the client compacts
     "overloaded": Refusal("error", False),
     "server_error": Refusal("error", False),
     "connection": Refusal("error", False),
@@ -250,10 +250,16 @@ class _Check:
             raise NoVerdict(
                 "invariant", f"{target.name}: {refused.message}", Refusal("error", True)
             ) from None
-        except ApiError as refused:  # this request can't be put to this target
+        except ApiError as refused:  # this conversation can't be put to this target
             raise NoVerdict(
                 refused.type, f"{target.name}: {refused.message}", Refusal("error", True)
             ) from None
+
+        except Exception:
+            # The answer itself is whole: it goes out, and its tool uses are not run.
+            log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
+            words = f"{target.name}: routeproxy failed on its verdicts; the log says why"
+            raise NoVerdict("bug", words, Refusal("error", False)) from None
 
     async def _own_exchange(self, answer: Message, tool_uses: list[ToolUse]) -> Exchange:
         """The request for verdicts, with the facts of the request that it is part of: what invariants say of
@@ -279,7 +285,7 @@ class _Check:
 
         async def take(output: Output) -> None:
             if isinstance(output.content, Relayed):
-                replies.append(read_message(output.content.data))
+                replies.append(_read(output.content, call))
             elif isinstance(output.content, Message):
                 replies.append(output.content)
 
@@ -288,6 +294,13 @@ class _Check:
             words = f"the back end {call.target.provider.name} answered with nothing"
             raise UpstreamFailure("connection", words)
         return replies[-1]
+
+
+def _read(relayed: Relayed, call: Call) -> Message:
+    try:
+        return read_message(relayed.data)
+    except ApiError:
+        raise not_a_message(call.target.provider.name) from None
 
 
 def _headers(inbound: Inbound) -> dict[str, tuple[str, ...]]:

@@ -1,10 +1,10 @@
 """A real Claude Code in auto mode, in front of a chat back end: a call runs only with a verdict on it, and the
-verdict is that of the target which the rules name."""
+target that the rules name gives it."""
 
 import json
 import logging
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ Start = Callable[..., Session]
 
 
 @pytest.fixture
-def start(client: str, tmp_path: Path) -> Iterator[Start]:
+def start(client: str, tmp_path: Path) -> Start:
     """Starts Claude Code in front of these two back ends."""
     work = tmp_path / "work"
     work.mkdir()
@@ -118,7 +118,7 @@ def start(client: str, tmp_path: Path) -> Iterator[Start]:
             assert ran.stdout, ran.stderr
             return Session(json.loads(ran.stdout), work, corp, judging)
 
-    yield run
+    return run
 
 
 def calls_bash(*names: str) -> Callable[[Received], Script]:
@@ -192,12 +192,6 @@ def test_of_parallel_calls_each_has_its_own_verdict(start: Start) -> None:
         pytest.param([HANG], "gave no verdict (timed out)", "timeout", id="silent"),
         pytest.param(error(429, "slow down"), "gave no verdict (rate limited)", "rate_limit", id="busy"),
         pytest.param(
-            error(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
-            "the conversation is too long",
-            "context_overflow",
-            id="too small",
-        ),
-        pytest.param(
             json_answer(completion("Looks fine to me!")), "gave no verdict (error)", "unreadable", id="chatty"
         ),
         pytest.param(reports([]), "gave no verdict (error)", None, id="silent on this call"),
@@ -211,6 +205,15 @@ def test_without_a_verdict_a_call_is_refused_with_the_reason(
     assert words in session.results[0]
     assert [logged["failure"] for logged in session.safeguards] == [failure]
     assert len(session.judged) == 1
+
+
+def test_a_conversation_that_is_too_long_for_the_judge_is_compacted_and_then_judged(start: Start) -> None:
+    too_long = error(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded")
+    scripts = iter([lambda received: too_long])
+    session = start(calls_bash("one"), lambda received: next(scripts, judge())(received))
+    assert len(session.refused) == 1
+    assert session.made == ["one"]
+    assert [logged["failure"] for logged in session.safeguards] == ["context_overflow", None]
 
 
 def test_an_unset_key_is_refused_as_final(start: Start) -> None:

@@ -101,6 +101,15 @@ def test_who_judges(rule: str, server: str, expected: str | None) -> None:
     assert of_rule(rule, server) == expected
 
 
+def test_a_client_that_wants_one_supplier_gets_no_second_one_from_the_server() -> None:
+    facts = request("m")
+    facts.no_fallback = True
+    by_server = policy(written("", 'safeguards = "corp/j"'))
+    by_rule = policy(written("", default='targets = "corp/d"\nsafeguards = "corp/j"'))
+    assert by_server.decide(facts).safeguards is None
+    assert by_rule.decide(facts).safeguards is not None
+
+
 def test_what_no_rule_takes_is_judged_too() -> None:
     assert judge(policy(written("", 'safeguards = "corp/j"'))) == "corp/j 20"
 

@@ -428,6 +428,13 @@ def flawed(*reported: Any, **more: Any) -> Any:
         pytest.param(lambda received: error(503, "busy"), NEITHER, id="an overload"),
         pytest.param(lambda received: streamed(b"{", CUT), NEITHER, id="a connection that is closed"),
         pytest.param(lambda received: [HANG], ["unavailable timeout"] * 2, id="silence"),
+        pytest.param(
+            lambda received: error(
+                400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"
+            ),
+            ["unavailable input_too_long"] * 2,
+            id="a conversation that is too long for it",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_no_verdict_is_unavailable(
@@ -447,11 +454,6 @@ def test_what_is_no_verdict_is_unavailable(
         pytest.param(error(401, "bad key sk-judge-1"), "error", id="a key that is refused"),
         pytest.param(error(429, "slow down", "rate_limit_exceeded"), "rate_limited", id="a rate limit"),
         pytest.param(error(404, "no such model"), "error", id="a model that is not there"),
-        pytest.param(
-            error(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded"),
-            "input_too_long",
-            id="a conversation that is too long for it",
-        ),
     ],
 )
 def test_what_can_not_be_judged_however_often_is_unavailable_as_a_whole(
