@@ -18,7 +18,8 @@ class Observer:
     """Hears nothing; an observer of something overrides what it wants to hear."""
 
     def attempt_started(self, exchange: Exchange, attempt: AttemptRecord) -> None:
-        """A target is about to be asked."""
+        """A target is about to be asked: for an answer, or for verdicts on the tool uses of one
+        (`attempt.purpose`)."""
 
     def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         """The first words of the model are about to go out. Only now, and not later, the text of the request

@@ -105,6 +105,8 @@ def verdicts_request(
             "system": INSTRUCTIONS,
             "messages": [{"role": "user", "content": content}],
             "tools": [{**_VERDICTS, "input_schema": _schema(ids)}],
+            # Thinking and a forced tool exclude each other, and every answer waits for this one.
+            "thinking": {"type": "disabled"},
             # Not limited to one call: a second one would be lost on its way, and with it what contradicts.
             "tool_choice": {"type": "tool", "name": REPORT},
         },

@@ -1,5 +1,5 @@
-"""A real Claude Code in auto mode, in front of a chat back end: a call runs only with a verdict on it, and the
-target that the rules name gives it."""
+"""A real Claude Code in auto mode, in front of a chat back end: a call runs only with a verdict on it, and
+the target that the rules name gives it."""
 
 import json
 import logging

@@ -32,6 +32,8 @@ from tests.backend import (
     tool_chunk,
 )
 from tests.budgets import seconds
+from tests.end_to_end.back_ends import KINDS
+from tests.end_to_end.formats import ARGUMENTS, FORMATS, INPUT
 from tests.invariants import check
 from tests.running import Running, connect, receive_until, request, request_bytes, running, until
 from tests.wire.asking import Reply, answers, ask, message
@@ -488,6 +490,61 @@ def test_a_refused_key_is_not_tried_first_again(proxy: Running, judging: BackEnd
 def test_a_teams_own_key_is_used(proxy: Running, judging: BackEnd) -> None:
     ask_auto(proxy, headers={"authorization": "Bearer sk-team"})
     assert judging.last.header("authorization") == "Bearer sk-payments-judge"
+
+
+# --- other formats
+
+
+OVER_LITELLM = ("openai", "openai_compatible", "azure", "gemini", "together_ai", "openrouter", "nvidia_nim")
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine"),
+    [
+        *((kind, "direct") for kind in sorted(FORMATS.keys() - {"vertex_ai", "anthropic"})),
+        *((kind, "litellm") for kind in OVER_LITELLM),
+    ],
+)
+def test_back_ends_of_every_format_are_judged_and_judge(tmp_path: Path, kind: str, engine: str) -> None:
+    table = f'{KINDS[kind].table}\nengine = "{engine}"'
+    key = '\napi_key = "env:KEY"' if KINDS[kind].key else ""
+    with (
+        BackEnd(FORMATS[kind].streamed) as corp,
+        BackEnd(lambda received: _report(kind, received)) as judging,
+    ):
+        model = KINDS[kind].model
+        rules = (
+            f"[providers.one]\n{table.replace('{url}', corp.url)}{key}\n"
+            f"[providers.two]\n{table.replace('{url}', judging.url)}{key}\n"
+            f'[default]\ntargets = "one/{model}"\nsafeguards = "two/{model}"\n'
+        )
+        with running(rules, tmp_path, {"KEY": "k"}) as proxy:
+            reply = ask_auto(proxy)
+    assert reply.script[-1] == "tool_use"
+    assert list(outcomes(results(reply.events)).values()) == ["flagged: no"]
+    assert len(judging.requests) == 1
+
+
+def _report(kind: str, received: Received) -> Script:
+    """What a back end of this kind says when it calls `report_verdicts`."""
+    names = ("messages", "input", "contents")
+    conversation = next(received.json[name] for name in names if name in received.json)
+    asked = re.findall(r"judge\W+([\w-]+)", json.dumps(conversation))
+    input = {"verdicts": [verdict(asked[-1], "flagged: no")]}
+    replacements: dict[str, Any] = {"Bash": "report_verdicts", ARGUMENTS: json.dumps(input)}
+    _, body = FORMATS[kind].whole
+
+    def put_in(value: Any) -> Any:
+        if value == INPUT:
+            return input
+        if isinstance(value, dict):
+            return {name: put_in(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [put_in(one) for one in value]
+        return replacements.get(value, value) if isinstance(value, str) else value
+
+    assert isinstance(body, bytes)
+    return json_answer(put_in(json.loads(body)))
 
 
 # --- time
