@@ -291,7 +291,8 @@ def test_the_judge_gets_the_conversation_as_data_and_this_answer(
     ]
     body = judging.last.json
     assert asked_ids(judging.last) == ["call_0"]
-    assert body["tool_choice"] == {"type": "function", "function": {"name": "report_verdicts"}}
+    assert body["tool_choice"] == "required", "of one tool, which is that one"
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["report_verdicts"]
     assert body["model"] == "j"
     assert not body.get("stream")
 
