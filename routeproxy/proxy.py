@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
-from routeproxy.messages.errors import NO_RETRY, ApiError
+from routeproxy.messages.errors import NO_RETRY, ApiError, type_of_final_error
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.observe import Observer
 from routeproxy.output import Relayed, TokenCount, Write
@@ -33,9 +33,6 @@ from routeproxy.upstream.safeguards import SafeguardChecks
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
 milliseconds."""
-
-CLAUDE_CODE = "claude-cli/"
-"""How the user agent of Claude Code begins."""
 
 COUNTING_THREADS = max(1, (os.cpu_count() or 1) // 2)
 """More would only take turns with the loop: beside six of them on two cores it waited four times as long."""
@@ -132,10 +129,7 @@ class Proxy:
 
 
 def _denied(denial: Denial, exchange: Exchange) -> ApiError:
-    # Claude Code (2.1.332) takes a 400 for a field or a beta that somebody does not know, and asks six times
-    # with less and less in its request, whatever the headers say. Of all types this alone it takes as final.
-    is_claude_code = (exchange.inbound.header("user-agent") or "").startswith(CLAUDE_CODE)
-    type = "billing_error" if is_claude_code and denial.status == 400 else None
+    type = type_of_final_error(denial.status, exchange.inbound.header("user-agent"))
     return ApiError(denial.status, denial.message, type=type, headers=NO_RETRY)
 
 

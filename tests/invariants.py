@@ -21,12 +21,16 @@ EMPTY_BLOCKS = {
     "text": {"text": ""},
     "thinking": {"thinking": "", "signature": ""},
     "tool_use": {"input": {}},
+    "server_tool_use": {"name": "web_search", "input": {}},
 }
+WHOLE_BLOCKS = {"web_search_tool_result": ("tool_use_id", "content")}
+"""Those that come in one piece, with the fields that they must have."""
 DELTAS = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "signature_delta": ("thinking", "signature"),
-    "input_json_delta": ("tool_use", "partial_json"),
+    "text_delta": (("text",), "text"),
+    "thinking_delta": (("thinking",), "thinking"),
+    "signature_delta": (("thinking",), "signature"),
+    "input_json_delta": (("tool_use", "server_tool_use"), "partial_json"),
+    "citations_delta": (("text",), "citation"),
 }
 STOP_REASONS = {
     "end_turn",
@@ -167,12 +171,12 @@ class _Checker:
         if index != len(self.blocks):
             self.broken(14, f"block {len(self.blocks)} has index {index}")
         kind = body.get("type")
-        if kind not in EMPTY_BLOCKS or any(
-            key not in body or body[key] != value for key, value in EMPTY_BLOCKS[kind].items()
-        ):
+        if not _starts_well(kind, body):
             self.broken(15, f"block {index} starts as {body}")
         if kind == "tool_use":
             self.see_tool(body)
+        if kind == "server_tool_use" and not re.fullmatch(r"srvtoolu_[a-zA-Z0-9_]+", str(body.get("id"))):
+            self.broken(16, f"id {body.get('id')!r} of a tool that a server runs")
         self.open = {"index": index, "type": kind, "text": "", "deltas": []}
         self.blocks.append(self.open)
 
@@ -192,11 +196,15 @@ class _Checker:
         if self.open is None or data.get("index") != self.open["index"]:
             self.broken(19, f"delta for {data.get('index')}, open is {self.open and self.open['index']}")
             return
-        block_type, key = DELTAS.get(kind, (None, ""))
-        if block_type != self.open["type"]:
+        block_types, key = DELTAS.get(kind, ((), ""))
+        if self.open["type"] not in block_types:
             self.broken(20, f"{kind} in a {self.open['type']} block")
             return
         text = delta.get(key)
+        if kind == "citations_delta":
+            if not _is_citation(text):
+                self.broken(21, f"{kind} holds {text!r}")
+            return
         if not isinstance(text, str):
             self.broken(21, f"{kind} holds {text!r}")
             return
@@ -266,6 +274,20 @@ class _Checker:
         for number, name in ((7, "message_start"), (27, "message_delta")):
             if name not in self.seen:
                 self.broken(number, f"no {name}")
+
+
+def _starts_well(kind: Any, body: dict[str, Any]) -> bool:
+    if kind in WHOLE_BLOCKS:
+        return all(body.get(key) is not None for key in WHOLE_BLOCKS[kind])
+    return kind in EMPTY_BLOCKS and all(
+        key in body and body[key] == value for key, value in EMPTY_BLOCKS[kind].items()
+    )
+
+
+def _is_citation(citation: Any) -> bool:
+    return isinstance(citation, dict) and all(
+        isinstance(citation.get(key), str) for key in ("type", "url", "cited_text", "encrypted_index")
+    )
 
 
 def _is_int(value: Any) -> bool:

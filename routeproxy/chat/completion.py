@@ -27,6 +27,31 @@ class ToolCallDelta(Struct, frozen=True):
     """LiteLLM's place for the same."""
 
 
+class Page(Struct, frozen=True):
+    """What a search found. Its URL is the back end's own."""
+
+    url: str
+    title: str | None = None
+
+
+class PageCitation(Struct, frozen=True):
+    page: Page
+    cited_text: str = ""
+    """The part of the answer that rests on the page, where that is told."""
+
+
+class WebSearchCall(Struct, frozen=True, kw_only=True):
+    """A search that the back end made itself."""
+
+    query: str | None
+    """`None` where that is not told."""
+    pages: tuple[Page, ...] | None
+    """`None` where it is not told what was found: then only the citations tell."""
+    failed: bool = False
+    count: int = 1
+    """How many searches it stands for."""
+
+
 class Delta(Struct, frozen=True):
     """`delta` of a chunk, `message` of a whole completion."""
 
@@ -43,6 +68,10 @@ class Delta(Struct, frozen=True):
     images: Any = None
     """OpenRouter's place for them."""
     audio: Any = None
+    web_searches: Any = None
+    """`WebSearchCall`s, in no back end's chat completions: readers of other formats put them here."""
+    citations: Any = None
+    """`PageCitation`s of the text so far, likewise."""
 
 
 class Choice(Struct, frozen=True):

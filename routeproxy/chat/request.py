@@ -88,6 +88,28 @@ class FunctionTool(Struct, frozen=True, tag="function"):
     function: Function
 
 
+class WebSearch(Struct, frozen=True, kw_only=True):
+    """A search that the back end makes itself. Chat completions know none: where a format does, it is written
+    there in its own words."""
+
+    forced: bool = False
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+    user_location: Mapping[str, Raw] | UnsetType = UNSET
+    """As Anthropic has it, which is as OpenAI has it."""
+    max_uses: int | UnsetType = UNSET
+
+
+class Place(Struct, frozen=True, tag="approximate"):
+    approximate: Mapping[str, Raw]
+
+
+class WebSearchOptions(Struct, frozen=True):
+    """For OpenAI's models that search with every request."""
+
+    user_location: Place
+
+
 class NamedFunction(Struct, frozen=True):
     name: str
 
@@ -118,6 +140,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     model: str | UnsetType = UNSET
     messages: tuple[ChatMessage, ...]
     tools: tuple[FunctionTool, ...] | UnsetType = UNSET
+    web_search: WebSearch | UnsetType = UNSET
+    web_search_options: WebSearchOptions | UnsetType = UNSET
     tool_choice: str | FunctionChoice | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     max_tokens: int | UnsetType = UNSET
@@ -140,7 +164,17 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
 def encode_request(chat: ChatRequest, model: str) -> bytes:
     """The JSON body of `chat` for `model`."""
+    if chat.web_search is not UNSET:
+        # Whoever searches over chat completions does so with every request; only the place can be told.
+        chat = replace(chat, web_search=UNSET, web_search_options=_search_options(chat.web_search))
     if not chat.thinking_off:
         return msgspec.json.encode(replace(chat, model=model))
     body = msgspec.json.encode(replace(chat, model=model, thinking_off=UNSET))
     return body[:-1] + b"," + msgspec.json.encode(chat.thinking_off)[1:]
+
+
+def _search_options(search: WebSearch) -> WebSearchOptions | UnsetType:
+    if search.user_location is UNSET:
+        return UNSET
+    place = {name: value for name, value in search.user_location.items() if name != "type"}
+    return WebSearchOptions(Place(place))

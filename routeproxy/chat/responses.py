@@ -1,6 +1,7 @@
 """OpenAI's Responses API as its reference has it: a request, field by field, and the fields of a response
 that are read. A field that is `UNSET` is not sent."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -55,7 +56,7 @@ class FunctionCallOutput(Struct, frozen=True, tag="function_call_output"):
 
 
 InputItem = Message | FunctionCall | FunctionCallOutput | dict[str, Any]
-"""A `dict` is a reasoning item, as it was received."""
+"""A `dict` is an item as it was received: reasoning, or a web search that it led to."""
 
 
 class FunctionTool(Struct, frozen=True, kw_only=True, tag="function"):
@@ -66,8 +67,20 @@ class FunctionTool(Struct, frozen=True, kw_only=True, tag="function"):
     """Always sent: the API's own default is true."""
 
 
+class SearchFilters(Struct, frozen=True):
+    allowed_domains: tuple[str, ...]
+
+
+class WebSearchTool(Struct, frozen=True, kw_only=True, tag="web_search"):
+    filters: SearchFilters | UnsetType = UNSET
+    user_location: Mapping[str, Raw] | UnsetType = UNSET
+
+
 class FunctionChoice(Struct, frozen=True, tag="function"):
     name: str
+
+
+class WebSearchChoice(Struct, frozen=True, tag="web_search"): ...
 
 
 class JsonSchema(Struct, frozen=True, tag="json_schema"):
@@ -93,8 +106,10 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     model: str
     instructions: str | Raw | UnsetType = UNSET
     input: tuple[InputItem, ...]
-    tools: tuple[FunctionTool, ...] | UnsetType = UNSET
-    tool_choice: str | FunctionChoice | UnsetType = UNSET
+    tools: tuple[FunctionTool | WebSearchTool, ...] | UnsetType = UNSET
+    tool_choice: str | FunctionChoice | WebSearchChoice | UnsetType = UNSET
+    max_tool_calls: int | UnsetType = UNSET
+    """Of the tools that run at OpenAI, all together."""
     parallel_tool_calls: bool | UnsetType = UNSET
     max_output_tokens: int | UnsetType = UNSET
     temperature: float | UnsetType = UNSET
@@ -134,6 +149,7 @@ class Event(Struct, frozen=True):
     refusal: Any = None
     arguments: Any = None
     item: Any = None
+    annotation: Any = None
     response: Response | None = None
     code: Any = None
     message: Any = None

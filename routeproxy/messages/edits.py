@@ -16,6 +16,7 @@ from msgspec import DecodeError, Raw, Struct
 
 from routeproxy.messages.decoding import UNREADABLE, nested_too_deeply, without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.reply import OUR_MARK, OUR_SEARCH
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
 _KEY = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*("([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*)')
@@ -185,25 +186,38 @@ class _Block(Struct, frozen=True):
     tool_use_id: Any = None
 
 
+class _SearchBlock(_Block, frozen=True):
+    input: Any = None
+    content: Any = None
+
+
+class _TextBlock(Struct, frozen=True):
+    citations: Any = None
+
+
 _block: msgspec.json.Decoder[_Block] = msgspec.json.Decoder(_Block)
+_search_block: msgspec.json.Decoder[_SearchBlock] = msgspec.json.Decoder(_SearchBlock)
+_text_block: msgspec.json.Decoder[_TextBlock] = msgspec.json.Decoder(_TextBlock)
 
 _EMPTY_TEXT = re.compile(rb'"text"\s*:\s*""')
 # It starts with a literal, which the engine looks for much faster than for two that differ.
 _ODD_ID = re.compile(rb'id"(?:(?<="id")|(?<="tool_use_id"))\s*:\s*"[A-Za-z0-9_-]*[^A-Za-z0-9_"-]')
 _BAD_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 
-OUR_SIGNATURE = b'"rp1.'
+_TRACES = (f'"{OUR_MARK}'.encode(), f'"{OUR_SEARCH}'.encode())
+"""Of our thinking, our citations and our web searches."""
 
 
 def remove_foreign_traces(text: bytes, members: Mapping[str, Member]) -> list[Edit]:
     """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text
     blocks (one of them poisons a session for good), tool ids in other alphabets. Messages left empty go too.
+    Web searches that other back ends made become text, since Anthropic takes back only what it has sealed.
     No edits, for almost every request. `members` are the members of the top-level object."""
     if "messages" not in members:
         return []
     messages = members["messages"].value
     if not (
-        text.find(OUR_SIGNATURE, *messages) >= 0
+        any(text.find(trace, *messages) >= 0 for trace in _TRACES)
         or _EMPTY_TEXT.search(text, *messages)
         or _ODD_ID.search(text, *messages)
     ):
@@ -252,11 +266,50 @@ def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
     return edits + remove_items(blocks, foreign), False
 
 
+def _search_as_text(source: memoryview) -> str | None:
+    """A web search that another back end made, or its results, in words; `None` for any other block."""
+    block = _search_block.decode(source)
+    id = block.id if block.type == "server_tool_use" else block.tool_use_id
+    if not isinstance(id, str) or not id.startswith(OUR_SEARCH):
+        return None
+    match block.type, block.input, block.content:
+        case "server_tool_use", {"query": str(query)}, _:
+            return f"[web search: {query}]\n"
+        case "server_tool_use", _, _:
+            return "[web search]\n"
+        case _, _, [*results]:
+            pages = [result for result in results if isinstance(result, dict)]
+            lines = [f"{page.get('title')} {page.get('url')}\n" for page in pages]
+            return "".join(("[results]\n", *lines)) if lines else "[no results]\n"
+    return "[the search failed]\n"
+
+
+def _kept_citations(source: memoryview) -> list[Any] | None:
+    """The citations of a text but for ours; `None` if there are none of ours."""
+    citations = _text_block.decode(source).citations
+    if not isinstance(citations, list):
+        return None
+    kept = [
+        one for one in citations if not (isinstance(one, dict) and one.get("encrypted_index") == OUR_MARK)
+    ]
+    return None if len(kept) == len(citations) else kept
+
+
 _ID_FIELDS = {"tool_use": "id", "tool_result": "tool_use_id"}
 """By the type of a block, the field with the id that ties a call to its result."""
 
 
 def _inner_edits(text: bytes, span: Span, block: _Block) -> Iterator[Edit]:
+    source = memoryview(text)[span.start : span.end]
+    if block.type in ("server_tool_use", "web_search_tool_result"):
+        if (search := _search_as_text(source)) is not None:
+            yield Edit(*span, msgspec.json.encode({"type": "text", "text": search}))
+        return
+    if block.type == "text":
+        if (kept := _kept_citations(source)) is not None:
+            citations = find_members(text, span.start, span.end)["citations"]
+            yield Edit(*citations.value, msgspec.json.encode(kept or None))
+        return
     name = _ID_FIELDS.get(block.type) if isinstance(block.type, str) else None
     if name is None:
         return

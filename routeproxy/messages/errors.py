@@ -42,6 +42,21 @@ NO_RETRY: Mapping[str, str] = {"x-should-retry": "false"}
 """Headers of an error that stays the same however often it is asked for."""
 
 
+_CLAUDE_CODE = "claude-cli/"
+"""How the user agent of Claude Code begins."""
+
+
+def type_of_final_error(status: int, user_agent: str | None) -> str | None:
+    """The type of an error that no other form of the request would escape; `None` for the status' own.
+
+    Claude Code (2.1.332) takes a 400 for a field or a beta that somebody does not know, and asks up to six
+    times with less and less in its request, whatever the headers say. Of all types it takes this alone as
+    final.
+    """
+    is_claude_code = (user_agent or "").startswith(_CLAUDE_CODE)
+    return "billing_error" if is_claude_code and status == 400 else None
+
+
 class ApiError(Exception):
     """An error reply. `message` is shown to the client as it stands, so it holds no secret and no traceback.
 
@@ -79,7 +94,12 @@ class InvalidRequest(ApiError):
 
 
 class Incapable(InvalidRequest):
-    """A sound request that this target cannot serve; another one may."""
+    """A sound request that this target cannot serve; another one may. `final`: a client that sends less of it
+    is no better off."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message, headers=NO_RETRY if final else None)
+        self.final = final
 
 
 class Details(Struct, frozen=True):

@@ -10,12 +10,15 @@ from routeproxy.messages.reply import (
     EMPTY_OBJECT,
     Message,
     ReplyBlock,
+    ServerToolUseBlock,
     StopDetails,
     StopReason,
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
     Usage,
+    WebSearchCitation,
+    WebSearchResultBlock,
     encode,
 )
 from routeproxy.messages.safeguards import SafeguardResult
@@ -37,7 +40,11 @@ class InputJsonDelta(Struct, frozen=True, tag="input_json_delta"):
     partial_json: str
 
 
-Delta = TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
+class CitationsDelta(Struct, frozen=True, tag="citations_delta"):
+    citation: WebSearchCitation
+
+
+Delta = TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta | CitationsDelta
 
 
 class MessageStart(Struct, frozen=True, tag="message_start"):
@@ -138,14 +145,19 @@ def events_of(message: Message) -> list[Event]:
                     ContentBlockStart(index, TextBlock("")),
                     ContentBlockDelta(index, TextDelta(block.text)),
                 ]
+                events += [
+                    ContentBlockDelta(index, CitationsDelta(citation)) for citation in block.citations or ()
+                ]
             case ThinkingBlock():
                 events.append(ContentBlockStart(index, ThinkingBlock("", "")))
                 if block.thinking:
                     events.append(ContentBlockDelta(index, ThinkingDelta(block.thinking)))
                 events.append(ContentBlockDelta(index, SignatureDelta(block.signature)))
-            case ToolUseBlock():
-                events.append(ContentBlockStart(index, ToolUseBlock(block.id, block.name)))
+            case ToolUseBlock() | ServerToolUseBlock():
+                events.append(ContentBlockStart(index, type(block)(block.id, block.name)))
                 events.append(ContentBlockDelta(index, InputJsonDelta(bytes(block.input).decode())))
+            case WebSearchResultBlock():
+                events.append(ContentBlockStart(index, block))
         events.append(ContentBlockStop(index))
     stop = Stop(message.stop_reason, message.stop_sequence, message.stop_details, message.safeguard_results)
     return [*events, MessageDelta(stop, message.usage), MessageStop()]
@@ -163,6 +175,7 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
     content: list[ReplyBlock] = []
     parts: list[str] = []
     signature = ""
+    citations: list[WebSearchCitation] = []
     for event in events:
         if isinstance(event, ContentBlockDelta):
             delta = event.delta
@@ -172,13 +185,15 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
                 parts.append(delta.thinking)
             elif isinstance(delta, InputJsonDelta):
                 parts.append(delta.partial_json)
+            elif isinstance(delta, CitationsDelta):
+                citations.append(delta.citation)
             else:
                 signature = delta.signature
         elif isinstance(event, ContentBlockStart):
             content.append(event.content_block)
-            parts, signature = [], ""
+            parts, signature, citations = [], "", []
         elif isinstance(event, ContentBlockStop):
-            content[-1] = _fill_block(content[-1], "".join(parts), signature)
+            content[-1] = _fill_block(content[-1], "".join(parts), signature, citations)
         elif isinstance(event, MessageStart):
             message = event.message
         elif isinstance(event, MessageDelta):
@@ -199,14 +214,18 @@ def accumulate(events: Iterable[Event]) -> Message | Error:
     return message
 
 
-def _fill_block(block: ReplyBlock, text: str, signature: str) -> ReplyBlock:
+def _fill_block(
+    block: ReplyBlock, text: str, signature: str, citations: list[WebSearchCitation]
+) -> ReplyBlock:
     match block:
         case TextBlock():
-            return TextBlock(block.text + text)
+            return TextBlock(block.text + text, tuple(citations) or UNSET)
         case ThinkingBlock():
             return ThinkingBlock(block.thinking + text, signature or block.signature)
-        case ToolUseBlock():
-            return ToolUseBlock(block.id, block.name, _object_or_empty(text))
+        case ToolUseBlock() | ServerToolUseBlock():
+            return type(block)(block.id, block.name, _object_or_empty(text))
+        case WebSearchResultBlock():
+            return block
 
 
 def _object_or_empty(text: str) -> Raw:

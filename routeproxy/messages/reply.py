@@ -22,8 +22,25 @@ StopReason = Literal[
 EMPTY_OBJECT = Raw(b"{}")
 
 
+OUR_MARK = "rp1"
+"""What stands where Anthropic seals what its web search found, in results and citations of other searches."""
+OUR_SEARCH = "srvtoolu_rp1_"
+"""How the id of such a search begins."""
+
+
+class WebSearchCitation(Struct, frozen=True, tag="web_search_result_location"):
+    """A page that the text rests on."""
+
+    url: str
+    title: str | None
+    cited_text: str
+    """The part of the answer that the back end says rests on the page."""
+    encrypted_index: str = OUR_MARK
+
+
 class TextBlock(Struct, frozen=True, tag="text"):
     text: str
+    citations: tuple[WebSearchCitation, ...] | UnsetType = UNSET
 
 
 class ThinkingBlock(Struct, frozen=True, tag="thinking"):
@@ -38,11 +55,41 @@ class ToolUseBlock(Struct, frozen=True, tag="tool_use"):
     """JSON text, always an object."""
 
 
-ReplyBlock = TextBlock | ThinkingBlock | ToolUseBlock
+class ServerToolUseBlock(Struct, frozen=True, tag="server_tool_use"):
+    """A tool that the back end ran itself."""
+
+    id: str
+    name: str
+    input: Raw = EMPTY_OBJECT
+
+
+class WebSearchResult(Struct, frozen=True, tag="web_search_result"):
+    url: str
+    title: str
+    page_age: str | None = None
+    encrypted_content: str = OUR_MARK
+    """It looks sealed, as Anthropic's does: Claude Code takes what does not for the page's text."""
+
+
+class WebSearchError(Struct, frozen=True, tag="web_search_tool_result_error"):
+    error_code: str
+
+
+class WebSearchResultBlock(Struct, frozen=True, tag="web_search_tool_result"):
+    tool_use_id: str
+    content: tuple[WebSearchResult, ...] | WebSearchError
+
+
+ReplyBlock = TextBlock | ThinkingBlock | ToolUseBlock | ServerToolUseBlock | WebSearchResultBlock
 
 
 class OutputTokensDetails(Struct, frozen=True):
     thinking_tokens: int
+
+
+class ServerToolUsage(Struct, frozen=True, kw_only=True):
+    web_search_requests: int
+    web_fetch_requests: int = 0
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -54,6 +101,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     cache_read_input_tokens: int | UnsetType = UNSET
     output_tokens: int
     output_tokens_details: OutputTokensDetails | UnsetType = UNSET
+    server_tool_use: ServerToolUsage | UnsetType = UNSET
     service_tier: str | UnsetType = UNSET
     speed: str | UnsetType = UNSET
 
@@ -67,6 +115,7 @@ class Usage(Struct, frozen=True, kw_only=True):
             cache_read_input_tokens=_first_known(later.cache_read_input_tokens, self.cache_read_input_tokens),
             output_tokens=later.output_tokens,
             output_tokens_details=_first_known(later.output_tokens_details, self.output_tokens_details),
+            server_tool_use=_first_known(later.server_tool_use, self.server_tool_use),
             service_tier=_first_known(later.service_tier, self.service_tier),
             speed=_first_known(later.speed, self.speed),
         )

@@ -315,6 +315,11 @@ class Tool(Struct, frozen=True):
     input_examples: tuple[Raw, ...] | None = None
     defer_loading: bool | None = None
     strict: bool | None = None
+    allowed_domains: tuple[str, ...] | None = None
+    """Of web search and web fetch, as the next three."""
+    blocked_domains: tuple[str, ...] | None = None
+    max_uses: int | None = None
+    user_location: dict[str, Raw] | None = None
 
 
 class ToolChoice(Struct, frozen=True):

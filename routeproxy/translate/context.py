@@ -8,6 +8,7 @@ from msgspec import Raw, Struct
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.tools import ToolNames
 from routeproxy.translate.transforms import UNTOUCHED, Transforms
+from routeproxy.translate.web_search import Search
 
 Display = Literal["summarized", "omitted"]
 
@@ -37,6 +38,9 @@ class ReplyContext(Struct, frozen=True, kw_only=True):
     family: str
     target_model: str
     """Family and model that a signature is minted for: `signer.mint(family, target_model, kind, payload)`."""
+    web_search: Search = "none"
+    allowed_domains: tuple[str, ...] = ()
+    """Of the search: those that it may show. Empty: all."""
     tool_ids: frozenset[str] = frozenset()
     """The ids of all tool calls so far: clients drop a call that repeats one (wire.md I17)."""
 

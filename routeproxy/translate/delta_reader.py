@@ -1,12 +1,14 @@
-"""What the deltas of an answer hold, in the order in which it counts: reasoning, text, tool calls. What of it
-is shown is not known here, and no delta makes it raise."""
+"""What the deltas of an answer hold, in the order in which it counts: reasoning, web searches, text with its
+citations, tool calls. What of it is shown is not known here, and no delta makes it raise."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from routeproxy.chat.completion import Delta, ToolCallDelta
+from routeproxy.chat.completion import Delta, Page, PageCitation, ToolCallDelta, WebSearchCall
 from routeproxy.translate import reasoning
-from routeproxy.translate.filters import Piece, Pipeline, Reasoning, SurrogateJoiner
+from routeproxy.translate.filters import Citations, Piece, Pipeline, Reasoning, SurrogateJoiner
+
+T = TypeVar("T")
 
 ToolCallDeltas = tuple[ToolCallDelta, ...]
 
@@ -53,6 +55,10 @@ class DeltaReader:
             if piece != _NO_REASONING:
                 self.flush()
                 self._on_piece(piece)
+        if delta.web_searches:
+            self.flush()
+            for call in _instances(delta.web_searches, WebSearchCall):
+                self._on_piece(call)
         if content:
             if isinstance(content, str):
                 self._read_text(content)
@@ -60,6 +66,9 @@ class DeltaReader:
                 self._read_parts(content)
         if delta.refusal and isinstance(delta.refusal, str):
             self._read_refusal(delta.refusal)
+        if (delta.citations or delta.annotations) and (citations := tuple(_citations(delta))):
+            self.flush()
+            self._on_piece(Citations(citations))
         if delta.images or delta.audio:
             self.left_out |= {name for name in ("images", "audio") if getattr(delta, name)}
         if delta.tool_calls or delta.function_call:
@@ -105,3 +114,19 @@ class DeltaReader:
                 self._on_piece(piece)
         elif text:
             self._on_piece(text)
+
+
+def _citations(delta: Delta) -> Iterator[PageCitation]:
+    """Those that our readers put there, and those of chat completions: `{"type": "url_citation",
+    "url_citation": {"url": …, "title": …}}`."""
+    yield from _instances(delta.citations, PageCitation)
+    for annotation in _instances(delta.annotations, dict):
+        match annotation:
+            case {"type": "url_citation", "url_citation": {"url": str(url)} as page} if url:
+                title = page.get("title")
+                yield PageCitation(Page(url, title if isinstance(title, str) and title else None))
+
+
+def _instances(values: Any, type: type[T]) -> Iterator[T]:
+    """Those of our readers: a back end may have anything in a field of that name."""
+    return (value for value in values if isinstance(value, type)) if isinstance(values, list) else iter(())

@@ -35,7 +35,11 @@ class OpenToolUse:
         self.call = call
 
 
-OpenBlock = OpenText | OpenReasoningText | OpenThinking | OpenToolUse
+class OpenSearch:
+    """A web search of the back end, or its result. Both come whole."""
+
+
+OpenBlock = OpenText | OpenReasoningText | OpenThinking | OpenToolUse | OpenSearch
 
 
 class EventWriter:

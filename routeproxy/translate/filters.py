@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
+from routeproxy.chat.completion import PageCitation, WebSearchCall
+
 
 class Reasoning(Struct, frozen=True):
     text: str
@@ -31,7 +33,13 @@ class StopMatch(Struct, frozen=True):
     stop_string: str
 
 
-Piece = str | Reasoning | TextToolCall | StopMatch
+class Citations(Struct, frozen=True):
+    """The pages that the text so far rests on."""
+
+    citations: tuple[PageCitation, ...]
+
+
+Piece = str | Reasoning | TextToolCall | StopMatch | WebSearchCall | Citations
 """A `str` is text."""
 
 

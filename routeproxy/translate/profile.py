@@ -15,6 +15,20 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 """How much a model is asked to think. To think at all or not is another question: `thinking_off`."""
 
 
+class SearchSupport(Struct, frozen=True, kw_only=True):
+    """What a back end's own web search takes."""
+
+    beside_tools: bool = True
+    """It can be offered together with the client's tools."""
+    forced: bool = False
+    allowed_domains: bool = False
+    """Whole domains, with all below them."""
+    blocked_domains: bool = False
+    """Likewise."""
+    max_uses: bool = False
+    user_location: bool = False
+
+
 class ModelProfile(Struct, frozen=True, kw_only=True):
     family: str = "openai"
     """Whose reasoning it takes back: another family drops a signature minted for this one (wire.md §1.6)."""
@@ -62,6 +76,8 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     tools: bool = True
     parallel_tool_calls: bool = True
     """Takes the parameter of this name."""
+    web_search: SearchSupport | None = None
+    """`None`: the back end has no search of its own."""
 
     # parameters
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

@@ -16,7 +16,7 @@ def translate_reply(
     warn: Callable[[str], None] = lambda warning: None,
 ) -> Message | Error:
     """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but
-    stream."""
+    stream. `warn` gets what was left out of the answer, and why."""
     translator = StreamTranslator(context, options)
     events = [event for chunk in completion for event in translator.feed(chunk)]
     events += translator.finish()

@@ -5,7 +5,13 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from routeproxy.chat.request import ChatRequest, JsonObjectFormat, ResponseFormat, StreamOptions
+from routeproxy.chat.request import (
+    ChatRequest,
+    JsonObjectFormat,
+    ResponseFormat,
+    StreamOptions,
+    WebSearch,
+)
 from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
@@ -71,6 +77,7 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
     format, instruction = _response_format(request, profile)
     conversation = _conversation(request, profile, context, toolbox, instruction, warn)
     messages = conversation.finish()
+    search = toolbox.search(request.tool_choice)
     choice = toolbox.choice(request.tool_choice)
     tools = toolbox.functions()
     stops = params.stops(request.stop_sequences, profile.stop_limit)
@@ -82,6 +89,7 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
     chat = ChatRequest(
         messages=messages,
         tools=tools or UNSET,
+        web_search=search,
         tool_choice=choice if tools else UNSET,
         parallel_tool_calls=False if one_call and tools and profile.parallel_tool_calls else UNSET,
         max_tokens=limit if profile.max_tokens_field == "max_tokens" else UNSET,
@@ -103,7 +111,9 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         stream=True if request.stream else UNSET,
         stream_options=StreamOptions() if request.stream else UNSET,
     )
-    reply = _reply_context(request, profile, context, toolbox.names, conversation.tool_ids, stops.scanned)
+    reply = _reply_context(
+        request, profile, context, toolbox.names, conversation.tool_ids, stops.scanned, search
+    )
     return TranslatedRequest(
         chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0
     )
@@ -135,6 +145,7 @@ def _reply_context(
     names: ToolNames,
     tool_ids: frozenset[str],
     scan: tuple[str, ...],
+    search: WebSearch | UnsetType,
 ) -> ReplyContext:
     thinking = request.thinking
     format = params.output_format(request)
@@ -151,6 +162,8 @@ def _reply_context(
         signer=context.signer,
         family=profile.family,
         target_model=context.target,
+        web_search="none" if search is UNSET else "forced" if search.forced else "offered",
+        allowed_domains=() if search is UNSET else search.allowed_domains,
         tool_ids=tool_ids,
     )
 

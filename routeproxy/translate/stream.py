@@ -13,6 +13,7 @@ Pieces of content move it, in the order in which a `DeltaReader` reads them from
 
 * Text, or reasoning, goes into the open block if that is of its kind. A block of another kind is stopped
   first, but for a tool use whose arguments are not complete: then the piece is held, and all after it.
+* A web search that the back end made comes whole, and becomes two blocks. Citations go into the open text.
 * Tool call deltas go to their calls, whatever is open. Then the calls advance: the open tool use shows those
   arguments that cannot change any more; when they are complete, the next call that has a name and an id stops
   that block and starts its own, whether its tool was declared or not: a client knows more tools than it
@@ -28,11 +29,14 @@ got a name, and an answer of nothing but what cannot be handed on, such as image
 `MessageStop`, nothing is emitted any more.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 from msgspec import UNSET, Raw
 
-from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
+from routeproxy.chat.completion import Choice, Chunk, CompletionUsage, PageCitation, WebSearchCall
 from routeproxy.messages.events import (
+    CitationsDelta,
     Error,
     Event,
     InputJsonDelta,
@@ -42,7 +46,15 @@ from routeproxy.messages.events import (
     ThinkingDelta,
     error_event,
 )
-from routeproxy.messages.reply import Message, ReplyBlock, TextBlock, ThinkingBlock, ToolUseBlock, Usage
+from routeproxy.messages.reply import (
+    Message,
+    ReplyBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    Usage,
+)
 from routeproxy.translate import tool_ids
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.delta_reader import DeltaReader, ToolCallDeltas
@@ -50,17 +62,19 @@ from routeproxy.translate.event_writer import (
     EventWriter,
     OpenBlock,
     OpenReasoningText,
+    OpenSearch,
     OpenText,
     OpenThinking,
     OpenToolUse,
 )
-from routeproxy.translate.filters import Piece, Reasoning, StopMatch, TextToolCall
+from routeproxy.translate.filters import Citations, Piece, Reasoning, StopMatch, TextToolCall
 from routeproxy.translate.finish import FinishState
 from routeproxy.translate.schemas import misses
 from routeproxy.translate.stream_errors import NAMELESS_CALL, UNREADABLE_CONTENT, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
 from routeproxy.translate.usage import later_usage, translate_usage
+from routeproxy.translate.web_search import Searches, search_id
 
 
 class StreamTranslator:
@@ -89,6 +103,7 @@ class StreamTranslator:
         self._writer = EventWriter(self._message)
         self._finish_state = FinishState()
         self._calls = ToolCalls()
+        self._searches = Searches(context.web_search, context.allowed_domains)
         self._tool_ids = set(context.tool_ids)
         self._held: list[Piece] = []
         self._blank = ""
@@ -131,8 +146,11 @@ class StreamTranslator:
         if self._blank and OpenToolUse not in self._writer.block_types:
             self._start_block(OpenText(), TextBlock(""))
             self._writer.emit_delta(TextDelta(self._blank), self._blank)
+        if (search := self._searches.unresolved()) is not None:
+            self._show_search(search)
         self._stop_block()
         self._check_arguments()
+        self.warnings += self._searches.problems()
         self._stop_message()
         return self._writer.take_events()
 
@@ -170,6 +188,13 @@ class StreamTranslator:
             self._advance()
         elif isinstance(piece, StopMatch):
             self._finish_state.stop_string = piece.stop_string
+        elif self._context.web_search == "none":
+            return  # nobody has asked for it
+        elif isinstance(piece, WebSearchCall):
+            if (search := self._searches.add(piece)) is not None:
+                self._show_search(search)
+        elif isinstance(piece, Citations):
+            self._cite(piece.citations)
 
     def _on_text(self, text: str) -> None:
         if self._writer.block.__class__ is not OpenText:
@@ -182,6 +207,20 @@ class StreamTranslator:
         if self._context.schema is not None:
             self._texts.append(text)
         self._writer.emit_delta(TextDelta(text), text)
+
+    def _cite(self, citations: Iterable[PageCitation]) -> None:
+        cited = self._searches.cite(citations)
+        if self._writer.block.__class__ is OpenText:  # they are of no use to any other
+            for citation in cited:
+                self._writer.emit_delta(CitationsDelta(citation))
+
+    def _show_search(self, search: WebSearchCall) -> None:
+        call, result = self._searches.blocks(search, search_id(self._options.new_tool_id()))
+        self._blank = ""
+        self._start_block(OpenSearch(), ServerToolUseBlock(call.id, call.name))
+        self._writer.emit_delta(InputJsonDelta(bytes(call.input).decode()))
+        self._start_block(OpenSearch(), result)
+        self._stop_block()
 
     def _on_reasoning(self, piece: Reasoning) -> None:
         if self._context.schema is not None:
@@ -375,6 +414,8 @@ class StreamTranslator:
             return
         estimate = _estimated_tokens("".join(self._writer.texts))
         usage = translate_usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        if (searches := self._searches.usage()) is not UNSET:
+            usage = msgspec.structs.replace(usage, server_tool_use=searches)
         self._writer.stop_message(MessageDelta(stop, usage))
 
 

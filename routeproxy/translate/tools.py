@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction
+from routeproxy.chat.request import Function, FunctionChoice, FunctionTool, NamedFunction, WebSearch
 from routeproxy.messages.errors import Incapable, InvalidRequest
 from routeproxy.messages.request import (
     Tool,
@@ -20,9 +20,10 @@ from routeproxy.messages.request import (
 )
 from routeproxy.messages.tools import SharedTools
 from routeproxy.translate.builtin_tools import BUILTIN_TOOLS
-from routeproxy.translate.profile import ModelProfile
+from routeproxy.translate.profile import ModelProfile, SearchSupport
 from routeproxy.translate.raw_json import as_written
 from routeproxy.translate.schemas import SchemaRules, clean_schema, is_strict
+from routeproxy.translate.web_search import WEB_SEARCH, refusal_of_server_tool, requested_search
 
 PLACEHOLDER = "DeferredToolPlaceholder"
 """The name of Claude Code's dummy, sent to keep the feature of deferred tools alive; no model should see
@@ -112,8 +113,11 @@ def _names_without_case(declared: dict[str, str]) -> dict[str, str]:
 class DeclaredTools:
     """The tools of a request, as back ends with these rules may see them."""
 
-    def __init__(self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> None:
+    def __init__(
+        self, tools: Sequence[Tool], names: NameRule, schemas: SchemaRules, search: SearchSupport | None
+    ) -> None:
         self._tools = tools
+        self._search_support = search
         self._schemas = schemas
         self._functions: dict[int, FunctionTool] = {}
         self.names = ToolNames((tool.name for tool in tools), names)
@@ -129,20 +133,26 @@ class DeclaredTools:
             raise InvalidRequest(
                 "At least one tool must have defer_loading=false. All tools cannot be deferred."
             )
+        self.search: Tool | None = None
+        """The web search, if the back end makes it itself."""
         self.withheld = self._withhold_server_tools()
-        """The kinds of the tools that only Anthropic runs, by name. The model never sees them."""
+        """The kinds of the tools that a server runs, by name. They are no functions for the model to call."""
 
     def _withhold_server_tools(self) -> dict[str, str]:
         server_tools = [tool for tool in self._tools if not _is_custom(tool) and _builtin(tool) is None]
-        all_withheld = all(_kind(tool).startswith(_WITHHELD_KINDS) for tool in self._tools)
+        kinds = {_kind(tool) for tool in self._tools}
+        is_served = WEB_SEARCH in kinds and self._search_support is not None
+        nothing_left = not is_served and all(kind.startswith(_WITHHELD_KINDS) for kind in kinds)
         for tool in server_tools:
             kind = _kind(tool)
-            if kind.startswith(_SEARCHES):
+            if kind == WEB_SEARCH and self._search_support is not None:
+                self.search = self.search or tool
+            elif kind.startswith(_SEARCHES):
                 self.warnings.append(_ALL_EXPOSED)
                 self.exposed = dict.fromkeys(self.exposed, True)
             elif not kind.startswith(_REFUSED_KINDS + _WITHHELD_KINDS):
                 raise _unknown_type(tool, f"tools.{self._tools.index(tool)}")
-            elif kind.startswith(_REFUSED_KINDS) or all_withheld:
+            elif kind.startswith(_REFUSED_KINDS) or nothing_left:
                 raise _not_supported(kind)
             else:
                 self.warnings.append(_left_out(kind))
@@ -177,11 +187,13 @@ class DeclaredTools:
         return FunctionTool(Function(name, _description(tool, path), parameters, strict))
 
 
-def declared_tools(tools: Sequence[Tool], names: NameRule, schemas: SchemaRules) -> DeclaredTools:
+def declared_tools(
+    tools: Sequence[Tool], names: NameRule, schemas: SchemaRules, search: SearchSupport | None
+) -> DeclaredTools:
     """Made once for tools that come again and again, as those of a conversation do (`SharedTools`)."""
     if isinstance(tools, SharedTools):
-        return tools.derive(DeclaredTools, names, schemas)
-    return DeclaredTools(tools, names, schemas)
+        return tools.derive(DeclaredTools, names, schemas, search)
+    return DeclaredTools(tools, names, schemas, search)
 
 
 NO_TOOLS = SharedTools()
@@ -191,12 +203,13 @@ class Toolbox:
     """The tools of one request: checked at once, exposed as turns name them, handed over at the end."""
 
     def __init__(self, tools: Sequence[Tool], profile: ModelProfile, warn: Callable[[str], None]) -> None:
-        if tools and not profile.tools:
+        if not profile.tools and any(_kind(tool) != WEB_SEARCH for tool in tools):
             raise _no_tools()
-        self._declared = declared_tools(tools, profile.tool_names, profile.schemas)
+        self._declared = declared_tools(tools, profile.tool_names, profile.schemas, profile.web_search)
         self._profile = profile
         self._warn = warn
         self._exposed = dict(self._declared.exposed)
+        self._search = self._declared.search
         self._defined: dict[str, FunctionTool] = {}
         """The tools that turns brought along, by name."""
         for warning in self._declared.warnings:
@@ -245,6 +258,8 @@ class Toolbox:
             self._warn(_ALL_EXPOSED)
             for name in self._exposed:
                 self.expose(name)
+        elif kind == WEB_SEARCH and self._profile.web_search is not None:
+            self._search = tool
         elif kind.startswith(_WITHHELD_KINDS):
             self._warn(_left_out(kind))
         elif kind.startswith(_REFUSED_KINDS):
@@ -273,9 +288,29 @@ class Toolbox:
         declared = self._declared.functions(self._exposed | dict.fromkeys(self._defined, False))
         return declared + tuple(tool for name, tool in self._defined.items() if self._exposed[name])
 
+    def search(self, choice: ToolChoice | None) -> WebSearch | UnsetType:
+        """The back end's own web search, if the client wants one. It may hide the functions: call it after
+        the last turn, and before `choice` and `functions`."""
+        tool, support = self._search, self._profile.web_search
+        if tool is None or support is None or (choice is not None and choice.type == "none"):
+            return UNSET
+        has_functions = any(self._exposed.values())
+        forced = is_forced(tool.name, choice, alone=not has_functions)
+        if has_functions and not support.beside_tools:
+            if not forced:
+                self._warn("web_search was left out: this model does not search beside other tools")
+                return UNSET
+            self._warn("the other tools were left out: this model does not search beside them")
+            self._exposed = dict.fromkeys(self._exposed, False)
+        return requested_search(tool, support, forced=forced, warn=self._warn)
+
     def choice(self, choice: ToolChoice | None) -> str | FunctionChoice | UnsetType:
         """Chat's `tool_choice`. It may expose a tool: call it after the last turn and before `functions`."""
         if choice is not None and choice.type == "tool":
+            if self._search is not None and choice.name == self._search.name:
+                return UNSET
+            if (kind := self._declared.withheld.get(choice.name or "")) is not None:
+                raise _not_supported(kind)
             return self._function_choice(choice.name)
         if choice is None or not any(self._exposed.values()):
             return UNSET
@@ -308,7 +343,7 @@ def _no_tools() -> Incapable:
 
 
 def _not_supported(kind: str) -> Incapable:
-    return Incapable(f"{kind} is not supported by this model")
+    return Incapable(refusal_of_server_tool(kind), final=kind.startswith(_WITHHELD_KINDS))
 
 
 def _left_out(kind: str) -> str:
@@ -327,6 +362,13 @@ def _check_name(tool: Tool, path: str) -> None:
     if not _is_custom(tool) and (kind := _kind(tool)).startswith(_REFUSED_KINDS):
         raise _not_supported(kind)
     raise InvalidRequest(f"{path}.name: Field required")
+
+
+def is_forced(name: str, choice: ToolChoice | None, *, alone: bool) -> bool:
+    """Whether `choice` forces the tool `name`, which may be the only one (`alone`)."""
+    if choice is None:
+        return False
+    return choice.name == name if choice.type == "tool" else alone and choice.type == "any"
 
 
 def _is_custom(tool: Tool) -> bool:

@@ -161,6 +161,30 @@ TEXT = {"type": "text", "text": "hi"}
 RESULT = {"type": "tool_result", "tool_use_id": "t"}
 
 
+def searched(id: str = "srvtoolu_rp1_1", **input: str) -> dict[str, Any]:
+    return {"type": "server_tool_use", "id": id, "name": "web_search", "input": input}
+
+
+def found(content: Any, id: str = "srvtoolu_rp1_1") -> dict[str, Any]:
+    return {"type": "web_search_tool_result", "tool_use_id": id, "content": content}
+
+
+def page(sealed: str = "rp1") -> dict[str, Any]:
+    return {"type": "web_search_result", "url": "https://a.b/c", "title": "A", "encrypted_content": sealed}
+
+
+def cites(*seals: str) -> dict[str, Any]:
+    location = {"type": "web_search_result_location", "url": "https://a.b/c", "title": "A", "cited_text": ""}
+    return {**TEXT, "citations": [{**location, "encrypted_index": seal} for seal in seals] or None}
+
+
+FAILED = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
 def cleaned(*messages: Any) -> list[Any]:
     text = body(*messages)
     return list(json.loads(apply_edits(text, remove_foreign_traces(text, find_members(text))))["messages"])
@@ -192,6 +216,28 @@ CLEANED = [
     pytest.param(
         [turn({"type": "document", "id": "a/b"})], [turn({"type": "document", "id": "a/b"})], id="other ids"
     ),
+    pytest.param(
+        [turn(searched(query="q"), found([page()]), TEXT)],
+        [turn(words("[web search: q]\n"), words("[results]\nA https://a.b/c\n"), TEXT)],
+        id="a search of another back end",
+    ),
+    pytest.param(
+        [turn(searched(), found([]))],
+        [turn(words("[web search]\n"), words("[no results]\n"))],
+        id="a search that found nothing",
+    ),
+    pytest.param(
+        [turn(searched(query="q"), found(FAILED))],
+        [turn(words("[web search: q]\n"), words("[the search failed]\n"))],
+        id="a search that failed",
+    ),
+    pytest.param(
+        [turn(searched("srvtoolu_01", query="q"), found([page("EqgB")], "srvtoolu_01"), cites("Eo8B"), OURS)],
+        [turn(searched("srvtoolu_01", query="q"), found([page("EqgB")], "srvtoolu_01"), cites("Eo8B"))],
+        id="Anthropic's own search",
+    ),
+    pytest.param([turn(cites("rp1"))], [turn(cites())], id="our citations"),
+    pytest.param([turn(cites("rp1", "Eo8B"))], [turn(cites("Eo8B"))], id="our citations beside Anthropic's"),
     pytest.param(
         [turn({"type": ["odd"], "id": "a/b"}, EMPTY)], [turn({"type": ["odd"], "id": "a/b"})], id="odd types"
     ),

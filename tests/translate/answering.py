@@ -15,6 +15,7 @@ from routeproxy.chat.completion import (
     ToolCallDelta,
 )
 from routeproxy.messages.events import (
+    CitationsDelta,
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
@@ -28,7 +29,15 @@ from routeproxy.messages.events import (
     ThinkingDelta,
     frame,
 )
-from routeproxy.messages.reply import Message, TextBlock, ThinkingBlock, ToolUseBlock
+from routeproxy.messages.reply import (
+    Message,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    WebSearchError,
+    WebSearchResultBlock,
+)
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.reply import translate_reply
 from routeproxy.translate.stream import StreamTranslator
@@ -158,7 +167,18 @@ def blocks(answer: Message | Error | Sequence[Event]) -> list[tuple[str, ...]]:
                 contents.append(("thinking", block.thinking))
             case ToolUseBlock():
                 contents.append(("tool_use", block.name, bytes(block.input).decode()))
+            case ServerToolUseBlock():
+                contents.append(("search", bytes(block.input).decode()))
+            case WebSearchResultBlock():
+                contents.append(("found", *_found(block)))
     return contents
+
+
+def _found(block: WebSearchResultBlock) -> list[str]:
+    """`title at url`, or the error."""
+    if isinstance(block.content, WebSearchError):
+        return [block.content.error_code]
+    return [f"{result.title} at {result.url}" for result in block.content]
 
 
 def carried(signature: str) -> tuple[str, Any]:
@@ -173,8 +193,12 @@ def _line(event: Event) -> str | None:
             return None
         case ContentBlockStart(index=index, content_block=ToolUseBlock(id=id, name=name)):
             return f"start {index} tool_use {id} {name}"
+        case ContentBlockStart(index=index, content_block=WebSearchResultBlock() as block):
+            return f"found {index} {', '.join(_found(block))}".rstrip()
         case ContentBlockStart(index=index, content_block=block):
             return f"start {index} {block.__struct_config__.tag}"
+        case ContentBlockDelta(index=index, delta=CitationsDelta(citation=citation)):
+            return f"cites {index} {citation.url} for {citation.cited_text!r}"
         case ContentBlockDelta(index=index, delta=SignatureDelta()):
             return f"signature {index}"
         case ContentBlockDelta(

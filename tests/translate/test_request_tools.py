@@ -223,6 +223,21 @@ def test_c03_other_tools_are_always_there() -> None:
     assert names(tools=[tool("A"), tool("B"), DEFERRED], betas=["advanced-tool-use-2025-11-20"]) == ["A", "B"]
 
 
+WEB_FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
+NO_SEARCH = (
+    "web_search is not supported by this model: its back end has no search of its own. A rule with "
+    '`match.tools = ["web_search_*"]` can send such requests to one that has: Gemini, OpenAI or Azure over '
+    "Responses, or a provider that speaks Messages, such as anthropic"
+)
+
+
+def elsewhere(kind: str) -> str:
+    return (
+        f'{kind} is not supported by this model. A rule with `match.tools = ["{kind}*"]` can send such '
+        "requests to a provider that speaks Messages, such as anthropic"
+    )
+
+
 TOOL_REFUSALS = [
     pytest.param(
         [HI],
@@ -237,17 +252,19 @@ TOOL_REFUSALS = [
         id="C04 unknown reference",
     ),
     pytest.param([HI], [tool(), tool()], "tools: Tool names must be unique.", id="two of one name"),
-    pytest.param([HI], [WEB_SEARCH], "web_search is not supported by this model", id="C16 web search alone"),
+    pytest.param([HI], [WEB_SEARCH], NO_SEARCH, id="C16 web search alone"),
+    pytest.param([HI], [WEB_FETCH], elsewhere("web_fetch"), id="web fetch alone"),
+    pytest.param([HI], [WEB_FETCH, WEB_SEARCH], elsewhere("web_fetch"), id="only what nobody runs"),
     pytest.param(
         [HI],
         [{"type": "computer_20250124", "name": "computer"}, tool()],
-        "computer is not supported by this model",
+        elsewhere("computer"),
         id="computer use",
     ),
     pytest.param(
         [HI],
         [tool(), {"type": "code_execution_20250825", "name": "code_execution"}],
-        "code_execution is not supported by this model",
+        elsewhere("code_execution"),
         id="code execution",
     ),
     pytest.param(
@@ -259,19 +276,19 @@ TOOL_REFUSALS = [
     pytest.param(
         [HI],
         [tool(), {"type": "mcp_toolset", "mcp_server_name": "s"}],
-        "mcp_toolset is not supported by this model",
+        elsewhere("mcp_toolset"),
         id="the tools of an MCP server",
     ),
     pytest.param(
         [HI],
         [{"type": "computer_toolset_20260801"}],
-        "computer_toolset is not supported by this model",
+        elsewhere("computer_toolset"),
         id="a computer's tools",
     ),
     pytest.param(
         [HI],
         [{"type": "browser_toolset_20260801", "configs": {}}],
-        "browser_toolset is not supported by this model",
+        elsewhere("browser_toolset"),
         id="a browser's tools",
     ),
     pytest.param([HI], [{"input_schema": {}}], "tools.0.name: Field required", id="a tool without a name"),
@@ -284,7 +301,7 @@ TOOL_REFUSALS = [
     pytest.param(
         [HI, system(defined({"type": "mcp_toolset", "mcp_server_name": "s"}))],
         [tool()],
-        "mcp_toolset is not supported by this model",
+        elsewhere("mcp_toolset"),
         id="a system turn brings the tools of an MCP server",
     ),
     pytest.param(

@@ -146,6 +146,7 @@ OUR_WORDS = re.compile(
     "|".join(
         (
             r"[\w.]+ (is|are) not supported by this model",
+            r"\w+ is not supported by this model[.:] .*A rule with `match\.tools = .*",
             r"[\w.]+: container_upload blocks are not supported by this model",
             r"[\w.]+: files of the Files API are not supported by this model",
             r"[\w.]+: `\w+` blocks can only be in `(user|assistant|system|tool_result)` (messages|blocks)",

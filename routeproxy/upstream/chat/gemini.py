@@ -14,8 +14,11 @@ from routeproxy.chat.completion import (
     CompletionTokensDetails,
     CompletionUsage,
     Delta,
+    Page,
+    PageCitation,
     PromptTokensDetails,
     ToolCallDelta,
+    WebSearchCall,
 )
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.upstream.chat.lenient import decode_object_leniently, reported_error, whole_call
@@ -46,6 +49,7 @@ class _Content(Struct, frozen=True):
 class _Candidate(Struct, frozen=True):
     content: _Content | None = None
     finishReason: Any = None
+    groundingMetadata: Any = None
 
 
 class _Answer(Struct, frozen=True):
@@ -73,6 +77,10 @@ class GeminiDecoder:
         self._call_count = 0
         self._usage: CompletionUsage | None = None
         """As reported so far: with every part of an answer, for all that came before."""
+        self._grounding: Mapping[str, Any] = {}
+        """What the last part said of web searches: all of the answer's, as with the usage."""
+        self._has_content = False
+        self._has_finish_reason = False
 
     def feed(self, data: bytes) -> tuple[list[Chunk], bool]:
         """The chunks, and that the answer is not over: its usage may come after the finish reason. Raises
@@ -105,9 +113,20 @@ class GeminiDecoder:
         if isinstance(answer.usageMetadata, dict):
             self._usage = _usage(answer.usageMetadata)
         for candidate in (answer.candidates or ())[:1]:
+            if isinstance(candidate.groundingMetadata, dict):
+                self._grounding = candidate.groundingMetadata
+            self._has_finish_reason = self._has_finish_reason or candidate.finishReason is not None
+            # Where the text has gone out the search can only come after it.
+            grounding = self._take_grounding() if self._has_finish_reason else []
+            searches, citations = grounding[:1], grounding[1:]
+            if not self._has_content:
+                yield from (Chunk((Choice(delta=delta),)) for delta in searches)
+                searches = []
             parts = candidate.content.parts if candidate.content is not None else None
             for part in parts or ():
+                self._has_content = True
                 yield Chunk((Choice(delta=self._delta(part)),), model=model)
+            yield from (Chunk((Choice(delta=delta),)) for delta in (*citations, *searches))
             if candidate.finishReason is not None:
                 is_last = True
                 yield Chunk((Choice(delta=Delta(), finish_reason=candidate.finishReason),), model=model)
@@ -116,6 +135,18 @@ class GeminiDecoder:
             yield Chunk((Choice(delta=Delta(), finish_reason="content_filter"),), model=model)
         if is_last and self._usage is not None:
             yield Chunk(usage=self._usage, model=model)
+
+    def _take_grounding(self) -> list[Delta]:
+        """The search, and the citations of the text: nothing, if there was no search."""
+        grounding, self._grounding = self._grounding, {}
+        queries = [query for query in _list(grounding.get("webSearchQueries")) if isinstance(query, str)]
+        pages = [_page(chunk) for chunk in _list(grounding.get("groundingChunks"))]
+        found = tuple(page for page in pages if page is not None)
+        if not queries and not found:
+            return []
+        search = WebSearchCall(query="; ".join(queries) or None, pages=found, count=max(1, len(queries)))
+        citations = list(_citations(grounding, pages))
+        return [Delta(web_searches=[search]), *([Delta(citations=citations)] if citations else [])]
 
     def _delta(self, part: _Part) -> Delta:
         if part.functionCall is not None:
@@ -130,6 +161,29 @@ class GeminiDecoder:
         arguments = bytes(call.args).decode()
         signed = {"thought_signature": signature} if isinstance(signature, str) else None
         return whole_call(index, call.id, call.name, "{}" if arguments == "null" else arguments, signed)
+
+
+def _page(chunk: Any) -> Page | None:
+    """A page of the web. The other kinds of chunks come from searches that nobody asks for."""
+    match chunk:
+        case {"web": {"uri": str(url)} as web} if url:
+            title = web.get("title") or web.get("domain")
+            return Page(url, title if isinstance(title, str) else None)
+    return None
+
+
+def _citations(grounding: Mapping[str, Any], pages: list[Page | None]) -> Iterator[PageCitation]:
+    """`pages`: by the number of their chunk."""
+    for support in _list(grounding.get("groundingSupports")):
+        match support:
+            case {"segment": {"text": str(text)}, "groundingChunkIndices": [*indices]}:
+                for index in indices:
+                    if isinstance(index, int) and 0 <= index < len(pages) and (page := pages[index]):
+                        yield PageCitation(page, text)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _usage(reported: Mapping[str, Any]) -> CompletionUsage:

@@ -60,14 +60,31 @@ def gemini_request(chat: ChatRequest, model: str) -> bytes:
     body: Json = {"contents": _contents(chat, modern=not _BEFORE_3.match(model.lower()))}
     if system:
         body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
-    if chat.tools is not UNSET:
-        declarations = [_declaration(tool.function) for tool in chat.tools]
-        body["tools"] = [{"functionDeclarations": declarations}]
-    if chat.tool_choice is not UNSET:
-        body["toolConfig"] = {"functionCallingConfig": _calling_config(chat.tool_choice)}
+    if tools := list(_tools(chat)):
+        body["tools"] = tools
+    if config := _tool_config(chat):
+        body["toolConfig"] = config
     if config := _generation_config(chat, model.lower()):
         body["generationConfig"] = config
     return msgspec.json.encode(merge(body, chat.thinking_off or {}))
+
+
+def _tools(chat: ChatRequest) -> Iterator[Json]:
+    if chat.tools is not UNSET:
+        yield {"functionDeclarations": [_declaration(tool.function) for tool in chat.tools]}
+    if chat.web_search is not UNSET:
+        blocked = chat.web_search.blocked_domains
+        yield {"googleSearch": {"excludeDomains": blocked} if blocked else {}}
+
+
+def _tool_config(chat: ChatRequest) -> Json:
+    config: Json = {}
+    if chat.tool_choice is not UNSET:
+        config["functionCallingConfig"] = _calling_config(chat.tool_choice)
+    if chat.tools is not UNSET and chat.web_search is not UNSET:
+        # Without it the two together are refused (ai.google.dev/gemini-api/docs/tool-combination).
+        config["includeServerSideToolInvocations"] = True
+    return config
 
 
 def _declaration(function: Function) -> Json:

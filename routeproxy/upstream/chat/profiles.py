@@ -12,6 +12,7 @@ from routeproxy.policy.providers import ModelFacts, Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.quirks import GOOGLES_OPENAI, QUIRKS
+from routeproxy.upstream.chat.searches import find_searcher
 
 
 class Limits(Struct, frozen=True):
@@ -132,6 +133,9 @@ def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
         if _is_switched_by_other_fields(quirks):
             changes = {"thinking_off": {"reasoning_effort": "none"}}
             yield Layer("over Responses an effort switches thinking off", changes)
+    searcher = find_searcher(_vendor(provider), _bare_name(target), over_responses=uses_responses(target))
+    if searcher is not None and provider.engine == "direct":
+        yield Layer(searcher.source, {"web_search": searcher.support})
     if limits is not None:
         yield Layer("the table of models", _known_limits(limits))
     yield Layer(f"`supports` of provider {provider.name}", dict.fromkeys(provider.supports, True))

@@ -21,8 +21,11 @@ from routeproxy.chat.completion import (
     CompletionUsage,
     Delta,
     FunctionDelta,
+    Page,
+    PageCitation,
     PromptTokensDetails,
     ToolCallDelta,
+    WebSearchCall,
 )
 from routeproxy.chat.responses import Event, Response
 from routeproxy.messages.decoding import UNREADABLE
@@ -71,7 +74,8 @@ _MESSAGE_DELTAS: Mapping[str, Callable[[str], Delta]] = {
 }
 """By the type of a message's part: its text in chat."""
 
-_ITEM_TYPES = frozenset(event.item_type for event in _TEXT_EVENTS.values())
+_WEB_SEARCH = "web_search_call"
+_ITEM_TYPES = frozenset(event.item_type for event in _TEXT_EVENTS.values()) | {_WEB_SEARCH}
 """The items that are read. The others come from tools that run at OpenAI, which no request declares."""
 
 _CONTRADICTION = "the back end streamed something else than what it says at the end of it"
@@ -100,6 +104,10 @@ class _Item:
         self.call_index: int | None = None
         """The number of a call among the calls."""
         self.is_done = False
+        self.annotations: list[Any] = []
+        """Those that came before the item was whole."""
+        self.is_search_shown = False
+        """The search that it is, or its citations of searches, were emitted."""
 
     def text(self, part_type: str) -> str:
         """What was emitted of the parts of this type."""
@@ -183,6 +191,12 @@ class ResponsesStream:
             return self._finish_part(item, text_event.part_type, index, text)
         return self._emit_text(item, text_event.part_type, index, text)
 
+    def _on_annotation(self, event: Event) -> list[Chunk]:
+        """Kept until its text is whole: its indexes say which part of that rests on the page."""
+        ids = (event.item_id,) if isinstance(event.item_id, str) and event.item_id else ()
+        self._item("message", ids, _number(event.output_index)).annotations.append(event.annotation)
+        return []
+
     def _on_item_done(self, event: Event) -> list[Chunk]:
         if (type := _item_type(event.item)) is None:
             return _left_out(event.item)
@@ -252,6 +266,8 @@ class ResponsesStream:
             index = max((number for type, number in item.parts if type == part_type), default=0)
             chunks += self._emit_tail(item, part_type, index, tail)
         chunks += _unread_parts(item.type, fields)
+        if not item.is_search_shown:
+            chunks += self._emit_search(item, fields)
         item.is_done = True
         return chunks
 
@@ -360,6 +376,26 @@ class ResponsesStream:
         kept = {name: value for name, value in fields.items() if name != "status" and value is not None}
         return [_chunk(Delta(reasoning_details=[{"summary": []} | kept]))]
 
+    def _emit_search(self, item: _Item, fields: Mapping[str, Any]) -> list[Chunk]:
+        """A search, or what a message cites of searches. (Pages that are opened or looked through are no
+        searches.)"""
+        if item.type == "message":
+            citations = _citations(fields, item.annotations)
+            item.is_search_shown = bool(citations)
+            return citations
+        if item.type != _WEB_SEARCH:
+            return []
+        item.is_search_shown = True
+        deltas = []
+        if self._after_reasoning_item:
+            # What reasoning led to must come back with it: alone it would be refused.
+            kept = {name: value for name, value in fields.items() if value is not None}
+            deltas.append(Delta(reasoning_details=[kept]))
+        action = _object(fields.get("action"))
+        if action.get("type", "search") == "search":
+            deltas.append(Delta(web_searches=[_search(action, fields.get("status"))]))
+        return [_chunk(delta) for delta in deltas]
+
     def _call_chunk(self, item: _Item, function: FunctionDelta, id: Any = None) -> Chunk:
         if item.call_index is None:
             item.call_index, self._call_count = self._call_count, self._call_count + 1
@@ -371,6 +407,7 @@ _HANDLERS: Mapping[str, Callable[[ResponsesStream, Event], list[Chunk]]] = {
     "response.created": ResponsesStream._on_created,
     "response.output_item.added": ResponsesStream._on_item_added,
     "response.output_item.done": ResponsesStream._on_item_done,
+    "response.output_text.annotation.added": ResponsesStream._on_annotation,
     "response.completed": ResponsesStream._on_ended,
     "response.incomplete": ResponsesStream._on_ended,
     "response.failed": ResponsesStream._on_ended,
@@ -523,6 +560,52 @@ def _texts_of(type: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, int, 
                     "text": text,
                 }:
                     yield _part_type(type, part_type), index, text
+
+
+def _search(action: Mapping[str, Any], status: Any) -> WebSearchCall:
+    """`query` may be missing, and `queries` have all of them. What is no page (`oai-weather`) has no URL."""
+    queries = action.get("queries")
+    texts = [action.get("query"), *(queries if isinstance(queries, list) else ())]
+    query = next((text for text in texts if isinstance(text, str) and text), None)
+    sources = action.get("sources")
+    pages = None
+    if isinstance(sources, list):
+        pages = tuple(page for source in sources if (page := _page(source)) is not None)
+    return WebSearchCall(query=query, pages=pages, failed=status == "failed")
+
+
+def _citations(fields: Mapping[str, Any], before: list[Any]) -> list[Chunk]:
+    """The pages that a message cites. `before`: annotations that came before it was whole."""
+    parts = [part for part in _list(fields.get("content")) if isinstance(part, dict)]
+    annotated = [(part.get("text"), _list(part.get("annotations"))) for part in parts]
+    if before and not any(annotations for _, annotations in annotated):
+        annotated = [(parts[0].get("text") if len(parts) == 1 else None, before)]
+    citations = [
+        PageCitation(page, _span(text, annotation))
+        for text, annotations in annotated
+        for annotation in annotations
+        if _object(annotation).get("type") == "url_citation" and (page := _page(annotation)) is not None
+    ]
+    return [_chunk(Delta(citations=citations))] if citations else []
+
+
+def _page(fields: Any) -> Page | None:
+    match fields:
+        case {"url": str(url)} if url:
+            title = fields.get("title")
+            return Page(url, title if isinstance(title, str) and title else None)
+    return None
+
+
+def _span(text: Any, annotation: Mapping[str, Any]) -> str:
+    start, end = annotation.get("start_index"), annotation.get("end_index")
+    if not isinstance(text, str) or not isinstance(start, int) or not isinstance(end, int):
+        return ""
+    return text[start:end] if 0 <= start < end <= len(text) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _number(value: Any) -> int:

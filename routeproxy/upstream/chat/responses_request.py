@@ -25,11 +25,14 @@ from routeproxy.chat.request import (
     TextPart,
     ToolMessage,
     User,
+    WebSearch,
 )
 from routeproxy.chat.responses import InputItem, InputPart
 
 MIN_OUTPUT_TOKENS = 16
 """A lower `max_output_tokens` is refused."""
+_REASONING_ITEMS = "reasoning.encrypted_content"
+_SEARCH_SOURCES = "web_search_call.action.sources"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -49,14 +52,15 @@ def responses_request(
             model=model,
             instructions=instructions,
             input=tuple(item for message in messages for item in _items(message, reasons)),
-            tools=UNSET if chat.tools is UNSET else tuple(_tool(tool.function) for tool in chat.tools),
-            tool_choice=_tool_choice(chat.tool_choice),
+            tools=_tools(chat),
+            tool_choice=_tool_choice(chat),
+            max_tool_calls=UNSET if chat.web_search is UNSET else chat.web_search.max_uses,
             parallel_tool_calls=chat.parallel_tool_calls,
             max_output_tokens=_max_output_tokens(chat),
             temperature=chat.temperature,
             top_p=chat.top_p,
-            reasoning=_reasoning(chat.reasoning_effort, reasons, summaries),
-            include=("reasoning.encrypted_content",) if reasons else UNSET,
+            reasoning=_reasoning(_effort(chat), reasons, summaries),
+            include=_include(chat, reasons),
             text=_text_format(chat.response_format),
             service_tier=chat.service_tier,
             user=chat.user,
@@ -95,7 +99,7 @@ def _assistant_items(message: Assistant, reasons: bool) -> Iterator[InputItem]:
     if message.reasoning_details is not UNSET and reasons:
         for item in msgspec.json.decode(message.reasoning_details):
             match item:
-                case {"type": "reasoning"}:
+                case {"type": "reasoning" | "web_search_call"}:
                     yield item
                 case {"type": "message", "phase": str(phase)}:
                     pass
@@ -119,6 +123,26 @@ def _part(part: Part) -> InputPart:
             return wire.InputFile(file.filename, file.file_data, file.file_id)
 
 
+def _tools(chat: ChatRequest) -> tuple[wire.FunctionTool | wire.WebSearchTool, ...] | UnsetType:
+    functions = () if chat.tools is UNSET else tuple(_tool(tool.function) for tool in chat.tools)
+    searches = () if chat.web_search is UNSET else (_search_tool(chat.web_search),)
+    return (*functions, *searches) or UNSET
+
+
+def _search_tool(search: WebSearch) -> wire.WebSearchTool:
+    domains = search.allowed_domains
+    return wire.WebSearchTool(
+        filters=wire.SearchFilters(domains) if domains else UNSET, user_location=search.user_location
+    )
+
+
+def _include(chat: ChatRequest, reasons: bool) -> tuple[str, ...] | UnsetType:
+    """What the API leaves out of its answer unless it is asked for."""
+    reasoning = (_REASONING_ITEMS,) if reasons else ()
+    sources = () if chat.web_search is UNSET else (_SEARCH_SOURCES,)
+    return (*reasoning, *sources) or UNSET
+
+
 def _tool(function: Function) -> wire.FunctionTool:
     return wire.FunctionTool(
         name=function.name,
@@ -128,8 +152,18 @@ def _tool(function: Function) -> wire.FunctionTool:
     )
 
 
-def _tool_choice(choice: str | FunctionChoice | UnsetType) -> str | wire.FunctionChoice | UnsetType:
+def _tool_choice(chat: ChatRequest) -> str | wire.FunctionChoice | wire.WebSearchChoice | UnsetType:
+    if chat.web_search is not UNSET and chat.web_search.forced:
+        # Servers that do not know the choice know this one, and it means the same.
+        return "required" if chat.tools is UNSET else wire.WebSearchChoice()
+    choice = chat.tool_choice
     return wire.FunctionChoice(choice.function.name) if isinstance(choice, FunctionChoice) else choice
+
+
+def _effort(chat: ChatRequest) -> str | UnsetType:
+    """`minimal` is refused beside a web search (codex#3559)."""
+    is_too_low = chat.web_search is not UNSET and chat.reasoning_effort == "minimal"
+    return "low" if is_too_low else chat.reasoning_effort
 
 
 def _max_output_tokens(chat: ChatRequest) -> int | UnsetType:

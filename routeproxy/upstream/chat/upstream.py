@@ -12,7 +12,7 @@ from routeproxy.chat.completion import Chunk, coalesce_chunks
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange
 from routeproxy.messages.body import Body
-from routeproxy.messages.errors import Incapable
+from routeproxy.messages.errors import Incapable, type_of_final_error
 from routeproxy.messages.events import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -112,7 +112,7 @@ class ChatUpstream:
         try:
             return translate_request(body.request(), self._back_end.profile(call.target), context)
         except Incapable as refused:
-            raise UpstreamFailure("capability", refused.message) from refused
+            raise _capability_failure(refused, call) from refused
 
     def _context(self, call: Call, fields: tuple[str, ...]) -> RequestContext:
         inbound, facts = call.exchange.inbound, call.exchange.facts
@@ -134,6 +134,13 @@ def _fields_of(call: Call, body: Body) -> tuple[str, ...]:
     if decision is None or decision.safeguards is None:
         return body.field_names
     return tuple(name for name in body.field_names if name != "safeguards")
+
+
+def _capability_failure(refused: Incapable, call: Call) -> UpstreamFailure:
+    if not refused.final:
+        return UpstreamFailure("capability", refused.message)
+    type = type_of_final_error(refused.status, call.exchange.inbound.header("user-agent"))
+    return UpstreamFailure("capability", refused.message, type=type, should_retry=False)
 
 
 @lru_cache(256)
