@@ -20,7 +20,7 @@ from routeproxy.web.admin import Control, admin_handlers
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.exchanges import Exchanges
 from routeproxy.web.health import greeting_reply, health_handlers
-from routeproxy.web.models import model_handlers
+from routeproxy.web.models import Models
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.replies import (
     AnyRequest,
@@ -73,6 +73,7 @@ def build_app(
         timings=timings or StreamTimings(),
     )
     apps = exchanges.apps()
+    models = Models(proxy, authenticator)
 
     def rules_problem() -> str | None:
         return control.problem if control is not None else None
@@ -82,8 +83,8 @@ def build_app(
     application = RouteproxyApp(
         [
             *(asgi(path, copy_scope=True)(app) for path, app in apps.items()),
-            _other_paths(proxy, exchanges, rules_problem),
-            *model_handlers(proxy, authenticator),
+            _other_paths(proxy, exchanges, models, rules_problem),
+            *models.handlers(),
             *health_handlers(proxy, in_flight, rules_problem),
             *admin_handlers(proxy, authenticator, control, observer),
         ],
@@ -110,7 +111,7 @@ def build_app(
 
 
 def _other_paths(
-    proxy: Proxy, exchanges: Exchanges, rules_problem: Callable[[], str | None]
+    proxy: Proxy, exchanges: Exchanges, models: Models, rules_problem: Callable[[], str | None]
 ) -> HTTPRouteHandler:
     @route("/{rest:path}", http_method=list(HttpMethod))
     async def other_paths(request: AnyRequest) -> ASGIApp:
@@ -119,6 +120,8 @@ def _other_paths(
         path = request.scope["path"].rstrip("/")
         if app := exchanges.app_with_target(path):
             return app
+        if (answer := await models.answer_with_target(request, path)) is not None:
+            return cast(ASGIApp, with_request_id(answer).to_asgi_response(None, request))
         first, colon, rest = path[1:].partition(":")
         if not proxy.rules.policy.server.url_targets or not colon or "/" in first:
             raise ApiError(404, f"{path[:200]} is not here")

@@ -13,7 +13,6 @@ from routeproxy.exchange import Endpoint, Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.observe import Observer
 from routeproxy.output import Write
-from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller, Headers
 from routeproxy.web.body import ClientLeft, read_body
@@ -27,6 +26,7 @@ from routeproxy.web.response import (
     StreamTimings,
     error_answer,
 )
+from routeproxy.web.targets import target_in_url
 
 log = logging.getLogger("routeproxy.web.app")
 
@@ -106,7 +106,7 @@ class Exchanges:
             inbound = _of_caller(inbound, caller, exchange)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
-            target = _target_in_url(url_target, exchange.policy) if url_target is not None else None
+            target = target_in_url(url_target, exchange.policy) if url_target is not None else None
             body = await read_body(receive, headers, settings.max_body_mb * 2**20)
             body = protocol.decode_request(body, endpoint)
         except ClientLeft:
@@ -136,20 +136,6 @@ class Exchanges:
 
     async def _explain(self, exchange: Exchange, write: Write) -> None:
         await write([await self._proxy.explain(exchange)])
-
-
-def _target_in_url(written: str, policy: Policy) -> str:
-    """`provider:model` of a URL as `provider/model`."""
-    provider, colon, model = written.partition(":")
-    if not policy.server.url_targets:
-        hint = ": targets in the URL are off, [server] url_targets turns them on" if colon else ""
-        raise ApiError(404, f"/{written[:200]} is not here{hint}")
-    known = policy.providers.values()
-    if not model or not any(provider == one.name or provider.lower() in one.spellings for one in known):
-        absent = policy.absent_providers.get(provider.lower()) if model else None
-        problem = f"{provider}: {absent}; expected" if absent else f"{written[:200]}: expected"
-        raise ApiError(400, f"{problem} provider:model with one of {', '.join(policy.providers)}")
-    return f"{provider}/{model}"
 
 
 def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:

@@ -11,6 +11,7 @@ import pytest
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Denial, Fallback, Policy, Retry
 from routeproxy.policy.model_list import ModelLists, models_for
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Params, Timeouts, TransformSettings
 from tests.policy.asking import KEYS, PROVIDERS, ask, names, policy, request, rules
 
@@ -360,6 +361,10 @@ def test_no_secret_is_part_of_the_version_or_shown() -> None:
     assert one.providers["openai"].keys[0].value == "sk-one"
 
 
+def nothing_known(provider: Provider) -> tuple[str, ...]:
+    return ()
+
+
 @pytest.mark.parametrize(
     ("text", "models"),
     [
@@ -406,17 +411,17 @@ def test_no_secret_is_part_of_the_version_or_shown() -> None:
 )
 def test_models_are_listed_where_asking_for_them_works(text: str, models: tuple[str, ...]) -> None:
     found = policy(f'{PROVIDERS}\n{dedent(text)}\n[default]\ndeny = "no"')
-    assert models_for(found, None) == models
+    assert models_for(found, None, nothing_known) == models
 
 
 def test_the_servers_own_list_of_models_goes_before_all_others() -> None:
     found = policy(f'[server]\nmodels = ["b", "a"]\n{PROVIDERS}\n[default]\ntargets = "openai/gpt-4.1"')
-    assert models_for(found, None) == ("b", "a")
+    assert models_for(found, None, nothing_known) == ("b", "a")
 
 
 def test_a_list_of_models_is_made_once_for_each_caller_and_anew_for_another_policy() -> None:
     text = f'[server]\nmodels = ["b", "a"]\n{PROVIDERS}\n[default]\ntargets = "openai/gpt-4.1"'
-    before, after, lists = policy(text), policy(text.replace('"b"', '"c"')), ModelLists()
+    before, after, lists = policy(text), policy(text.replace('"b"', '"c"')), ModelLists(nothing_known)
     assert lists.of(before, None) is lists.of(before, None)
     assert lists.of(before, None) is not lists.of(before, "payments")
     assert lists.of(after, None) == ("c", "a")

@@ -1,10 +1,12 @@
 """`/v1/models`: what is listed when nobody says what, and whether the SDK reads it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic
 import pytest
 
+from tests.backend import BackEnd, json_answer
 from tests.running import Running, request, running
 
 RULES = """
@@ -74,3 +76,46 @@ def test_a_limit_that_is_none_is_a_400(proxy: Running, limit: str) -> None:
 
 def test_other_parameters_are_ignored(proxy: Running) -> None:
     assert proxy.get("/v1/models?lifecycle[]=active&beta=true&limit=1000").json()["data"]
+
+
+STARS = """
+[providers.openai]
+base_url = "{url}/v1"
+api_key = "none"
+
+[providers.corp]
+type = "anthropic"
+base_url = "{url}"
+api_key = "none"
+[providers.corp.models]
+"claude-house" = {{}}
+"claude-house-small" = {{}}
+
+[[rules]]
+name = "ours"
+match.model.prefix = "claude-"
+targets = "corp/*"
+
+[default]
+targets = "openai/*"
+"""
+
+
+def test_what_stars_can_serve_is_listed_and_nobody_is_asked(tmp_path: Path) -> None:
+    with BackEnd(json_answer({})) as back_end, running(STARS.format(url=back_end.url), tmp_path) as proxy:
+        names = listed(proxy)
+        assert names[:2] == ["claude-house", "claude-house-small"]
+        assert {"gpt-4.1", "gpt-5"} <= {*names}
+        paged: list[str] = []
+        while True:
+            after = f"&after_id={paged[-1]}" if paged else ""
+            page = proxy.get(f"/v1/models?limit=7{after}").json()
+            paged += [model["id"] for model in page["data"]]
+            if not page["has_more"]:
+                break
+        assert paged == names
+        before = proxy.get(f"/v1/models?limit=2&before_id={names[3]}").json()
+        assert [model["id"] for model in before["data"]] == names[1:3]
+        assert proxy.get("/v1/models/gpt-4.1").json()["id"] == "gpt-4.1"
+        assert proxy.get("/v1/models/gpt-nobody").status_code == 404
+        assert back_end.requests == []

@@ -119,6 +119,59 @@ def test_a_wrong_verb_is_a_405(proxy: Running) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+def shown(proxy: Running, path: str) -> tuple[int, object]:
+    """Status, and the ids of a page, the id of a model or why there is neither."""
+    answer = proxy.get(path, x_api_key="sesame")
+    body = answer.json()
+    if answer.status_code != 200:
+        return answer.status_code, body["error"]["message"]
+    return 200, body["id"] if body.get("type") == "model" else [model["id"] for model in body["data"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/echo:any-model/v1/models", (200, ["any-model", "anthropic/any-model"])),
+        ("/echo:any-model/v1/models/?limit=1000", (200, ["any-model", "anthropic/any-model"])),
+        ("/echo:claude-x/v1/models?limit=1000", (200, ["claude-x"])),
+        ("/echo:vendor/large/v1/models", (200, ["vendor/large", "anthropic/vendor/large"])),
+        ("/claude:listed/v1/models", (200, ["listed", "anthropic/listed"])),
+        ("/echo:any-model/v1/models?limit=1", (200, ["any-model"])),
+        ("/echo:any-model/v1/models?after_id=any-model", (200, ["anthropic/any-model"])),
+        ("/echo:any-model/v1/models?before_id=anthropic/any-model", (200, ["any-model"])),
+        ("/echo:any-model/v1/models?limit=0", (400, "limit: Input should be between 1 and 1000")),
+        ("/echo:any-model/v1/models/any-model", (200, "any-model")),
+        ("/echo:vendor/large/v1/models/anthropic/vendor/large", (200, "anthropic/vendor/large")),
+        ("/echo:any-model/v1/models/other", (404, "model: other")),
+        ("/claude:not-listed/v1/models", (404, "model: claude/not-listed")),
+        ("/nobody:x/v1/models", (400, "nobody:x: expected provider:model with one of echo, claude")),
+        ("/echo:any-model/v1/modelsx", (404, "/echo:any-model/v1/modelsx is not here")),
+    ],
+)
+def test_the_models_behind_it_are_the_one_that_it_names(
+    proxy: Running, back_end: BackEnd, path: str, answer: tuple[int, object]
+) -> None:
+    back_end.requests.clear()
+    assert shown(proxy, path) == answer
+    assert back_end.requests == []
+
+
+def test_each_model_that_is_listed_behind_it_is_answered_there(proxy: Running) -> None:
+    for model in ("any-model", "anthropic/any-model"):
+        assert ask(proxy, "/echo:any-model/v1/messages", model=model) == (200, "echo/any-model")
+
+
+def test_its_models_are_for_those_who_have_a_key_and_who_get_them(proxy: Running) -> None:
+    assert proxy.get("/echo:any-model/v1/models").status_code == 401
+    answer = proxy.post({}, "/echo:any-model/v1/models", x_api_key="sesame")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+def test_no_models_are_behind_targets_that_are_off(tmp_path: Path) -> None:
+    with running(ECHO, tmp_path) as proxy:
+        assert proxy.get("/echo:any-model/v1/models").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/echo:any-model/", "/echo:any-model", "/echo:vendor/large/"])
 def test_its_root_answers_like_the_servers(proxy: Running, path: str) -> None:
     assert proxy.get(path).json() == proxy.get("/").json()

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 
 FILE = "model_prices_and_context_window_backup.json"
@@ -32,6 +33,8 @@ class Row(Struct, frozen=True):
     supports_reasoning: Any = None
 
 
+T = TypeVar("T")
+
 _UNKNOWN = Row()
 
 
@@ -47,10 +50,53 @@ def find_row(target: Target) -> Row:
 @cache
 def load() -> Mapping[str, Row]:
     """The table, which takes 20 ms to read: call it before a request has to wait."""
+    return _read(Row)
+
+
+def _read(row: type[T]) -> Mapping[str, T]:
     spec = find_spec("litellm")
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
         file = Path(folder) / FILE
         if file.exists():
-            return msgspec.json.decode(file.read_bytes(), type=dict[str, Row])
+            return msgspec.json.decode(file.read_bytes(), type=dict[str, row])  # type: ignore[valid-type]
     return {}
+
+
+class _Listed(Struct, frozen=True):
+    litellm_provider: str | None = None
+    mode: str | None = None
+
+
+CONVERSATIONS = frozenset({"chat", "responses"})
+
+UNKNOWN_STOCK = frozenset({"ollama"})
+"""Types of which a server has what its operator has put there, and the table what there is in the world."""
+
+
+def models_of(provider: Provider) -> tuple[str, ...]:
+    """The names under which the table has models of a provider of this type that hold a conversation."""
+    return _names_by_type().get(provider.type, ())
+
+
+@cache
+def _names_by_type() -> Mapping[str, tuple[str, ...]]:
+    """It takes 30 ms to make."""
+    names: dict[str, dict[str, None]] = {}
+    for name, row in _read(_Listed).items():
+        prefix, slash, rest = name.partition("/")
+        type = _type_of(row.litellm_provider or "")
+        if row.mode not in CONVERSATIONS or type in UNKNOWN_STOCK:
+            continue
+        own = rest if slash and prefix == type else name
+        # Prices of fine-tuned models and of regions are rows too.
+        if not own.startswith("ft:") and "*" not in own and not (type == "bedrock" and "/" in name):
+            names.setdefault(type, {})[own] = None
+    return {type: tuple(found) for type, found in names.items()}
+
+
+def _type_of(provider: str) -> str:
+    """The type of a provider, by the table's own name of it."""
+    if provider.startswith("vertex_ai-"):  # and the vendor of the model
+        return "vertex_ai"
+    return "bedrock" if provider == "bedrock_converse" else provider
