@@ -61,7 +61,7 @@ KIND_OF_STATUS: Mapping[int, Kind] = {
 }
 """Any other of the 4xx is an invalid request, and whatever else is no success is a failure of the server."""
 
-_OF_THE_WAY = frozenset({407, 408, 421, 425, 498, 499})
+OF_THE_WAY = frozenset({407, 408, 421, 425, 498, 499})
 """What is said between the two of us, and so about no request, whatever the words."""
 _WITHOUT_WORDS = frozenset({401, 402, 407, 408, 421, 429})
 """What says enough without an error in it. Any other of the 4xx is then an answer of something that is not
@@ -193,7 +193,7 @@ def classify_reported(
             settings["retry_after"] = wait_in_words
         return UpstreamFailure(kind, said, quotes_back_end=is_quoted, **settings)
 
-    if status in _OF_THE_WAY or status < 200 or status >= 600:
+    if status in OF_THE_WAY or status < 200 or status >= 600:
         kind = KIND_OF_STATUS.get(status, "server_error")
         return failure(kind, status=None if kind == "timeout_first_token" else 502)
     meaning = _meaning(status, reported, words)

@@ -267,6 +267,19 @@ _TEMPLATE_AT_START = re.compile(
 """What a model's own chat template refuses: a program in the model's file, which raises sentences."""
 
 
+_IN_THE_APIS_WORDS = re.compile(
+    r"capability_rejected: \w|extra inputs are not permitted|does not support the effort parameter|"
+    r"requires a model that supports|does not support pdfs?\b|could not process (?:image|pdf)|"
+    r"(?:role .{0,2}system|thinking\.type|adaptive thinking).{0,60}not supported|messages\.\d+\.content\.\d+\.",
+    re.IGNORECASE,
+)
+
+
+def is_told_in_the_apis_words(message: str) -> bool:
+    """Whether Claude Code reads out of it what to leave out, as it is."""
+    return _IN_THE_APIS_WORDS.search(message) is not None
+
+
 def read_refusal(message: str, param: str = "") -> tuple[Refusal, str] | None:
     """What a target refuses, and its words for it; None where the words say nothing of the kind. `param`: the
     parameter that the error names."""

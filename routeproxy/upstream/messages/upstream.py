@@ -14,7 +14,9 @@ from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.targets import Params
+from routeproxy.upstream.errors.classify import OF_THE_WAY
 from routeproxy.upstream.errors.overflow import CAPABILITY_REJECTED, is_in_the_apis_words
+from routeproxy.upstream.errors.refusals import is_told_in_the_apis_words
 from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, not_a_message
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure
 from routeproxy.upstream.http.headers import join_values, outgoing_headers
@@ -153,21 +155,30 @@ async def _failure(response: Response, call: Call) -> UpstreamFailure:
     if status in (401, 403) and call.target.provider.client_key:
         # The client showed its own login, and it is the one to hear of it.
         failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
-    elif status in (401, 403) or failure.kind == "auth" or not 400 <= status < 600:
+    elif status in (401, 403) or failure.kind == "auth" or not _is_of_the_api(status):
         return failure
-    if is_api_error(body) and _keeps_its_words(failure, body):
+    if is_api_error(body) and _keeps_its_words(failure, status, body):
         # Clients match an error's wording and act on it, so it goes out as it came.
         failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response, call)), body)
     return failure
 
 
-def _keeps_its_words(failure: UpstreamFailure, body: bytes) -> bool:
-    """Whether a client can act on the back end's own words. Servers that only look like the API have its
-    shape, and their own words for a prompt that does not fit, or for what they cannot take."""
-    if not (failure.kind == "context_overflow" or failure.message.startswith(CAPABILITY_REJECTED)):
-        return True
+def _is_of_the_api(status: int) -> bool:
+    return 400 <= status < 600 and status not in OF_THE_WAY
+
+
+def _keeps_its_words(failure: UpstreamFailure, status: int, body: bytes) -> bool:
+    """Whether a client can act on the back end's own answer. Servers that only look like the API have its
+    shape, and their own words for a prompt that does not fit, or for what they cannot take; and some say that
+    for a fault of their own."""
+    if status >= 500 and failure.status < 500:
+        return False
     reported = read_error_body(body.decode("utf-8", "replace")) or ReportedError()
-    return "request_too_large" in reported.codes or is_in_the_apis_words(reported.message)
+    if failure.kind == "context_overflow":
+        return "request_too_large" in reported.codes or is_in_the_apis_words(reported.message)
+    if failure.message.startswith(CAPABILITY_REJECTED):
+        return is_told_in_the_apis_words(reported.message)
+    return True
 
 
 class _Count(Struct, frozen=True):
