@@ -45,6 +45,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     api: Literal["chat", "responses"] | None = None
     """`None`: Responses for the models that reason, where the provider is known to have it."""
     headers: Mapping[str, str] = {}
+    secret_headers: frozenset[str] = frozenset()
+    """Those whose values stand elsewhere: nobody is shown them."""
     forward: tuple[str, ...] = ()
     """Client headers that are passed on, in lower case."""
     proxy: str | None = None
@@ -69,6 +71,12 @@ class Provider(Struct, frozen=True, kw_only=True):
         if self.engine == "direct" and spoken is not None and not matches(spoken, ascii_lower(model)):
             return "litellm"
         return self.engine
+
+    @property
+    def header_secrets(self) -> tuple[str, ...]:
+        """The values that nobody is shown, and without the scheme before them: `Bearer abc`, `abc`."""
+        values = [self.headers[name] for name in sorted(self.secret_headers)]
+        return tuple(part for value in values for part in (value, value.rpartition(" ")[2]) if part)
 
     def own_name_of(self, requested: str) -> str | None:
         """What `NAME/*` asks for: the requested name without this provider's prefix and without `[1m]`.

@@ -93,7 +93,8 @@ async def answer(
 
 
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
-    failure.redact(keys.of(call.target.provider))
+    provider = call.target.provider
+    failure.redact((*keys.of(provider), *provider.header_secrets))
     words = "" if failure.quotes_back_end else f": {failure.message}"
     request_id, target = call.exchange.request_id, call.target.name
     log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from routeproxy.policy.compile.compiler import Compilation
+from routeproxy.policy.compile.connections import OF_A_CONNECTION
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.unreachable import UnreachableRules
 from routeproxy.policy.conditions import (
@@ -40,23 +41,6 @@ from routeproxy.policy.targets import Target
 
 FactsOfTarget = Callable[[Target], ModelFacts]
 """What is known of a target's model, from whatever source."""
-
-NOT_SENT = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Headers of a connection. HTTP libraries write them themselves, and proxies take them off."""
 
 SMALLER = 0.9
 """A context window of less than this share is smaller; 1,047,576 and 1,048,576 tokens are the same."""
@@ -186,7 +170,7 @@ class _Finder:
                 report.warn(Code.NEVER_TRUE, (*path, "url_target"), message)
             for fact, comparison, here in _headers_in(match, path):
                 self._check_known(fact, comparison, here, report)
-                if fact.header in NOT_SENT:
+                if fact.header in OF_A_CONNECTION:
                     message = f"`{here[-1]}` belongs to a connection: no client can send it to be matched"
                     report.warn(Code.NEVER_TRUE, here, message, key=True)
                 for value in _equal_values(comparison):
@@ -246,6 +230,10 @@ class _Finder:
                     message = f"the key {key.name} expired on {key.expires}"
                     self.report.warn(Code.EXPIRED, (*path, index), message)
         for name, provider in policy.providers.items():
+            if provider.ca_file is not None and not Path(provider.ca_file).is_file():
+                path = ("providers", name, "ca_file")
+                message = f"the file {provider.ca_file} is not there: every request to `{name}` will fail"
+                self.report.warn(Code.UNSET_VARIABLE, path, message)
             for secret in provider.keys:
                 self._check_key_file(secret, ("providers", name, "api_key"))
         for name, team in policy.teams.items():

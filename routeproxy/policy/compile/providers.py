@@ -3,8 +3,8 @@ type does not have are reported."""
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
+from routeproxy.policy.compile.connections import header_problem, proxy_problem, url_problem
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
@@ -98,6 +98,9 @@ class _ProviderCompiler:
             engine=self._choose_engine(),
             api=table.api,
             headers=self._compile_headers(),
+            secret_headers=frozenset(
+                name.lower() for name, value in (table.headers or {}).items() if value.startswith("env:")
+            ),
             forward=tuple(header.lower() for header in table.forward or ()),
             proxy=table.proxy,
             ca_file=table.ca_file,
@@ -153,10 +156,28 @@ class _ProviderCompiler:
             for key in ("transforms", "supports", "mid_system", "without_vision", "litellm_params"):
                 if getattr(table, key) is not None:
                     self._warn_of_pass_through(key)
+        self._check_proxy()
         for index, header in enumerate(table.forward or ()):
             if header.lower() in SECRET_HEADERS:
                 message = f"`{header}` is never passed on"
                 report.error(Code.FORBIDDEN, (*path, "forward", index), message)
+
+    def _check_proxy(self) -> None:
+        proxy, path = self.table.proxy, (*self.path, "proxy")
+        if proxy is None:
+            return
+        if problem := proxy_problem(proxy):
+            expected = "`http://host:port` or `https://host:port`"
+            self.report.error(Code.WRONG_VALUE, path, f"`proxy` {problem}", expected=expected)
+        if (self.table.zone or self.kind.zone) == "local" and not (
+            self.table.base_url and not self.table.zone
+        ):
+            message = (
+                "what is `local` is not reached by way of a proxy: nobody can see where that connects to"
+            )
+            self.report.error(
+                Code.CONTRADICTION, path, message, hint="leave out the `proxy`, or say the zone"
+            )
 
     def _choose_engine(self) -> Engine:
         if self.table.engine in self.kind.engines:
@@ -199,7 +220,7 @@ class _ProviderCompiler:
             url = self.secrets.resolve_variable(written, path)
             if not url:
                 return None
-        problem = _url_problem(url)
+        problem = url_problem(url)
         if problem:
             self.report.error(
                 Code.WRONG_VALUE, path, f"`base_url` {problem}", expected="`https://host…` or `http://host…`"
@@ -219,12 +240,16 @@ class _ProviderCompiler:
             self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
 
     def _compile_headers(self) -> Mapping[str, str]:
-        return {
-            name.lower(): self.secrets.resolve_variable(value, (*self.path, "headers", name))
-            if value.startswith("env:")
-            else value
-            for name, value in (self.table.headers or {}).items()
-        }
+        headers = {}
+        for name, written in (self.table.headers or {}).items():
+            path = (*self.path, "headers", name)
+            refers = written.startswith("env:")
+            headers[name.lower()] = value = (
+                self.secrets.resolve_variable(written, path) if refers else written
+            )
+            if problem := header_problem(name, value, refers=refers):
+                self.report.error(Code.WRONG_VALUE, path, problem)
+        return headers
 
     def _compile_keys(self) -> tuple[Secret, ...]:
         written = self.table.api_key
@@ -272,19 +297,3 @@ def _labels(written: Strings | None) -> frozenset[str] | None:
 
 def _hint_for_missing_key(kind: ProviderType) -> str | None:
     return "what LiteLLM takes besides stands under `litellm_params`" if "litellm" in kind.engines else None
-
-
-def _url_problem(url: str) -> str | None:
-    """Why it can't be an address, to stand behind `base_url`; `None` if it can."""
-    try:
-        parts = urlsplit(url)
-        port_is_sound = parts.port is None or parts.port > 0
-    except ValueError as error:
-        return f"is not an address: {error}"
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_sound:
-        return "is not an address"
-    if parts.username or parts.password:
-        return "holds a password: write it as `api_key`"
-    if parts.fragment or parts.query:
-        return "can't have a `?` or `#` part"
-    return None

@@ -177,7 +177,7 @@ def _provider_fields(provider: Provider) -> dict[str, Any]:
     return fields | {"headers": headers, "keys": [key.reference for key in provider.keys]}
 
 
-_LEFT_OUT = {"name", "keys", "headers", "spellings", "prefixes"}
+_LEFT_OUT = {"name", "keys", "headers", "secret_headers", "spellings", "prefixes"}
 """Fields of a provider that are derived from others, or that are described apart."""
 
 

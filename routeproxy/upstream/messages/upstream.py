@@ -59,7 +59,8 @@ class MessagesUpstream:
                 with closing(await self._post(call, path, body)) as response:
                     if response.status != 200:
                         failure = await _failure(response, call)
-                        failure.redact([call.key] if call.key else [])  # its words become a warning
+                        # Its words become a warning.
+                        failure.redact([*([call.key] if call.key else []), *provider.header_secrets])
                         raise failure
                     count = await response.read_all(LONGEST_COUNT)
                     if not _is_count(count):

@@ -202,3 +202,69 @@ def test_a_location_that_is_none_is_refused(location: str) -> None:
 def test_an_engine_that_cannot_be_is_refused(text: str, message: str) -> None:
     errors = [problem for problem in problems(f"[providers.{text}{ENDS}") if problem.severity == "error"]
     assert [error.message for error in errors] == [message]
+
+
+# --- found before a request is
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('base_url = "https://x.example/v1/chat/completions"', "leave out `/chat/completions`"),
+        ('base_url = "https://x.example/v1/messages/"', "leave out `/v1/messages`"),
+        ('base_url = "https://x.example/v1/responses"', "leave out `/responses`"),
+        ('base_url = "http://x.example:11434/api/chat"', "leave out `/api/chat`"),
+        ('base_url = "https://x.example/v1 "', "has a blank or a control character"),
+        ('base_url = "https://x.example/ v1"', "has a blank or a control character"),
+        (f'base_url = "https://{"a" * 64}.example"', "63 letters between two dots"),
+        ('base_url = "https://a..b.example"', "has a host that can't be one"),
+        ('base_url = "https://x!.example"', "has a host that can't be one"),
+        ('base_url = "https://x.example:99999"', "its port or its brackets"),
+        ('base_url = "x.example/v1"', "is not an address"),
+        ('headers = { host = "x" }', "`host` belongs to a connection"),
+        ('headers = { Transfer-Encoding = "chunked" }', "`Transfer-Encoding` belongs to a connection"),
+        ('headers = { authorization = "Bearer env:KEY" }', "`env:NAME` counts only as the whole value"),
+        ('headers = { x-key = "file:/run/key" }', "`env:NAME` counts only as the whole value"),
+        ('headers = { x-a = "a\\nb" }', "one line of printable characters"),
+        ('proxy = "proxy.example:3128"', "is not the address of a proxy"),
+        ('proxy = "socks5://proxy.example:1080"', "can't be a SOCKS proxy"),
+        ('proxy = "http://proxy.example:3128/path"', "without a path"),
+        ('proxy = "http:// proxy.example"', "has a blank or a control character"),
+        ('zone = "local"\nproxy = "http://proxy.example:3128"', "is not reached by way of a proxy"),
+    ],
+)
+def test_what_no_request_could_be_sent_by_is_an_error(line: str, problem: str) -> None:
+    base_url = "" if "base_url" in line else '\nbase_url = "https://x.example/v1"'
+    found = problems(f'[providers.corp]\ntype = "openai_compatible"{base_url}\n{line}{ENDS}')
+    assert [one.severity for one in found] == ["error"]
+    assert problem in found[0].message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'base_url = "http://[::1]:8000/v1"',
+        'base_url = "http://10.0.0.1/openai/deployments/messages-team"',
+        'base_url = "https://müller.example/v1"',
+        'base_url = "http://llm_server:8000"',
+        'headers = { x-title = "Müller: environment" }',
+        'proxy = "http://user:password@proxy.example:3128/"',
+    ],
+)
+def test_what_a_request_can_be_sent_by_is_none(line: str) -> None:
+    base_url = "" if "base_url" in line else '\nbase_url = "https://x.example/v1"'
+    provider(f'corp]\ntype = "openai_compatible"{base_url}\n{line}')
+
+
+def test_ollama_on_this_machine_has_no_proxy() -> None:
+    (found,) = problems(f'[providers.ollama]\nproxy = "http://proxy.example:3128"{ENDS}')
+    assert "is not reached by way of a proxy" in found.message
+
+
+def test_a_header_from_a_variable_is_a_secret() -> None:
+    headers = '{ x-key = "env:KEY", x-auth = "env:AUTH", x-app = "routeproxy" }'
+    environ = {"KEY": "sk-1", "AUTH": "Bearer sk-2"}
+    compiled = provider(
+        f'corp]\ntype = "openai_compatible"\nbase_url = "https://x"\nheaders = {headers}', environ
+    )
+    assert compiled.header_secrets == ("Bearer sk-2", "sk-2", "sk-1", "sk-1")

@@ -1,0 +1,98 @@
+"""What can't be an address, a proxy or a header: found when the rules are read, not when a request fails."""
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+OF_A_CONNECTION = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers of a connection. HTTP libraries write them themselves, and proxies take them off."""
+
+_ENDPOINTS = re.compile(
+    r"(/chat/completions|/completions|/responses|/v1/messages|/messages|/embeddings|/models"
+    r"|/api/chat|/api/generate|:(stream)?generatecontent)$",
+    re.ASCII | re.IGNORECASE,
+)
+_LONGEST_LABEL = 63
+_LONGEST_HOST = 253
+
+
+def url_problem(url: str) -> str | None:
+    """Why it can't be a `base_url`, to stand behind that word; `None` if it can."""
+    parts = _split(url)
+    if isinstance(parts, str):
+        return parts
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "is not an address"
+    if parts.username or parts.password:
+        return "holds a password: write it as `api_key`"
+    if parts.fragment or parts.query:
+        return "can't have a `?` or `#` part"
+    if endpoint := _ENDPOINTS.search(parts.path.rstrip("/")):
+        return f"is a whole endpoint: leave out `{endpoint[0]}`, which is added"
+    return _host_problem(parts.hostname)
+
+
+def proxy_problem(url: str) -> str | None:
+    """Why it can't be a `proxy`, to stand behind that word; `None` if it can."""
+    parts = _split(url)
+    if isinstance(parts, str):
+        return parts
+    if parts.scheme.startswith("socks"):
+        return "can't be a SOCKS proxy"
+    if "://" not in url or parts.scheme not in {"http", "https"} or not parts.hostname:
+        return "is not the address of a proxy"
+    if parts.path.rstrip("/") or parts.query or parts.fragment:
+        return "is a host and a port, without a path"
+    return _host_problem(parts.hostname)
+
+
+def _split(url: str) -> SplitResult | str:
+    """The parts of an address, or why it has none."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "has a blank or a control character in it"
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            return "has no port 0"
+    except ValueError:
+        return "is not an address: its port or its brackets can't be read"
+    return parts
+
+
+def _host_problem(host: str) -> str | None:
+    if ":" in host:
+        return None  # an IPv6 address, which `urlsplit` has checked
+    try:
+        encoded = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return f"has a host that can't be one: `{host[:80]}`"
+    labels = encoded.removesuffix(".").split(".")
+    if len(encoded) > _LONGEST_HOST or any(len(label) > _LONGEST_LABEL for label in labels):
+        return "has a host that is too long: 63 letters between two dots, 253 in all"
+    if not all(re.fullmatch(r"[A-Za-z0-9_-]+", label) for label in labels):
+        return f"has a host that can't be one: `{host[:80]}`"
+    return None
+
+
+def header_problem(name: str, value: str, *, refers: bool) -> str | None:
+    """Why it can't be sent. `refers`: the value is that of a variable, and is not repeated."""
+    if name.lower() in OF_A_CONNECTION:
+        return f"`{name}` belongs to a connection, which writes it itself"
+    if not refers and re.search(r"\b(env|file):\S", value):
+        return f"`{value}` is sent as it stands: `env:NAME` counts only as the whole value"
+    if not value.isprintable():
+        return "a header's value is one line of printable characters"
+    return None
