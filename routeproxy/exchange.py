@@ -53,6 +53,9 @@ class AttemptRecord(Struct, kw_only=True):
     started: float
     first_content_at: float | None = None
     ended: float | None = None
+    asked_again: str | None = None
+    """What of the request the back end refused in words that said how it wants it: then it was asked once
+    more, in that shape."""
     failure: str | None = None
     """The class of the failure that ended it; `None` while it runs, once it answered, or if it was let go."""
     let_go: bool = False
@@ -105,6 +108,10 @@ class Exchange:
     @property
     def stream(self) -> bool:
         return bool(self.envelope and self.envelope.stream) and self.endpoint == "messages"
+
+    @property
+    def has_asked_again(self) -> bool:
+        return any(attempt.asked_again is not None for attempt in self.attempts)
 
     @property
     def shown_id(self) -> str:

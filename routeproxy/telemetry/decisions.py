@@ -45,6 +45,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """Who speaks to each of `targets`: `direct`, we ourselves, or `litellm`."""
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
+    asked_again: dict[str, str] | UnsetType = UNSET
+    """The target that was asked once more in another shape, and what of the request it had refused."""
     safeguards: LoggedSafeguards | UnsetType = UNSET
     """Only where a target was asked to judge the tool uses of the answer."""
     status: int = 0
@@ -135,6 +137,8 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         engines=tuple(target.engine for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         safeguards=_safeguards(exchange.safeguards),
+        asked_again={attempt.target.name: attempt.asked_again for attempt in attempts if attempt.asked_again}
+        or UNSET,
         status=exchange.status,
         error=exchange.error,
         client_left=exchange.client_left,

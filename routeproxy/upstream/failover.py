@@ -266,7 +266,7 @@ class Attempt:
         provider = self._call.target.provider.name
         try:
             async with self._clock:
-                await upstream.send(self._call, self._relay if self._check is None else self._relay_checked)
+                await self._ask(upstream, self._relay if self._check is None else self._relay_checked)
         except TimeoutError:
             if not self._clock.expired:
                 raise
@@ -274,6 +274,20 @@ class Attempt:
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
+
+    async def _ask(self, upstream: Upstream, emit: Emit) -> None:
+        """Asks; and once more, if the back end has refused the shape of the request before any content, and
+        its words said which it takes. That is no retry, which only rules allow: so it happens once a request,
+        with the same key, within the same times (wire.md, "Changed on 2026-11-30")."""
+        exchange = self._call.exchange
+        try:
+            await upstream.send(self._call, emit)
+        except UpstreamFailure as failure:
+            if failure.adapted_to is None or exchange.has_asked_again:
+                raise
+            self._record.asked_again = failure.adapted_to
+            self._held = []
+            await upstream.send(self._call, emit)
 
     async def _relay_checked(self, output: Output) -> None:
         """The answer goes out as it comes, and its end once its tool uses are judged."""

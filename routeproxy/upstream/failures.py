@@ -121,6 +121,8 @@ class UpstreamFailure(ApiError):
         self.relay = relay
         self.quotes_back_end = quotes_back_end
         self.refusal = refusal
+        self.adapted_to: str | None = None
+        """What was refused, where the target is asked without that from now on, and may well answer."""
 
     def set_retry_after(self, seconds: float) -> None:
         """The client is told to wait so long, whatever the back end said."""

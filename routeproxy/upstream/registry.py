@@ -16,6 +16,7 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.model_facts import profile_within_limits
+from routeproxy.upstream.chat.ollama_abilities import OllamaAbilities
 from routeproxy.upstream.chat.upstream import ChatBackEnd, ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
@@ -39,7 +40,7 @@ class Registry:
         self._echo = Echo()
         self._google_tokens = GoogleTokens(self._client)
         self._direct = DirectBackEnd(self._client, self._google_tokens)
-        self._chat = ChatUpstream(_ChatEngines(self), Signer(signing_key))
+        self._chat = ChatUpstream(_ChatEngines(self), Signer(signing_key), OllamaAbilities(self._client))
 
     def of(self, provider: Provider) -> Upstream:
         match provider.type:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from routeproxy.chat.request import (
 from routeproxy.exchange import Call
 from routeproxy.upstream.chat.ollama_request import ollama_request
 from routeproxy.upstream.failures import UpstreamFailure
-from tests.backend import CUT, HANG, RESET, BackEnd, Received, Step, json_answer, pause, streamed
+from tests.backend import CUT, HANG, RESET, BackEnd, Received, Step, answer, json_answer, pause, streamed
+from tests.running import running
 from tests.upstream.litellm.asking import (
     LITELLMS_WARNINGS,
     LOOP,
@@ -40,6 +42,7 @@ from tests.upstream.litellm.asking import (
     target,
     until_failure,
 )
+from tests.wire import asking as wire
 
 pytestmark = LITELLMS_WARNINGS
 
@@ -232,3 +235,85 @@ def test_what_ollama_cannot_be_given_is_a_failure_of_its_capability(part: Any, w
     with pytest.raises(UpstreamFailure, match=words) as refused:
         ollama_request(chat(messages=(User((part,)),)), "m")
     assert refused.value.kind == "capability"
+
+
+SHOW = """
+[providers.ollama]
+type = "ollama"
+base_url = "{url}"
+zone = "local"
+
+[providers.through]
+type = "ollama"
+base_url = "{url}"
+zone = "local"
+engine = "litellm"
+
+[providers.told]
+type = "ollama"
+base_url = "{url}"
+zone = "local"
+models = {{ "qwen3.9:8b" = {{ thinking = false }} }}
+
+[[rules]]
+match.model = "through"
+targets = "through/qwen3.9:8b"
+
+[[rules]]
+match.model = "told"
+targets = "told/qwen3.9:8b"
+
+[default]
+targets = "ollama/qwen3.9:8b"
+"""
+WANTED = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
+LINE = {"model": "m", "message": {"role": "assistant", "content": "Hi"}, "done": True, "done_reason": "stop"}
+
+
+def an_ollama(shown: list[Step]) -> Callable[[Received], list[Step]]:
+    return lambda received: shown if received.path == "/api/show" else json_answer(LINE)
+
+
+@pytest.mark.parametrize(
+    ("shown", "think"),
+    [
+        pytest.param(
+            json_answer({"capabilities": ["completion", "tools", "thinking"]}), True, id="it thinks"
+        ),
+        pytest.param(json_answer({"capabilities": ["completion", "tools"]}), None, id="it does not"),
+        pytest.param(json_answer({"license": "MIT"}), None, id="an old Ollama"),
+        pytest.param(json_answer({"error": "not found"}, 404), None, id="it is not told"),
+        pytest.param(answer(200, b"<html>"), None, id="no JSON"),
+        pytest.param([CUT], None, id="cut"),
+    ],
+)
+@pytest.mark.parametrize("model", ["m", "through"], ids=["direct", "litellm"])
+def test_whether_a_newer_model_thinks_is_asked_of_ollama_once(
+    shown: list[Step], think: bool | None, model: str, tmp_path: Path
+) -> None:
+    with BackEnd(an_ollama(shown)) as back_end, running(SHOW.format(url=back_end.url), tmp_path) as proxy:
+        for _ in range(2):
+            assert wire.ask(proxy, model, **WANTED).text == "Hi"
+            assert back_end.last.json.get("think") is think
+        paths = [received.path for received in back_end.requests]
+        assert paths == ["/api/show", "/api/chat", "/api/chat"]
+        assert back_end.requests[0].json == {"model": "qwen3.9:8b"}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"), [("told", WANTED), ("m", {}), ("m", {"thinking": {"type": "disabled"}})]
+)
+def test_nobody_asks_what_does_not_matter(model: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    with BackEnd(an_ollama([])) as back_end, running(SHOW.format(url=back_end.url), tmp_path) as proxy:
+        assert wire.ask(proxy, model, **fields).text == "Hi"
+        assert [received.path for received in back_end.requests] == ["/api/chat"]
+
+
+@pytest.mark.parametrize("model", ["m", "through"], ids=["direct", "litellm"])
+def test_a_prompt_that_does_not_fit_is_never_cut_without_a_word(model: str, tmp_path: Path) -> None:
+    too_long = json_answer({"error": "the input length exceeds the context length"}, 400)
+    with BackEnd(too_long) as back_end, running(SHOW.format(url=back_end.url), tmp_path) as proxy:
+        reply = wire.ask(proxy, model)
+        assert back_end.last.json["truncate"] is False
+        assert reply.status == 400
+        assert "prompt" in reply.error[2]

@@ -86,6 +86,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     key_prefix: str = "Bearer "
     signs_in_to_google: bool = False
     """Where there is no key, a token of Google Cloud is shown."""
+    always: Mapping[str, Any] = {}
+    """Laid over each body, before what the rules say."""
     option_places: Mapping[str, tuple[str, ...]] = {}
     """Our option → its place in the body."""
     without_fallback: Mapping[str, Any] = {}
@@ -106,6 +108,8 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     ),
     "ollama": Endpoint(
         url=_ollama_url,
+        # server/routes.go, ChatRequest: otherwise what does not fit is cut off, and nobody hears of it
+        always={"truncate": False},
         # docs.ollama.com/api/chat: `options` are the model's, `keep_alive` is the server's
         option_places={"num_ctx": ("options", "num_ctx"), "keep_alive": ("keep_alive",)},
     ),
@@ -133,7 +137,8 @@ def with_additions(body: bytes, call: Call, *more: Mapping[str, Any]) -> bytes:
     don't touch stays as it is, byte for byte."""
     target, decision = call.target, call.exchange.decision
     endpoint = endpoint_of(target.provider)
-    additions = [_options_in_body(endpoint, target.provider.options), target.params.extra_body]
+    options = _options_in_body(endpoint, target.provider.options)
+    additions = [endpoint.always, options, target.params.extra_body]
     if decision is not None and not decision.fallback.enabled:
         additions.append(endpoint.without_fallback)
     additions = [addition for addition in (*additions, *more) if addition]

@@ -1,15 +1,22 @@
 """What is known of models without asking anybody: what the rules state, what our table of profiles knows, and
 LiteLLM's table of models."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from routeproxy.policy.providers import ModelFacts
+from msgspec.structs import replace
+
+from routeproxy.policy.providers import ModelFacts, Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.profiles import Limits, profile_of
 from routeproxy.upstream.litellm.model_table import find_row
 
 MOST_PROFILES = 1024
+
+_learned: dict[tuple[int, str], tuple[Provider, dict[str, Any]]] = {}
+"""What targets have taught us by refusing it, as changes of their profiles: by the id of the provider, which
+is kept beside them, and the model. A reload makes new providers, of which nothing is learned yet."""
 
 _profiles: dict[int, tuple[Target, ModelProfile]] = {}
 """By the id of the target, which is kept beside it so that the id stays its own."""
@@ -22,8 +29,23 @@ def profile_within_limits(target: Target) -> ModelProfile:
     if known is None:
         if len(_profiles) >= MOST_PROFILES:
             _profiles.clear()
-        known = _profiles[id(target)] = target, profile_of(target, limits_of(target))
+        known = _profiles[id(target)] = target, _profile_by_experience(target)
     return known[1]
+
+
+def _profile_by_experience(target: Target) -> ModelProfile:
+    profile = profile_of(target, limits_of(target))
+    known = _learned.get((id(target.provider), target.model))
+    return profile if known is None else replace(profile, **known[1])
+
+
+def learn(target: Target, changes: Mapping[str, Any]) -> None:
+    """From now on `target` is asked as its profile is with these changes."""
+    if len(_learned) >= MOST_PROFILES:
+        _learned.clear()
+    _, known = _learned.get((id(target.provider), target.model), (None, {}))
+    _learned[id(target.provider), target.model] = target.provider, {**known, **changes}
+    _profiles.clear()
 
 
 def limits_of(target: Target) -> Limits:

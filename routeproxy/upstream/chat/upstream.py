@@ -32,6 +32,9 @@ from routeproxy.translate.request import RequestContext, TranslatedRequest, tran
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
+from routeproxy.upstream.chat.model_facts import learn
+from routeproxy.upstream.chat.ollama_abilities import OllamaAbilities
+from routeproxy.upstream.chat.shapes import refused_part, setting_for, wanted_shape
 from routeproxy.upstream.errors.classify import classify_error_event
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.params import with_params
@@ -68,12 +71,39 @@ class ChatBackEnd(Protocol):
 
 
 class ChatUpstream:
-    def __init__(self, back_end: ChatBackEnd, signer: Signer) -> None:
+    def __init__(
+        self, back_end: ChatBackEnd, signer: Signer, abilities: OllamaAbilities | None = None
+    ) -> None:
         self._back_end = back_end
         self._signer = signer
+        self._abilities = abilities
 
     async def send(self, call: Call, emit: Emit) -> None:
+        try:
+            await self._send(call, emit)
+        except UpstreamFailure as failure:
+            self._adapt(call, failure)
+            raise
+
+    def _adapt(self, call: Call, failure: UpstreamFailure) -> None:
+        """Remembers how the target wants its requests, if its refusal says so, and says so in turn."""
+        target, refusal = call.target, failure.refusal
+        if refusal is None or call.exchange.first_content_at is not None:
+            return
+        changes = wanted_shape(refusal, self._back_end.profile(target))
+        if not changes:
+            return
+        learn(target, changes)
+        failure.adapted_to = what = refused_part(refusal)
+        setting = setting_for(refusal, target.model)
+        hint = f"; `{setting}` on provider {target.provider.name} does so from the start" if setting else ""
+        log.warning("%s refuses %s: from now on it is asked without%s", target.name, what, hint)
+        call.exchange.warn(f"the back end refused {what} and is asked without")
+
+    async def _send(self, call: Call, emit: Emit) -> None:
         exchange = call.exchange
+        if self._abilities is not None:
+            await self._abilities.learn(call)
         translated = await self._translate(call)
         exchange.warn(*translated.warnings)
         if translated.warms_cache:
