@@ -11,6 +11,8 @@ from msgspec.structs import replace
 
 class TextPart(Struct, frozen=True, tag="text"):
     text: str
+    cache_control: Raw | UnsetType = UNSET
+    """OpenRouter's, on any part and on tools: the prompt is cached up to here."""
 
 
 class ImageUrl(Struct, frozen=True):
@@ -19,6 +21,7 @@ class ImageUrl(Struct, frozen=True):
 
 class ImagePart(Struct, frozen=True, tag="image_url"):
     image_url: ImageUrl
+    cache_control: Raw | UnsetType = UNSET
 
 
 class FileData(Struct, frozen=True):
@@ -30,6 +33,7 @@ class FileData(Struct, frozen=True):
 
 class FilePart(Struct, frozen=True, tag="file"):
     file: FileData
+    cache_control: Raw | UnsetType = UNSET
 
 
 Part = TextPart | ImagePart | FilePart
@@ -51,8 +55,8 @@ class ToolCall(Struct, frozen=True, kw_only=True, tag="function"):
 
 
 class System(Struct, frozen=True, tag_field="role", tag="system"):
-    content: str | Raw
-    """The text, or JSON text."""
+    content: str | Raw | tuple[TextPart, ...]
+    """The text, or JSON text; parts only where one is marked for a cache."""
 
 
 class User(Struct, frozen=True, tag_field="role", tag="user"):
@@ -60,7 +64,8 @@ class User(Struct, frozen=True, tag_field="role", tag="user"):
 
 
 class Assistant(Struct, frozen=True, tag_field="role", tag="assistant"):
-    content: str | None
+    content: str | tuple[TextPart, ...] | None
+    """Parts only where one is marked for a cache."""
     tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     reasoning_details: Raw | UnsetType = UNSET
@@ -86,6 +91,7 @@ class Function(Struct, frozen=True):
 
 class FunctionTool(Struct, frozen=True, tag="function"):
     function: Function
+    cache_control: Raw | UnsetType = UNSET
 
 
 class WebSearch(Struct, frozen=True, kw_only=True):
@@ -160,6 +166,11 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | UnsetType = UNSET
     stream: bool | UnsetType = UNSET
     stream_options: StreamOptions | UnsetType = UNSET
+
+
+def plain_text(content: str | Raw | tuple[TextPart, ...]) -> str | Raw:
+    """The text, for formats that know no marks of a cache."""
+    return "\n\n".join(part.text for part in content) if isinstance(content, tuple) else content
 
 
 def encode_request(chat: ChatRequest, model: str) -> bytes:

@@ -31,7 +31,7 @@ InputPart = InputText | InputImage | InputFile
 
 
 class OutputText(Struct, frozen=True, tag="output_text"):
-    text: str
+    text: str | Raw
 
 
 class Message(Struct, frozen=True, tag="message"):

@@ -100,10 +100,13 @@ DocumentSource = Base64Source | UrlSource | FileSource | TextSource | ContentSou
 class Text(Struct, frozen=True, tag="text"):
     text: str
     citations: tuple[Raw, ...] | None = None
+    cache_control: Raw = NULL
+    """As the client wrote it, here and on other blocks: for back ends that have the same marks."""
 
 
 class Image(Struct, frozen=True, tag="image"):
     source: ImageSource
+    cache_control: Raw = NULL
 
 
 class CitationsConfig(Struct, frozen=True):
@@ -115,12 +118,14 @@ class Document(Struct, frozen=True, tag="document"):
     title: str | None = None
     context: str | None = None
     citations: CitationsConfig | None = None
+    cache_control: Raw = NULL
 
 
 class SearchResult(Struct, frozen=True, tag="search_result"):
     source: str
     title: str
     content: tuple[Text, ...]
+    cache_control: Raw = NULL
 
 
 class Thinking(Struct, frozen=True, tag="thinking"):
@@ -137,12 +142,14 @@ class ToolUse(Struct, frozen=True, tag="tool_use"):
     name: str
     input: Raw
     """The JSON text as the client wrote it: key order is part of a prompt cache's key."""
+    cache_control: Raw = NULL
 
 
 class ToolResult(Struct, frozen=True, tag="tool_result"):
     tool_use_id: str
     content: "str | tuple[Block, ...] | None" = None
     is_error: bool | None = None
+    cache_control: Raw = NULL
 
 
 class ToolReference(Struct, frozen=True, tag="tool_reference"):
@@ -313,6 +320,7 @@ class Tool(Struct, frozen=True):
     """A JSON string, as the client wrote it: half of what Claude Code sends, and nobody here reads it."""
     input_schema: Raw = NULL
     input_examples: tuple[Raw, ...] | None = None
+    cache_control: Raw = NULL
     defer_loading: bool | None = None
     strict: bool | None = None
     allowed_domains: tuple[str, ...] | None = None
@@ -341,6 +349,7 @@ class ContextManagement(Struct, frozen=True):
 class SystemText(Struct, frozen=True, tag="text"):
     text: Raw
     """A JSON string, as the client wrote it."""
+    cache_control: Raw = NULL
 
 
 Turns = Annotated[tuple[Turn, ...], Meta(max_length=100_000)]

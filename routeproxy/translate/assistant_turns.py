@@ -27,6 +27,7 @@ from routeproxy.messages.request import (
 )
 from routeproxy.translate import tool_ids
 from routeproxy.translate.blocks import BETWEEN_TEXTS, assistant_document_text, misplaced_block
+from routeproxy.translate.cache_marks import Mark, mark_of, marked_text
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.server_tools import referenced_tools, server_call_text, server_result_text
 from routeproxy.translate.thinking import Signer
@@ -48,6 +49,9 @@ class AssistantDraft(Struct):
     reasoning_details: list[Any] = field(default_factory=list)
     thought_signatures: dict[str, str] = field(default_factory=dict)
     """By the client's id of a call; `""` has the text's own."""
+    text_mark: Mark = UNSET
+    calls_mark: Mark = UNSET
+    """Up to where the prompt is to be cached: chat has no place for that on a call, but on its result."""
     summaries: list[str] = field(default_factory=list)
     """What the turn holds of a conversation that was compacted. It goes before the turn, as the user's."""
 
@@ -59,6 +63,8 @@ class AssistantDraft(Struct):
 
     def extend(self, later: "AssistantDraft") -> None:
         self.texts += later.texts
+        self.text_mark = later.text_mark or self.text_mark
+        self.calls_mark = later.calls_mark or self.calls_mark
         self.calls |= later.calls
         self.calls_index = later.calls_index if later.calls else self.calls_index
         self.reasoning += later.reasoning
@@ -99,8 +105,9 @@ class AssistantTurns:
     def _read_block(self, block: Block, index: int, position: int, draft: AssistantDraft) -> None:
         path = f"messages.{index}.content.{position}"
         match block:
-            case Text(text=text):
+            case Text(text=text, cache_control=mark):
                 draft.texts.append(text)
+                draft.text_mark = mark_of(mark, self._profile) or draft.text_mark
             case ToolUse():
                 self._read_call(block, index, position, draft)
             case Thinking(thinking=thinking, signature=signature):
@@ -143,6 +150,7 @@ class AssistantTurns:
         id = tool_ids.for_back_end(block.id, self._profile.tool_call_ids)
         function = FunctionCall(self._toolbox.wire_name(block.name), arguments.decode())
         draft.calls[block.id] = ToolCall(id=id, function=function)
+        draft.calls_mark = mark_of(block.cache_control, self._profile) or draft.calls_mark
         draft.calls_index = index
 
     def _restore_reasoning(self, signature: str | None, thinking: str, draft: AssistantDraft) -> None:
@@ -165,7 +173,7 @@ class AssistantTurns:
     def message(self, draft: AssistantDraft) -> Assistant:
         text = "".join(draft.texts)
         if draft.is_plain_text():  # as most are
-            return Assistant(text)
+            return Assistant(marked_text(text, draft.text_mark))
         reasoning: str | UnsetType = UNSET
         if draft.reasoning and self._profile.takes_reasoning:
             reasoning = BETWEEN_TEXTS.join(draft.reasoning)
@@ -174,7 +182,9 @@ class AssistantTurns:
         for_litellm = self._profile.thought_signatures == "provider_specific_fields"
         text_signature = draft.thought_signatures.get("") if for_litellm else None
         return Assistant(
-            text if text.strip() else (None if self._profile.null_content else ""),
+            marked_text(text, draft.text_mark)
+            if text.strip()
+            else (None if self._profile.null_content else ""),
             tuple(self._signed_calls(draft)) or UNSET,
             reasoning,
             _encode(draft.reasoning_details) if draft.reasoning_details else UNSET,

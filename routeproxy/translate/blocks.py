@@ -30,12 +30,14 @@ from routeproxy.messages.request import (
     ToolResult,
     UrlSource,
 )
+from routeproxy.translate.cache_marks import mark_of, marked
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.tools import Toolbox
 
 NO_VISION = "[image omitted: model has no vision]"
 NO_FILES = "[document omitted: model takes no files]"
 SUMMARY = "Summary of the conversation so far:\n\n"
+_MARKABLE = (Text, Image, Document, SearchResult)
 BETWEEN_TEXTS = "\n\n"
 """What separates texts that chat takes as one."""
 
@@ -70,7 +72,13 @@ class BlockWriter:
         self._citations_allowed = citations_allowed
         self._warn = warn
 
-    def parts(self, block: Block, path: str) -> Iterator[Part]:
+    def parts(self, block: Block, path: str) -> Iterable[Part]:
+        parts = self._parts(block, path)
+        if self._profile.cache_marks and isinstance(block, _MARKABLE):
+            return marked(list(parts), mark_of(block.cache_control, self._profile))
+        return parts
+
+    def _parts(self, block: Block, path: str) -> Iterator[Part]:
         match block:
             case Text(text=text):
                 self._check_citations(block, path)

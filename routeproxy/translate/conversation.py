@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, field
 
 from routeproxy.chat.request import Assistant, ChatMessage, Part, System, TextPart, ToolMessage, User
 from routeproxy.messages.errors import Incapable, InvalidRequest
@@ -25,6 +25,7 @@ from routeproxy.messages.request import (
 from routeproxy.messages.request import System as SystemPrompt
 from routeproxy.translate.assistant_turns import AssistantDraft, AssistantTurns
 from routeproxy.translate.blocks import BETWEEN_TEXTS, SUMMARY, BlockWriter, misplaced_block
+from routeproxy.translate.cache_marks import Mark, has_marks, mark_of, marked
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.system_prompt import system_prompt_text
 from routeproxy.translate.thinking import Signer
@@ -77,7 +78,7 @@ class Conversation:
 
     def add_system_prompt(self, system: SystemPrompt) -> None:
         """Before the first turn."""
-        text = system_prompt_text(system, strip_attribution=self._profile.strip_attribution)
+        text = system_prompt_text(system, self._profile)
         if text:
             self._system_prompt = System(text)
             self._messages.append(self._system_prompt)
@@ -126,17 +127,20 @@ class Conversation:
             self.effort = turn.output_config.effort
         elif turn.content is None:
             raise InvalidRequest(f"messages.{index}: a system message needs `content` or `output_config`")
+        mark: Mark = UNSET
         if isinstance(turn.content, str):
             text = turn.content
         else:
             text = BETWEEN_TEXTS.join(self._system_texts(index, turn.content or ()))
+            for block in turn.content or ():
+                mark = (isinstance(block, Text) and mark_of(block.cache_control, self._profile)) or mark
         if not text or is_over:
             return
         is_opening = self._draft is None and all(held.role == "system" for held in self._held)
         if self._profile.mid_system == "user" and not is_opening:
-            self._hold("user", [TextPart(f"<system-reminder>\n{text}\n</system-reminder>")])
+            self._hold("user", [TextPart(f"<system-reminder>\n{text}\n</system-reminder>", mark)])
         else:
-            self._hold("system", [TextPart(text)])
+            self._hold("system", [TextPart(text, mark)])
 
     def _system_texts(self, index: int, content: tuple[Block, ...]) -> Iterable[str]:
         for position, block in enumerate(content):
@@ -191,6 +195,8 @@ class Conversation:
     def _emit_results(self, draft: AssistantDraft) -> None:
         messages, attached = self._results.take(draft.calls, draft.calls_index)
         self._messages += messages
+        if draft.calls_mark is not UNSET:
+            self._messages[-1] = _marked_result(messages[-1], draft.calls_mark)
         if attached and self._held and self._held[0].role == "user":
             self._held[0].parts[:0] = attached
         elif attached:
@@ -198,6 +204,10 @@ class Conversation:
 
     def _emit_system(self, parts: list[Part]) -> None:
         texts = [part.text for part in parts if isinstance(part, TextPart)]
+        if has_marks(parts):
+            marked_texts = tuple(part for part in parts if isinstance(part, TextPart))
+            self._messages.append(System(marked_texts))
+            return
         if self._messages and isinstance(previous := self._messages[-1], System):
             self._messages.pop()
             texts.insert(0, _text_of(previous))
@@ -206,6 +216,8 @@ class Conversation:
 
 def _text_of(message: System) -> str:
     text = message.content
+    if isinstance(text, tuple):
+        return BETWEEN_TEXTS.join(part.text for part in text)
     return text if isinstance(text, str) else msgspec.json.decode(text, type=str)
 
 
@@ -229,8 +241,16 @@ def _continued(result: ToolMessage, parts: list[Part]) -> ToolMessage:
     return ToolMessage(result.tool_call_id, _user_content([*said, *parts]))
 
 
+def _marked_result(result: ToolMessage, mark: Mark) -> ToolMessage:
+    content = result.content
+    parts = (TextPart(content),) if isinstance(content, str) else content
+    return ToolMessage(result.tool_call_id, tuple(marked(parts, mark))) if content else result
+
+
 def _user_content(parts: list[Part]) -> str | tuple[Part, ...]:
     """One string where it can be: every back end takes that, a list of parts not each."""
+    if has_marks(parts):
+        return tuple(parts)
     if len(parts) == 1 and isinstance(only := parts[0], TextPart):
         return only.text
     texts = [part.text for part in parts if isinstance(part, TextPart)]

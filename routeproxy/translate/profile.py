@@ -63,6 +63,9 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     tool_call_ids: Literal["any", "openai", "mistral"] = "openai"
     """`openai`: at most 40 characters. `mistral`: exactly nine letters and digits."""
     strip_attribution: bool = True
+    cache_marks: bool = False
+    """Takes Anthropic's `cache_control` on parts of messages and on tools: Claude and Gemini behind
+    OpenRouter."""
 
     # tools
     schemas: Literal["openai", "gemini"] = "openai"

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from routeproxy.chat.request import (
     ChatRequest,
@@ -16,6 +17,7 @@ from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
+from routeproxy.translate.cache_marks import mark_of, within_limit
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.conversation import Conversation
 from routeproxy.translate.profile import ModelProfile
@@ -80,6 +82,12 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
     search = toolbox.search(request.tool_choice)
     choice = toolbox.choice(request.tool_choice)
     tools = toolbox.functions()
+    if profile.cache_marks:
+        marks = {
+            toolbox.wire_name(tool.name): mark_of(tool.cache_control, profile) for tool in request.tools or ()
+        }
+        tools = tuple(replace(tool, cache_control=marks.get(tool.function.name, UNSET)) for tool in tools)
+        tools, messages = within_limit(tools, messages)
     stops = params.stops(request.stop_sequences, profile.stop_limit)
     limit = min(request.max_tokens or 0, profile.max_output_tokens or request.max_tokens or 0)
     params.warn_of_unsupported_sampling(request, profile, warn)

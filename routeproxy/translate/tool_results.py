@@ -7,6 +7,7 @@ from routeproxy.chat.request import FilePart, ImagePart, Part, TextPart, ToolCal
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import ToolResult
 from routeproxy.translate.blocks import BlockWriter
+from routeproxy.translate.cache_marks import has_marks, mark_of, marked
 from routeproxy.translate.profile import ModelProfile
 
 _ATTACHED = {ImagePart: "[image attached below]", FilePart: "[document attached below]"}
@@ -47,8 +48,9 @@ class ToolResults:
         parts = self._writer.result_parts(block.content, path)
         if block.is_error:
             parts = _marked_as_error(parts)
+        parts = marked(parts, mark_of(block.cache_control, self._profile))
         attached = [part for part in parts if not isinstance(part, TextPart)]
-        if attached and self._profile.images_in_tool_messages:
+        if (attached and self._profile.images_in_tool_messages) or (has_marks(parts) and not attached):
             self._messages[id] = ToolMessage(call.id, tuple(parts))
             return
         texts = (part.text if isinstance(part, TextPart) else _ATTACHED[type(part)] for part in parts)

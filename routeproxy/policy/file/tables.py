@@ -148,6 +148,7 @@ class RuleTable(ActionTable):
 
 
 Ability = Literal[
+    "cache_marks",
     "files",
     "images_in_tool_messages",
     "json_mode",

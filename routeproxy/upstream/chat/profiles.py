@@ -22,7 +22,12 @@ class Limits(Struct, frozen=True):
     vision: bool = True
 
 
-OVER_RESPONSES: Mapping[str, Any] = {"images_in_tool_messages": True, "stop_limit": 0, "top_k": False}
+OVER_RESPONSES: Mapping[str, Any] = {
+    "cache_marks": False,
+    "images_in_tool_messages": True,
+    "stop_limit": 0,
+    "top_k": False,
+}
 """Responses knows no stop strings, and takes images where tools answer (wire.md §1.2, §1.3)."""
 
 GOOGLES_OWN_OPENAI = re.compile(r"^https://[\w.-]*\bgoogleapis\.com/.*\bopenai")

@@ -225,6 +225,12 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
     Quirk(
         ("openrouter",),
+        r"^(claude|gemini|qwen)",
+        {"cache_marks": True},
+        "openrouter.ai/docs/features/prompt-caching: these cache up to `cache_control`, as Anthropic has it",
+    ),
+    Quirk(
+        ("openrouter",),
         r"^gemini-(2\.5-pro|[3-9])",
         _always_thinks({"reasoning": {"effort": "low"}}),
         "the same: an endpoint whose reasoning is mandatory refuses to have it disabled",

@@ -26,6 +26,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
     WebSearch,
+    plain_text,
 )
 from routeproxy.chat.responses import InputItem, InputPart
 
@@ -76,7 +77,7 @@ def _instructions(
     """The system prompt, and the messages after it. `instructions` is the API's own place for it, and the
     only one that all back ends take (CliRelay#820)."""
     if messages and isinstance(system := messages[0], System):
-        return system.content, messages[1:]
+        return plain_text(system.content), messages[1:]
     return UNSET, messages
 
 
@@ -84,7 +85,7 @@ def _items(message: ChatMessage, reasons: bool) -> Iterator[InputItem]:
     match message:
         case System(content=content):
             # Not `system`, which Codex's back end refuses; OpenAI takes both for the same (codex2api#409).
-            yield wire.Message("developer", (wire.InputText(content),))
+            yield wire.Message("developer", (wire.InputText(plain_text(content)),))
         case User(content=content):
             yield wire.Message("user", _parts(content))
         case Assistant():
@@ -104,7 +105,7 @@ def _assistant_items(message: Assistant, reasons: bool) -> Iterator[InputItem]:
                 case {"type": "message", "phase": str(phase)}:
                     pass
     if message.content:
-        yield wire.Message("assistant", (wire.OutputText(message.content),), phase)
+        yield wire.Message("assistant", (wire.OutputText(plain_text(message.content)),), phase)
     for call in message.tool_calls or ():
         yield wire.FunctionCall(call.id, call.function.name, call.function.arguments)
 

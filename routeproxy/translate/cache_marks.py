@@ -1,0 +1,81 @@
+"""The marks up to which a prompt is to be cached (`cache_control`), where a back end takes them. Anthropic
+allows four in a request."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
+
+from routeproxy.chat.request import (
+    Assistant,
+    ChatMessage,
+    FunctionTool,
+    Part,
+    System,
+    TextPart,
+    ToolMessage,
+    User,
+)
+from routeproxy.messages.request import NULL
+from routeproxy.translate.profile import ModelProfile
+
+T = TypeVar("T", Part, FunctionTool)
+
+MOST_MARKS = 4
+
+Mark = Raw | UnsetType
+
+
+def mark_of(cache_control: Raw, profile: ModelProfile) -> Mark:
+    """What goes to the back end of a client's mark."""
+    return cache_control if profile.cache_marks and cache_control != NULL else UNSET
+
+
+def marked(parts: Sequence[Part], mark: Mark) -> list[Part]:
+    """`parts` with the mark on the last of them that can have one: an empty text can't."""
+    result = list(parts)
+    if mark is not UNSET and result and not (isinstance(last := result[-1], TextPart) and not last.text):
+        result[-1] = replace(result[-1], cache_control=mark)
+    return result
+
+
+def marked_text(text: str | None, mark: Mark) -> str | tuple[TextPart, ...] | None:
+    return (TextPart(text, mark),) if text and mark is not UNSET else text
+
+
+def has_marks(parts: Sequence[Part]) -> bool:
+    return any(part.cache_control is not UNSET for part in parts)
+
+
+def within_limit(
+    tools: tuple[FunctionTool, ...], messages: tuple[ChatMessage, ...]
+) -> tuple[tuple[FunctionTool, ...], tuple[ChatMessage, ...]]:
+    """At most four marks, the last ones: they cover what the earlier ones do."""
+    too_many = _count(tools) + sum(_count(_parts(message)) for message in messages) - MOST_MARKS
+    if too_many <= 0:
+        return tools, messages
+    kept_tools, too_many = _without_first(tools, too_many)
+    kept: list[ChatMessage] = []
+    for message in messages:
+        parts, too_many = _without_first(_parts(message), too_many)
+        kept.append(replace(message, content=parts) if parts else message)
+    return kept_tools, tuple(kept)
+
+
+def _parts(message: System | User | Assistant | ToolMessage) -> tuple[Part, ...]:
+    return message.content if isinstance(message.content, tuple) else ()
+
+
+def _count(marked: Sequence[Part | FunctionTool]) -> int:
+    return sum(one.cache_control is not UNSET for one in marked)
+
+
+def _without_first(ones: Sequence[T], number: int) -> tuple[tuple[T, ...], int]:
+    """`ones` without their first `number` marks, and how many are still to be taken off."""
+    kept: list[T] = []
+    for one in ones:
+        if number > 0 and one.cache_control is not UNSET:
+            one, number = replace(one, cache_control=UNSET), number - 1
+        kept.append(one)
+    return tuple(kept), number
