@@ -50,7 +50,7 @@ zone = "private"
 
 [[rules]]
 name = "auxiliary"
-match.headers.x-claude-code-request-class = "auxiliary"
+match.request_class = "auxiliary"
 targets = "judge/small"
 
 [default]

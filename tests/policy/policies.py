@@ -253,6 +253,8 @@ def file_of(dice: Dice) -> Written:
         "aliases": aliases,
         "teams": {name: _team(dice, name, [*providers], [*aliases]) for name in teams},
     }
+    if dice.chance(0.3):
+        file["server"] |= _judge(dice, known)
     topics = Topics(dice, teams)
     file["invariants"] = [
         {"name": f"promise {number}"} | invariant_of(dice, topics, [*providers])
@@ -324,6 +326,12 @@ def _team(dice: Dice, name: str, providers: Sequence[str], aliases: Sequence[str
     return {key: value for key, value in said.items() if dice.chance(0.4)}
 
 
+def _judge(dice: Dice, targets: Sequence[str]) -> Table:
+    """Who judges tool uses: one of those targets that are one model, or nobody."""
+    single = [target for target in targets if "/" in target and not target.endswith("/*")]
+    return {"safeguards": dice.one(single) if single and dice.chance(0.8) else False}
+
+
 def _list(dice: Dice, items: Sequence[str], most: int) -> Any:
     return [dice.one(items) for _ in dice.times(1, most)] if dice.chance(0.6) else dice.one(items)
 
@@ -374,7 +382,9 @@ class _Rules:
             return {"deny": "no"}
         if harmless and dice.chance(0.1):  # whatever follows is never reached
             return {"targets": [dice.one(harmless), dice.one(self._targets)], "fallback": False}
-        action: Table = {"targets": _list(dice, pool if pool and dice.chance(0.9) else self._targets, 3)}
+        chosen = pool if pool and dice.chance(0.9) else self._targets
+        action: Table = {"targets": _list(dice, chosen, 3)}
+        action |= _judge(dice, chosen) if dice.chance(0.3) else {}
         return action | ({"fallback": dice.chance(0.5)} if dice.chance(0.4) else {})
 
     def _left(self, promised: Iterable[Table], targets: Sequence[str]) -> list[str]:

@@ -70,13 +70,14 @@ def accepted(written: Written) -> Policy:
 
 
 def calls(policy: Policy, asked: Asked) -> list[Call]:
-    """One for each target of the decision; none for a request that no rule is asked about."""
+    """One for each target that the request, or a part of it, may get to; none for a request that no rule is
+    asked about."""
     exchange = Exchange(Inbound(body=asked.body), policy)
     try:
         facts = exchange.facts = policy.facts_of(asked.question)
     except InvalidRequest:
         return []
-    return [Call(target, None, exchange) for target in policy.decide(facts).targets]
+    return [Call(target, None, exchange) for target in policy.decide(facts).contacted]
 
 
 def locked(live: Policy) -> InvariantGuard:
@@ -139,7 +140,7 @@ def test_a_counter_example_breaks_the_invariant_by_the_rule_that_is_named(dice: 
         if finding.counterexample is not None:
             decision = policy.decide(policy.facts_of(finding.counterexample))
             asked = Asked.of(decision.facts)
-            targets = [target.name for target in decision.targets]
+            targets = [target.name for target in decision.contacted]
             assert decision.rule == finding.rule.name
             assert finding.reached.name in targets
             assert broken(written, asked, targets, name=finding.invariant.name), f"{written}\n{asked}"
