@@ -186,35 +186,42 @@ class _Check:
         return Output([msgspec.structs.replace(delta, delta=stop), *rest], end.commits)
 
     async def _results(self, answer: Message, limit: float) -> tuple[SafeguardResult, ...]:
-        tool_uses, verdicts = tool_uses_of(answer)
+        tool_uses, cut = tool_uses_of(answer)
         if not tool_uses:
-            return (SafeguardResult(Available(verdicts)),)
+            return (SafeguardResult(Available(cut)),)
         record = self._exchange.begin_safeguards(self._safeguards.target)
         self._observer.attempt_started(self._exchange, record)
         try:
-            judged: dict[str, Verdict] = await self._ask(record, answer, tool_uses, limit)
-        except NoVerdict as failure:
-            record.failure, record.verdicts = failure.kind, {"unavailable": len(tool_uses) + len(verdicts)}
-            log.warning(
-                "%s %s gave no verdict on tool uses (%s): %s",
-                self._exchange.request_id,
-                record.target.name,
-                failure.kind,
-                failure.words,
-            )
-            unavailable = Unavailable(failure.refusal.reason, failure.words)
-            if failure.refusal.of_check:
-                return (SafeguardResult(unavailable),)
-            judged = {use.id: unavailable for use in tool_uses}
+            status = await self._status(record, answer, tool_uses, cut, limit)
         except BaseException:
             record.let_go = True
             raise
         finally:
             record.ended = time.perf_counter()
             self._observer.attempt_ended(self._exchange, record)
-        verdicts = {**judged, **verdicts}
+        return (SafeguardResult(status),)
+
+    async def _status(
+        self,
+        record: AttemptRecord,
+        answer: Message,
+        tool_uses: list[ToolUse],
+        cut: Mapping[str, Verdict],
+        limit: float,
+    ) -> Available | Unavailable:
+        """What becomes of the check; `cut` are the tool uses that nobody is asked about."""
+        refusal: Refusal | None = None
+        try:
+            judged = await self._ask(record, answer, tool_uses, limit)
+        except NoVerdict as failure:
+            refusal, record.failure = failure.refusal, failure.kind
+            unavailable = Unavailable(refusal.reason, failure.words)
+            judged = {use.id: unavailable for use in tool_uses}
+            request_id, target = self._exchange.request_id, record.target.name
+            log.warning("%s %s gave no verdicts (%s): %s", request_id, target, failure.kind, failure.words)
+        verdicts = {**judged, **cut}
         record.verdicts = _tally(verdicts)
-        return (SafeguardResult(Available(verdicts)),)
+        return unavailable if refusal is not None and refusal.of_check else Available(verdicts)
 
     async def _ask(
         self, record: AttemptRecord, answer: Message, tool_uses: list[ToolUse], limit: float
@@ -254,7 +261,6 @@ class _Check:
             raise NoVerdict(
                 refused.type, f"{target.name}: {refused.message}", Refusal("error", True)
             ) from None
-
         except Exception:
             # The answer itself is whole: it goes out, and its tool uses are not run.
             log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)

@@ -13,6 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from routeproxy.exchange import AttemptRecord, Exchange
+from routeproxy.observe import Observer
+from routeproxy.upstream.failures import STATUS_OF_KIND
+from routeproxy.upstream.safeguards import REFUSALS
 from routeproxy.web.response import StreamTimings
 from tests.backend import (
     CUT,
@@ -470,6 +474,10 @@ def test_what_can_not_be_judged_however_often_is_unavailable_as_a_whole(
     assert len(judging.requests) == 1
 
 
+def test_each_failure_of_a_judge_has_its_reason() -> None:
+    assert REFUSALS.keys() == STATUS_OF_KIND.keys()
+
+
 def test_an_unset_key_is_said(proxy: Running, judging: BackEnd) -> None:
     status = results(ask_auto(proxy, "no-key").events)
     assert status == {
@@ -712,6 +720,33 @@ def test_the_logs_have_the_judge_as_an_attempt_of_its_own(
     }  # fmt: skip
     assert "a secret reason" not in log.read_text()
     assert any("judge=judge/j flagged=1 not_flagged=1" in line for line in caplog.messages)
+
+
+class Told(Observer):
+    """Notes each attempt that ended."""
+
+    def __init__(self) -> None:
+        self.attempts: list[AttemptRecord] = []
+
+    def attempt_ended(self, exchange: Exchange, attempt: AttemptRecord) -> None:
+        self.attempts.append(attempt)
+
+
+def test_observers_hear_of_it_with_its_verdicts_times_and_usage(
+    tmp_path: Path, corp: BackEnd, judging: BackEnd
+) -> None:
+    told = Told()
+    rules = RULES.format(corp=corp.url, judge=judging.url, log=tmp_path / "d.jsonl")
+    with running(rules, tmp_path, ENVIRON, observers=[told]) as proxy:
+        ask_auto(proxy)
+        until(lambda: len(told.attempts) == 2)
+    verdicts_of_it, answer = told.attempts
+    assert [attempt.purpose for attempt in told.attempts] == ["safeguards", "answer"]
+    assert [attempt.target.name for attempt in told.attempts] == ["judge/j", "corp/m"]
+    assert verdicts_of_it.verdicts == {"not_flagged": 1}
+    assert verdicts_of_it.usage is not None
+    assert verdicts_of_it.ended is not None
+    assert answer.started < verdicts_of_it.started < verdicts_of_it.ended
 
 
 def test_the_decision_log_says_why_there_was_no_verdict(
