@@ -15,6 +15,8 @@ Meaning = Literal[
     "content_policy",
     "region",
     "foreign_reasoning",
+    "bad_image",
+    "server_error",
 ]
 
 _CODES_OF_MEANING: Mapping[Meaning, tuple[str, ...]] = {
@@ -59,6 +61,8 @@ _CODES_OF_MEANING: Mapping[Meaning, tuple[str, ...]] = {
         "ratelimiterror",
         "resource_exhausted",
         "too_many_requests",
+        "too_many_requests_error",  # Cerebras
+        "queue_exceeded",
         "toomanyrequests",
         "throttling",
         "throttling.ratequota",
@@ -157,6 +161,27 @@ _CODES_OF_MEANING: Mapping[Meaning, tuple[str, ...]] = {
         "access_terminated_error",  # Moonshot: the plan is for its own clients
     ),
     "foreign_reasoning": ("invalid_encrypted_content",),
+    "bad_image": (  # OpenAI
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_base64_image",
+        "invalid_image_url",
+        "image_too_large",
+        "image_too_small",
+        "image_parse_error",
+        "image_file_too_large",
+        "unsupported_image_media_type",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_file_not_found",
+    ),
+    "server_error": (  # what the model wrote was refused: another try may bring something else
+        "tool_use_failed",  # Groq, with 400
+        "output_parse_failed",
+        "json_validate_failed",
+        "modelerrorexception",  # Bedrock, with 424
+        "modelstreamerrorexception",
+    ),
 }
 
 MEANING_OF_CODE: Mapping[str, Meaning] = {
@@ -202,8 +227,6 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "validationexception": 400,
     "accessdeniedexception": 403,
     "internalserverexception": 500,
-    "modelerrorexception": 500,
-    "modelstreamerrorexception": 500,
     # Ollama's, Mistral's, Hugging Face's
     "validation": 400,
 }

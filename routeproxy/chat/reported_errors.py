@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 LONGEST_WRAPPED_ERROR = 2**16
-"""Characters of an error inside another one's words that are looked into."""
+"""Characters of a back end's words that are looked into: for another server's error, too."""
 
 
 class ReportedError(Struct, frozen=True):
@@ -212,13 +212,14 @@ def _stated_status(fields: Mapping[str, Any]) -> int | None:
 # --- errors inside words
 
 _CLASS_NAMES = re.compile(
-    r"(?:(?:\w+Exception\s+)?[\w.]*(?:Error|Exception)(?:\s*:\s*|\s+-\s+)|Error code: \d{3} - )+"
+    r"(?:(?:\w{1,80}Exception\s{1,3})?[\w.]{0,120}(?:Error|Exception)(?:\s{0,3}:\s{0,3}|\s{1,3}-\s{1,3})|"
+    r"Error code: \d{3} - )+"
 )
 """The names of exceptions, as LiteLLM and others put them before a back end's words."""
 _LITELLMS_APPENDIX = re.compile(
-    r"(?:\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|No fallback model group found|"
+    r"(?:\.?\s{0,2}(?:Received Model Group=|Available Model Group Fallbacks=|No fallback model group found|"
     r"Handle with `litellm\.|LiteLLM Retried: |Deployment Info: ).*|"
-    r"\s*Traceback \(most recent call last\):.*)\Z",
+    r"\s{0,2}Traceback \(most recent call last\):.*)\Z",
     re.DOTALL,
 )
 _WRAPPER = re.compile(
@@ -231,7 +232,7 @@ request, and then it is the client's."""
 
 def without_exception_names(words: str) -> str:
     """A back end's words without what Python and LiteLLM put around them."""
-    words = words.strip()
+    words = words[:LONGEST_WRAPPED_ERROR].strip()
     if match := _CLASS_NAMES.match(words):
         words = words[match.end() :]
     return _LITELLMS_APPENDIX.sub("", words).strip()

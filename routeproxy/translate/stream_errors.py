@@ -27,6 +27,8 @@ _TYPES: Mapping[Meaning, str] = {
     "content_policy": "invalid_request_error",
     "region": "invalid_request_error",
     "foreign_reasoning": "invalid_request_error",
+    "bad_image": "invalid_request_error",
+    "server_error": "api_error",
 }
 _OVERLOADED = re.compile(
     r"(?:the |this )?(?:model|engine|server) is (?:currently )?overloaded|overloaded\b", re.IGNORECASE

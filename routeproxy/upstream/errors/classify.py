@@ -78,10 +78,12 @@ _KIND_OF_MEANING: Mapping[Meaning, Kind] = {
     "content_policy": "content_policy",
     "region": "capability",
     "foreign_reasoning": "invalid_request",
+    "bad_image": "invalid_request",
+    "server_error": "server_error",
 }
 
 _MEANINGS_OF_STATUS: Mapping[int, tuple[Meaning, ...]] = {
-    400: ("quota", "content_policy", "region", "auth", "overloaded"),
+    400: ("quota", "content_policy", "region", "auth", "overloaded", "server_error"),
     401: ("quota",),
     403: ("content_policy", "region", "quota", "overloaded"),
     404: ("region",),
@@ -206,6 +208,8 @@ def classify_reported(
         return failure("context_overflow", overflow)
     if meaning == "quota":
         return failure("rate_limit", status=402 if status == 402 else 429, should_retry=False)
+    if meaning == "bad_image":  # Claude Code goes on without it, where it would be refused for ever
+        return failure("invalid_request", f"capability_rejected: image_block ({message[:300]})")
     if meaning == "foreign_reasoning":
         # Reasoning that another account or model wrote. Claude Code knows the token, and asks again without.
         return failure("invalid_request", f"capability_rejected: thinking_signature ({message[:300]})")
@@ -241,7 +245,7 @@ def _meaning(status: int, reported: ReportedError, words: str) -> Meaning | None
     meaning = "content_policy" if reported.was_moderated else meaning_of_codes(reported.codes)
     if meaning == "auth" and status not in (400, 401, 403, 500):
         meaning = None
-    if meaning in (None, "rate_limit"):
+    if meaning in (None, "rate_limit", "not_found"):
         meaning = meaning_of_words(words, _MEANINGS_OF_STATUS.get(status, ())) or meaning
     return "quota" if meaning is None and status == 402 else meaning
 

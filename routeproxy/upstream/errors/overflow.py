@@ -54,6 +54,10 @@ _INPUT_AND_OUTPUT: tuple[re.Pattern[str], ...] = (
     _pattern(r"must be <= <limit>\. Given: <prompt> `inputs` tokens and <output> `max_new_tokens`"),
 )
 _INPUT_ONLY: tuple[re.Pattern[str], ...] = (
+    _pattern(
+        r"trying to keep the first <prompt> tokens when (?:the )?context (?:the )?overflows\..{0,80}?"
+        r"context length of only <limit> tokens"
+    ),  # LM Studio
     _pattern(r"input too long: <prompt> input tokens, limit is <limit>"),  # Baseten
     _pattern(r"maximum input length is <limit>(?: tokens)?, but got <prompt>"),
     _pattern(
@@ -126,9 +130,9 @@ _INPUT_SIGNS = sentence(
     r"(?:\w+ ){0,8}(?:input|prompt|request|messages?|conversation|context|tokens?)\b(?: [\w'’,()-]+){0,12}? "
     r"(?:exceeds?|exceeded|is (?:longer|larger|greater|bigger) than|surpass(?:es)?|overflows?) "
     r"(?:[\w'’-]+ ){0,6}(?:context (?:window|length|size|limit)|max(?:imum)? (?:context|prompt|input|model)? ?length|"
-    r"max_model_len|token limit|context)\b",
+    r"max_model_len|token limit|max(?:imum)? (?:number of )?(?:input |prompt |message )?tokens?|context|your deployment)\b",
     r"(?:this |the )?(?:model|endpoint)(?:'s|’s) (?:maximum|max) (?:context|prompt) (?:length|size) is\b",
-    r"(?:the |your )?(?:input|prompt|request|conversation)(?: token length| tokens?| length)? (?:is )?too (?:long|large)\b"
+    r"(?:the |your )?(?:input|prompt|request|conversation|message)(?: you submitted was| token length| tokens?| length)? (?:is )?too (?:long|large)\b"
     r"(?! for (?:a |the )?(?:file|image|parameter))",
     r"(?:the )?number of tokens to keep from the initial prompt is greater than the context length",
     r"too many tokens in the prompt",
@@ -139,7 +143,7 @@ _INPUT_SIGNS = sentence(
     r"input length and `max_tokens` exceed context limit",
     r"(?:please )?reduce the length of the (?:messages|input|prompt)",  # Groq
     r"(?:<400> )?(?:internalerror\.algo\.invalidparameter: )?range of input length should be",  # Alibaba
-    r"when context the overflows",  # LM Studio
+    r"trying to keep the first \d+ tokens when (?:the )?context (?:the )?overflows",  # LM Studio
     r"max_tokens must be at least ?1, got -\d",  # vLLM, NIM: less than nothing is left for the answer
     r"(?:max_tokens|max_completion_tokens|max_new_tokens) must be (?:at least ?1|positive|greater than 0).{0,20}(?:got|but is|:) ?-\d",
     # sizes, which are no tokens

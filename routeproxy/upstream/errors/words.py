@@ -13,9 +13,13 @@ _IN_BRACES = re.compile(r"\{.*\}|\{[^}]*\Z", re.DOTALL)
 _ECHO = re.compile(r"(?is)\b(?:input_value=|at pos \d+:|received: |failed_generation).*")
 
 
+_RUNS = re.compile(r"([\s.!?;:)\]>-])\1{3,}")
+"""A sentence may begin behind each of these, and a thousand of them are a thousand beginnings to try."""
+
+
 def without_quotations(message: str) -> str:
     """A back end's words without what it quotes: names in quotes stay, texts do not."""
-    message = _ECHO.sub("…", message)
+    message = _RUNS.sub(r"\1\1\1", _ECHO.sub("…", message))
     message = _QUOTED.sub(
         lambda match: "…" if match[2] is None or re.search(r"\s", match[2]) else match[0], message
     )
@@ -80,6 +84,7 @@ MEANING_OF_WORDS: Mapping[Meaning, re.Pattern[str]] = {
         r"you don't have access to the model with the specified model id",  # Bedrock
         r"kimi for coding is currently only available for",
         r"your organization must be verified to use",  # OpenAI
+        r"(?:your |the )?(?:project|organization|account|team|api key)(?: \S{1,80})? (?:does not|doesn't) have access to (?:the )?model",
         r"gemini api free tier is not available in your country",
         r"request not allowed\Z",  # Anthropic, by address
     ),
@@ -101,6 +106,11 @@ MEANING_OF_WORDS: Mapping[Meaning, re.Pattern[str]] = {
         r"no api[- ]key (?:provided|passed in)",
         r"authentication (?:error|failed)\b",
         r"api_key invalid",
+    ),
+    "server_error": sentence(
+        r"function id \S+ degraded function cannot be invoked",  # NVIDIA, with 400
+        r"failed to call a function\. please adjust your prompt",  # Groq, with 400
+        r"parsing failed\. the model generated output that could not be parsed",
     ),
 }
 """In the order in which they are looked for."""

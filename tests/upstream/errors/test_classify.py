@@ -4,6 +4,7 @@ a stream, inside a 200. Each row is what a real server says."""
 # ruff: noqa: E501 - the words of back ends stand on one line each
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from routeproxy.upstream.errors.classify import classify_error_object, classify_response
 from routeproxy.upstream.errors.refusals import Refusal
 from routeproxy.upstream.failures import UpstreamFailure
+from tests.budgets import seconds
 
 Entrance = Callable[[int, Any], UpstreamFailure]
 
@@ -146,6 +148,17 @@ BY_WORDS: list[Any] = [
     pytest.param(422, {"detail": [{"loc": ["body", "messages", 0], "msg": "Field required", "input": {"role": "user", "content": "the model is overloaded"}}]}, "invalid_request", "body.messages.0: Field required", id="Mistral, a list"),
     pytest.param(400, {"message": "invalid request: message must be at least 1 token long"}, "invalid_request", "at least 1 token", id="Cohere"),
     pytest.param(400, {"error": {"message": "prompt_too_short", "type": "wrong_api_format", "code": "x"}}, "invalid_request", "short", id="Cerebras"),
+    pytest.param(403, {"error": "this model requires a subscription, upgrade for access: https://ollama.com/upgrade"}, "capability", "subscription", id="Ollama, plan"),
+    pytest.param(403, error("Project `proj_1` does not have access to model `gpt-x`", code="model_not_found"), "capability", "does not have access", id="OpenAI, no access"),
+    pytest.param(404, error("Your organization must be verified to use the model `o3`.", code="model_not_found"), "capability", "verified", id="OpenAI, not verified"),
+    pytest.param(400, error("Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.", code="tool_use_failed", failed_generation="<function=x>"), "server_error", "Failed to call", id="Groq, what the model wrote"),
+    pytest.param(400, {"status": 400, "title": "Bad Request", "detail": "Function id 'abc': DEGRADED function cannot be invoked"}, "server_error", "DEGRADED", id="NVIDIA, degraded"),
+    pytest.param(400, error("no", code="image_parse_error"), "invalid_request", "capability_rejected: image_block (no)", id="OpenAI, image"),
+    pytest.param(429, {"message": "We're experiencing high traffic right now! Please try again soon.", "type": "too_many_requests_error", "code": "queue_exceeded"}, "rate_limit", "traffic", id="Cerebras, traffic"),
+    pytest.param(503, {"error": "Model too busy, unable to get response in less than 60 second(s)"}, "overloaded", "busy", id="Hugging Face, busy"),
+    pytest.param(424, {"message": "The model returned an error", "__type": "ModelErrorException"}, "server_error", "error", id="Bedrock, model"),
+    pytest.param(403, {"message": "The security token included in the request is invalid.", "__type": "UnrecognizedClientException"}, "auth", "rejected", id="Bedrock, token"),
+    pytest.param(403, error("The request was denied: \"Your input was flagged by our moderation\""), "auth", "rejected", id="an echo with 403"),
     pytest.param(409, error("busy with that"), "invalid_request", "busy with that", id="409"),
     pytest.param(451, error("not in your country"), "capability", "country", id="451"),
 ]  # fmt: skip
@@ -215,6 +228,14 @@ OVERFLOWS: list[Any] = [
     pytest.param(error("the input length exceeds the context length"), NUMBERLESS, id="Ollama"),
     pytest.param(error("input length (5000 tokens) exceeds the model's maximum context length (4096 tokens)"), "prompt is too long: 5000 tokens > 4096 maximum", id="Ollama, MLX"),
     pytest.param(error("Prompt exceeds max length", code="1261"), NUMBERLESS, id="Zhipu"),
+    pytest.param(error("Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens, which is not enough."), "prompt is too long: 5000 tokens > 4096 maximum", id="LM Studio"),
+    pytest.param(error("The input token count exceeds the maximum number of tokens allowed 1048576."), NUMBERLESS, id="Vertex, one number"),
+    pytest.param(error("Total tokens of image and text exceed max message tokens"), NUMBERLESS, id="Volcengine"),
+    pytest.param(error("input token length too long"), NUMBERLESS, id="Tencent"),
+    pytest.param({"message": "too many tokens: total number of tokens in the prompt cannot exceed 4096 - received 5000. Try using a shorter prompt"}, "prompt is too long: 5000 tokens > 4096 maximum", id="Cohere"),
+    pytest.param(error("Please reduce the length of the messages or completion. Current length is 5000 while limit is 4096", code="context_length_exceeded"), "prompt is too long: 5000 tokens > 4096 maximum", id="Cerebras"),
+    pytest.param(error("Your request exceeded model token limit: 262144"), NUMBERLESS, id="Moonshot"),
+    pytest.param(error("Your prompt exceeds the maximum token limit"), NUMBERLESS, id="anybody's"),
     pytest.param(error("Please reduce the length of the messages or completion."), NUMBERLESS, id="Groq"),
     pytest.param(openrouter(400, error("This endpoint's maximum context length is 4096 tokens. However, you requested about 5000 tokens (900 of text input, 100 of tool input, 4000 in the output).")), "input length and `max_tokens` exceed context limit: 1000 + 4000 > 4096", id="OpenRouter, behind it"),
     pytest.param({"error": {"message": "litellm.ContextWindowExceededError: ContextWindowExceededError: OpenAIException - Error code: 400 - {'error': {'message': \"This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens.\", 'code': 'context_length_exceeded'}}. Received Model Group=x\nAvailable Model Group Fallbacks=None", "code": "400"}}, "prompt is too long: 5000 tokens > 4096 maximum", id="LiteLLM's gateway"),
@@ -395,3 +416,23 @@ def test_no_words_of_a_program_reach_a_client(entrance: Entrance, words: str) ->
     failure = entrance(500, error(words))
     assert failure.kind == "server_error"
     assert failure.message == "the back end corp failed inside, and answered 500"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("a" + " " * 900_000 + "b", id="white space"),
+        pytest.param("\n" * 500_000 + "x", id="line breaks"),
+        pytest.param("." * 900_000, id="dots"),
+        pytest.param("x" * 900_000, id="one word"),
+        pytest.param("'a " * 300_000, id="quotes"),
+        pytest.param("{" * 300_000, id="braces"),
+        pytest.param("AError: " * 100_000, id="exceptions"),
+        pytest.param("the input prompt request " * 40_000, id="beginnings"),
+    ],
+)
+def test_an_error_of_any_length_is_read_in_no_time(words: str) -> None:
+    began = time.perf_counter()
+    for status in (400, 403, 429, 500):
+        as_status(status, error(words))
+    assert time.perf_counter() - began < seconds(2)
