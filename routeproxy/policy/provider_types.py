@@ -122,29 +122,68 @@ TYPES: Mapping[str, ProviderType] = {
 
 # The other providers that LiteLLM 1.110.2 can hold a conversation with: importing it to ask takes seconds.
 _LITELLM = """
-    ai21 ai21_chat aiml amazon_nova apertis azure_ai baseten bedrock_mantle bytez cerebras chatgpt chutes
-    clarifai cloudflare codestral cognition cohere cohere_chat cometapi compactifai cortecs dashscope
-    databricks datarobot deepinfra deepseek docker_model_runner edenai empower featherless_ai fireworks_ai
-    friendliai galadriel gdc gigachat github github_copilot gradient_ai groq helicone heroku hosted_vllm
-    huggingface hyperbolic inception infinity lambda_ai langgraph lemonade libertai litellm_proxy
-    llamafile lm_studio maritalk meta meta_llama minimax mistral modelscope moonshot morph nano-gpt nebius
-    neosantara nlp_cloud novita nscale oci oobabooga openai_like ovhcloud parasail perplexity petals
-    pinstripes poe predibase prism publicai qwen_ai_platform qwencloud ragflow reka replicate sagemaker
-    sagemaker_nova sail sambanova sap scaleway scx-ai snowflake synthetic tencent tensormesh triton v0
-    vercel_ai_gateway vertex_ai_beta vllm volcengine wandb watsonx xai xiaomi_mimo xinference zai
+    abliteration ai21 ai21_chat aiand aihubmix aiml apertis assemblyai azure_ai baseten bedrock_mantle
+    bigmodel bytez cerebras charity_engine chatgpt chutes clarifai clf_ai_gateway cloudflare codestral
+    cognition cohere cohere_chat cometapi compactifai coralbricks cortecs crusoe darkbloom dashscope
+    databricks datarobot deepinfra deepseek docker_model_runner edenai empiriolabs empower fireworks_ai
+    friendliai galadriel gdc gigachat github github_copilot gmi groq helicone heroku hosted_vllm
+    hostinger_router huggingface hyperbolic inception inferenceapis kyma lambda_ai langgraph lemonade
+    libertai litellm_proxy llamafile llamagate lm_studio meta meta_llama minimax mistral modelscope
+    moonshot morph nadir nano-gpt nebius neosantara nlp_cloud novita nscale oci opencode_go openinfer
+    ovhcloud parasail perplexity petals pinstripes poe predibase prism publicai qwen_ai_platform qwencloud
+    ragflow refuseless reka replicate sagemaker sagemaker_nova sail sambanova sap sarvam scaleway scx-ai
+    snowflake streamlake synthetic tencent tensormesh triton v0 veniceai vercel_ai_gateway vertex_ai_beta
+    volcengine wally wandb watsonx xai xiaomi_mimo xinference zai zerogpu
 """
 _OTHERS = tuple(_LITELLM.split())
 
+_PLAIN_CHAT: Mapping[str, ProviderType] = {
+    "gradient_ai": ProviderType(
+        engines=CHAT,
+        base_url="https://inference.do-ai.run/v1",
+        key_variables=("GRADIENT_AI_API_KEY",),
+        own_client=True,
+    ),
+    "featherless_ai": ProviderType(
+        engines=CHAT,
+        base_url="https://api.featherless.ai/v1",
+        key_variables=("FEATHERLESS_AI_API_KEY",),
+        own_client=True,
+    ),
+    "amazon_nova": ProviderType(
+        engines=CHAT,
+        base_url="https://api.nova.amazon.com/v1",
+        key_variables=("AMAZON_NOVA_API_KEY",),
+        own_client=True,
+    ),
+    "maritalk": ProviderType(
+        engines=CHAT,
+        base_url="https://chat.maritaca.ai/api",
+        key_variables=("MARITALK_API_KEY",),
+        own_client=True,
+    ),
+    "oobabooga": ProviderType(engines=CHAT, required=("base_url",), own_client=True),
+    "vllm": ProviderType(engines=CHAT, required=("base_url",), own_client=True),
+    "openai_like": ProviderType(engines=CHAT, required=("base_url",), own_client=True),
+}
+"""Of LiteLLM's names those of back ends that speak plain chat completions, and that LiteLLM can't ask: it
+refuses every request, or tools, or asks by a client of its own, past our proxies and zones."""
+
 # These sign in by other means, run on one's own machine, or take a key only if one was set up.
 _KEYLESS = """
-    chatgpt docker_model_runner gdc github_copilot hosted_vllm infinity langgraph lemonade litellm_proxy
-    llamafile lm_studio oci oobabooga openai_like petals sagemaker sagemaker_nova sap triton
-    vertex_ai_beta vllm xinference
+    chatgpt docker_model_runner gdc github_copilot hosted_vllm langgraph lemonade litellm_proxy llamafile
+    lm_studio oci petals sagemaker sagemaker_nova sap triton vertex_ai_beta xinference
 """
 _KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "cohere_chat": ("COHERE_API_KEY",),
     "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
     "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+    "apertis": ("STIMA_API_KEY", "APERTIS_API_KEY"),
+    "nano-gpt": ("NANOGPT_API_KEY", "NANO_GPT_API_KEY"),
+    "scaleway": ("SCW_SECRET_KEY", "SCALEWAY_API_KEY"),
+    "scx-ai": ("SCX_API_KEY", "SCX_AI_API_KEY"),
+    "tensormesh": ("TENSORMESH_INFERENCE_API_KEY", "TENSORMESH_API_KEY"),
+    "veniceai": ("VENICE_AI_API_KEY", "VENICEAI_API_KEY"),
     **dict.fromkeys(_KEYLESS.split(), ()),
 }
 
@@ -153,13 +192,15 @@ def provider_type(name: str) -> ProviderType | None:
     """The type of this name; `None` if there is none."""
     if name in TYPES:
         return TYPES[name]
+    if name in _PLAIN_CHAT:
+        return _PLAIN_CHAT[name]
     if name not in _OTHERS:
         return None
     variable = f"{name.upper().replace('-', '_')}_API_KEY"
     return ProviderType(key_variables=_KEY_VARIABLES.get(name, (variable,)))
 
 
-TYPE_NAMES: tuple[str, ...] = (*TYPES, *_OTHERS)
+TYPE_NAMES: tuple[str, ...] = (*TYPES, *_PLAIN_CHAT, *_OTHERS)
 
 
 def speaks_messages(type_name: str) -> bool:

@@ -4,14 +4,19 @@ the same, or the difference is listed with its reason."""
 import json
 import re
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from routeproxy.chat.completion import Chunk
+from routeproxy.exchange import Call
+from routeproxy.upstream.chat.upstream import ChatBackEnd
+from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, json_answer
 from tests.running import Running
-from tests.upstream.litellm.asking import LITELLMS_WARNINGS, call, leave, target
+from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, call, chat, leave, said, target
 from tests.upstream.litellm.test_gemini import CALL, TALK, THOUGHT, part, stream
 from tests.wire.asking import answers, ask
 from tests.wire.test_engines_agree import ENGINES, READ, REQUESTS, Outcome, both, outcomes
@@ -122,6 +127,35 @@ def in_our_words(one: Outcome) -> Outcome:
 def test_a_stream_comes_to_the_same(gemini: Running, back_end: BackEnd, name: str) -> None:
     direct, oracle = outcomes(gemini, back_end, STREAMS[name], True)
     assert direct == in_our_words(oracle)
+
+
+UNDAMAGED = [
+    "thought, text and a call",
+    "text",
+    "all in one",
+    "two calls at once",
+    "two calls in a row",
+    "cut at its limit",
+    "thoughts that are counted among the rest",
+]
+
+
+@pytest.mark.parametrize("name", UNDAMAGED)
+def test_litellms_own_reader_reads_the_same(back_end: BackEnd, name: str) -> None:
+    """Both engines have our reader; LiteLLM's, which is in the field, is asked only here."""
+    oracle = LiteLLMBackEnd(LOOP.client, LOOP.google_tokens, decoder_for=lambda path: None)
+    found = []
+    for engine in (LOOP.direct, oracle):
+        answers(back_end, STREAMS[name])
+        lines = said(LOOP.run(chunks_of(engine, call(target("gemini", back_end.url, "gemini-2.5-pro")))))
+        # Finish reasons are translated here and there, and usage is repeated.
+        found.append([line for line in lines if not line.startswith(("ends", "usage"))] + lines[-1:])
+    assert found[0] == found[1]
+
+
+async def chunks_of(engine: ChatBackEnd, one: Call) -> list[Chunk]:
+    async with aclosing(await engine.open(chat(tools=True), one)) as answer:
+        return [chunk async for chunks in answer for chunk in chunks]
 
 
 @pytest.mark.parametrize("name", WHOLES)

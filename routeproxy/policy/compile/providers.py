@@ -230,7 +230,12 @@ class _ProviderCompiler:
     def _check_moved(self) -> None:
         """For a type of LiteLLM's own, LiteLLM takes the address from the environment where the rules give
         none."""
-        if self.type in TYPES or self.table.zone is not None or self.report.faulty((*self.path, "zone")):
+        if (
+            self._choose_engine() == "direct"
+            or self.type in TYPES
+            or self.table.zone is not None
+            or self.report.faulty((*self.path, "zone"))
+        ):
             return
         known = self.type.upper().replace("-", "_")
         variables = (f"{name}_API_BASE" for name in (known, known.removesuffix("_AI")))

@@ -24,6 +24,12 @@ def _url_as_written(provider: Provider, deployment: str, path: Path) -> str:
     return f"{provider.base_url}/{path}"
 
 
+def _versioned_url(provider: Provider, deployment: str, path: Path) -> str:
+    """The version may be left out of `base_url`."""
+    base = provider.base_url or ""
+    return f"{base if '/v1' in base else f'{base}/v1'}/{path}"
+
+
 def _azure_url(provider: Provider, deployment: str, path: Path) -> str:
     """`base_url` is a resource, a deployment, or the newer API that has no versions
     (learn.microsoft.com/azure/ai-services/openai/reference)."""
@@ -106,6 +112,7 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
         # openrouter.ai/docs/features/provider-routing and /model-routing
         without_fallback={"provider": {"allow_fallbacks": False}, "models": None, "route": None},
     ),
+    "oobabooga": Endpoint(url=_versioned_url),
     "ollama": Endpoint(
         url=_ollama_url,
         # server/routes.go, ChatRequest: otherwise what does not fit is cut off, and nobody hears of it

@@ -80,3 +80,20 @@ _FORMATS: Mapping[str, Format] = {
     "vertex_ai": GEMINI,
 }
 """By type of provider; the rest speaks chat completions."""
+
+_DECODERS: Mapping[str, Callable[[], ResponseDecoder]] = {
+    "/chat/completions": ChatCompletionsDecoder,
+    "/text/chat": ChatCompletionsDecoder,  # watsonx
+    "/text/chat_stream": ChatCompletionsDecoder,
+    "/responses": ResponsesDecoder,
+    ":generateContent": GeminiDecoder,
+    ":streamGenerateContent": GeminiDecoder,
+    "/api/chat": OllamaDecoder,
+}
+"""By how the path ends at which an answer is asked for, whoever writes the request."""
+
+
+def decoder_for(path: str) -> ResponseDecoder | None:
+    """A reader of what is answered at this path; `None` if that has no format of ours."""
+    path = path.rstrip("/")
+    return next((decoder() for end, decoder in _DECODERS.items() if path.endswith(end)), None)

@@ -3,10 +3,9 @@ where a request goes nor how its answer ended. It is imported late, beside the e
 a provider that needs it: the import takes seconds and 180 MB."""
 
 import asyncio
-import importlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -20,9 +19,11 @@ from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.stop_reasons import stop_reason
 from routeproxy.upstream.chat.endpoints import deployment_of, endpoint_of
+from routeproxy.upstream.chat.formats import ResponseDecoder, decoder_for
 from routeproxy.upstream.chat.lenient import salvage_usage
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.until_error import ChunksUntilError
+from routeproxy.upstream.chat.upstream import ChunkSource
 from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
 from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
@@ -31,7 +32,12 @@ from routeproxy.upstream.litellm.chunks import chunk_of, with_own_finish_reason
 from routeproxy.upstream.litellm.exceptions import failure_of, is_no_answer_of_the_back_end
 from routeproxy.upstream.litellm.providers import LiteLLMProvider, litellm_provider_of
 from routeproxy.upstream.litellm.setup import import_in_thread
-from routeproxy.upstream.litellm.transport import LiteLLMTransport, current_transport
+from routeproxy.upstream.litellm.transport import (
+    Answered,
+    Failed,
+    LiteLLMTransport,
+    current_transport,
+)
 
 log = logging.getLogger("routeproxy.upstream.litellm")
 
@@ -40,9 +46,16 @@ NO_LIMIT = 86_400.0
 
 
 class LiteLLMBackEnd:
-    def __init__(self, client: Client, google_tokens: GoogleTokens) -> None:
+    def __init__(
+        self,
+        client: Client,
+        google_tokens: GoogleTokens,
+        decoder_for: Callable[[str], ResponseDecoder | None] = decoder_for,
+    ) -> None:
+        """`decoder_for`: our own reader of what is answered at a path, `None` where LiteLLM reads it."""
         self._client = client
         self._google_tokens = google_tokens
+        self._decoder_for = decoder_for
         self._loading: asyncio.Future[Any] | None = None
 
     def profile(self, target: Target) -> ModelProfile:
@@ -75,19 +88,32 @@ class LiteLLMBackEnd:
             request.body,
             stream=bool(chat.stream),
             additions=chat.thinking_off or None,
+            decoder_for=self._decoder_for,
+            loop=asyncio.get_running_loop(),
             signature=await self._google_tokens.headers(provider) if signs_in else {},
         )
         current_transport.set(transport)
         try:
-            try:
-                answer = await litellm.acompletion(**request.arguments)
-            except Exception as error:
-                raise _failure(error, transport, call) from error
-            stream = LiteLLMChunkStream(_chunks_of(answer, transport, call), transport)
-            return ChunksUntilError(stream, call.target)
+            return ChunksUntilError(await _answer(litellm, request, transport, call), call.target)
         except BaseException:
             transport.close()
             raise
+
+
+async def _answer(litellm: Any, request: "_Request", transport: LiteLLMTransport, call: Call) -> ChunkSource:
+    begun: list[Any] = []
+    try:
+        answer = await litellm.acompletion(**request.arguments)
+        if hasattr(answer, "__aiter__") and not transport.outcome.answered:
+            # Some of its streams ask only when their first chunk is wanted.
+            begun.append(await anext(aiter(answer)))
+    except Answered as answered:
+        return answered.chunks
+    except Failed as failed:
+        raise failed.failure from None
+    except Exception as error:
+        raise _failure(error, transport, call) from error
+    return LiteLLMChunkStream(_chunks_of(answer, begun, transport, call), transport)
 
 
 # --- the request
@@ -196,7 +222,10 @@ def _make_known(litellm: Any, model: str, provider: str) -> None:
 
 
 class LiteLLMChunkStream:
-    """The chunks of an answer that LiteLLM reads."""
+    """The chunks of an answer in a format that LiteLLM alone reads."""
+
+    done = False
+    """It ends with the finish reason that LiteLLM received, or it was cut."""
 
     def __init__(self, chunks: AsyncIterator[Sequence[Chunk]], transport: LiteLLMTransport) -> None:
         self._chunks = chunks
@@ -209,12 +238,13 @@ class LiteLLMChunkStream:
         self._transport.close()
 
 
-def _chunks_of(answer: Any, transport: LiteLLMTransport, call: Call) -> AsyncIterator[Sequence[Chunk]]:
-    outcome = transport.outcome
-    if outcome.chunks:
-        return _at_once(outcome.chunks)
+def _chunks_of(
+    answer: Any, begun: list[Any], transport: LiteLLMTransport, call: Call
+) -> AsyncIterator[Sequence[Chunk]]:
+    """`begun`: what was taken of a stream already."""
     if hasattr(answer, "__aiter__"):
-        return _stream(answer, transport, call)
+        return _stream(answer, begun, transport, call)
+    outcome = transport.outcome
     chunk = outcome.half_characters.restore(chunk_of(answer))
     return _at_once([with_own_finish_reason(chunk, outcome.finish_reason)])
 
@@ -223,20 +253,19 @@ async def _at_once(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:
     yield chunks
 
 
-async def _stream(answer: Any, transport: LiteLLMTransport, call: Call) -> AsyncIterator[Sequence[Chunk]]:
-    inner = getattr(answer, "completion_stream", None)
-    # Where OpenAI's own client does the reading, its chunks are all there is to know. What LiteLLM makes of
-    # them lacks refusals, vLLM's stop strings and OpenRouter's reasoning, and costs several times as much.
-    openai = importlib.import_module("openai")
-    is_openais = isinstance(inner, openai.AsyncStream)
-    stream: AsyncIterator[Any] = aiter(cast(Any, inner)) if is_openais else answer
+async def _stream(
+    answer: Any, begun: list[Any], transport: LiteLLMTransport, call: Call
+) -> AsyncIterator[Sequence[Chunk]]:
+    stream: AsyncIterator[Any] = aiter(answer)
     while True:
         # Each step may run in another task, and so in another context.
         current_transport.set(transport)
         try:
-            received = await anext(stream)
+            received = begun.pop() if begun else await anext(stream)
         except StopAsyncIteration:
             return
+        except Failed as failed:
+            raise failed.failure from None
         except Exception as error:
             outcome = transport.outcome
             if outcome.failure is None and stop_reason(outcome.finish_reason) == "failed":
@@ -244,7 +273,7 @@ async def _stream(answer: Any, transport: LiteLLMTransport, call: Call) -> Async
                 return
             raise _failure(error, transport, call, in_stream=True) from error
         chunk = transport.outcome.half_characters.restore(chunk_of(received))
-        yield [chunk if is_openais else _with_own_ending(chunk, answer, transport)]
+        yield [_with_own_ending(chunk, answer, transport)]
 
 
 def _with_own_ending(chunk: Chunk, stream: Any, transport: LiteLLMTransport) -> Chunk:
@@ -253,11 +282,11 @@ def _with_own_ending(chunk: Chunk, stream: Any, transport: LiteLLMTransport) -> 
         chunk = msgspec.structs.replace(chunk, usage=_reported_usage(stream))
     if chunk.choices and chunk.choices[0].finish_reason is not None:
         outcome = transport.outcome
-        finish_reason = outcome.finish_reason
+        received = outcome.finish_reason
         if not transport.shows_finish_reason:
-            finish_reason = finish_reason or getattr(stream, "received_finish_reason", "?")
-        if not finish_reason:
-            # LiteLLM invents a `stop` for a stream that merely ceased.
+            received = received or getattr(stream, "received_finish_reason", None)
+        if not received:
+            # LiteLLM invents a `stop` for a stream that merely ceased, and for an empty `[DONE]`.
             raise outcome.failure or stream_cut()
         chunk = with_own_finish_reason(chunk, outcome.finish_reason)
     return chunk

@@ -21,6 +21,10 @@ def _gemini_api_base(base_url: str) -> Mapping[str, str]:
     return {"api_base": base_url if "/v1" in base_url else f"{base_url}/v1beta"}
 
 
+def _versioned_api_base(base_url: str) -> Mapping[str, str]:
+    return {"api_base": base_url if "/v1" in base_url else f"{base_url}/v1"}
+
+
 def _ollama_api_base(base_url: str) -> Mapping[str, str]:
     """Its own API is beside its OpenAI-compatible one, which people also write down."""
     return {"api_base": base_url.removesuffix("/v1").removesuffix("/api")}
@@ -72,8 +76,9 @@ class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     """A model is asked for as `name/model`, of which LiteLLM takes the first part off. Where it makes
     something else of some models behind its own prefix, the bare name."""
     allowed_params: tuple[str, ...] = ALLOWED_PARAMS
-    shows_finish_reason: bool = False
-    """A whole answer has a finish reason that `LiteLLMTransport` can see; without it a stream was cut."""
+    shows_finish_reason: bool = True
+    """Where LiteLLM does the reading: the finish reason can be seen in the bytes of an answer, so one without
+    it was cut, whatever LiteLLM says. Else LiteLLM's word counts."""
     hosts: tuple[str, ...] = ()
     """The domains that it is asked at where the rules give no address. Empty: LiteLLM alone knows."""
     location: tuple[str, str] | None = None
@@ -90,6 +95,7 @@ _OPENAI = LiteLLMProvider(name="custom_openai", sends_key=True, verbatim=True)
 
 _AWS = LiteLLMProvider(
     name="aws",
+    shows_finish_reason=False,  # some models' events are in Base64
     placeholder_key=None,
     option_arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
     hosts=("amazonaws.com", "amazonaws.com.cn", "api.aws"),
@@ -111,18 +117,24 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
     "together_ai": _OPENAI,
     "nvidia_nim": _OPENAI,
     "openrouter": _OPENAI,
+    # Under their own names LiteLLM refuses every request, or tools, or asks by a client of its own.
+    "amazon_nova": _OPENAI,
+    "maritalk": _OPENAI,
+    "oobabooga": replace(_OPENAI, address_arguments=_versioned_api_base),
+    "gradient_ai": _OPENAI,
+    "featherless_ai": _OPENAI,
+    "vllm": _OPENAI,
+    "openai_like": _OPENAI,
     "gemini": LiteLLMProvider(
         name="gemini",
         sends_key=True,
         address_arguments=_gemini_api_base,
         allowed_params=(),
-        shows_finish_reason=True,
     ),
     "vertex_ai": LiteLLMProvider(
         name="vertex_ai",
         placeholder_key=None,
         allowed_params=(),
-        shows_finish_reason=True,
         option_arguments={
             "project": "vertex_project",
             "location": "vertex_location",
@@ -136,7 +148,6 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
         sends_key=True,
         address_arguments=_ollama_api_base,
         allowed_params=(),
-        shows_finish_reason=True,
     ),
     "bedrock": replace(_AWS, name="bedrock"),
     "sagemaker_chat": replace(_AWS, name="sagemaker_chat"),
@@ -154,6 +165,8 @@ _WITHOUT_API_KEY = frozenset(
         "vertex_ai_beta",
     }
 )
+_WITHOUT_FINISH_REASONS = frozenset({"bytez", "langgraph", "nlp_cloud", "petals", "replicate", "triton"})
+"""Their formats have none."""
 
 
 def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
@@ -161,4 +174,8 @@ def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
     if known := _PROVIDERS.get(provider.type):
         return known
     placeholder_key = None if provider.type in _WITHOUT_API_KEY else NO_KEY
-    return LiteLLMProvider(name=provider.type, placeholder_key=placeholder_key)
+    return LiteLLMProvider(
+        name=provider.type,
+        placeholder_key=placeholder_key,
+        shows_finish_reason=provider.type not in _WITHOUT_FINISH_REASONS,
+    )

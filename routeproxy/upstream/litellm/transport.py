@@ -4,7 +4,7 @@ them."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
-from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.policy.providers import Provider
+from routeproxy.upstream.chat.direct import ChunkStream
 from routeproxy.upstream.chat.endpoints import endpoint_of, lay_over, with_additions
-from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, page_instead
+from routeproxy.upstream.chat.formats import ResponseDecoder, decoder_for
+from routeproxy.upstream.failures import UpstreamFailure, page_instead
 from routeproxy.upstream.http.client import Client, Response, read_failure
 from routeproxy.upstream.http.headers import BODY_FRAMING, HOP_BY_HOP, outgoing_headers
 from routeproxy.upstream.litellm.half_characters import HalfCharacters, unfinished
@@ -39,7 +39,7 @@ _LIBRARY_HEADERS = HOP_BY_HOP | {
 }
 
 _FINISH_REASON = re.compile(
-    rb'(?<!\\)"(?:finish_reason|finishReason|done_reason|done)"\s*:\s*(?:"(\w+)"|true)'
+    rb'(?<!\\)"(?:finish_reason|finishReason|stop_reason|stopReason|done_reason|done)"\s*:\s*(?:"(\w+)"|true)'
 )
 _LONGEST_FINISH_REASON = 80
 
@@ -57,14 +57,26 @@ class Outcome:
         """It got an answer that was no error."""
         self.finish_reason: str | None = None
         """As the back end wrote it: LiteLLM rewrites those that it does not know."""
-        self.chunks: tuple[Chunk, ...] = ()
-        """The answer, where the back end streamed it unasked."""
         self.half_characters = HalfCharacters()
 
-    def fail(self, failure: UpstreamFailure, error: type[httpx.TransportError]) -> httpx.TransportError:
-        """The exception by which LiteLLM is to hear of it."""
+
+# These two are no `Exception`s, since LiteLLM catches those, asks again, and says them in its own words.
+
+
+class Answered(BaseException):
+    """The answer is in a format of ours, so LiteLLM hears no more of it."""
+
+    def __init__(self, chunks: ChunkStream) -> None:
+        super().__init__()
+        self.chunks = chunks
+
+
+class Failed(BaseException):
+    """The request failed, so LiteLLM hears no more of it."""
+
+    def __init__(self, failure: UpstreamFailure) -> None:
+        super().__init__()
         self.failure = failure
-        return error(failure.message)
 
 
 class LiteLLMTransport:
@@ -80,10 +92,14 @@ class LiteLLMTransport:
         stream: bool,
         additions: Mapping[str, Any] | None = None,
         signature: Mapping[str, str] = {},
+        decoder_for: Callable[[str], ResponseDecoder | None] = decoder_for,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`body` goes out in place of what LiteLLM writes. `stream`: whether the answer was asked for as
         one. `additions`: fields to lay over the body, in the back end's own shape. `signature`: headers that
-        we sign the request with, where LiteLLM does not."""
+        we sign the request with, where LiteLLM does not. `decoder_for`: the reader of what is answered at a
+        path, where that is not LiteLLM's to read. `loop`: where requests are made that LiteLLM makes in a
+        thread."""
         self._client = client
         self._call = call
         self._litellm_provider = litellm_provider
@@ -91,6 +107,8 @@ class LiteLLMTransport:
         self._stream = stream
         self._additions = additions
         self._signature = signature
+        self._decoder_for = decoder_for
+        self._loop = loop
         self._responses: list[Response] = []
         self.outcome = Outcome()
         """Of the last request."""
@@ -100,7 +118,8 @@ class LiteLLMTransport:
         return self._litellm_provider.shows_finish_reason
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """What LiteLLM gets to read. Raises `httpx.TransportError`."""
+        """What LiteLLM gets to read: answers of formats that are not ours. Raises `Answered` for all others,
+        and `Failed`."""
         provider = self.provider_for(request)
         outcome = self.outcome = Outcome()
         body = await request.aread()
@@ -114,47 +133,28 @@ class LiteLLMTransport:
             )
             self._responses.append(response)
             if not response.ok:
-                outcome.failure, error_body = await read_failure(response, self._call.target.model)
-                return _httpx_response(response, request, content=error_body)
+                failure, _ = await read_failure(response, self._call.target.model)
+                raise failure
             outcome.answered = True
-            form = "json" if response.content_type == _BINARY else await response.form()
-            if form == "page":
+            if response.content_type != _BINARY and await response.form() == "page":
                 raise page_instead(self._call.target.provider.name)
         except UpstreamFailure as failure:
-            # Not a ConnectError: LiteLLM would try that one again by itself.
-            raise outcome.fail(failure, httpx.TransportError) from failure
-        if request.url.path.endswith("/chat/completions"):
-            if form == "events" and not self._stream:
-                return await self._collect_stream(response, request)
-            if self._stream and form == "json":
-                return await self._as_stream(response, request)
+            raise Failed(failure) from failure
+        if (decoder := self._decoder_for(request.url.path)) is not None:
+            raise Answered(ChunkStream(response, decoder, self._call.target, stream=self._stream))
         return _httpx_response(response, request, stream=_Body(outcome, response))
 
-    async def _collect_stream(self, response: Response, request: httpx.Request) -> httpx.Response:
-        """A stream where none was asked for. LiteLLM can't read it, and gets something else to read."""
-        lines = (await self._read_all(response)).splitlines()
-        events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        chunks = (chunk for data in events if (chunk := _chunk_in(data)) is not None)
-        self.outcome.chunks = tuple(map(self.outcome.half_characters.restore, chunks))
-        return httpx.Response(200, json=_STAND_IN, request=request)
+    async def send_whole(self, request: httpx.Request) -> httpx.Response:
+        """The same, read to its end."""
+        response = await self.send(request)
+        body = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers, content=body, request=request)
 
-    async def _as_stream(self, response: Response, request: httpx.Request) -> httpx.Response:
-        """A whole completion where a stream was asked for: a stream of one chunk."""
-        body = b" ".join((await self._read_all(response)).splitlines())
-        try:
-            msgspec.json.decode(body, type=msgspec.Raw)
-        except msgspec.DecodeError:
-            failure = not_a_completion(self._call.target.provider.name)
-            raise self.outcome.fail(failure, httpx.RemoteProtocolError) from None
-        return httpx.Response(
-            200,
-            headers={"content-type": "text/event-stream"},
-            content=b"data: %b\n\ndata: [DONE]\n\n" % body,
-            request=request,
-        )
-
-    async def _read_all(self, response: Response) -> bytes:
-        return b"".join([data async for data in _Body(self.outcome, response)])
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which the call is made."""
+        assert self._loop is not None
+        return self._loop
 
     def close(self) -> None:
         for response in self._responses:
@@ -226,28 +226,15 @@ class LiteLLMTransport:
         return with_additions(body, self._call, *more)
 
 
-_STAND_IN = {"id": "-", "object": "chat.completion", "created": 0, "model": "-", "choices": []}
-
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
-
-
-def _chunk_in(data: bytes) -> Chunk | None:
-    try:
-        return _decode_chunk(data)
-    except UNREADABLE:
-        return None  # `[DONE]`, for one
-
-
 def _httpx_response(
     response: Response,
     request: httpx.Request,
     *,
-    content: bytes | None = None,
-    stream: httpx.AsyncByteStream | None = None,
+    stream: httpx.AsyncByteStream,
 ) -> httpx.Response:
     # The body is out of its encoding and its chunks by now.
     headers = [(name, value) for name, value in response.headers if name not in BODY_FRAMING]
-    return httpx.Response(response.status, headers=headers, content=content, stream=stream, request=request)
+    return httpx.Response(response.status, headers=headers, stream=stream, request=request)
 
 
 # --- the body of an answer
@@ -293,7 +280,7 @@ class _Body(httpx.AsyncByteStream):
             if held:
                 yield held
         except UpstreamFailure as failure:
-            raise self._outcome.fail(failure, httpx.ReadError) from failure
+            raise Failed(failure) from failure
 
     async def aclose(self) -> None:
         self._response.close()
@@ -313,21 +300,16 @@ class DispatchingTransport(httpx.AsyncBaseTransport):
 
 
 class SyncDispatchingTransport(httpx.BaseTransport):
-    """For what LiteLLM asks without awaiting: on the event loop that would stop every other request, so it is
-    refused there."""
-
-    def __init__(self) -> None:
-        self._http = httpx.HTTPTransport(trust_env=False)
+    """For what LiteLLM asks in a thread, without awaiting: the loop asks in its place. On the event loop that
+    would stop every other request, so it is refused there."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         transport = current_transport.get()
         if transport is None or _on_event_loop():
             raise httpx.UnsupportedProtocol("this would stop the event loop")
         transport.provider_for(request)
-        headers = transport.headers(request.headers) | {"host": request.headers["host"]}
-        return self._http.handle_request(
-            httpx.Request(request.method, request.url, headers=headers, content=request.read())
-        )
+        request.read()
+        return asyncio.run_coroutine_threadsafe(transport.send_whole(request), transport.loop).result()
 
 
 def _on_event_loop() -> bool:

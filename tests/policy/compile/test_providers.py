@@ -64,7 +64,7 @@ def test_an_address_of_ones_own_discards_the_preset_zone(text: str, zone: str) -
         ('anthropic]\napi_key = "client"', {"ANTHROPIC_API_KEY": "a"}, []),
         ("groq]", {}, ["env:GROQ_API_KEY"]),
         ("huggingface]", {}, ["env:HF_TOKEN"]),
-        ("nano-gpt]", {}, ["env:NANO_GPT_API_KEY"]),
+        ("nano-gpt]", {}, ["env:NANOGPT_API_KEY"]),
         ("ollama]", {}, []),
         ("bedrock]", {}, []),
         ("hosted_vllm]", {}, []),
