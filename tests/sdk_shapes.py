@@ -7,6 +7,7 @@ may stand, and for each field one for each of its alternatives.
 
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from typing import IO, Annotated, Any, Literal, NamedTuple, NotRequired, Required, Union, get_args, get_origin
 
@@ -65,7 +66,15 @@ def variants(annotation: Any, name: str = "", depth: int = 0) -> Iterator[Shape]
 _LISTS = (list, Iterable, Sequence)
 _NO_JSON = (IO, PathLike)
 """What the SDK reads for its caller."""
-_SCALARS: dict[Any, Any] = {str: None, int: 1, float: 0.5, bool: True, object: {"a": 1}, Any: {"a": 1}}
+_SCALARS: dict[Any, Any] = {
+    str: None,
+    int: 1,
+    float: 0.5,
+    bool: True,
+    datetime: "2026-11-30T12:00:00Z",
+    object: {"a": 1},
+    Any: {"a": 1},
+}
 
 
 def _objects(kind: Any, depth: int) -> Iterator[Shape]:

@@ -66,7 +66,7 @@ class ContentBlockStop(Struct, frozen=True, tag="content_block_stop"):
 
 
 class Stop(Struct, frozen=True):
-    stop_reason: StopReason | None
+    stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
     safeguard_results: tuple[SafeguardResult, ...] | UnsetType = UNSET

@@ -1,8 +1,8 @@
 """What a Messages back end wrote, read for a client that speaks something else. Clients of the Messages API
 get the bytes themselves, so nothing of theirs is lost here.
 
-Event types that nobody here knows are left out, and a content block of an unknown type is an empty text
-block, so that blocks still open and close in order.
+Events and deltas of types that nobody here knows are left out, and a content block of an unknown type is an
+empty text block, so that blocks still open and close in order.
 """
 
 import re
@@ -12,8 +12,10 @@ import msgspec
 
 from routeproxy.messages.decoding import ANY_JSON, UNREADABLE
 from routeproxy.messages.errors import ApiError
-from routeproxy.messages.events import Event
+from routeproxy.messages.events import Delta, Event
 from routeproxy.messages.reply import Message, ReplyBlock
+
+Json = dict[str, Any]
 
 FRAME_END = re.compile(rb"\n\r?\n")
 DATA_LINE = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
@@ -30,20 +32,14 @@ def read_events(frames: bytes) -> list[Event]:
     for frame in FRAME_END.split(frames):
         if data := frame_data(frame):
             event = _object(data)
-            if event.get("type") in _EVENT_TYPES:
-                if "content_block" in event:
-                    event["content_block"] = _known_block(event["content_block"])
-                events.append(_converted(event, Event))
+            if event.get("type") in _EVENT_TYPES and not _has_unknown_delta(event):
+                events.append(_converted(_known_parts(event), Event))
     return events
 
 
 def read_message(body: bytes) -> Message:
     """A whole reply. Raises `ApiError` (502) for what is none."""
-    message = _object(body)
-    content = message.get("content")
-    if isinstance(content, list):
-        message["content"] = [_known_block(block) for block in content]
-    read: Message = _converted(message, Message)
+    read: Message = _converted(_known_parts(_object(body)), Message)
     return read
 
 
@@ -51,12 +47,39 @@ _EVENT_TYPES = {kind.__struct_config__.tag for kind in Event.__args__}
 _BLOCK_TYPES = {kind.__struct_config__.tag for kind in ReplyBlock.__args__}
 
 
+_DELTA_TYPES = {kind.__struct_config__.tag for kind in Delta.__args__}
+
+
+def _has_unknown_delta(event: Json) -> bool:
+    match event:
+        case {"type": "content_block_delta", "delta": {"type": type}}:
+            return type not in _DELTA_TYPES
+    return False
+
+
+def _known_parts(value: Json) -> Json:
+    """An event or a message without what our types have no place for."""
+    known = dict(value)
+    if "content_block" in known:
+        known["content_block"] = _known_block(known["content_block"])
+    if isinstance(content := known.get("content"), list):
+        known["content"] = [_known_block(block) for block in content]
+    if isinstance(message := known.get("message"), dict):
+        known["message"] = _known_parts(message)
+    if isinstance(usage := known.get("usage"), dict):
+        # A count that is null is one that is not known.
+        known["usage"] = {"output_tokens": 0} | {
+            key: count for key, count in usage.items() if count is not None
+        }
+    return known
+
+
 def _known_block(block: Any) -> Any:
     is_known = isinstance(block, dict) and block.get("type") in _BLOCK_TYPES
     return block if is_known else {"type": "text", "text": ""}
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _object(text: bytes) -> Json:
     try:
         value = ANY_JSON.decode(text)
     except UNREADABLE:
@@ -66,7 +89,7 @@ def _object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def _converted(value: dict[str, Any], kind: Any) -> Any:
+def _converted(value: Json, kind: Any) -> Any:
     try:
         return msgspec.json.decode(msgspec.json.encode(value), type=kind)
     except UNREADABLE:

@@ -125,7 +125,7 @@ def test_d38_one_that_breaks_before_the_first_content_is_a_status(
 
 
 def test_d35_an_end_without_an_end_of_the_answer_is_an_error(proxy: Running, back_end: BackEnd) -> None:
-    answers(back_end, streamed(*messages_stream("Let me")[:-1]))
+    answers(back_end, streamed(*messages_stream("Let me")[:-2]))
     assert ask(proxy, "messages", stream=True).script[-1] == (
         "error api_error: upstream closed the stream before completing"
     )

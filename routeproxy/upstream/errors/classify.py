@@ -152,12 +152,15 @@ def classify_error_data(data: bytes, *, provider: str, model: str = "") -> Upstr
 def find_error_in_answer(body: bytes, *, provider: str, model: str = "") -> UpstreamFailure | None:
     """The failure that a body with status 200 reports; None where it reports none."""
     decoded = _decoded(body.decode("utf-8", "replace"))
-    if not isinstance(decoded, dict):
-        return None
-    is_error = any(decoded.get(name) for name in ("error", "errors", "detail", "error_msg", "base_resp"))
-    if not is_error and "error" not in (decoded.get("type"), decoded.get("object")):
+    if not (isinstance(decoded, dict) and reports_error(decoded)):
         return None
     return classify_error_object(decoded, provider=provider, model=model)
+
+
+def reports_error(fields: Mapping[str, Any]) -> bool:
+    """Whether an object that came in place of an answer or of an event is an error."""
+    is_error = any(fields.get(name) for name in ("error", "errors", "detail", "error_msg", "base_resp"))
+    return is_error or "error" in (fields.get("type"), fields.get("object"))
 
 
 def _decoded(text: str) -> Any:

@@ -21,7 +21,9 @@ from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, not_a
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure
 from routeproxy.upstream.http.headers import join_values, outgoing_headers
 from routeproxy.upstream.keys import needed_key
-from routeproxy.upstream.messages.relay import is_api_error, relay
+from routeproxy.upstream.messages.assemble import decode_object
+from routeproxy.upstream.messages.relay import relay
+from routeproxy.upstream.messages.stream_events import is_api_error
 from routeproxy.upstream.params import plan_edits, settled_by_rules
 
 PUBLIC = "https://api.anthropic.com"
@@ -158,10 +160,16 @@ async def _failure(response: Response, call: Call) -> UpstreamFailure:
         failure = UpstreamFailure("auth", "the client's own login was refused", status=status)
     elif status in (401, 403) or failure.kind == "auth" or not _is_of_the_api(status):
         return failure
-    if is_api_error(body) and _keeps_its_words(failure, status, body):
+    if _is_api_error(body) and _keeps_its_words(failure, status, body):
         # Clients match an error's wording and act on it, so it goes out as it came.
         failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response, call)), body)
     return failure
+
+
+def _is_api_error(body: bytes) -> bool:
+    with suppress(ValueError, RecursionError):
+        return is_api_error(decode_object(body))
+    return False
 
 
 def _is_of_the_api(status: int) -> bool:

@@ -1,0 +1,213 @@
+"""Reads along in the stream of a Messages back end: its usage, its first content, its errors and its end; and
+whether clients can follow it (`stream_events.py`). Two things only are written anew: the model's name in
+`message_start`, and an error that quotes our key or has another shape than the API's."""
+
+import re
+from contextlib import suppress
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from routeproxy.exchange import Call
+from routeproxy.messages.decoding import UNREADABLE
+from routeproxy.messages.edits import Span, find_members
+from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.events import MessageStop, error_event
+from routeproxy.messages.events import frame as frame_of
+from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
+from routeproxy.messages.reply import Usage
+from routeproxy.upstream.errors.classify import classify_error_object
+from routeproxy.upstream.failures import REDACTED, UpstreamFailure, not_a_message, stream_cut
+from routeproxy.upstream.messages.stream_events import (
+    BlockDelta,
+    BlockStart,
+    ErrorEvent,
+    EventOrder,
+    InvalidStream,
+    MessageDelta,
+    Start,
+    Stop,
+    StreamEvent,
+    UsageHead,
+    decode_event,
+    read_event,
+)
+
+_DELTA = b"event: content_block_delta\ndata: "
+_EVENT_LINE = re.compile(rb"^event: ?(.*?)\r?$", re.MULTILINE)
+_ODD_LINE = re.compile(rb"^(?![\w-]*:|(?:event|data|id|retry)?\r?$).", re.MULTILINE)
+"""A line that is neither a comment nor a field."""
+
+Event = StreamEvent | ErrorEvent | bytes
+"""Of bytes, only `DONE`."""
+
+DONE = b"[DONE]"
+"""How streams of another protocol end."""
+MESSAGE_STOP = frame_of(MessageStop())
+
+
+class Scanner:
+    """Follows one stream, which is relayed as far as it keeps the rules."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._usage = UsageTally(call)
+        self._order = EventOrder()
+        self.has_content = False
+        """Some of the answer's content has been seen."""
+        self.over = False
+        self.failure: UpstreamFailure | None = None
+        """Why nothing can follow what has been scanned."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self._order.is_whole
+
+    def scan(self, frames: bytes) -> bytes:
+        """What goes out in place of whole frames: nearly always the same. Raises `UpstreamFailure` for an
+        error before the first content."""
+        parts: list[bytes] = []
+        at = relayed = 0
+        try:
+            while at < len(frames) and not self.over:
+                event, end = _next_delta(frames, at) or _next_event(frames, at)
+                if type(event) is BlockDelta:
+                    self._order.follow_delta(event)
+                elif event is not None and (new := self._on_event(event, frames[at:end])) is not None:
+                    parts += (frames[relayed:at], new)
+                    relayed = end
+                at = end
+        except InvalidStream as invalid:
+            words = f"the back end {self._call.target.provider.name} sent an invalid stream: {invalid}"
+            self.failure = UpstreamFailure("connection", words)
+        # Nothing may follow the end, nor what broke a rule.
+        return b"".join((*parts, frames[relayed:at])) if parts or at < len(frames) else frames
+
+    def end(self) -> bytes:
+        """What is missing where the back end says no more. Raises `UpstreamFailure` if that is more than the
+        last event."""
+        if not self._order.has_begun:
+            raise not_a_message(self._call.target.provider.name)
+        if not self.is_whole:
+            raise stream_cut()
+        self.over = True
+        return MESSAGE_STOP
+
+    def _on_event(self, event: Event, frame: bytes) -> bytes | None:
+        """What goes out instead; `None`: the frame as it came."""
+        if isinstance(event, ErrorEvent):
+            return self._on_error(event, frame)
+        if isinstance(event, bytes):
+            if not self.is_whole:
+                raise InvalidStream("[DONE] before the end of the message")
+            return self.end()
+        self._order.follow(event)
+        match event:
+            case Start(message=message):
+                self._usage.add(message.usage)
+                return self._with_model(frame)
+            case BlockStart():
+                self.has_content = True
+            case MessageDelta(usage=usage):
+                self.has_content = True
+                self._usage.add(usage)
+            case Stop():
+                self.over = True
+        return None
+
+    def _with_model(self, frame: bytes) -> bytes | None:
+        model = model_to_show(self._call)
+        lines = list(DATA_LINE.finditer(frame))
+        if model is None or not lines:
+            return None
+        data = frame_data(frame)
+        span = _span_of_model(data)
+        if span is None:
+            return None
+        data = data[: span.start] + msgspec.json.encode(model) + data[span.end :]
+        return frame[: lines[0].start(1)] + data.replace(b"\n", b"\ndata: ") + frame[lines[-1].end(1) :]
+
+    def _on_error(self, event: ErrorEvent, as_it_came: bytes) -> bytes:
+        target = self._call.target
+        failure = classify_error_object(event.value, provider=target.provider.name, model=target.model)
+        if not self.has_content:
+            raise failure
+        self.over = True
+        key = self._call.key
+        if not event.is_sound:
+            failure.redact([key] if key else [])
+            self._call.exchange.error = failure.type
+            return frame_of(error_event(failure.type, failure.message))
+        self._call.exchange.error = event.value["error"]["type"]
+        return as_it_came.replace(key.encode(), REDACTED.encode()) if key else as_it_came
+
+
+def _next_delta(frames: bytes, at: int) -> tuple[BlockDelta, int] | None:
+    """The event at `at` and where its frame ends, if it is a delta in two lines, as nearly all events are."""
+    if not frames.startswith(_DELTA, at) or (end := frames.find(b"\n\n", at)) < 0:
+        return None
+    try:
+        event = decode_event(frames[at + len(_DELTA) : end])
+    except UNREADABLE:
+        return None
+    return (event, end + 2) if type(event) is BlockDelta else None
+
+
+def _next_event(frames: bytes, at: int) -> tuple[Event | None, int]:
+    """As `_next_delta`, whatever there is; no event for a frame that is not looked at. Raises
+    `InvalidStream`."""
+    end = match.end() if (match := FRAME_END.search(frames, at)) else len(frames)
+    frame = frames[at:end]
+    data = frame_data(frame)
+    if data == DONE:
+        return DONE, end
+    if data:
+        names = _EVENT_LINE.findall(frame)
+        return read_event(names[-1].decode("utf-8", "replace") if names else None, data), end
+    if _ODD_LINE.search(frame):
+        raise InvalidStream("text that is no event")
+    return None, end
+
+
+def _span_of_model(data: bytes) -> Span | None:
+    """Where `message.model` stands in a `message_start`. Whatever cannot be read goes to the client as it
+    is."""
+    with suppress(*UNREADABLE, InvalidRequest):
+        if message := find_members(data).get("message"):
+            model = find_members(data, *message.value).get("model")
+            return model.value if model else None
+    return None
+
+
+def model_to_show(call: Call) -> str | None:
+    """What `model` must be instead of what the back end wrote; None where that is right already."""
+    if call.target.transforms.model_name == "served":
+        return None
+    return call.exchange.envelope.model if call.exchange.envelope else None
+
+
+class UsageTally:
+    """The usage of an answer, as its parts report it."""
+
+    def __init__(self, call: Call) -> None:
+        self._exchange = call.exchange
+        self._usage = UsageHead()
+
+    def add(self, usage: UsageHead | None) -> None:
+        if usage is None:
+            return
+        reported = {
+            name: value for name in usage.__struct_fields__ if (value := getattr(usage, name)) is not None
+        }
+        total = self._usage = replace(self._usage, **reported)
+        self._exchange.usage = Usage(
+            input_tokens=_or_unset(total.input_tokens),
+            cache_creation_input_tokens=_or_unset(total.cache_creation_input_tokens),
+            cache_read_input_tokens=_or_unset(total.cache_read_input_tokens),
+            output_tokens=total.output_tokens or 0,
+        )
+
+
+def _or_unset(value: int | None) -> int | UnsetType:
+    return UNSET if value is None else value
