@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from routeproxy.messages.decoding import ANY_JSON, UNREADABLE, decode_leniently, nested_too_deeply
-from routeproxy.messages.request import ATTRIBUTION
+from routeproxy.messages.request import ATTRIBUTION, ToolHead
 
 
 def contains_block(messages: bytes, block_type: str) -> bool:
@@ -17,6 +17,52 @@ def contains_block(messages: bytes, block_type: str) -> bool:
         return False
     blocks = _blocks(_decoded(messages))
     return any(block.get("type") == block_type for block in blocks) or _may_hide(messages, block_type)
+
+
+def defined_tools(messages: bytes) -> tuple[ToolHead, ...]:
+    """The tools that turns bring along, wherever in `messages` they are defined. Where a key comes twice,
+    both count: who is asked may read either. Raises `InvalidRequest` for what can't be read."""
+    # A sure no, as above; `_` may be spelled `\\u005f`.
+    spelled_oddly = any(start in messages for start in (b"\\u005", b"\\u006", b"\\u007"))
+    if b'"tool_definition"' not in messages and not spelled_oddly:
+        return ()
+    try:
+        # Numbers stay text: Python refuses to read very long ones.
+        decoded = json.loads(messages.decode("utf-8", "replace"), object_pairs_hook=_Object, parse_int=str)
+    except RecursionError:
+        raise nested_too_deeply() from None
+    return tuple(
+        ToolHead(name, type)
+        for item in _objects(decoded)
+        if ("type", "tool_definition") in item
+        for definition in item.values("definition")
+        if isinstance(definition, _Object)
+        for name in definition.words("name")
+        for type in definition.words("type")
+    )
+
+
+class _Object(list[tuple[str, Any]]):
+    """An object with all its keys, those that come twice too."""
+
+    def values(self, key: str) -> list[Any]:
+        return [value for own, value in self if own == key]
+
+    def words(self, key: str) -> list[str | None]:
+        return [value for value in self.values(key) if isinstance(value, str)] or [None]
+
+
+def _objects(value: Any) -> Iterator[_Object]:
+    """Every object at any depth, but not in what a model wrote as a tool's input."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case _Object() as item:
+                yield item
+                is_call = any(str(word).endswith("tool_use") for word in item.values("type"))
+                waiting.extend(inner for key, inner in item if not (is_call and key == "input"))
+            case list() as items:
+                waiting.extend(items)
 
 
 def system_text(system: bytes) -> str:

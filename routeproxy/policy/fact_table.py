@@ -335,5 +335,5 @@ BY_NAME: Mapping[str, Fact] = {fact.name: fact for fact in FACTS}
 _BY_HEADER: Mapping[str, Fact] = {fact.header: fact for fact in FACTS if fact.header is not None}
 MODEL, TEAM, INPUT_TOKENS, TOOLS = (BY_NAME[name] for name in ("model", "team", "input_tokens", "tools"))
 
-HAS_TOOLS = replace(TOOLS, read=attrgetter("has_tools"), cost=0)
+HAS_TOOLS = replace(TOOLS, read=attrgetter("has_tools"))
 """Whether there are any tools: `tools = true` looks at no name."""

@@ -15,8 +15,8 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from routeproxy.messages.decoding import UNREADABLE
-from routeproxy.messages.request import NULL, Envelope
-from routeproxy.policy.content import contains_block, system_text
+from routeproxy.messages.request import NULL, Envelope, ToolHead
+from routeproxy.policy.content import contains_block, defined_tools, system_text
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
@@ -95,19 +95,23 @@ class Facts:
         return self.header("x-claude-code-session-id") or session_in(self.user or "")
 
     @cached_property
+    def _tools(self) -> tuple[ToolHead, ...]:
+        """Those of the request, and those that its turns bring along."""
+        return (*(self.envelope.tools or ()), *defined_tools(bytes(self.envelope.messages)))
+
+    @cached_property
     def tools(self) -> tuple[str, ...]:
         """The names and the types of the tools."""
-        tools = self.envelope.tools or ()
-        return tuple(word for tool in tools for word in (tool.name, tool.type) if word)
+        return tuple(word for tool in self._tools for word in (tool.name, tool.type) if word)
 
     @property
     def tool_names(self) -> tuple[str, ...]:
         """One for each tool: its name, or else its type."""
-        return tuple(tool.name or tool.type or "" for tool in self.envelope.tools or ())
+        return tuple(tool.name or tool.type or "" for tool in self._tools)
 
     @property
     def has_tools(self) -> bool:
-        return bool(self.envelope.tools)
+        return bool(self.envelope.tools) or bool(self._tools)
 
     @property
     def has_url_target(self) -> bool:

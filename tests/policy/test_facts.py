@@ -151,3 +151,68 @@ def test_facts_need_no_more_than_an_envelope() -> None:
         None,
         0,
     )
+
+
+def brought(definition: bytes, key: bytes = b"tool_changes") -> bytes:
+    addition = b'{"type":"tool_addition","tool":{"type":"tool_definition","definition":' + definition + b"}}"
+    return b'[{"role":"user","content":[{"type":"compaction","' + key + b'":[' + addition + b"]}]}]"
+
+
+BROUGHT = [
+    pytest.param(brought(b'{"name":"deploy","input_schema":{}}'), ("deploy",), id="a tool of the client"),
+    pytest.param(
+        brought(b'{"type":"bash_20250124","name":"bash"}'), ("bash", "bash_20250124"), id="one with a type"
+    ),
+    pytest.param(brought(b'{"type":"mcp_toolset"}'), ("mcp_toolset",), id="a set of tools"),
+    pytest.param(
+        brought(b'{"name":"deploy"}').replace(b"tool_definition", b"tool\\u005fdefiniti\\u006fn"),
+        ("deploy",),
+        id="spelled oddly",
+    ),
+    pytest.param(
+        brought(b'{"name":"deploy","name":"harmless"}'),
+        ("deploy", "harmless"),
+        id="two names, of which one is read",
+    ),
+    pytest.param(
+        brought(b'{"name":"a"},"definition":{"name":"deploy"}'), ("a", "deploy"), id="two definitions"
+    ),
+    pytest.param(
+        brought(b'{"name":"deploy","n":' + b"9" * 5000 + b"}"), ("deploy",), id="a number of 5000 digits"
+    ),
+    pytest.param(brought(b"7"), (), id="a definition that is none"),
+    pytest.param(
+        brought(b'{"name":"deploy"}').replace(b"compaction", b"tool_use").replace(b"tool_changes", b"input"),
+        (),
+        id="what a model wrote",
+    ),
+    pytest.param(b'[{"role":"user","content":"a tool_definition"}]', (), id="a word in a text"),
+]
+
+
+@pytest.mark.parametrize(("messages", "words"), BROUGHT)
+def test_tools_that_a_turn_brings_along_are_tools_of_the_request(
+    messages: bytes, words: tuple[str, ...]
+) -> None:
+    facts = conversation(messages)
+    assert (facts.has_tools, facts.tools) == (bool(words), words)
+
+
+def test_a_rule_about_tools_holds_for_those_that_a_turn_brings_along() -> None:
+    policy = rules("""
+        [[rules]]
+        match.tools = "deploy*"
+        targets = "echo/careful"
+        [[rules]]
+        match.tools = false
+        targets = "echo/without"
+    """)
+    addition = {
+        "type": "tool_addition",
+        "tool": {"type": "tool_definition", "definition": {"name": "deploy_now"}},
+    }
+    system = {"role": "system", "content": [addition]}
+    turns = [{"role": "user", "content": "hi"}, system]
+    assert policy.decide(request(messages=turns)).targets[0].model == "careful"
+    assert policy.decide(request()).targets[0].model == "without"
+    assert policy.decide(request(tools=[{"name": "other"}])).targets[0].model == "default"

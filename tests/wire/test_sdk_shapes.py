@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import anthropic
@@ -262,6 +263,7 @@ BEHIND: Mapping[str, str] = {
     "openai-reasoning": 'type = "openai"\nbase_url = "{url}/v1"\napi = "responses"',
     "gemini": 'type = "gemini"\nbase_url = "{url}/v1beta"',
     "ollama": 'type = "ollama"\nbase_url = "{url}"\nzone = "local"',
+    "anthropic": 'type = "anthropic"\nbase_url = "{url}"',
 }
 
 
@@ -305,3 +307,19 @@ def test_no_shape_of_the_sdk_is_a_server_error(proxy: Running, path: str) -> Non
             if response.status_code not in allowed:
                 failed.append((response.status_code, response.text[:200], json.dumps(body)[:200]))
     assert failed == [], anthropic.__version__
+
+
+def test_every_shape_of_the_sdk_goes_to_a_messages_back_end_byte_for_byte(tmp_path: Path) -> None:
+    changed: list[str] = []
+    with BackEnd(always("anthropic")) as back_end:
+        table = BEHIND["anthropic"].format(url=back_end.url)
+        rules = f'[providers.p]\n{table}\napi_key = "env:KEY"\n[default]\ntargets = ["p/*"]'
+        with running(rules, tmp_path, {"KEY": KEY}) as proxy, httpx.Client(base_url=proxy.url) as client:
+            for body in bodies():
+                if "fallbacks" in body:  # ours to decide, since rules may have settled it
+                    continue
+                content = json.dumps(body).encode()
+                client.post("/v1/messages", content=content)
+                if back_end.last.body != content:
+                    changed.append(json.dumps(body)[:200])
+    assert changed == []
