@@ -132,6 +132,14 @@ MISTAKES = [
         id="an unknown delta of another block",
     ),
     pytest.param(
+        BLOCK_END + at(-1, AGAIN), "a delta of content block -1, which is not open", id="a delta of no block"
+    ),
+    pytest.param(
+        BLOCK_END + at(-1, BLOCK_END),
+        "the end of content block -1, which is not open",
+        id="the end of no block",
+    ),
+    pytest.param(
         at(1, BLOCK_END), "the end of content block 1, which is not open", id="the end of another block"
     ),
     pytest.param(BLOCK_END + BLOCK_END, "the end of content block 0, which is not open", id="the end twice"),
@@ -302,6 +310,14 @@ def test_what_clients_can_follow_is_relayed_byte_for_byte(
 ) -> None:
     stream = b"".join([START, BLOCK, DELTA, BLOCK_END, *frames, REASON, STOP])
     answers(one, resized(stream, size))
+    assert ask(proxy, "m", stream=True).body == stream
+
+
+def test_what_comes_after_an_error_is_not_relayed(proxy: Running, one: BackEnd) -> None:
+    stream = (
+        START + BLOCK + DELTA + event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+    )
+    answers(one, streamed(stream + AGAIN + BLOCK_END + REASON + STOP))
     assert ask(proxy, "m", stream=True).body == stream
 
 

@@ -35,6 +35,7 @@ from routeproxy.upstream.messages.stream_events import (
 )
 
 _DELTA = b"event: content_block_delta\ndata: "
+_DELTA_LENGTH = len(_DELTA)
 _EVENT_LINE = re.compile(rb"^event: ?(.*?)\r?$", re.MULTILINE)
 _ODD_LINE = re.compile(rb"^(?![\w-]*:|(?:event|data|id|retry)?\r?$).", re.MULTILINE)
 """A line that is neither a comment nor a field."""
@@ -70,11 +71,9 @@ class Scanner:
         parts: list[bytes] = []
         at = relayed = 0
         try:
-            while at < len(frames) and not self.over:
-                event, end = _next_delta(frames, at) or _next_event(frames, at)
-                if type(event) is BlockDelta:
-                    self._order.follow_delta(event)
-                elif event is not None and (new := self._on_event(event, frames[at:end])) is not None:
+            while not self.over and (at := _skip_deltas(frames, at, self._order)) < len(frames):
+                event, end = _next_event(frames, at)
+                if event is not None and (new := self._on_event(event, frames[at:end])) is not None:
                     parts += (frames[relayed:at], new)
                     relayed = end
                 at = end
@@ -143,19 +142,22 @@ class Scanner:
         return as_it_came.replace(key.encode(), REDACTED.encode()) if key else as_it_came
 
 
-def _next_delta(frames: bytes, at: int) -> tuple[BlockDelta, int] | None:
-    """The event at `at` and where its frame ends, if it is a delta in two lines, as nearly all events are."""
-    if not frames.startswith(_DELTA, at) or (end := frames.find(b"\n\n", at)) < 0:
-        return None
-    try:
-        event = decode_event(frames[at + len(_DELTA) : end])
-    except UNREADABLE:
-        return None
-    return (event, end + 2) if type(event) is BlockDelta else None
+def _skip_deltas(frames: bytes, at: int, order: EventOrder) -> int:
+    """Behind the deltas that follow one another from `at` on, as nearly all events do, in two lines each and
+    in order. What is not that, `_next_event` looks at."""
+    while frames.startswith(_DELTA, at) and (end := frames.find(b"\n\n", at)) >= 0:
+        try:
+            event = decode_event(frames[at + _DELTA_LENGTH : end])
+        except UNREADABLE:
+            return at
+        if type(event) is not BlockDelta or not order.takes(event):
+            return at
+        at = end + 2
+    return at
 
 
 def _next_event(frames: bytes, at: int) -> tuple[Event | None, int]:
-    """As `_next_delta`, whatever there is; no event for a frame that is not looked at. Raises
+    """The event at `at` and where its frame ends; no event for a frame that is not looked at. Raises
     `InvalidStream`."""
     end = match.end() if (match := FRAME_END.search(frames, at)) else len(frames)
     frame = frames[at:end]

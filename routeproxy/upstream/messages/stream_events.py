@@ -249,7 +249,6 @@ class _Stage(Enum):
 _ANY_DELTA: frozenset[type] = frozenset(
     {TextDelta, ThinkingDelta, SignatureDelta, InputJsonDelta, CitationsDelta}
 )
-_NO_BLOCK = -1
 _DELTAS_OF_BLOCK: Mapping[str, frozenset[type]] = {
     "text": frozenset({TextDelta, CitationsDelta}),
     "thinking": frozenset({ThinkingDelta, SignatureDelta}),
@@ -260,14 +259,13 @@ _DELTAS_OF_BLOCK: Mapping[str, frozenset[type]] = {
 
 
 class EventOrder:
-    """Follows the events of one stream. Each `follow` raises `InvalidStream` for an event that can't come
-    next."""
+    """Follows the events of one stream. `follow` raises `InvalidStream` for an event that can't come next."""
 
     def __init__(self) -> None:
         self._stage = _Stage.UNSTARTED
         self._blocks = 0
         """How many blocks have begun."""
-        self._open = _NO_BLOCK
+        self._open: int | None = None
         """The index of the block that is open."""
         self._deltas = _ANY_DELTA
         """The deltas that the open block takes."""
@@ -281,20 +279,17 @@ class EventOrder:
         """The answer has a stop reason and no open block, so nothing is missing but `message_stop`."""
         return self._stage is _Stage.STOPPING
 
-    def follow_delta(self, event: BlockDelta) -> None:
-        if event.index != self._open:
-            raise InvalidStream(f"a delta of content block {event.index}, which is not open")
-        if type(event.delta) not in self._deltas:
-            kind = event.delta.__struct_config__.tag
-            raise InvalidStream(f"{kind} in a content block of another type")
+    def takes(self, event: BlockDelta) -> bool:
+        """Whether a delta can come next, which changes nothing."""
+        return event.index == self._open and type(event.delta) in self._deltas
 
     def follow(self, event: StreamEvent) -> None:
         match event:
-            case BlockDelta():
-                self.follow_delta(event)
-            case OtherDelta(index=index):
-                if index != self._open:
-                    raise InvalidStream(f"a delta of content block {index}, which is not open")
+            case BlockDelta(index=index) | OtherDelta(index=index) if index != self._open:
+                raise InvalidStream(f"a delta of content block {index}, which is not open")
+            case BlockDelta(delta=delta) if type(delta) not in self._deltas:
+                kind = delta.__struct_config__.tag
+                raise InvalidStream(f"{kind} in a content block of another type")
             case BlockStart(index=index, content_block=block):
                 self._expect("content_block_start", _Stage.BETWEEN_BLOCKS)
                 if index != self._blocks:
@@ -305,7 +300,7 @@ class EventOrder:
             case BlockStop(index=index):
                 if index != self._open:
                     raise InvalidStream(f"the end of content block {index}, which is not open")
-                self._stage, self._open = _Stage.BETWEEN_BLOCKS, _NO_BLOCK
+                self._stage, self._open = _Stage.BETWEEN_BLOCKS, None
             case MessageDelta(delta=delta):
                 self._expect("message_delta", _Stage.BETWEEN_BLOCKS, _Stage.STOPPING)
                 if delta.stop_reason:
