@@ -1,8 +1,8 @@
 """What a Messages back end wrote, read for a client that speaks something else. Clients of the Messages API
 get the bytes themselves, so nothing of theirs is lost here.
 
-Events and deltas of types that nobody here knows are left out, and a content block of an unknown type is an
-empty text block, so that blocks still open and close in order.
+Events and deltas of types that nobody here knows are left out, citations of unknown kinds too, and a content
+block of an unknown type is an empty text block, so that blocks still open and close in order.
 """
 
 import re
@@ -44,17 +44,17 @@ def read_message(body: bytes) -> Message:
 
 
 _EVENT_TYPES = {kind.__struct_config__.tag for kind in Event.__args__}
-_BLOCK_TYPES = {kind.__struct_config__.tag for kind in ReplyBlock.__args__}
-
-
-_DELTA_TYPES = {kind.__struct_config__.tag for kind in Delta.__args__}
 
 
 def _has_unknown_delta(event: Json) -> bool:
+    """Whether it is a delta of a type, or of citations of a kind, that we have none for."""
     match event:
-        case {"type": "content_block_delta", "delta": {"type": type}}:
-            return type not in _DELTA_TYPES
+        case {"type": "content_block_delta", "delta": {"type": str(type)} as delta}:
+            return type not in _TEXTUAL_DELTAS and not _fits(delta, Delta)
     return False
+
+
+_TEXTUAL_DELTAS = ("text_delta", "thinking_delta", "signature_delta", "input_json_delta")
 
 
 def _known_parts(value: Json) -> Json:
@@ -75,8 +75,18 @@ def _known_parts(value: Json) -> Json:
 
 
 def _known_block(block: Any) -> Any:
-    is_known = isinstance(block, dict) and block.get("type") in _BLOCK_TYPES
-    return block if is_known else {"type": "text", "text": ""}
+    if _fits(block, ReplyBlock):
+        return block
+    text = block.get("text") if isinstance(block, dict) and block.get("type") == "text" else None
+    return {"type": "text", "text": text if isinstance(text, str) else ""}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.json.decode(msgspec.json.encode(value), type=kind)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _object(text: bytes) -> Json:

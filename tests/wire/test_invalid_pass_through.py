@@ -132,6 +132,16 @@ MISTAKES = [
         id="an unknown delta of another block",
     ),
     pytest.param(
+        BLOCK_END + TOOL.replace(b'"name": "n"', b'"name": ""'),
+        "a tool_use without an id and a name",
+        id="a call without a name",
+    ),
+    pytest.param(
+        BLOCK_END + TOOL.replace(b'"id": "t"', b'"id": null'),
+        "a tool_use without an id and a name",
+        id="a call without an id",
+    ),
+    pytest.param(
         BLOCK_END + at(-1, AGAIN), "a delta of content block -1, which is not open", id="a delta of no block"
     ),
     pytest.param(
@@ -473,6 +483,12 @@ NO_MESSAGES: list[Any] = [
     pytest.param(json_answer({"type": "message"}), NO_MESSAGE, id="a message without content"),
     pytest.param(json_answer({"type": "message", "content": "hi"}), NO_MESSAGE, id="content that is a text"),
     pytest.param(json_answer({"type": "message", "content": None}), NO_MESSAGE, id="content that is null"),
+    pytest.param(
+        json_answer(message(content=[{"type": "tool_use", "id": "t", "name": "", "input": {}}])),
+        NO_MESSAGE,
+        id="a call without a name",
+    ),
+    pytest.param(json_answer(message(content=["hi"])), NO_MESSAGE, id="a block that is a text"),
     pytest.param(
         answer(200, b'{"type":"message","content":[]', content_type="application/json"),
         NO_MESSAGE,

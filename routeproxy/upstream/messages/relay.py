@@ -34,7 +34,7 @@ from routeproxy.upstream.messages.assemble import (
     frames_of_message,
 )
 from routeproxy.upstream.messages.scanner import Scanner, UsageTally, model_to_show
-from routeproxy.upstream.messages.stream_events import read_usage
+from routeproxy.upstream.messages.stream_events import BlockHead, read_usage
 
 LONGEST_REPLY = 2**26
 LONGEST_FRAME = 2**24
@@ -87,7 +87,7 @@ async def _read_on(response: Response, scanner: Scanner) -> bytes:
 class _ReplyHead(Struct, frozen=True):
     """The fields of a whole reply that we go by."""
 
-    content: tuple[Raw, ...]
+    content: tuple[BlockHead, ...]
     type: str
     usage: Raw = NULL
 
@@ -105,7 +105,7 @@ async def _read_message(response: Response, call: Call) -> bytes:
         head = _decode_reply_head(body)
     except UNREADABLE:
         raise not_a_message(response.provider) from None
-    if head.type != "message":
+    if head.type != "message" or not all(block.is_sound for block in head.content):
         raise not_a_message(response.provider)
     UsageTally(call).add(read_usage(msgspec.json.decode(head.usage)))
     try:

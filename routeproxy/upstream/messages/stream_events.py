@@ -51,6 +51,16 @@ class Start(Struct, frozen=True, tag="message_start"):
 
 class BlockHead(Struct, frozen=True):
     type: str
+    id: Any = None
+    name: Any = None
+
+    @property
+    def is_sound(self) -> bool:
+        """A call without an id or a name can't be answered."""
+        return self.type not in CALLS or all(isinstance(word, str) and word for word in (self.id, self.name))
+
+
+CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 
 
 class BlockStart(Struct, frozen=True, tag="content_block_start"):
@@ -166,7 +176,7 @@ def _read_block_start(fields: Json) -> BlockStart:
     block = fields.get("content_block")
     if not (isinstance(block, dict) and isinstance(block.get("type"), str)):
         raise InvalidStream("a content_block_start without a block")
-    return BlockStart(_read_index(fields), BlockHead(block["type"]))
+    return BlockStart(_read_index(fields), BlockHead(block["type"], block.get("id"), block.get("name")))
 
 
 _DELTAS: Mapping[str, tuple[Any, str]] = {
@@ -252,9 +262,7 @@ _ANY_DELTA: frozenset[type] = frozenset(
 _DELTAS_OF_BLOCK: Mapping[str, frozenset[type]] = {
     "text": frozenset({TextDelta, CitationsDelta}),
     "thinking": frozenset({ThinkingDelta, SignatureDelta}),
-    "tool_use": frozenset({InputJsonDelta}),
-    "server_tool_use": frozenset({InputJsonDelta}),
-    "mcp_tool_use": frozenset({InputJsonDelta}),
+    **dict.fromkeys(CALLS, frozenset({InputJsonDelta})),
 }
 
 
@@ -294,6 +302,8 @@ class EventOrder:
                 self._expect("content_block_start", _Stage.BETWEEN_BLOCKS)
                 if index != self._blocks:
                     raise InvalidStream(f"content block {index} where {self._blocks} is next")
+                if not block.is_sound:
+                    raise InvalidStream(f"a {block.type} without an id and a name")
                 self._stage, self._open = _Stage.IN_BLOCK, index
                 self._blocks += 1
                 self._deltas = _DELTAS_OF_BLOCK.get(block.type, _ANY_DELTA)
