@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from anthropic import Anthropic
+from anthropic import Anthropic, BadRequestError
 from anthropic.types import (
     CitationsWebSearchResultLocation,
     Message,
@@ -26,6 +26,7 @@ from tests.backend import (
     chunk,
     data,
     done,
+    error,
     event,
     json_answer,
     messages_stream,
@@ -193,7 +194,6 @@ ROUTES = [pytest.param(RESPONSES, id="Responses"), pytest.param(GEMINI, id="Gemi
 
 
 def asks(url: str, stream: bool, **fields: Any) -> Message:
-    client = Anthropic(base_url=url, api_key="sk-anything", max_retries=0, _strict_response_validation=True)
     request: Any = {
         "model": "claude-sonnet-5",
         "max_tokens": 1000,
@@ -201,10 +201,13 @@ def asks(url: str, stream: bool, **fields: Any) -> Message:
         "tools": [SEARCH],
         **fields,
     }
-    if not stream:
-        return client.messages.create(**request)
-    with client.messages.stream(**request) as answer:
-        return answer.get_final_message()
+    options: Any = {"api_key": "sk-anything", "max_retries": 0, "_strict_response_validation": True}
+    with Anthropic(base_url=url, **options) as client:
+        if not stream:
+            message: Message = client.messages.create(**request)
+            return message
+        with client.messages.stream(**request) as answer:
+            return answer.get_final_message()
 
 
 def of_type(message: Message, kind: type) -> Any:
@@ -385,6 +388,66 @@ def test_a_forced_search_that_was_not_made_is_not_made_up(
                 assert message.usage.server_tool_use.web_search_requests == 0
     words = "the model had to search the web and did not"
     assert sum(words in record.getMessage() for record in caplog.records) == 2
+
+
+def test_a_target_that_does_not_search_leads_on_where_the_rule_says_so(tmp_path: Path) -> None:
+    with BackEnd(calls_web_search) as chat, BackEnd(searches_at_gemini) as gemini:
+        rules = (
+            CHAT_PROVIDER.format(url=chat.url)
+            + GEMINI_PROVIDER.format(url=gemini.url)
+            + """
+            [default]
+            targets = ["corp/some-model", "searching/gemini-2.5-flash"]
+            fallback = { also = ["capability"] }
+            """
+        )
+        with running(rules, tmp_path) as proxy:
+            message = asks(proxy.url, True)
+    assert of_type(message, WebSearchToolResultBlock).content[0].url == URL
+    assert chat.requests == []
+
+
+UNSEARCHING = """
+[providers.searching]
+type = "openai_compatible"
+base_url = "{url}/v1"
+api_key = "none"
+api = "responses"
+zone = "private"
+
+[default]
+targets = "searching/some-model"
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("'type' of tool must be 'function'", id="llama.cpp"),
+        pytest.param("Hosted tool 'web_search' is not supported with gpt-x.", id="OpenAI"),
+    ],
+)
+def test_a_server_of_responses_that_knows_no_search_is_as_good_as_one_without(
+    words: str, tmp_path: Path
+) -> None:
+    with (
+        BackEnd(error(400, words)) as back_end,
+        running(UNSEARCHING.format(url=back_end.url), tmp_path) as proxy,
+    ):
+        with pytest.raises(BadRequestError) as refused:
+            asks(proxy.url, True)
+    message = refused.value.response.json()["error"]["message"]
+    assert "match.tools" in message
+    assert message.endswith(f"The back end said: {words}")
+    assert refused.value.response.headers["x-should-retry"] == "false"
+
+
+def test_what_else_such_a_server_refuses_keeps_its_meaning(tmp_path: Path) -> None:
+    answer = error(400, "max_output_tokens is too large")
+    with BackEnd(answer) as back_end, running(UNSEARCHING.format(url=back_end.url), tmp_path) as proxy:
+        with pytest.raises(BadRequestError) as refused:
+            asks(proxy.url, True)
+    assert "match.tools" not in str(refused.value)
 
 
 # --- Claude Code

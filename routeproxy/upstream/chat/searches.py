@@ -72,6 +72,15 @@ SEARCHERS = (
 )
 
 
+_REFUSES_TOOLS = re.compile(r"\btools?\b|web_?search|google_?search|grounding", re.IGNORECASE)
+
+
+def refuses_search(words: str) -> bool:
+    """Whether a back end that was asked for a search and no function refuses just that: many speak Responses
+    and know no tools but functions."""
+    return _REFUSES_TOOLS.search(words) is not None
+
+
 def find_searcher(type: str, model: str, *, over_responses: bool) -> Searcher | None:
     """`model`: in lower case, without a prefix."""
     for searcher in SEARCHERS:

@@ -32,8 +32,10 @@ from routeproxy.translate.request import RequestContext, TranslatedRequest, tran
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
 from routeproxy.translate.transforms import Transforms
+from routeproxy.translate.web_search import WEB_SEARCH, refusal_of_server_tool
 from routeproxy.upstream.chat.model_facts import learn
 from routeproxy.upstream.chat.ollama_abilities import OllamaAbilities
+from routeproxy.upstream.chat.searches import refuses_search
 from routeproxy.upstream.chat.shapes import refused_part, setting_for, wanted_shape
 from routeproxy.upstream.errors.classify import classify_error_event
 from routeproxy.upstream.failures import UpstreamFailure
@@ -111,7 +113,12 @@ class ChatUpstream:
             await emit(output_of(exchange, own_message(exchange, (), "max_tokens", usage=usage)))
             return
         reply = translated.reply
-        chunks = await self._back_end.open(translated.chat, call)
+        try:
+            chunks = await self._back_end.open(translated.chat, call)
+        except UpstreamFailure as failure:
+            if not _is_search_refused(failure, translated.chat):
+                raise
+            raise _search_refused(failure, call) from failure
         # An answer may take minutes, and what was asked is as long as the conversation.
         del translated
         try:
@@ -171,6 +178,27 @@ def _capability_failure(refused: Incapable, call: Call) -> UpstreamFailure:
         return UpstreamFailure("capability", refused.message)
     type = type_of_final_error(refused.status, call.exchange.inbound.header("user-agent"))
     return UpstreamFailure("capability", refused.message, type=type, should_retry=False)
+
+
+def _search_refused(failure: UpstreamFailure, call: Call) -> UpstreamFailure:
+    words = f"{refusal_of_server_tool(WEB_SEARCH)}. The back end said: {failure.message}"
+    refused = _capability_failure(Incapable(words, final=True), call)
+    refused.quotes_back_end = failure.quotes_back_end
+    return refused
+
+
+def _is_search_refused(failure: UpstreamFailure, chat: ChatRequest) -> bool:
+    """Whether it was the search, where nothing but a search was offered. It says nothing of functions: the
+    target may take them all the same."""
+    is_refusal = failure.kind in ("invalid_request", "capability")
+    feature = failure.refusal.feature if failure.refusal is not None else None
+    return (
+        is_refusal
+        and bool(chat.web_search)
+        and not chat.tools
+        and feature in (None, "tools")
+        and refuses_search(failure.message)
+    )
 
 
 @lru_cache(256)
