@@ -286,3 +286,22 @@ def test_the_decision_log_and_the_log_name_it(
         "vllm/logged refuses mid_conv_system: from now on it is asked without; "
         '`mid_system = "user"` on provider vllm does so from the start'
     ]
+
+
+def test_a_reload_forgets_it(one: BackEnd, two: BackEnd, tmp_path: Path) -> None:
+    rules = RULES.format(one=one.url, two=two.url, log=tmp_path / "log.jsonl")
+    with running(rules, tmp_path, {"KEY_A": "a", "KEY_B": "b"}) as proxy:
+        answers(one, error(400, FIRST_SYSTEM), OK)
+        ask(proxy, "m", messages=[HI, REMINDER])
+        answers(one, OK)
+        ask(proxy, "m", messages=[HI, REMINDER])
+        assert [roles(body) for body in bodies(one)] == [["user"]]
+        before = ask(proxy, "m", messages=[HI]).said("rules-version")
+        proxy.rules.write_text(rules + '\n[[rules]]\nmatch.model = "nobody"\ntargets = "other/m"\n')
+        limit = time.monotonic() + seconds(10)
+        while ask(proxy, "m", messages=[HI]).said("rules-version") == before:
+            assert time.monotonic() < limit, "the rules were not reloaded"
+            time.sleep(0.05)
+        answers(one, OK)
+        ask(proxy, "m", messages=[HI, REMINDER])
+        assert [roles(body) for body in bodies(one)] == [["user", "system"]]

@@ -12,10 +12,13 @@ import pytest
 
 from routeproxy.chat.completion import Chunk
 from routeproxy.exchange import Call
+from routeproxy.upstream.chat.gemini_request import gemini_request
+from routeproxy.upstream.chat.profiles import profile_of
 from routeproxy.upstream.chat.upstream import ChatBackEnd
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
 from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, json_answer
 from tests.running import Running
+from tests.translate.asking import ask as translate
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, call, chat, leave, said, target
 from tests.upstream.litellm.test_gemini import CALL, TALK, THOUGHT, part, stream
 from tests.wire.asking import answers, ask
@@ -358,3 +361,23 @@ def test_half_an_emoji_is_no_reason_to_fail(gemini: Running, back_end: BackEnd) 
 def test_the_back_end_is_let_go_when_the_client_leaves() -> None:
     with BackEnd(stream(part({"text": "a"}), HANG)) as hanging:
         assert leave(call(target("gemini", hanging.url, "gemini-2.5-pro", engine="direct")), hanging) < 1
+
+
+@pytest.mark.parametrize(
+    ("model", "within", "apart"),
+    [
+        pytest.param("gemini-2.5-pro", 0, 1, id="2.5 refuses functionResponse.parts"),
+        pytest.param("gemini-3-pro-preview", 1, 0, id="3 takes them"),
+    ],
+)
+def test_b20_a_picture_in_a_result_stands_where_the_generation_takes_it(
+    model: str, within: int, apart: int
+) -> None:
+    asked = translate(
+        *MORE["a picture from a tool"]["messages"], profile=profile_of(target("gemini", None, model))
+    )
+    contents = json.loads(gemini_request(asked.chat, model))["contents"]
+    parts = [part for content in contents for part in content["parts"]]
+    responses = [part["functionResponse"] for part in parts if "functionResponse" in part]
+    assert sum(len(response.get("parts", ())) for response in responses) == within
+    assert sum("inlineData" in part for part in parts) == apart

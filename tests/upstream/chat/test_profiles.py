@@ -121,6 +121,51 @@ def test_what_is_known(type: str, model: str, known: dict[str, Any]) -> None:
     assert {name: getattr(found, name) for name in known} == known
 
 
+PER_GENERATION = [
+    # functionResponse.parts came with Gemini 3; before it images in a tool's result kill the request
+    ("gemini", "gemini-2.5-pro", {"images_in_tool_messages": False}),
+    ("gemini", "gemini-2.5-flash-lite", {"images_in_tool_messages": False}),
+    ("gemini", "gemma-3-27b-it", {"images_in_tool_messages": False}),
+    ("gemini", "gemini-3-pro-preview", {"images_in_tool_messages": True}),
+    ("gemini", "gemini-flash-latest", {"images_in_tool_messages": True}),
+    ("vertex_ai", "gemini-2.5-flash", {"images_in_tool_messages": False}),
+    ("gemini", "gemini-2.0-flash", {"efforts": ()}),
+    ("gemini", "gemini-3-pro-preview", {"efforts": ("low", "high")}),
+    # who may speak after a tool, and where a system turn may stand
+    ("mistral", "mistral-large-latest", {"user_after_tool": False, "mid_system": "user"}),
+    ("openai_compatible", "mistralai/Devstral-Small-2", {"user_after_tool": False, "mid_system": "user"}),
+    ("openai_compatible", "Qwen/Qwen3.5-9B", {"user_after_tool": True, "mid_system": "user"}),
+    ("openai_compatible", "Qwen/Qwen3-8B", {"user_after_tool": True, "mid_system": "keep"}),
+    ("openai_compatible", "google/gemma-3-27b-it", {"system_role": False}),
+    ("openai_compatible", "google/gemma-4-31b-it", {"system_role": True}),
+    # structured outputs
+    ("deepseek", "deepseek-chat", {"structured_outputs": False, "json_mode": True}),
+    ("openai", "gpt-4-turbo", {"structured_outputs": False, "json_mode": True}),
+    ("openai", "gpt-4o", {"structured_outputs": True}),
+    # documents
+    ("openai", "gpt-4o", {"files": True}),
+    ("openrouter", "qwen/qwen3-coder", {"files": True}),
+    ("hosted_vllm", "m", {"files": False}),
+    ("groq", "llama-3.3-70b-versatile", {"files": False}),
+    # texts that are empty
+    ("xai", "grok-4", {"null_content": False, "empty_tool_result": "(no output)"}),
+    ("zai", "glm-5", {"null_content": True, "empty_tool_result": "(no output)"}),
+    ("openai", "gpt-4o", {"null_content": True, "empty_tool_result": ""}),
+    # a tool that is forced by its name
+    ("openai_compatible", "m", {"named_tool_choice": False}),
+    ("ollama", "m", {"named_tool_choice": False, "tool_choice_required": False}),
+    ("hosted_vllm", "m", {"named_tool_choice": True}),
+]
+
+
+@pytest.mark.parametrize(("type", "model", "known"), PER_GENERATION)
+def test_one_row_is_for_a_generation_and_not_for_a_vendor(
+    type: str, model: str, known: dict[str, Any]
+) -> None:
+    found = profile(type, model)
+    assert {name: getattr(found, name) for name in known} == known
+
+
 BLIND = [
     "gpt-3.5-turbo",
     "gpt-4-0613",
