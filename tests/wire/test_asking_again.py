@@ -162,6 +162,12 @@ SHAPES = [
         id="text after a tool's result",
     ),
     pytest.param(
+        "invalid message content type: <nil>",
+        {"messages": LOOKED},
+        lambda body: body["messages"][1]["content"] == "",
+        id="a turn of only calls",
+    ),
+    pytest.param(
         "System role not supported",
         {"system": "Be kind.", "messages": [HI]},
         lambda body: roles(body) == ["user"] and "Be kind." in body["messages"][0]["content"],

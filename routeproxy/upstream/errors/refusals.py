@@ -228,6 +228,8 @@ _PATTERNS: tuple[tuple[Feature, re.Pattern[str]], ...] = (
         sentence(
             r"invalid type for ['\"]messages\[\d+\]\.content['\"].{0,80}got null",
             r"\[json\.exception\.type_error\.302\] type must be string, but is null",
+            r"invalid message content type: <nil>",  # Ollama, over chat completions
+            r"(?:invalid request content: )?each message must have at least one content element",  # xAI
             r"(?:messages?\S* )?content (?:cannot|must not|can not) be (?:null|none|empty)",
         ),
     ),
