@@ -360,6 +360,8 @@ class MessagesRequest(Struct, frozen=True):
     model: str
     messages: Turns
     max_tokens: NonNegative | None = None
+    cache_control: Raw = NULL
+    """A mark on whatever stands last."""
     system: System | None = None
     stream: bool | None = None
     stop_sequences: tuple[str, ...] | None = None
@@ -384,7 +386,6 @@ class MessagesRequest(Struct, frozen=True):
 
 KNOWN_FIELDS = frozenset(MessagesRequest.__struct_fields__) | {
     "billing_policy",
-    "cache_control",
     "diagnostics",
     "fallback_credit_token",
     "inference_geo",

@@ -48,6 +48,14 @@ def has_marks(parts: Sequence[Part]) -> bool:
     return any(part.cache_control is not UNSET for part in parts)
 
 
+def with_last_marked(messages: tuple[ChatMessage, ...], mark: Mark) -> tuple[ChatMessage, ...]:
+    """`messages` with the mark at their end, as a mark of the whole request has it."""
+    if mark is UNSET or not isinstance(last := messages[-1], User | ToolMessage):
+        return messages
+    parts = (TextPart(last.content),) if isinstance(last.content, str) else last.content
+    return (*messages[:-1], replace(last, content=tuple(marked(parts, mark))))
+
+
 def within_limit(
     tools: tuple[FunctionTool, ...], messages: tuple[ChatMessage, ...]
 ) -> tuple[tuple[FunctionTool, ...], tuple[ChatMessage, ...]]:

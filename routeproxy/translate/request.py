@@ -17,7 +17,7 @@ from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
-from routeproxy.translate.cache_marks import mark_of, within_limit
+from routeproxy.translate.cache_marks import mark_of, with_last_marked, within_limit
 from routeproxy.translate.context import ReplyContext
 from routeproxy.translate.conversation import Conversation
 from routeproxy.translate.profile import ModelProfile
@@ -87,6 +87,7 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
             toolbox.wire_name(tool.name): mark_of(tool.cache_control, profile) for tool in request.tools or ()
         }
         tools = tuple(replace(tool, cache_control=marks.get(tool.function.name, UNSET)) for tool in tools)
+        messages = with_last_marked(messages, mark_of(request.cache_control, profile))
         tools, messages = within_limit(tools, messages)
     stops = params.stops(request.stop_sequences, profile.stop_limit)
     limit = min(request.max_tokens or 0, profile.max_output_tokens or request.max_tokens or 0)

@@ -129,6 +129,12 @@ def test_b43_marks_of_all_blocks(turns: list[Json], where: list[str]) -> None:
     assert marks(sent(*turns)) == where
 
 
+def test_b43_a_mark_of_the_whole_request_stands_at_its_end() -> None:
+    body = sent(user("a"), assistant("b"), user("c"), cache_control=HOUR)
+    assert marks(body) == [".messages.2.content.0=1h"]
+    assert marks(sent(user("a"), profile=ModelProfile(), cache_control=HOUR)) == []
+
+
 def test_b43_four_at_most_and_the_last_ones() -> None:
     turns = [user(*(text(str(n), cache_control=MARK) for n in range(4)))]
     body = sent(*turns, **CLAUDE_CODE)
