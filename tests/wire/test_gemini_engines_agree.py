@@ -16,7 +16,7 @@ from routeproxy.upstream.chat.gemini_request import gemini_request
 from routeproxy.upstream.chat.profiles import profile_of
 from routeproxy.upstream.chat.upstream import ChatBackEnd
 from routeproxy.upstream.litellm.backend import LiteLLMBackEnd
-from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, json_answer
+from tests.backend import CUT, HANG, RESET, BackEnd, Step, answer, data, json_answer, streamed
 from tests.running import Running
 from tests.translate.asking import ask as translate
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, LOOP, call, chat, leave, said, target
@@ -174,11 +174,34 @@ def test_a_failure_comes_to_the_same(gemini: Running, back_end: BackEnd, name: s
     assert direct == oracle
 
 
+ANSWER = b"".join(
+    data(step) for step in (part({"text": "Hel"}), part({"text": "lo"}, finish="STOP", usage=True))
+)
+EVENTS = ANSWER.split(b"\n\n")
+DAMAGES: dict[str, list[Step]] = {
+    "cut by 50 bytes": streamed(ANSWER[:-50]),
+    "its last event cut": streamed(EVENTS[0] + b"\n\n" + EVENTS[1][:40]),
+    "a stray brace": streamed(EVENTS[0] + b"\n\ndata: }\n\n" + EVENTS[1] + b"\n\n"),
+    "HTML between": streamed(EVENTS[0] + b"\n\ndata: <html></html>\n\n" + EVENTS[1] + b"\n\n"),
+    "`[DONE]` between": streamed(EVENTS[0] + b"\n\ndata: [DONE]\n\n" + EVENTS[1] + b"\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_answer_is_none(gemini: Running, back_end: BackEnd, name: str) -> None:
+    direct, oracle = outcomes(gemini, back_end, DAMAGES[name], True)
+    assert direct == oracle
+    assert direct.status == 502 or str(direct.said[-1]).startswith("error api_error")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_a_prompt_that_was_blocked_is_a_refusal(gemini: Running, back_end: BackEnd, stream: bool) -> None:
+def test_a_prompt_that_was_blocked_is_a_refusal(
+    gemini: Running, back_end: BackEnd, stream: bool, engine: str
+) -> None:
     blocked = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
     answers(back_end, streamed_or_whole(blocked, stream))
-    reply = ask(gemini, "direct", stream=stream)
+    reply = ask(gemini, engine, stream=stream)
     assert (reply.script[-1] if stream else reply.json["stop_reason"]) == "refusal"
 
 

@@ -7,13 +7,10 @@ import msgspec
 
 from routeproxy.chat.completion import Chunk, ToolCallDelta
 from routeproxy.translate.stop_reasons import later_finish_reason
-from routeproxy.upstream.chat.lenient import as_mapping, salvage_chunk
+from routeproxy.upstream.chat.lenient import salvage_chunk
 
 SIGNATURE_SEPARATOR = "__thought__"
 """What LiteLLM writes between the id of a call and Gemini's thought signature."""
-
-OWN_PREFIX = "custom_openai/"
-"""What LiteLLM puts before a model's name where we ask through the provider of that name."""
 
 
 def chunk_of(answer: Any) -> Chunk:
@@ -22,11 +19,7 @@ def chunk_of(answer: Any) -> Chunk:
         chunk = msgspec.convert(answer, Chunk, from_attributes=True)
     except Exception:  # whatever an object's attributes may raise
         chunk = salvage_chunk(answer)
-    if chunk.choices and chunk.choices[0].message is not None:
-        chunk = _with_hidden_fields(chunk, answer)
     model = _served_model(answer) or chunk.model
-    if isinstance(model, str) and model.startswith(OWN_PREFIX):
-        model = model[len(OWN_PREFIX) :]
     if model is not chunk.model:
         chunk = msgspec.structs.replace(chunk, model=model)
     if any(SIGNATURE_SEPARATOR in call.id for call in _tool_calls(chunk) if isinstance(call.id, str)):
@@ -40,29 +33,6 @@ def with_own_finish_reason(chunk: Chunk, received: str | None) -> Chunk:
     if not chunk.choices or later_finish_reason(received, chunk.choices[0].finish_reason) != received:
         return chunk
     return _replace_in_first_choice(chunk, finish_reason=received)
-
-
-def _with_hidden_fields(chunk: Chunk, answer: Any) -> Chunk:
-    """Of a whole answer LiteLLM keeps what it has no field for in a corner."""
-    choice = chunk.choices[0]
-    message = choice.message
-    assert message is not None
-    of_choice = as_mapping(getattr(_first_choice(answer), "provider_specific_fields", None))
-    of_message = as_mapping(message.provider_specific_fields)
-    hidden = {
-        name: of_message.get(name) for name in ("refusal", "reasoning", "reasoning_details", "annotations")
-    }
-    missing = {name: value for name, value in hidden.items() if value and getattr(message, name) is None}
-    return _replace_in_first_choice(
-        chunk,
-        message=msgspec.structs.replace(message, **missing),
-        stop_reason=choice.stop_reason or of_choice.get("stop_reason"),
-    )
-
-
-def _first_choice(answer: Any) -> Any:
-    choices = getattr(answer, "choices", None)
-    return choices[0] if isinstance(choices, list | tuple) and choices else None
 
 
 def _served_model(answer: Any) -> Any:

@@ -133,6 +133,7 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
     ),
     "vertex_ai": LiteLLMProvider(
         name="vertex_ai",
+        sends_key=True,
         placeholder_key=None,
         allowed_params=(),
         option_arguments={

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -254,6 +255,13 @@ def test_vertex_signs_in_with_application_default_credentials(vertex: Any) -> No
         "/projects/proj/locations/us-central1/publishers/google/models/gemini-2.5-pro:streamGenerateContent"
         in back_end.last.path
     )
+
+
+def test_vertex_behind_a_gateway_takes_the_gateways_key(vertex: Any) -> None:
+    with BackEnd(token()) as tokens, BackEnd(TALK) as back_end:
+        ask(msgspec.structs.replace(vertex(tokens, back_end), key="GATEWAY-1"))
+    assert back_end.last.header("authorization") == "Bearer GATEWAY-1"
+    assert tokens.requests == []
 
 
 def test_vertex_is_let_go_when_the_client_leaves(vertex: Any) -> None:
