@@ -6,6 +6,7 @@ other two are decoded from their own span, when they are wanted.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 
 from msgspec import Raw
@@ -13,7 +14,7 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from routeproxy.messages.decoding import UNREADABLE, explain_undecodable
-from routeproxy.messages.edits import Edit, apply_edits, scan_object
+from routeproxy.messages.edits import Edit, apply_edits, find_members, scan_object
 from routeproxy.messages.request import (
     NULL,
     Envelope,
@@ -32,6 +33,16 @@ _envelope: Decoder[Envelope] = Decoder(Envelope)
 _request: Decoder[MessagesRequest] = Decoder(MessagesRequest)
 _turns: Decoder[Turns] = Decoder(Turns)
 _system: Decoder[System | None] = Decoder(System | None)
+
+
+_READ_BY_RULES = frozenset({"thinking", "output_config", "metadata"})
+"""The objects of which rules look at a member."""
+
+
+def _check_keys(text: bytes) -> None:
+    """Raises `InvalidRequest` for an object that has a key twice: its readers may see different requests."""
+    with suppress(*UNREADABLE):  # it is no object, which its type will say
+        find_members(text)
 
 
 class Body:
@@ -58,6 +69,8 @@ class Body:
     def envelope(self) -> Envelope:
         """The fields that rules may look at. Raises `InvalidRequest` with the path of what is wrong."""
         values = self._values
+        for name in _READ_BY_RULES & values.keys():
+            _check_keys(bytes(values[name]))
         try:
             return replace(
                 _envelope.decode(self._outline),

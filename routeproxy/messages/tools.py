@@ -9,6 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from msgspec import Raw
 from msgspec.json import Decoder
 
+from routeproxy.messages.edits import Span, find_elements, find_members
 from routeproxy.messages.request import Tool, ToolHead
 
 CACHED_LISTS = 32
@@ -46,7 +47,12 @@ class LazyTools:
 
     @cached_property
     def heads(self) -> tuple[ToolHead, ...] | None:
-        return _heads.decode(self.text)
+        """Raises `InvalidRequest` for a tool that has a key twice: its readers may see different tools."""
+        heads = _heads.decode(self.text)
+        text = bytes(self.text)
+        for place in find_elements(text, Span(0, len(text))) if heads else ():
+            find_members(text, *place)
+        return heads
 
     @cached_property
     def whole(self) -> SharedTools | None:

@@ -1,120 +1,147 @@
-"""What stands in the text of a request, from its JSON: blocks of a type anywhere in the conversation, and the
-system text. Each costs about as much as reading the text once, so nothing here is asked without need."""
+"""What stands in the text of a request, from its JSON: blocks of a type anywhere in the conversation, the
+tools and the effort that turns state, and the system text. Each costs about as much as reading the text once,
+so nothing here is asked without need.
+
+Of two equal keys in one object some readers take the first and some the last, so a rule might see another
+request than the back end. Wherever something is looked for, such an object is refused.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from routeproxy.messages.decoding import ANY_JSON, UNREADABLE, decode_leniently, nested_too_deeply
+from routeproxy.messages.decoding import nested_too_deeply, without_lone_surrogates
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import ATTRIBUTION, ToolHead
 
+IMAGES = frozenset({"image", "image_url", "input_image"})
+"""The types of blocks that hold one, the API's own and those that some servers of Messages take besides."""
 
-def contains_block(messages: bytes, block_type: str) -> bool:
-    """Whether a block of this type is anywhere in `messages`, at any depth. Raises `InvalidRequest` for what
-    can't be read."""
-    # JSON may spell any letter as `\u0069`: a sure no takes neither the word nor such a letter.
-    if f'"{block_type}"'.encode() not in messages and b"\\u006" not in messages and b"\\u007" not in messages:
+DOCUMENTS = frozenset({"document", "file", "input_file"})
+
+_SYSTEM_EFFORT = b'"output_config"'
+_DEFINITION = b'"tool_definition"'
+_ESCAPED_LETTERS = (b"\\u005", b"\\u006", b"\\u007")
+"""JSON may spell any letter as `\\u0069`, and `_` as `\\u005f`."""
+
+
+def contains_block(text: bytes, types: Collection[str]) -> bool:
+    """Whether a block of one of these types is anywhere in `text`, at any depth. Raises `InvalidRequest` for
+    what can't be read, or can be read in two ways."""
+    if not any(_may_contain(text, f'"{type}"'.encode()) for type in types):
         return False
-    blocks = _blocks(_decoded(messages))
-    return any(block.get("type") == block_type for block in blocks) or _may_hide(messages, block_type)
+    # Found or not, all is looked at: what can be read in two ways is no answer.
+    found = [
+        block
+        for key, block in _objects(_decoded(text))
+        # The source of an image or a document has a type too.
+        if _is_one_of(block.get("type"), types) and not (key == "source" and block["type"] == "file")
+    ]
+    return bool(found)
 
 
 def defined_tools(messages: bytes) -> tuple[ToolHead, ...]:
-    """The tools that turns bring along, wherever in `messages` they are defined. Where a key comes twice,
-    both count: who is asked may read either. Raises `InvalidRequest` for what can't be read."""
-    # A sure no, as above; `_` may be spelled `\\u005f`.
-    spelled_oddly = any(start in messages for start in (b"\\u005", b"\\u006", b"\\u007"))
-    if b'"tool_definition"' not in messages and not spelled_oddly:
+    """The tools that turns bring along, wherever they are defined. Raises as `contains_block`."""
+    if not _may_contain(messages, _DEFINITION):
         return ()
-    try:
-        # Numbers stay text: Python refuses to read very long ones.
-        decoded = json.loads(messages.decode("utf-8", "replace"), object_pairs_hook=_Object, parse_int=str)
-    except RecursionError:
-        raise nested_too_deeply() from None
+    definitions = [
+        block.get("definition")
+        for _, block in _objects(_decoded(messages))
+        if block.get("type") == "tool_definition"
+    ]
     return tuple(
-        ToolHead(name, type)
-        for item in _objects(decoded)
-        if ("type", "tool_definition") in item
-        for definition in item.values("definition")
-        if isinstance(definition, _Object)
-        for name in definition.words("name")
-        for type in definition.words("type")
+        ToolHead(*(word if isinstance(word := tool.get(key), str) else None for key in ("name", "type")))
+        for tool in definitions
+        if isinstance(tool, dict)
     )
 
 
-class _Object(list[tuple[str, Any]]):
-    """An object with all its keys, those that come twice too."""
-
-    def values(self, key: str) -> list[Any]:
-        return [value for own, value in self if own == key]
-
-    def words(self, key: str) -> list[str | None]:
-        return [value for value in self.values(key) if isinstance(value, str)] or [None]
-
-
-def _objects(value: Any) -> Iterator[_Object]:
-    """Every object at any depth, but not in what a model wrote as a tool's input."""
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case _Object() as item:
-                yield item
-                is_call = any(str(word).endswith("tool_use") for word in item.values("type"))
-                waiting.extend(inner for key, inner in item if not (is_call and key == "input"))
-            case list() as items:
-                waiting.extend(items)
+def latest_effort(messages: bytes) -> str | None:
+    """The effort that the last system turn with one asks for. Raises as `contains_block`."""
+    if not _may_contain(messages, _SYSTEM_EFFORT):
+        return None
+    turns = _decoded(messages)
+    for index, turn in reversed([*enumerate(turns)] if isinstance(turns, list) else []):
+        if not isinstance(turn, dict):
+            continue
+        _check_keys(turn)
+        config = turn.get("output_config")
+        if turn.get("role") != "system" or not isinstance(config, dict):
+            continue
+        _check_keys(config)
+        effort = config.get("effort")
+        if isinstance(effort, str):
+            return effort
+        if effort is not None:
+            raise InvalidRequest(f"messages.{index}.output_config.effort: Input should be a valid string")
+    return None
 
 
 def system_text(system: bytes) -> str:
-    """The text of `system`, without Claude Code's attribution block. Raises `InvalidRequest` for what can't
-    be read."""
+    """The text of `system`, without Claude Code's attribution block. Raises as `contains_block`."""
     decoded = _decoded(system)
     if isinstance(decoded, str):
         return decoded
-    blocks = decoded if isinstance(decoded, list) else []
-    texts = [
-        block["text"] for block in blocks if isinstance(block, dict) and isinstance(block.get("text"), str)
-    ]
+    blocks = [block for block in decoded if isinstance(block, dict)] if isinstance(decoded, list) else []
+    for block in blocks:
+        _check_keys(block)
+    texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
     if texts and texts[0].startswith(ATTRIBUTION):
         del texts[0]
     return "\n".join(texts)
 
 
-def _may_hide(text: bytes, block_type: str) -> bool:
-    """Whether a reader who takes the first of two equal keys may see a block of this type, where we took the
-    last."""
-    has_equal_keys = has_block = False
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        nonlocal has_equal_keys, has_block
-        has_equal_keys |= len({key for key, _ in pairs}) < len(pairs)
-        has_block |= ("type", block_type) in pairs
-
-    try:
-        # Numbers stay text: Python refuses to read very long ones.
-        json.loads(text.decode("utf-8", "replace"), object_pairs_hook=note, parse_int=str)
-    except RecursionError:
-        raise nested_too_deeply() from None
-    return has_equal_keys and has_block
+def _may_contain(text: bytes, word: bytes) -> bool:
+    """A sure no takes neither the word nor a letter that is spelled otherwise."""
+    return word in text or (b"\\u00" in text and any(start in text for start in _ESCAPED_LETTERS))
 
 
-def _blocks(content: Any) -> Iterator[dict[str, Any]]:
-    """Every object in `content` at any depth, but not what a model wrote as a tool's input."""
-    waiting = [content]
+def _is_one_of(value: Any, words: Collection[str]) -> bool:
+    return isinstance(value, str) and value in words
+
+
+class _Ambiguous(dict[str, Any]):
+    """An object that has a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else _Ambiguous(value)
+
+
+def _check_keys(value: dict[str, Any]) -> None:
+    if isinstance(value, _Ambiguous):
+        raise InvalidRequest("a key stands twice in one object")
+
+
+def _objects(content: Any) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Every object in `content` at any depth, with the key that it stands at, but not what a model wrote as a
+    tool's input. Raises `InvalidRequest` for one that has a key twice."""
+    waiting: list[tuple[str | None, Any]] = [(None, content)]
     while waiting:
-        match waiting.pop():
-            case list() as items:
-                waiting.extend(items)
-            case dict() as block:
-                yield block
-                is_call = str(block.get("type")).endswith("tool_use")
-                waiting.extend(value for key, value in block.items() if not (is_call and key == "input"))
+        key, value = waiting.pop()
+        match value:
+            case list():
+                waiting.extend((key, item) for item in value)
+            case dict():
+                _check_keys(value)
+                yield key, value
+                is_call = str(value.get("type")).endswith("tool_use")
+                waiting.extend(
+                    (name, item) for name, item in value.items() if not (is_call and name == "input")
+                )
 
 
 def _decoded(text: bytes) -> Any:
+    readable = without_lone_surrogates(text).decode("utf-8", "replace")
     try:
-        return ANY_JSON.decode(text)
-    except (*UNREADABLE, RecursionError):
-        # Half an emoji, or bytes that are no text: the blocks can be told apart all the same. If it is
-        # something else, such as a number of thousands of digits, this says what.
-        return decode_leniently(ANY_JSON, text.decode("utf-8", "replace").encode())
+        # Numbers are nobody's concern here, and Python refuses to read very long ones.
+        return json.loads(readable, object_pairs_hook=_object, parse_int=_no_number, parse_float=_no_number)
+    except RecursionError:
+        raise nested_too_deeply() from None
+    except ValueError:
+        raise InvalidRequest("invalid JSON: it can't be read") from None
+
+
+def _no_number(digits: str) -> int:
+    return 0

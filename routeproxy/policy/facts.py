@@ -5,7 +5,7 @@ Facts are total: each has an answer for every request, so no condition can fail.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
@@ -16,7 +16,14 @@ from msgspec.structs import replace
 
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.request import NULL, Envelope, ToolHead
-from routeproxy.policy.content import contains_block, defined_tools, system_text
+from routeproxy.policy.content import (
+    DOCUMENTS,
+    IMAGES,
+    contains_block,
+    defined_tools,
+    latest_effort,
+    system_text,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
@@ -78,10 +85,11 @@ class Facts:
         thinking = self.envelope.thinking
         return thinking is not None and thinking.type in {"enabled", "adaptive", "between_tools"}
 
-    @property
+    @cached_property
     def effort(self) -> str | None:
+        """The one in force: the latest that a system turn asks for, or else that of the whole request."""
         config = self.envelope.output_config
-        return config.effort if config else None
+        return latest_effort(bytes(self.envelope.messages)) or (config.effort if config else None)
 
     @property
     def user(self) -> str | None:
@@ -132,11 +140,16 @@ class Facts:
 
     @cached_property
     def images(self) -> bool:
-        return contains_block(bytes(self.envelope.messages), "image")
+        return self._contains(IMAGES)
 
     @cached_property
     def documents(self) -> bool:
-        return contains_block(bytes(self.envelope.messages), "document")
+        return self._contains(DOCUMENTS)
+
+    def _contains(self, types: Collection[str]) -> bool:
+        # Some servers of Messages take pictures in the system prompt.
+        in_system = contains_block(bytes(self.envelope.system), types)
+        return contains_block(bytes(self.envelope.messages), types) or in_system
 
     @cached_property
     def system(self) -> str:

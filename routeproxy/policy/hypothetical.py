@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from routeproxy.messages.body import Body
 from routeproxy.messages.request import Envelope, decode_envelope
 from routeproxy.policy.fact_table import BY_NAME, FACTS, INPUT_TOKENS, TEAM
 from routeproxy.policy.facts import Facts, as_line
@@ -56,7 +57,7 @@ class HypotheticalRequest:
         body, stated = self.body, self.stated
         tokens = stated.get("input_tokens")
         return Facts(
-            self._envelope() if body is None else decode_envelope(body),
+            self._envelope() if body is None else Body(body).envelope(),
             headers,
             url_target=stated.get("url_target"),
             team=stated.get("team"),

@@ -11,6 +11,29 @@ from routeproxy.messages.decoding import ANY_JSON, decode_leniently
 from routeproxy.messages.edits import Edit, apply_edits, set_members
 from routeproxy.policy.targets import Params, Target
 
+CHOOSING = frozenset(
+    {
+        "api_base",
+        "api_key",
+        "base_url",
+        "content_policy_fallbacks",
+        "context_window_fallbacks",
+        "default_fallbacks",
+        "deployment_id",
+        "fallback_models",
+        "fallbacks",
+        "model_list",
+        "models",
+        "preset",
+        "provider",
+        "providerOptions",
+        "route",
+        "user_config",
+    }
+)
+"""The fields by which Anthropic, OpenRouter, LiteLLM's proxy or Vercel's gateway would ask another model, or
+somebody else. A rule's `extra_body` may set them."""
+
 SMALLEST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""
 
@@ -26,7 +49,7 @@ def with_params(body: Body, params: Params) -> Body:
 def settled_by_rules(present: Iterable[str], target: Target) -> dict[str, str]:
     """The fields, of those `present`, that a back end which speaks Messages would understand and a client may
     not set, each with the reason."""
-    reasons = {"fallbacks": "fallbacks: dropped, the rules decide who answers"}
+    reasons = {name: f"{name}: dropped, the rules decide who answers" for name in CHOOSING}
     if region := target.provider.facts_of(target.model).region:
         reasons["inference_geo"] = f"inference_geo: dropped, the rules say that `{region}` answers"
     return {name: reasons[name] for name in present if name in reasons}

@@ -121,7 +121,7 @@ def test_conditions_of_equal_cost_are_asked_in_the_order_of_the_language() -> No
         targets = "echo/x"
         [teams.a]
     """).rules
-    assert [check.cost for check in rule.checks] == [0, 0, 0, 0, 1, 2]
+    assert [check.cost for check in rule.checks] == [0, 0, 0, 1, 1, 2]
     assert in_words(rule.checks[:2]) == "requests where team is `a` and model contains `m`"
 
 

@@ -81,9 +81,9 @@ def test_the_quick_no_is_never_wrong(word: str, escaped: list[bool]) -> None:
     assert conversation(messages.replace(b"\\u006D", b"\\u006d")).images is (word == "image")
 
 
-def test_a_number_that_nobody_can_read_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="a number that can't be read"):
-        _ = conversation(b'[{"k":"image","n":%b}]' % (b"1" * 5000)).images
+def test_a_number_that_nobody_can_read_hides_nothing() -> None:
+    assert conversation(b'[{"k":"image","n":%b}]' % (b"1" * 5000)).images is False
+    assert conversation(b'[{"type":"image","n":%b}]' % (b"1" * 5000)).images is True
 
 
 def test_a_conversation_that_is_too_deep_to_read_is_refused() -> None:
@@ -170,14 +170,6 @@ BROUGHT = [
         id="spelled oddly",
     ),
     pytest.param(
-        brought(b'{"name":"deploy","name":"harmless"}'),
-        ("deploy", "harmless"),
-        id="two names, of which one is read",
-    ),
-    pytest.param(
-        brought(b'{"name":"a"},"definition":{"name":"deploy"}'), ("a", "deploy"), id="two definitions"
-    ),
-    pytest.param(
         brought(b'{"name":"deploy","n":' + b"9" * 5000 + b"}"), ("deploy",), id="a number of 5000 digits"
     ),
     pytest.param(brought(b"7"), (), id="a definition that is none"),
@@ -216,3 +208,16 @@ def test_a_rule_about_tools_holds_for_those_that_a_turn_brings_along() -> None:
     assert policy.decide(request(messages=turns)).targets[0].model == "careful"
     assert policy.decide(request()).targets[0].model == "without"
     assert policy.decide(request(tools=[{"name": "other"}])).targets[0].model == "default"
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        b'{"name":"deploy","name":"harmless"}',
+        b'{"name":"a"},"definition":{"name":"deploy"}',
+        b'{"name":"a","type":"b","t\\u0079pe":"c"}',
+    ],
+)
+def test_a_tool_that_two_readers_would_take_for_two_is_refused(definition: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="a key stands twice"):
+        _ = conversation(brought(definition)).tools

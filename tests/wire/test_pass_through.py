@@ -52,6 +52,11 @@ match.model.equals = "other-name"
 targets = ["claude/served"]
 
 [[rules]]
+match.model.equals = "by-the-rule"
+targets = ["claude/served"]
+params.extra_body = {{ provider = {{ allow_fallbacks = false }} }}
+
+[[rules]]
 match.model.equals = "tuned"
 targets = ["claude/served"]
 params.default.temperature = 0.5
@@ -272,13 +277,36 @@ def test_half_an_emoji_goes_through_as_it_came(proxy: Running, back_end: BackEnd
     assert b"rp1.x" not in back_end.last.body
 
 
-def test_a_fallback_that_the_client_wants_is_dropped_with_a_warning(
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fallbacks", ["claude-haiku-4-5"]),
+        ("models", ["a", "b"]),
+        ("route", "fallback"),
+        ("provider", {"order": ["elsewhere"]}),
+        ("fallback_models", ["a"]),
+        ("preset", "cheap"),
+        ("providerOptions", {"gateway": {"order": ["elsewhere"]}}),
+        ("api_base", "http://elsewhere.example"),
+        ("user_config", {"model_list": []}),
+    ],
+)
+def test_whom_the_client_would_have_asked_is_dropped_with_a_warning(
+    proxy: Running, back_end: BackEnd, field: str, value: object
+) -> None:
+    answers(back_end, json_answer(message()))
+    reply = ask(proxy, **{field: value}, metadata={"user_id": f'"{field}"'})
+    assert field not in back_end.last.json
+    assert reply.said("warning") == f"{field}: dropped, the rules decide who answers"
+
+
+def test_a_rule_may_say_what_a_gateway_is_to_do_in_place_of_the_client(
     proxy: Running, back_end: BackEnd
 ) -> None:
     answers(back_end, json_answer(message()))
-    reply = ask(proxy, fallbacks=["claude-haiku-4-5"], metadata={"user_id": '"fallbacks"'})
-    assert "fallbacks" not in back_end.last.json
-    assert reply.said("warning") == "fallbacks: dropped, the rules decide who answers"
+    ask(proxy, model="by-the-rule", provider={"order": ["elsewhere"]}, models=["x"])
+    assert back_end.last.json["provider"] == {"allow_fallbacks": False}
+    assert "models" not in back_end.last.json
 
 
 def test_a_place_that_the_client_wants_is_dropped_where_the_rules_state_one(
@@ -314,6 +342,18 @@ def test_params_are_spliced_and_the_rest_stays(proxy: Running, back_end: BackEnd
         pytest.param(b'{"model":"m","messages":[],"model":"other"}', id="the model"),
         pytest.param(b'{"model":"m","messages":[],"x":1,"x":1}', id="any field"),
         pytest.param(b'{"model":"m","messages":[],"mod\\u0065l":"m"}', id="in another spelling"),
+        pytest.param(
+            b'{"model":"m","messages":[],"thinking":{"type":"disabled","type":"enabled"}}', id="thinking"
+        ),
+        pytest.param(
+            b'{"model":"m","messages":[],"output_config":{"effort":"low", "effort":"high"}}', id="effort"
+        ),
+        pytest.param(
+            b'{"model":"m","messages":[],"metadata":{"user_id":"a","user\\u005fid":"b"}}', id="the user"
+        ),
+        pytest.param(
+            b'{"model":"m","messages":[],"tools":[{"name":"a"}, {"name":"b","name":"c"}]}', id="a tool"
+        ),
     ],
 )
 def test_a_body_that_two_readers_would_read_differently_is_refused(

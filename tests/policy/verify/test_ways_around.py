@@ -3,10 +3,10 @@ reload from ending, requests that show one thing to the rules and another to the
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
@@ -167,17 +167,27 @@ def test_a_pipe_among_included_files_does_not_hold_up_a_reload(tmp_path: Path) -
 # --- requests that two readers read differently
 
 
-@pytest.mark.parametrize(
-    ("block", "found"),
-    [
-        ('{"type":"image","type":"text","text":"x"}', True),
-        ('{"type":"text","text":"x","type":"image"}', True),
-        ('{"type":"tool_result","content":[{"type":"image"}],"content":"x"}', True),
-        ('{"type":"tool_use","input":{"type":"image"}}', False),
-        ('{"type":"tool_use","input":{"kind":"image"}}', False),
-    ],
-)
-def test_an_image_behind_a_second_key_of_the_same_name_is_an_image(block: str, found: bool) -> None:
+BLOCKS_WITH_A_KEY_TWICE = [
+    '{"type":"image","type":"text","text":"x"}',
+    '{"type":"text","text":"x","type":"image"}',
+    '{"type":"tool_result","content":[{"type":"image"}],"content":"x"}',
+    r'{"type":"text","t\u0079pe":"image"}',
+]
+INPUTS = ['{"type":"image"}', '{"kind":"image"}', '{"kind":"image","kind":"image"}']
+
+
+def facts_of_block(block: str) -> Facts:
     body = f'{{"model":"m","messages":[{{"role":"user","content":[{block}]}}]}}'
-    facts: Any = Facts(decode_envelope(body.encode()), {})
-    assert facts.images is found
+    return Facts(decode_envelope(body.encode()), {})
+
+
+@pytest.mark.parametrize("block", BLOCKS_WITH_A_KEY_TWICE)
+def test_a_block_that_has_a_key_twice_is_refused_where_rules_look_for_images(block: str) -> None:
+    facts = facts_of_block(block)
+    with pytest.raises(InvalidRequest, match="a key stands twice"):
+        _ = facts.images
+
+
+@pytest.mark.parametrize("written", INPUTS)
+def test_what_a_model_wrote_as_a_tools_input_is_no_image(written: str) -> None:
+    assert facts_of_block(f'{{"type":"tool_use","input":{written}}}').images is False
