@@ -41,7 +41,7 @@ from routeproxy.translate.safeguards import (
     tool_uses_of,
     verdicts_request,
 )
-from routeproxy.upstream.failover import ToolUseCheck, Upstreams
+from routeproxy.upstream.failover import KEY_FAILURES, ToolUseCheck, Upstreams
 from routeproxy.upstream.failures import Kind, UpstreamFailure, not_a_message
 from routeproxy.upstream.guard import InvariantBroken
 from routeproxy.upstream.keys import Keys, needed_key
@@ -248,7 +248,7 @@ class _Check:
             refusal = Refusal(problem.reason, False)
             raise NoVerdict("unreadable", f"{target.name}: {problem}", refusal) from None
         except UpstreamFailure as failure:
-            if key is not None and failure.kind in ("auth", "rate_limit"):
+            if key is not None and failure.kind in KEY_FAILURES:
                 self._keys.refused(target.provider, key)  # the next request begins with another
             failure.redact((*self._keys.of(target.provider), *target.provider.header_secrets))
             words = f"failed ({failure.kind})" if failure.quotes_back_end else failure.message
