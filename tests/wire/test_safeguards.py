@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -585,12 +584,13 @@ def test_no_verdict_is_waited_for_beyond_the_answers_own_limits(
 ) -> None:
     answers(corp, calls(("Bash", {"command": "ls"}), stream=stream))
     answers(judging, [HANG])
-    began = time.monotonic()
     reply = ask_auto(proxy, model, stream=stream)
-    assert time.monotonic() - began < 1.4
     assert reply.status == 200
     status = results(reply.events if stream else reply.json)
     assert outcomes(status) == {"call_0": "unavailable timeout"}
+    waited = re.search(r"within ([\d.]+) s", status["tool_uses"]["call_0"]["explanation"])
+    assert waited is not None
+    assert float(waited[1]) <= 0.7, "what was left of the answer's own time, not what verdicts may take"
     assert not stream or reply.script[-1] == "tool_use"
 
 
