@@ -15,6 +15,7 @@ from tests.backend import (
     chunk,
     completion,
     done,
+    error,
     json_answer,
     sse,
     tool_chunk,
@@ -123,6 +124,26 @@ def test_a_back_end_that_breaks_off_is_not_a_success(tmp_path: Path) -> None:
         with running(RULES.format(url=back_end.url), tmp_path) as proxy:
             result = claude("Say good morning", proxy.url, tmp_path)
     assert result["is_error"] is True
+
+
+@needs_claude_code
+def test_an_overflow_in_vllms_newest_words_is_mended_by_the_client(tmp_path: Path) -> None:
+    def answer(received: Received) -> Script:
+        asked_for = received.json.get("max_tokens") or received.json.get("max_completion_tokens") or 0
+        if asked_for <= 10_000:
+            return sse(chunk("Good morning"), done())
+        words = (
+            f"This model's maximum context length is 24000 tokens. However, you requested {asked_for} "
+            f"output tokens and your prompt contains at least 15000 input tokens, for a total of at least "
+            f"{15_000 + asked_for} tokens. (parameter=input_tokens, value=15000)"
+        )
+        return error(400, words, "BadRequestError")
+
+    with BackEnd(answer) as back_end:
+        with running(RULES.format(url=back_end.url), tmp_path) as proxy:
+            result = claude("Say good morning", proxy.url, tmp_path)
+    assert (result["is_error"], result["result"]) == (False, "Good morning")
+    assert len(turns(back_end)) == 2
 
 
 AGENT = """
