@@ -29,6 +29,8 @@ class FileData(Struct, frozen=True):
     file_data: str | UnsetType = UNSET
     """A data URI."""
     file_id: str | UnsetType = UNSET
+    file_url: str | UnsetType = UNSET
+    """Only Responses takes one."""
 
 
 class FilePart(Struct, frozen=True, tag="file"):

@@ -25,6 +25,7 @@ class InputFile(Struct, frozen=True, tag="input_file"):
     file_data: str | UnsetType = UNSET
     """A data URI."""
     file_id: str | UnsetType = UNSET
+    file_url: str | UnsetType = UNSET
 
 
 InputPart = InputText | InputImage | InputFile

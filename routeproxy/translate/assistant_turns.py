@@ -1,8 +1,8 @@
 """Assistant turns, from Messages to chat: blocks are read into a draft, and turns in a row share one, which
-becomes one message."""
+becomes one message, or several where their order counts."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -52,8 +52,25 @@ class AssistantDraft(Struct):
     text_mark: Mark = UNSET
     calls_mark: Mark = UNSET
     """Up to where the prompt is to be cached: chat has no place for that on a call, but on its result."""
+    in_extra_content: set[str] = field(default_factory=set)
+    """The ids of those that came there."""
+    order: list[tuple[Literal["text", "call", "details"], Any]] = field(default_factory=list)
+    """The texts, the client's ids of the calls and the details of reasoning, as they came."""
     summaries: list[str] = field(default_factory=list)
     """What the turn holds of a conversation that was compacted. It goes before the turn, as the user's."""
+
+    def add_text(self, text: str) -> None:
+        """Blocks in a row are one text, cut anywhere. Those with something else between them are two."""
+        if not text:
+            return
+        is_another = self.texts and self.order[-1][0] != "text"
+        are_glued = is_another and not (self.texts[-1][-1].isspace() or text[0].isspace())
+        self.texts.append(BETWEEN_TEXTS + text if are_glued else text)
+        self.order.append(("text", text))
+
+    def add_call(self, id: str, call: ToolCall) -> None:
+        self.calls[id] = call
+        self.order.append(("call", id))
 
     def is_blank(self) -> bool:
         return not self.calls and not any(map(str.strip, self.texts))
@@ -70,6 +87,28 @@ class AssistantDraft(Struct):
         self.reasoning += later.reasoning
         self.reasoning_details += later.reasoning_details
         self.thought_signatures |= later.thought_signatures
+        self.in_extra_content |= later.in_extra_content
+        self.order += later.order
+
+    def item_by_item(self) -> "Iterator[AssistantDraft]":
+        """Its parts, each with its reasoning before its text and its text before its calls, as chat has them.
+        Reasoning that nothing came of is left out: its items are refused without what follows them."""
+        draft = AssistantDraft()
+        for kind, value in self.order:
+            if kind == "text" and not value.strip():
+                continue
+            is_behind = draft.calls or (kind == "details" and draft.texts)
+            if kind != "call" and is_behind:
+                yield draft
+                draft = AssistantDraft()
+            if kind == "text":
+                draft.texts.append(value)
+            elif kind == "call":
+                draft.calls[value] = self.calls[value]
+            else:
+                draft.reasoning_details += value
+        if not draft.is_blank():
+            yield draft
 
 
 class AssistantTurns:
@@ -92,11 +131,13 @@ class AssistantTurns:
         self._strict = strict
         self.tool_ids: set[str] = set()
         """The client's ids of all calls so far."""
+        self._wire_ids: set[str] = set()
+        """Those that the back end knows them by."""
 
     def read(self, index: int, content: str | tuple[Block, ...]) -> AssistantDraft:
         draft = AssistantDraft()
         if isinstance(content, str):
-            draft.texts.append(content)
+            draft.add_text(content)
         else:
             for position, block in enumerate(content):
                 self._read_block(block, index, position, draft)
@@ -106,40 +147,39 @@ class AssistantTurns:
         path = f"messages.{index}.content.{position}"
         match block:
             case Text(text=text, cache_control=mark):
-                draft.texts.append(text)
+                draft.add_text(text)
                 draft.text_mark = mark_of(mark, self._profile) or draft.text_mark
             case ToolUse():
                 self._read_call(block, index, position, draft)
             case Thinking(thinking=thinking, signature=signature):
-                self._restore_reasoning(signature, thinking, draft)
+                draft.order.append(("details", self._restore_reasoning(signature, thinking, draft)))
             case RedactedThinking(data=data):
-                self._restore_reasoning(data, "", draft)
+                draft.order.append(("details", self._restore_reasoning(data, "", draft)))
             case ServerToolUse(name=name, input=input) | McpToolUse(name=name, input=input):
-                draft.texts.append(server_call_text(name, input))
+                draft.add_text(server_call_text(name, input))
             case ServerToolResult(content=content):
                 if isinstance(block, ToolSearchResult):
                     for name in referenced_tools(content):
                         self._toolbox.expose_if_known(name)
-                draft.texts.append(server_result_text(str(block.__struct_config__.tag), content))
+                draft.add_text(server_result_text(str(block.__struct_config__.tag), content))
             case Compaction(content=summary, tool_changes=changes):
                 self._toolbox.change_all(changes or (), path)
                 if summary:
                     draft.summaries.append(summary)
             case ContainerUpload(file_id=file):
-                draft.texts.append(f"[container_upload {file}]\n")
+                draft.add_text(f"[container_upload {file}]\n")
             case McpToolListing():
                 self._warn("an mcp_tool_listing is of no use to this model and was left out")
             case Document() if not self._strict:
-                draft.texts.append(assistant_document_text(block))
+                draft.add_text(assistant_document_text(block))
             case Fallback():
                 pass
             case _:
                 raise misplaced_block(block, path)
 
     def _read_call(self, block: ToolUse, index: int, position: int, draft: AssistantDraft) -> None:
-        if block.id in self.tool_ids:
-            raise InvalidRequest(f"messages.{index}: `tool_use` ids must be unique")
-        self.tool_ids.add(block.id)
+        if block.id in draft.calls:
+            raise ids_not_unique(index)
         arguments = bytes(block.input)
         if not arguments.startswith(b"{"):
             raise InvalidRequest(
@@ -147,30 +187,54 @@ class AssistantTurns:
             )
         if b'": ' in arguments or b"\n" in arguments or b"{ " in arguments:  # may have been indented
             arguments = msgspec.json.format(arguments, indent=-1)
-        id = tool_ids.for_back_end(block.id, self._profile.tool_call_ids)
+        id = self._wire_id(block.id)
+        self.tool_ids.add(block.id)
         function = FunctionCall(self._toolbox.wire_name(block.name), arguments.decode())
-        draft.calls[block.id] = ToolCall(id=id, function=function)
+        draft.add_call(block.id, ToolCall(id=id, function=function))
         draft.calls_mark = mark_of(block.cache_control, self._profile) or draft.calls_mark
         draft.calls_index = index
 
-    def _restore_reasoning(self, signature: str | None, thinking: str, draft: AssistantDraft) -> None:
-        """Takes from a signature what this back end's family put there; it may not see that of another."""
+    def _wire_id(self, id: str) -> str:
+        """The back end's id of a call. One that a client gave to a call of an earlier turn, too, as it may,
+        is numbered: back ends look for a result among the calls of all turns."""
+        rule = self._profile.tool_call_ids
+        wire_id, number = tool_ids.for_back_end(id, rule), 1
+        while wire_id in self._wire_ids:
+            number += 1
+            wire_id = tool_ids.for_back_end(f"{tool_ids.for_back_end(id, 'any')}-{number}", rule)
+        self._wire_ids.add(wire_id)
+        return wire_id
+
+    def _restore_reasoning(self, signature: str | None, thinking: str, draft: AssistantDraft) -> list[Any]:
+        """Takes from a signature what this back end's family put there; it may not see that of another. Its
+        details."""
         contents = self._signer.open(signature) if signature else None
         if contents is None or contents.family != self._profile.family:
-            return
+            return []
         match contents.kind, contents.payload:
             case "text", str(text):
                 draft.reasoning.append(text)
             case "details", [*details]:
                 draft.reasoning_details += details
+                return details
             case "thought_signatures", {**signatures}:
                 draft.thought_signatures |= {
                     str(id): value for id, value in signatures.items() if isinstance(value, str)
                 }
+                if contents.place == "extra_content":
+                    draft.in_extra_content.update(map(str, signatures))
             case _ if thinking:
                 draft.reasoning.append(thinking)
+        return []
 
-    def message(self, draft: AssistantDraft) -> Assistant:
+    def messages(self, draft: AssistantDraft) -> Iterator[Assistant]:
+        """One; several, where reasoning must stand before what it led to: OpenAI refuses it elsewhere."""
+        if any(isinstance(one, dict) and one.get("type") == "reasoning" for one in draft.reasoning_details):
+            yield from map(self._message, draft.item_by_item())
+        else:
+            yield self._message(draft)
+
+    def _message(self, draft: AssistantDraft) -> Assistant:
         text = "".join(draft.texts)
         if draft.is_plain_text():  # as most are
             return Assistant(marked_text(text, draft.text_mark))
@@ -200,12 +264,16 @@ class AssistantTurns:
                 signature = signature or NO_SIGNATURE
             if signature is None:
                 yield call
-            elif for_google:
+            elif for_google or id in draft.in_extra_content:
                 content = _encode({"google": {"thought_signature": signature}})
                 yield msgspec.structs.replace(call, extra_content=content)
             else:
                 fields = _encode({"thought_signature": signature})
                 yield msgspec.structs.replace(call, provider_specific_fields=fields)
+
+
+def ids_not_unique(index: int) -> InvalidRequest:
+    return InvalidRequest(f"messages.{index}: `tool_use` ids must be unique")
 
 
 def _encode(value: Any) -> Raw:

@@ -23,7 +23,7 @@ from routeproxy.messages.request import (
     Turn,
 )
 from routeproxy.messages.request import System as SystemPrompt
-from routeproxy.translate.assistant_turns import AssistantDraft, AssistantTurns
+from routeproxy.translate.assistant_turns import AssistantDraft, AssistantTurns, ids_not_unique
 from routeproxy.translate.blocks import BETWEEN_TEXTS, SUMMARY, BlockWriter, misplaced_block
 from routeproxy.translate.cache_marks import Mark, has_marks, mark_of, marked
 from routeproxy.translate.profile import ModelProfile
@@ -161,6 +161,8 @@ class Conversation:
             # Thinking that is not for this back end, or no text: as if it had not been there.
             return
         if self._draft is not None and not self._held and not self._results:
+            if not self._draft.calls.keys().isdisjoint(draft.calls):
+                raise ids_not_unique(index)
             self._draft.extend(draft)
         else:
             self._emit_draft_and_held()
@@ -179,7 +181,7 @@ class Conversation:
         """The open assistant message, the results of its calls, and what was held since."""
         draft, self._draft = self._draft, None
         if draft is not None:
-            self._messages.append(self._assistant_turns.message(draft))
+            self._messages += self._assistant_turns.messages(draft)
             if draft.calls:
                 self._emit_results(draft)
         for held in self._held:

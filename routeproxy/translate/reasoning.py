@@ -1,7 +1,7 @@
 """Where back ends put their reasoning, and what of it has to come back with the next request (in a signature:
 `thinking.py`)."""
 
-from typing import Any
+from typing import Any, Literal
 
 from routeproxy.chat.completion import Delta
 
@@ -32,6 +32,8 @@ class CarriedReasoning:
         self.texts: list[str] = []
         self.details: list[dict[str, Any]] = []
         self.thought_signatures: dict[str, str] = {}
+        self.place: Literal["", "extra_content"] = ""
+        """Where those came (`thinking.py`)."""
 
     def add_details(self, details: list[dict[str, Any]]) -> None:
         """OpenRouter streams the text of one detail in pieces: what comes back must be one again."""

@@ -285,7 +285,9 @@ class StreamTranslator:
             id = self._options.new_tool_id()
         self._tool_ids.add(id)
         if call.thought_signature and self._keeps_thinking:
-            self._thinking_block().carried.thought_signatures[id] = call.thought_signature
+            carried = self._thinking_block().carried
+            carried.thought_signatures[id] = call.thought_signature
+            carried.place = call.signature_place
         self._blank = ""
         call.state = "shown"
         names = self._context.names
@@ -367,7 +369,9 @@ class StreamTranslator:
             case OpenThinking(carried=carried):
                 kind, payload = carried.payload(shown=self._shows_thinking)
                 context = self._context
-                signature = context.signer.mint(context.family, context.target_model, kind, payload)
+                signature = context.signer.mint(
+                    context.family, context.target_model, kind, payload, carried.place
+                )
                 self._writer.emit_delta(SignatureDelta(signature))
             case OpenToolUse(call=call):
                 self._finish_arguments(call)

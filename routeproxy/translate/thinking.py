@@ -11,6 +11,8 @@ The kinds of payload, which the translator of answers mints and that of requests
   unchanged.
 * `thought_signatures`: Gemini's, an object of tool id (the client's) to signature; `""` is the text's own.
 * `nothing`: a block that has nothing to bring back.
+
+`place` says where thought signatures came, if in another place than LiteLLM's: there they go back.
 """
 
 import base64
@@ -18,7 +20,7 @@ import binascii
 import hashlib
 import hmac
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -30,11 +32,12 @@ _MAX_PAYLOAD = 4 * 1024 * 1024
 _MAC_LENGTH = 22  # 16 bytes in base64url, without padding
 
 
-class SignatureContents(Struct, frozen=True):
+class SignatureContents(Struct, frozen=True, omit_defaults=True):
     family: str
     model: str
     kind: str
     payload: Any = None
+    place: Literal["", "extra_content"] = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -51,10 +54,17 @@ class Signer:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
 
-    def mint(self, family: str, model: str, kind: str, payload: Any = None) -> str:
+    def mint(
+        self,
+        family: str,
+        model: str,
+        kind: str,
+        payload: Any = None,
+        place: Literal["", "extra_content"] = "",
+    ) -> str:
         """Never fails: what does not fit into `MAX_LENGTH` is left out, and the kind is `nothing`."""
         try:
-            packed = _pack(_encode(SignatureContents(family, model, kind, payload)))
+            packed = _pack(_encode(SignatureContents(family, model, kind, payload, place)))
         except UnicodeEncodeError:  # half an emoji
             packed = ""
         if not packed or len(packed) > MAX_LENGTH - len(PREFIX) - _MAC_LENGTH:

@@ -81,6 +81,7 @@ class ToolCall:
         self.name = ""
         """The wire name (`ToolNames`)."""
         self.thought_signature: str | None = None
+        self.signature_place: Literal["", "extra_content"] = ""
         self.arguments = Arguments()
         self.state: Literal["waiting", "shown", "dropped"] = "waiting"
 
@@ -93,7 +94,9 @@ class ToolCall:
         # Names and ids may come again with each piece, or late: the first of each counts.
         self.id = self.id or _id(delta)
         self.name = self.name or _name(delta)
-        self.thought_signature = self.thought_signature or _thought_signature(delta)
+        if self.thought_signature is None and (signature := _thought_signature(delta)):
+            self.thought_signature = signature
+            self.signature_place = "extra_content" if signature == _googles_signature(delta) else ""
         if delta.function is not None:
             self.arguments.add(delta.function.arguments)
 
@@ -126,12 +129,15 @@ def _name(delta: ToolCallDelta) -> str:
 
 
 def _thought_signature(delta: ToolCallDelta) -> str | None:
-    google = delta.extra_content.get("google") if isinstance(delta.extra_content, dict) else None
-    for fields in (delta.provider_specific_fields, google):
-        if (
-            isinstance(fields, dict)
-            and isinstance(signature := fields.get("thought_signature"), str)
-            and signature
-        ):
-            return signature
+    if signature := _signature_in(delta.provider_specific_fields) or _googles_signature(delta):
+        return signature
     return (delta.id.partition(_LITELLM_SEPARATOR)[2] if isinstance(delta.id, str) else "") or None
+
+
+def _googles_signature(delta: ToolCallDelta) -> str | None:
+    return _signature_in(delta.extra_content.get("google")) if isinstance(delta.extra_content, dict) else None
+
+
+def _signature_in(fields: Any) -> str | None:
+    signature = fields.get("thought_signature") if isinstance(fields, dict) else None
+    return signature if isinstance(signature, str) and signature else None

@@ -330,6 +330,47 @@ def test_b09_other_roles_are_refused_in_the_words_that_clients_know(role: str) -
     assert refusal(*turns) == "messages.1.role: Input should be 'user' or 'assistant'"
 
 
+@pytest.mark.parametrize(
+    ("blocks", "content"),
+    [
+        ([text("I look."), call(), text("And now?")], "I look.\n\nAnd now?"),
+        ([text("I look.\n"), call(), text("And now?")], "I look.\nAnd now?"),
+        ([text("I look."), call(), text("\nAnd now?")], "I look.\nAnd now?"),
+        ([text("I look."), call(), text(""), text("And"), text(" now?")], "I look.\n\nAnd now?"),
+        ([text("I look."), thinking("ErUB"), text("And now?"), call()], "I look.\n\nAnd now?"),
+        ([text("I "), text("look."), call()], "I look."),
+    ],
+)
+def test_texts_with_something_between_them_are_not_glued(blocks: list[Any], content: str) -> None:
+    sent = messages(user("hi"), assistant(*blocks), user(result()))
+    assert sent[1] == called(function(), content=content)
+
+
+def test_one_tool_id_may_come_again_in_another_turn() -> None:
+    again = (assistant(call("a", input={"n": 2})), user(result("a", "two")))
+    sent = messages(user("hi"), assistant(call("a")), user(result("a", "one")), *again, *again)
+    assert sent[1:] == [
+        called(function("a")),
+        answered("a", "one"),
+        called(function("a-2", arguments='{"n":2}')),
+        answered("a-2", "two"),
+        called(function("a-3", arguments='{"n":2}')),
+        answered("a-3", "two"),
+    ]
+
+
+@pytest.mark.parametrize("rule", ["any", "openai", "mistral"])
+def test_it_stays_within_the_rule_of_the_back_end_and_apart_from_others(rule: Any) -> None:
+    ids = ["functions.Bash:0", "x" * 80, "a", "a-2", "a", "x" * 80, "functions.Bash:0"]
+    turns = [turn for id in map(for_client, ids) for turn in (assistant(call(id)), user(result(id)))]
+    sent = messages(user("hi"), *turns, profile=quirks(tool_call_ids=rule))
+    called_ids = [turn["tool_calls"][0]["id"] for turn in sent if turn["role"] == "assistant"]
+    assert called_ids == [turn["tool_call_id"] for turn in sent if turn["role"] == "tool"]
+    assert len(set(called_ids)) == len(ids)
+    longest = {"any": 99, "openai": 40, "mistral": 9}[rule]
+    assert all(len(id) <= longest for id in called_ids)
+
+
 def test_b11_arguments_are_compact_json_in_the_clients_order() -> None:
     body = b"""{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "Edit",
@@ -419,6 +460,19 @@ def test_b23_or_refuses() -> None:
 
 def test_b24_a_pdf_is_a_file_part() -> None:
     assert messages(user(document(PDF), text("sum up"))) == [said_user(PDF_PART, text("sum up"))]
+
+
+def test_b24_a_document_at_an_address_is_fetched_by_back_ends_that_do_that() -> None:
+    at_an_address = document({"type": "url", "url": "https://a/b.pdf"}, context="The contract.")
+    assert messages(user(at_an_address), profile=quirks(file_urls=True)) == [
+        said_user(
+            text("<document>\nThe contract.\n</document>"),
+            {"type": "file", "file": {"file_url": "https://a/b.pdf"}},
+        )
+    ]
+    assert warnings(user(at_an_address), profile=quirks(file_urls=True)) == ()
+    for takes_none in (quirks(), quirks(files=False, file_urls=True)):
+        assert "[document at https://a/b.pdf]" in str(messages(user(at_an_address), profile=takes_none))
 
 
 def test_b24_a_pdf_in_a_result_follows_in_a_user_message() -> None:
@@ -552,9 +606,9 @@ REFUSALS = [
         id="B39 twice in a turn",
     ),
     pytest.param(
-        [user("hi"), assistant(call("a")), user(result("a")), assistant(call("a")), user(result("a"))],
-        "messages.3: `tool_use` ids must be unique",
-        id="B39 twice in a conversation",
+        [user("hi"), assistant(call("a")), assistant(call("a")), user(result("a"))],
+        "messages.2: `tool_use` ids must be unique",
+        id="B39 twice in two turns that are one",
     ),
     pytest.param(
         [user("hi"), assistant(call("a")), user(result("a"), result("a"))],

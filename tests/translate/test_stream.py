@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
@@ -796,6 +797,19 @@ class TestEndings:
 
 
 class TestStopStrings:
+    @pytest.mark.parametrize("field", ["stop_reason", "matched_stop", "stop_str"])
+    def test_a_call_that_the_back_end_cut_at_one_is_no_call_to_run(self, field: str) -> None:
+        chunks = text("hi"), tool(0, "c1", "write", '{"text":"a'), ends("stop", **{field: "END"})
+        assert script(*chunks, stop_sequences=("END",))[-4:] == [
+            "start 1 tool_use c1 write",
+            'delta 1 {"text":"a',
+            "stop 1",
+            "ends max_tokens",
+        ]
+        assert script(*chunks)[-1].startswith("error")
+        whole_call = tool(0, "c1", "read", '{"path":"a"}'), ends("stop", **{field: "END"})
+        assert script(*whole_call, stop_sequences=("END",)) == ONE_CALL
+
     def test_d48_a_stop_string_is_found_across_chunks(self) -> None:
         assert script(
             text("one "),
@@ -888,6 +902,35 @@ class TestUsage:
         assert got.output_tokens == 50
         assert got.output_tokens_details is not UNSET
         assert got.output_tokens_details.thinking_tokens == 40
+
+    @pytest.mark.parametrize(
+        ("told", "shown"),
+        [
+            ({"prompt": 100, "completion": 1}, Usage(input_tokens=100, output_tokens=1)),
+            (
+                {"prompt": 100, "completion": 3, "cached": 60},
+                Usage(
+                    input_tokens=40,
+                    cache_read_input_tokens=60,
+                    cache_creation_input_tokens=0,
+                    output_tokens=1,
+                ),
+            ),
+            ({"prompt": 0, "completion": 0}, Usage(input_tokens=7, output_tokens=1)),
+        ],
+    )
+    def test_message_start_has_the_counts_that_came_before_the_text(
+        self, told: dict[str, int], shown: Usage
+    ) -> None:
+        first = msgspec.structs.replace(text("hi"), usage=uses(**told).usage)
+        start = events_of(first, ends(), uses(100, 5))[0]
+        assert isinstance(start, MessageStart)
+        assert start.message.usage == shown
+
+    def test_a_later_report_without_details_does_not_take_them_back(self) -> None:
+        first = msgspec.structs.replace(text("hi"), usage=uses(100, 1, cached=60).usage)
+        told = usage(first, ends(), uses(100, 5))
+        assert (told.input_tokens, told.cache_read_input_tokens, told.output_tokens) == (40, 60, 5)
 
     def test_d54_message_start_names_the_model_asked_for_and_an_estimate(self) -> None:
         served = Chunk(choices=(Choice(delta=Delta(content="hi")),), model="gpt-5-2026")

@@ -157,6 +157,12 @@ def test_b34_or_in_googles_own_place_where_the_first_call_must_have_one() -> Non
     ]
 
 
+def test_b34_or_in_that_place_because_they_came_there() -> None:
+    signature = SIGNER.mint("openai", "openai/gpt-4.1", "thought_signatures", {"a": "sig"}, "extra_content")
+    signed = {"google": {"thought_signature": "sig"}}
+    assert second_turn(thinking(signature)) == called(function("a", extra_content=signed))
+
+
 def test_b34_and_do_not_go_to_another_family() -> None:
     block = thinking(minted("thought_signatures", {"a": "sig"}, family="gemini"))
     assert second_turn(block) == called(function("a"))

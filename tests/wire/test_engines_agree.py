@@ -335,8 +335,7 @@ def test_half_an_emoji_in_a_request_is_no_reason_to_fail(
 
 
 OLLAMAS_OWN = {"a tool's result"}
-"""LiteLLM writes `tool_call_id` beside a result, which Ollama does not know; we write `tool_name`, which it
-does."""
+"""LiteLLM writes no `tool_name` beside a result."""
 
 
 @pytest.mark.parametrize("name", REQUESTS)

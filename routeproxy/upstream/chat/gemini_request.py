@@ -184,7 +184,10 @@ def _function_call(call: ToolCall, *, modern: bool, first: bool) -> Json:
     # LiteLLM makes `{"type": "object"}` of no arguments, and tools then get that for an argument.
     arguments = call.function.arguments.strip() or "{}"
     function_call: Json = {"name": call.function.name, "args": Raw(arguments.encode())}
-    signature = _fields(call.provider_specific_fields).get("thought_signature")
+    google = _fields(call.extra_content).get("google", {})
+    signature = _fields(call.provider_specific_fields).get("thought_signature") or google.get(
+        "thought_signature"
+    )
     if modern:
         function_call["id"] = call.id
         signature = signature or (NO_SIGNATURE if first else None)

@@ -68,7 +68,7 @@ def _message(message: ChatMessage, names: Mapping[str, str]) -> Json:
         case User(content=content):
             return {"role": "user", **_content(content)}
         case ToolMessage(tool_call_id=id, content=content):
-            return {"role": "tool", **_content(content), "tool_name": names.get(id, "")}
+            return {"role": "tool", **_content(content), "tool_name": names.get(id, ""), "tool_call_id": id}
         case Assistant(content=content, reasoning_content=reasoning):
             assistant: Json = {"role": "assistant", "content": content or ""}
             if reasoning is not UNSET:
@@ -84,7 +84,8 @@ def _tool_calls(message: ChatMessage) -> tuple[ToolCall, ...]:
 
 def _function_call(call: ToolCall) -> Json:
     """Arguments are an object here."""
-    return {"function": {"name": call.function.name, "arguments": Raw(call.function.arguments.encode())}}
+    function = {"name": call.function.name, "arguments": Raw(call.function.arguments.encode())}
+    return {"id": call.id, "function": function}
 
 
 def _content(content: str | Sequence[Part]) -> Json:

@@ -133,7 +133,8 @@ def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
     if uses_responses(target):
         # Reasoning comes sealed for the account, the region or the model that wrote it, and any other refuses
         # the whole request for it (codex#17541, opencode#29879): so the family is the target itself.
-        changes = {**OVER_RESPONSES, "family": f"openai_responses {target.name}"}
+        family = f"openai_responses {target.name}"
+        changes = {**OVER_RESPONSES, "family": family, "file_urls": provider.engine == "direct"}
         yield Layer("it is asked over Responses", changes)
         if _is_switched_by_other_fields(quirks):
             changes = {"thinking_off": {"reasoning_effort": "none"}}

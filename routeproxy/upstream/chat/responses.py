@@ -119,9 +119,11 @@ class _Item:
         """Whether it is, all of it, the item that has these fields."""
         if self.type == "function_call" and self.name != fields.get("name"):
             return False
+        whole = _whole_texts(self.type, fields)
         return all(
-            _missing_tail(self.text(part_type), text, self.type) == ""
-            for part_type, text in _whole_texts(self.type, fields).items()
+            bool(emitted := self.text(part_type)) == bool(text := whole.get(part_type))
+            and _missing_tail(emitted, text, self.type) == ""
+            for part_type in {*whole, *(type for type, _ in self.parts)}
         )
 
 
@@ -177,7 +179,9 @@ class ResponsesStream:
         if (type := _item_type(event.item)) is None:
             return []
         ids = _ids(event.item)
-        item = self._find_item(type, ids, None) or self._new_item(type)
+        item = self._find_item(type, ids, None)
+        if item is None or item.is_done:
+            item = self._new_item(type)
         self._register(item, ids, _number(event.output_index))
         return self._emit_start(item, event.item)
 
@@ -298,8 +302,9 @@ class ResponsesStream:
         return chunks
 
     def _match(self, output: list[Any]) -> dict[int, _Item]:
-        """The items that came, by the place in the output in which each of them stands in full: by its id, or
-        because it says the same, or by its place among those of its type, for ids may change."""
+        """The items that came, by the place in the output in which each of them stands in full: because it
+        says the same, or by its id, or by its place among those of its type, for ids may change, or be one
+        for all."""
         places = [place for place, fields in enumerate(output) if _item_type(fields) is not None]
         waiting, found = list(self._order), dict[int, _Item]()
 
@@ -308,14 +313,16 @@ class ResponsesStream:
                 waiting.remove(item)
                 found[place] = item
 
+        def of_type(place: int) -> Iterator[_Item]:
+            return (item for item in waiting if item.type == output[place]["type"])
+
+        for place in places:
+            take(place, next((item for item in of_type(place) if item.says(output[place])), None))
         for place in places:
             for id in _ids(output[place]):
                 take(place, self._items.get((output[place]["type"], id)))
-        for is_the_one in (_Item.says, lambda item, fields: True):
-            for place in places:
-                fields = output[place]
-                of_type = (item for item in waiting if item.type == fields["type"])
-                take(place, next((item for item in of_type if is_the_one(item, fields)), None))
+        for place in places:
+            take(place, next(of_type(place), None))
         return found
 
     # --- chunks

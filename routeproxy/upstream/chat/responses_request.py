@@ -121,7 +121,7 @@ def _part(part: Part) -> InputPart:
         case ImagePart(image_url=image):
             return wire.InputImage(image.url)
         case FilePart(file=file):
-            return wire.InputFile(file.filename, file.file_data, file.file_id)
+            return wire.InputFile(file.filename, file.file_data, file.file_id, file.file_url)
 
 
 def _tools(chat: ChatRequest) -> tuple[wire.FunctionTool | wire.WebSearchTool, ...] | UnsetType:

@@ -987,11 +987,59 @@ class TestReasoningComesBack:
             "thinking",
             "tool_use",
         ]
-        assert [item["type"] for item in next_items(answer)][:4] == [
-            "reasoning",
-            "reasoning",
-            "message",
-            "function_call",
+        assert next_items(answer) == [
+            one,
+            said("assistant", "Hm, wait."),
+            two,
+            called("call_1", "read", '{"path":"a"}'),
+            answered("done", "call_1"),
+        ]
+
+    def test_each_stands_before_what_it_led_to(self) -> None:
+        one, two, three = (reasoning(f"{n}.", id=f"rs_{n}", secret=f"secret {n}") for n in (1, 2, 3))
+        output = (one, function_call(n=1), two, message("So."), function_call(n=2), three, message("And."))
+        assert next_items(turn(*output)) == [
+            one,
+            called("call_1", "read", '{"path":"a"}'),
+            two,
+            said("assistant", "So."),
+            called("call_2", "read", '{"path":"a"}'),
+            three,
+            said("assistant", "And."),
+            answered("done", "call_1"),
+            answered("done", "call_2"),
+        ]
+
+    def test_one_id_for_all_messages_makes_them_no_single_one(self) -> None:
+        answer = turn(message("One."), function_call(), message("Two."), message("Three."))
+        assert answering.blocks(answer) == [
+            ("text", "One."),
+            ("tool_use", "read", '{"path":"a"}'),
+            ("text", "Two.Three."),
+        ]
+
+    def test_what_nothing_came_of_stays_here(self) -> None:
+        one, two = reasoning("One."), reasoning("Two.", id="rs_2", secret="other")
+        answer = streamed(
+            *(
+                event
+                for at, item in enumerate((one, message("Hi"), two))
+                for event in (added(item, at), done(item, at))
+            ),
+            incomplete("max_output_tokens"),
+        )
+        assert next_items(answer) == [one, said("assistant", "Hi")]
+
+    def test_texts_keep_their_own_phases(self) -> None:
+        one, two = reasoning("One."), reasoning("Two.", id="rs_2", secret="other")
+        answer = turn(
+            one, message("I look.", phase="commentary"), two, message("Done.", phase="final_answer")
+        )
+        assert next_items(answer) == [
+            one,
+            said("assistant", "I look.") | {"phase": "commentary"},
+            two,
+            said("assistant", "Done.") | {"phase": "final_answer"},
         ]
 
     def test_what_a_request_may_not_hold_is_left_out_and_what_it_must_is_there(self) -> None:
