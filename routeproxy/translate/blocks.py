@@ -163,7 +163,7 @@ class BlockWriter:
                 text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
                 yield TextPart(_document_text(block, text))
                 yield from (part for part in parts if not isinstance(part, TextPart))
-            case UrlSource(url=url) if self._profile.files and self._profile.file_urls:
+            case UrlSource(url=url) if self._profile.files and self._profile.file_urls == "fetched":
                 if block.context:
                     yield TextPart(_document_text(block, ""))
                 yield FilePart(FileData(file_url=url))

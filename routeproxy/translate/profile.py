@@ -48,8 +48,8 @@ class ModelProfile(Struct, frozen=True, kw_only=True):
     """OpenAI's tool messages are text only: images then follow in a user message."""
     files: bool = True
     """Takes `{type: file}` parts. Otherwise a PDF is handled as an image is without vision."""
-    file_urls: bool = False
-    """Fetches a file by its URL. Otherwise a document that is given so is passed on as a link in a text."""
+    file_urls: Literal["link", "fetched"] = "link"
+    """A document that is given by its URL: a link in a text, or fetched by the back end."""
     replays_reasoning: bool = False
     """DeepSeek, Kimi: `reasoning_content` must be there on each assistant turn with tool calls, if only as an
     empty string."""

@@ -58,6 +58,7 @@ _WORDS: Mapping[Meaning, tuple[str, ...]] = {
         "sensitive",  # GLM, Hunyuan
         "guardrail_intervened",  # Bedrock
         "error_toxic",  # Cohere
+        "blacklist",  # GigaChat
     ),
     "failed": (
         "error",

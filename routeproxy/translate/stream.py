@@ -406,7 +406,8 @@ class StreamTranslator:
         )
         if self._usage is not None:
             reported = translate_usage(self._usage, output_estimate=1, speed=self._context.speed)
-            usage = usage.updated(msgspec.structs.replace(reported, output_tokens=1))
+            so_far = msgspec.structs.replace(reported, output_tokens=1, output_tokens_details=UNSET)
+            usage = usage.updated(so_far)
         return Message(id=self._options.message_id, model=self._model, usage=usage)
 
     def _stop_message(self) -> None:

@@ -464,14 +464,14 @@ def test_b24_a_pdf_is_a_file_part() -> None:
 
 def test_b24_a_document_at_an_address_is_fetched_by_back_ends_that_do_that() -> None:
     at_an_address = document({"type": "url", "url": "https://a/b.pdf"}, context="The contract.")
-    assert messages(user(at_an_address), profile=quirks(file_urls=True)) == [
+    assert messages(user(at_an_address), profile=quirks(file_urls="fetched")) == [
         said_user(
             text("<document>\nThe contract.\n</document>"),
             {"type": "file", "file": {"file_url": "https://a/b.pdf"}},
         )
     ]
-    assert warnings(user(at_an_address), profile=quirks(file_urls=True)) == ()
-    for takes_none in (quirks(), quirks(files=False, file_urls=True)):
+    assert warnings(user(at_an_address), profile=quirks(file_urls="fetched")) == ()
+    for takes_none in (quirks(), quirks(files=False, file_urls="fetched")):
         assert "[document at https://a/b.pdf]" in str(messages(user(at_an_address), profile=takes_none))
 
 

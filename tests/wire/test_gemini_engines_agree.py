@@ -65,6 +65,17 @@ STREAMS: dict[str, list[Step]] = {
     "a malformed call": stream(part(finish="MALFORMED_FUNCTION_CALL", usage=True)),
     "a malformed call after text": stream(part({"text": "a"}), part(finish="MALFORMED_FUNCTION_CALL")),
     "nothing": stream(part(finish="STOP", usage=True)),
+    "a call, cut at its limit": stream(part(CALL, finish="MAX_TOKENS", usage=True)),
+    "text and a call, cut at its limit": stream(
+        part({"text": "a"}), part(CALL), part(finish="MAX_TOKENS", usage=True)
+    ),
+    "a malformed call behind text": stream(
+        part({"text": "a"}), part(finish="MALFORMED_FUNCTION_CALL", usage=True)
+    ),
+    "a failure of no name": stream(part(finish="OTHER", usage=True)),
+    "a failure of no name behind text": stream(part({"text": "a"}), part(finish="OTHER", usage=True)),
+    "no picture": stream(part(finish="NO_IMAGE", usage=True)),
+    "a word that nobody knows": stream(part({"text": "a"}), part(finish="SOLAR_FLARE", usage=True)),
     "an end without an end": stream(part({"text": "a"})),
     "a cut": stream(part({"text": "a"}), CUT),
     "a reset": stream(part({"text": "a"}), RESET),
@@ -94,6 +105,9 @@ WHOLES: dict[str, list[Step]] = {
     "text": json_answer(part({"text": "Hello"}, finish="STOP", usage=True)),
     "all": json_answer(part(THOUGHT, {"text": "Hello"}, CALL, finish="STOP", usage=True)),
     "a call": json_answer(part(CALL, finish="STOP", usage=True)),
+    "a call, cut at its limit": json_answer(part(CALL, finish="MAX_TOKENS", usage=True)),
+    "a failure of no name": json_answer(part(finish="OTHER", usage=True)),
+    "a word that nobody knows": json_answer(part({"text": "a"}, finish="SOLAR_FLARE", usage=True)),
     "cut at its limit": json_answer(part({"text": "Hel"}, finish="MAX_TOKENS", usage=True)),
     "a malformed call": json_answer(part({"text": "a"}, finish="MALFORMED_FUNCTION_CALL", usage=True)),
     "garbage": answer(200, b"<html>", content_type="application/json"),

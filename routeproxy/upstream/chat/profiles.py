@@ -134,7 +134,8 @@ def _layers(target: Target, limits: Limits | None) -> Iterator[Layer]:
         # Reasoning comes sealed for the account, the region or the model that wrote it, and any other refuses
         # the whole request for it (codex#17541, opencode#29879): so the family is the target itself.
         family = f"openai_responses {target.name}"
-        changes = {**OVER_RESPONSES, "family": family, "file_urls": provider.engine == "direct"}
+        file_urls = "fetched" if provider.engine == "direct" else "link"
+        changes = {**OVER_RESPONSES, "family": family, "file_urls": file_urls}
         yield Layer("it is asked over Responses", changes)
         if _is_switched_by_other_fields(quirks):
             changes = {"thinking_off": {"reasoning_effort": "none"}}
