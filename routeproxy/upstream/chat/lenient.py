@@ -45,7 +45,9 @@ def reported_error(data: bytes) -> Any:
             return None
         case {"base_resp": {"status_code": code}} if code:  # MiniMax's
             return decoded
-    return decoded if is_error or _is_error(decoded) else None
+    if is_error or _is_error(decoded):
+        return decoded or {"message": text}
+    return None
 
 
 def _is_error(fields: Mapping[str, Any]) -> bool:

@@ -92,7 +92,6 @@ HEARD = [
     pytest.param(chunk({"content": "a"}, "stop"), id="a finish reason"),
     pytest.param({**HEAD, "choices": [{"index": 1, "delta": {"content": "a"}}]}, id="another choice"),
     pytest.param({**HEAD, "choices": [{"delta": {"content": "a"}}] * 2}, id="two choices"),
-    pytest.param({**HEAD, "error": "no", "choices": [{"delta": {"content": "a"}}]}, id="an error"),
     pytest.param({"content": "a", "choices": []}, id="text in no delta"),
 ]
 
@@ -101,6 +100,11 @@ HEARD = [
 def test_nothing_else_gets_lost_on_the_way(sent: dict[str, Any]) -> None:
     (once,) = read(stream(sent))
     assert read(stream(sent, sent, sent)) == [once] * 3
+
+
+def test_nothing_is_read_behind_an_error() -> None:
+    failed = {**HEAD, "error": "no", "choices": [{"delta": {"content": "a"}}]}
+    assert read(stream(failed, failed)) == read(stream(failed))
 
 
 BROKEN = [

@@ -791,7 +791,7 @@ class TestFrames:
     )
     def test_one_that_is_an_error_ends_the_answer(self, frame: bytes, message: str) -> None:
         (chunk,) = ResponsesStream().feed(frame)
-        assert chunk.error["message"] == message
+        assert message in str(chunk.error)
 
     @pytest.mark.parametrize(
         "frame",
