@@ -188,6 +188,28 @@ STREAMS: dict[str, Script] = {
     "only `[DONE]`": streamed(b"data: [DONE]\n\n"),
     "`[DONE]` without a finish": sse(chunk("Hel")),
     "a picture": sse(chunk(images=[{"type": "image_url", "image_url": {"url": "data:,"}}]), done()),
+    "an object that is no chunk": streamed(
+        data(chunk("Hel")), data({"detail": "out of memory"}), data(chunk("lo")), data(done())
+    ),
+    "an error that is called an object": streamed(
+        data({"object": "error", "message": "the engine died", "code": 500})
+    ),
+    "an event called error": streamed(
+        data(chunk("Hel")), b'event: error\ndata: {"message":"the engine died"}\n\n', data(done())
+    ),
+    "usage in its choice": sse(
+        chunk("Hi"),
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {},
+                    "finish_reason": "stop",
+                    "usage": {"prompt_tokens": 100, "completion_tokens": 9, "cached_tokens": 60},
+                }
+            ]
+        },
+    ),
     "an end without an end": streamed(data(chunk("Hel"))),
     "a cut": streamed(data(chunk("Hel")), CUT),
     "a reset": streamed(data(chunk("Hel")), RESET),
@@ -209,11 +231,15 @@ WHOLES: dict[str, Script] = {
     "cut at its limit": json_answer(completion("Hel", finish="length")),
     "nothing": json_answer(completion("")),
     "a word that nobody knows": json_answer(completion("Hel", finish="solar_flare")),
+    "no word": json_answer(completion("Hel", finish=None)),
     "`tool_calls` and no call": json_answer(completion("Hel", finish="tool_calls")),
     "a call without a name": json_answer(
         completion(
             None, finish="tool_calls", tool_calls=[{**CALL, "function": {"name": "", "arguments": "{}"}}]
         )
+    ),
+    "an error that is called an object": json_answer(
+        {"object": "error", "message": "the engine died", "code": 500}
     ),
     "arguments that are none": json_answer(
         completion(
