@@ -34,9 +34,9 @@ AUTO_MODE = (2, 1, 332)
 """The first Claude Code that is known to have its tool uses judged by the back end."""
 
 
-def claude_code_with_auto_mode() -> str:
-    """The newest Claude Code that is installed, be it the one in the Agent SDK. Skips the test where none has
-    auto mode."""
+def newest_claude_code() -> str:
+    """The newest Claude Code that is installed, be it the one in the Agent SDK. Skips the test where none is
+    of this year's last quarter, with auto mode."""
     bundled = Path(_FOLDER, "agent").glob("lib/python*/site-packages/claude_agent_sdk/_bundled/claude")
     found = {path: _version(path) for path in {CLAUDE_CODE, *map(str, bundled)} if path}
     newest = max(found, key=lambda path: found[path], default="")

@@ -4,6 +4,7 @@ the same few things."""
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from tests.backend import (
     Received,
@@ -463,3 +464,54 @@ def answering(kind: str) -> Callable[[Received], Script]:
         return format.streamed if stream else format.whole
 
     return answer
+
+
+# --- any turn, for a model that is scripted
+
+
+def said(kind: str, stream: bool, text: str, *calls: tuple[str, Json]) -> Script:
+    """A turn of this kind of back end: `text`, then `calls` of tools by name and input."""
+    ids = [f"call_{uuid4().hex[:12]}" for _ in calls]
+    match FORMATS[kind]:
+        case Format(read=read) if read is GEMINI.read:
+            parts = [{"functionCall": {"name": name, "args": input}} for name, input in calls]
+            return _google(stream, {"text": text}, *parts)
+        case Format(read=read) if read is MESSAGES.read:
+            blocks = [
+                {"type": "tool_use", "id": f"toolu_{id}", "name": name, "input": input}
+                for id, (name, input) in zip(ids, calls, strict=True)
+            ]
+            reason = "tool_use" if calls else "end_turn"
+            return _messages(stream, {"type": "text", "text": text}, *blocks, reason=reason)
+        case Format(read=read) if read is RESPONSES.read:
+            return _said_over_responses(stream, text, dict(zip(ids, calls, strict=True)))
+    arguments = [(id, name, json.dumps(input)) for id, (name, input) in zip(ids, calls, strict=True)]
+    finish = "tool_calls" if calls else "stop"
+    if not stream:
+        functions = [
+            {"id": id, "type": "function", "function": {"name": name, "arguments": written}}
+            for id, name, written in arguments
+        ]
+        return json_answer(completion(text, finish=finish, **({"tool_calls": functions} if calls else {})))
+    chunks = [tool_chunk(index, name, written, id=id) for index, (id, name, written) in enumerate(arguments)]
+    return sse(chunk(text), *chunks, done(finish))
+
+
+def _said_over_responses(stream: bool, text: str, calls: Mapping[str, tuple[str, Json]]) -> Script:
+    items = [
+        _CALLED | {"id": f"fc_{id}", "call_id": id, "name": name, "arguments": json.dumps(input)}
+        for id, (name, input) in calls.items()
+    ]
+    whole = _response(_message(text), *items)
+    if not stream:
+        return json_answer(whole)
+    events = _text_events(0, text)
+    for index, item in enumerate(items, 1):
+        begun, place = item | {"arguments": ""}, {"item_id": item["id"], "output_index": index}
+        events += [
+            event("response.output_item.added", output_index=index, item=begun),
+            event("response.function_call_arguments.delta", **place, delta=item["arguments"]),
+            event("response.function_call_arguments.done", **place, arguments=item["arguments"]),
+            event("response.output_item.done", output_index=index, item=item),
+        ]
+    return streamed(_STARTS, *events, event("response.completed", response=whole))

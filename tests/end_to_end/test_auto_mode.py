@@ -24,7 +24,7 @@ from tests.backend import (
     tool_chunk,
 )
 from tests.budgets import seconds
-from tests.end_to_end.clients import claude_code_with_auto_mode, environment
+from tests.end_to_end.clients import environment, newest_claude_code
 from tests.running import running
 from tests.wire.judging import judge, lines, messages_judge, reports
 
@@ -65,7 +65,7 @@ MAKES_A_FILE = "python3 -c \"open('made-by-{0}', 'w')\" && echo made-{0}"
 
 @pytest.fixture(scope="module")
 def client() -> str:
-    return claude_code_with_auto_mode()
+    return newest_claude_code()
 
 
 class Session:
