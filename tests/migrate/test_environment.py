@@ -850,7 +850,7 @@ def test_host_and_port(variables: Variables, address: tuple[str, int]) -> None:
 
 
 def test_claudes_names_are_listed() -> None:
-    assert models_for(environment_policy({}), None) == tuple(LISTED)
+    assert models_for(environment_policy({}), None, lambda provider: ()) == tuple(LISTED)
 
 
 # --- what is wrong, and what is odd

@@ -87,6 +87,7 @@ def test_a_line_says_who_was_tried_and_what_came_of_it(proxy: Running, back_end:
         "rule": "labelled",
         "facts": {"model": "claude-x", "headers": {"x-label": "red"}, "max_tokens": 100, "tools": ["read"]},
         "targets": ["first/a", "second/b"],
+        "engines": ["direct", "direct"],
         "attempts": [["first/a", "overloaded"], ["second/b", None]],
         "status": 200,
         "error": None,
