@@ -222,13 +222,20 @@ def test_a_conversation_is_compacted(run: Run, kind: str) -> None:
     assert again.result["is_error"] is False, again.result
 
 
-def test_a_rules_denial_is_asked_once(run: Run) -> None:
+def test_a_rules_denial_is_asked_once(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "routeproxy")
     session = run(
         lambda seen: ("never", ()), "--append-system-prompt", "FORBIDDEN-TOPIC", prompt="Say good morning"
     )
     assert session.result["is_error"] is True
     assert "this topic is not for here" in session.result["result"]
     assert session.seen == []
+    assert len([line for line in requests_in(caplog) if "rule=no " in line]) == 1
+
+
+def requests_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines that requests for an answer left in the log."""
+    return [line for record in caplog.records if "/v1/messages" in (line := record.getMessage())]
 
 
 MCP_SERVER = """
@@ -282,5 +289,4 @@ def test_a_wrong_key_is_tried_once(client: str, tmp_path: Path, caplog: pytest.L
     ):
         result = claude(client, proxy.url, work, "Say good morning", CLAUDE_CODE_MAX_RETRIES="5")
     assert result["is_error"] is True
-    messages = [record.getMessage() for record in caplog.records if "/v1/messages" in record.getMessage()]
-    assert len(messages) == 1, messages
+    assert len(requests_in(caplog)) == 1
