@@ -201,8 +201,8 @@ def _mismatch_of_struct(
     for name, item in value.items():
         if (field := fields.get(name)) and (mismatch := _first_mismatch(item, field.type, (*path, name))):
             return mismatch
-    required = [struct.tag_field] if struct.tag_field else []
-    required += [field.encode_name for field in struct.fields if field.required]
+    # Where only one type of block may stand, its tag may be left out.
+    required = [field.encode_name for field in struct.fields if field.required]
     missing = next((name for name in required if name not in value), None)
     return _Mismatch((*path, missing), "Field required") if missing else None
 

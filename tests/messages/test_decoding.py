@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routeproxy.messages.decoding import LARGEST_SEARCHED, explain_undecodable
@@ -139,6 +139,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(MessagesRequest.__struct_fields__), values, max_size=5))
+@example({"system": [{"text": None}, None]})
 @pytest.mark.parametrize("kind", [Envelope, MessagesRequest])
 def test_whatever_the_decoder_refuses_is_found_where_it_found_it(kind: Any, fields: dict[str, Any]) -> None:
     text = json.dumps(SOUND | fields).encode()
