@@ -56,6 +56,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     without_vision: Literal["placeholder", "refuse"] | None = None
     options: Mapping[str, Any] = {}
     litellm_params: Mapping[str, Any] = {}
+    secret_params: frozenset[str] = frozenset()
+    """Those of `litellm_params` whose values stand elsewhere."""
     spellings: frozenset[str] = frozenset()
     """The names, in lower case, by which a URL may mean this provider besides its own."""
     prefixes: tuple[str, ...] = ()
@@ -73,9 +75,10 @@ class Provider(Struct, frozen=True, kw_only=True):
         return self.engine
 
     @property
-    def header_secrets(self) -> tuple[str, ...]:
-        """The values that nobody is shown, and without the scheme before them: `Bearer abc`, `abc`."""
+    def secret_values(self) -> tuple[str, ...]:
+        """What nobody is shown besides keys, with and without a scheme before it: `Bearer abc`, `abc`."""
         values = [self.headers[name] for name in sorted(self.secret_headers)]
+        values += [self.litellm_params[name] for name in sorted(self.secret_params)]
         return tuple(part for value in values for part in (value, value.rpartition(" ")[2]) if part)
 
     def own_name_of(self, requested: str) -> str | None:

@@ -250,7 +250,7 @@ class _Check:
         except UpstreamFailure as failure:
             if key is not None and failure.kind in KEY_FAILURES:
                 self._keys.refused(target.provider, key)  # the next request begins with another
-            failure.redact((*self._keys.of(target.provider), *target.provider.header_secrets))
+            failure.redact((*self._keys.of(target.provider), *target.provider.secret_values))
             words = f"failed ({failure.kind})" if failure.quotes_back_end else failure.message
             raise NoVerdict(failure.kind, f"{target.name}: {words}", REFUSALS[failure.kind]) from None
         except InvariantBroken as refused:

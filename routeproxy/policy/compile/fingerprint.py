@@ -46,6 +46,7 @@ def _provider(provider: Provider, table: ProviderTable) -> dict[str, Any]:
         # As written: a variable may hold a secret.
         "base_url": table.base_url or provider.base_url,
         "headers": table.headers,
+        "litellm_params": table.litellm_params,
     }
 
 

@@ -3,12 +3,14 @@ type does not have are reported."""
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from routeproxy.policy.compile.connections import header_problem, proxy_problem, url_problem
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
 from routeproxy.policy.file.values import Strings, listed
+from routeproxy.policy.litellm_params import CHOOSING, allowed_for
 from routeproxy.policy.patterns import WILD
 from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 from routeproxy.policy.provider_types import TYPE_NAMES, TYPES, Engine, ProviderType, provider_type
@@ -101,6 +103,9 @@ class _ProviderCompiler:
             secret_headers=frozenset(
                 name.lower() for name, value in (table.headers or {}).items() if value.startswith("env:")
             ),
+            secret_params=frozenset(
+                name for name, value in (table.litellm_params or {}).items() if str(value).startswith("env:")
+            ),
             forward=tuple(header.lower() for header in table.forward or ()),
             proxy=table.proxy,
             ca_file=table.ca_file,
@@ -110,7 +115,7 @@ class _ProviderCompiler:
             options={
                 option: value for option in kind.options if (value := getattr(table, option)) is not None
             },
-            litellm_params=table.litellm_params or {},
+            litellm_params=self._compile_litellm_params(),
             spellings=names,
             prefixes=tuple(
                 sorted((f"{prefix}/" for prefix in prefixes), key=lambda prefix: (-len(prefix), prefix))
@@ -255,6 +260,25 @@ class _ProviderCompiler:
             if problem := header_problem(name, value, refers=refers):
                 self.report.error(Code.WRONG_VALUE, path, problem)
         return headers
+
+    def _compile_litellm_params(self) -> Mapping[str, Any]:
+        path = (*self.path, "litellm_params")
+        allowed = allowed_for(self.type)
+        params: dict[str, Any] = {}
+        for name, value in (self.table.litellm_params or {}).items():
+            here = (*path, name)
+            if name in CHOOSING:
+                message = f"`{name}` chooses who is asked, with which key or how often: that is for the rules"
+                hint = "keys of the provider and of rules say it, where the proof sees it"
+                self.report.error(Code.FORBIDDEN, here, message, hint=hint, key=True)
+            elif name not in allowed:
+                message = f"type {self.type} takes no `{name}` here"
+                hint = "a field of the request goes into `params.extra_body`"
+                self.report.unknown(Code.NOT_FOR_TYPE, here, message, name, allowed, hint=hint, key=True)
+            elif isinstance(value, str) and value.startswith("env:"):
+                value = self.secrets.resolve_variable(value, here)
+            params[name] = value
+        return params
 
     def _compile_keys(self) -> tuple[Secret, ...]:
         written = self.table.api_key

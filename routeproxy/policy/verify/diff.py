@@ -172,12 +172,24 @@ def _compare_named(
 
 def _provider_fields(provider: Provider) -> dict[str, Any]:
     fields = {name: getattr(provider, name) for name in provider.__struct_fields__ if name not in _LEFT_OUT}
-    # A header's value may be a secret: whether it changed can be told without it.
-    headers = {name: f"(#{digest_of(value)[:6]})" for name, value in provider.headers.items()}
-    return fields | {"headers": headers, "keys": [key.reference for key in provider.keys]}
+    # A value may be a secret: whether it changed can be told without it.
+    fields |= {
+        kind: {name: f"(#{digest_of(str(value))[:6]})" for name, value in getattr(provider, kind).items()}
+        for kind in ("headers", "litellm_params")
+    }
+    return fields | {"keys": [key.reference for key in provider.keys]}
 
 
-_LEFT_OUT = {"name", "keys", "headers", "secret_headers", "spellings", "prefixes"}
+_LEFT_OUT = {
+    "name",
+    "keys",
+    "headers",
+    "litellm_params",
+    "secret_headers",
+    "secret_params",
+    "spellings",
+    "prefixes",
+}
 """Fields of a provider that are derived from others, or that are described apart."""
 
 

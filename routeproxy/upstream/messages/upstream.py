@@ -62,7 +62,7 @@ class MessagesUpstream:
                     if response.status != 200:
                         failure = await _failure(response, call)
                         # Its words become a warning.
-                        failure.redact([*([call.key] if call.key else []), *provider.header_secrets])
+                        failure.redact([*([call.key] if call.key else []), *provider.secret_values])
                         raise failure
                     count = await response.read_all(LONGEST_COUNT)
                     if not _is_count(count):

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from routeproxy.policy.litellm_params import CHOOSING
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.provider_types import TYPE_NAMES, TYPES
 from routeproxy.policy.providers import Provider
@@ -267,4 +268,41 @@ def test_a_header_from_a_variable_is_a_secret() -> None:
     compiled = provider(
         f'corp]\ntype = "openai_compatible"\nbase_url = "https://x"\nheaders = {headers}', environ
     )
-    assert compiled.header_secrets == ("Bearer sk-2", "sk-2", "sk-1", "sk-1")
+    assert compiled.secret_values == ("Bearer sk-2", "sk-2", "sk-1", "sk-1")
+
+
+# --- litellm_params
+
+
+@pytest.mark.parametrize("name", sorted(CHOOSING))
+@pytest.mark.parametrize("type", ["openai", "groq", "bedrock"])
+def test_nothing_that_chooses_who_is_asked_goes_by_litellm_params(type: str, name: str) -> None:
+    (found, *_) = problems(f'[providers.{type}]\napi_key = "none"\nlitellm_params = {{ {name} = "x" }}{ENDS}')
+    assert (found.severity, found.path[-1]) == ("error", name)
+    assert "chooses who is asked" in found.message
+
+
+@pytest.mark.parametrize(
+    ("type", "name", "problem"),
+    [
+        ("groq", "aws_region_name", "type groq takes no `aws_region_name` here"),
+        ("bedrock", "aws_secret_acces_key", "type bedrock takes no `aws_secret_acces_key` here"),
+        ("openai", "drop_params", "type openai takes no `drop_params` here"),
+        ("openai", "metadata", "type openai takes no `metadata` here"),
+    ],
+)
+def test_what_a_type_does_not_take_is_an_error(type: str, name: str, problem: str) -> None:
+    (found, *_) = problems(f'[providers.{type}]\napi_key = "none"\nlitellm_params = {{ {name} = "x" }}{ENDS}')
+    assert found.message.startswith(problem)
+
+
+def test_a_variable_in_litellm_params_is_read_and_a_secret() -> None:
+    text = 'bedrock]\nlitellm_params = { aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }'
+    compiled = provider(text, {"AWS": "sk-1"})
+    assert compiled.litellm_params == {"aws_access_key_id": "AKID", "aws_secret_access_key": "sk-1"}
+    assert compiled.secret_values == ("sk-1", "sk-1")
+
+
+def test_the_version_knows_no_variables_value() -> None:
+    text = '[providers.bedrock]\nlitellm_params = { aws_secret_access_key = "env:AWS" }' + ENDS
+    assert policy(text, {"AWS": "a"}).version == policy(text, {"AWS": "b"}).version

@@ -1,0 +1,76 @@
+"""What `litellm_params` may say, by the type of provider. LiteLLM takes hundreds of names there, and some
+choose who is asked (`fallbacks`, `api_base`), with which key, or how often (`num_retries`): no promise could
+be kept beside them. So what is not listed here is refused. (Names as in LiteLLM 1.110.2.)"""
+
+from collections.abc import Mapping
+
+_AWS = (
+    "aws_access_key_id",
+    "aws_external_id",
+    "aws_role_name",
+    "aws_secret_access_key",
+    "aws_session_name",
+    "aws_session_token",
+    "aws_web_identity_token",
+)
+_AZURE = (
+    "azure_ad_token",
+    "azure_password",
+    "azure_scope",
+    "azure_username",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+)
+
+OF_EVERY_TYPE = (
+    "frequency_penalty",
+    "logit_bias",
+    "min_p",
+    "presence_penalty",
+    "repetition_penalty",
+    "seed",
+    "top_k",
+)
+"""How a model draws its words."""
+
+OF_TYPE: Mapping[str, tuple[str, ...]] = {
+    # Of these two the region and the profile are keys of the table.
+    **dict.fromkeys(("bedrock", "sagemaker_chat"), _AWS),
+    **dict.fromkeys(
+        ("bedrock_mantle", "sagemaker", "sagemaker_nova"), (*_AWS, "aws_profile_name", "aws_region_name")
+    ),
+    **dict.fromkeys(("azure", "azure_ai"), _AZURE),
+    "vertex_ai": ("vertex_credentials",),
+    "vertex_ai_beta": ("vertex_credentials", "vertex_location", "vertex_project"),
+    "oci": (
+        "oci_compartment_id",
+        "oci_endpoint_id",
+        "oci_fingerprint",
+        "oci_key",
+        "oci_key_file",
+        "oci_region",
+        "oci_serving_mode",
+        "oci_tenancy",
+        "oci_user",
+    ),
+    "predibase": ("predibase_tenant_id", "tenant_id"),
+    "watsonx": ("project_id", "region_name", "space_id", "token", "zen_api_key"),
+}
+"""Who one is there, and where."""
+
+CHOOSING = frozenset(
+    {
+        "api_base", "api_key", "api_version", "aws_bedrock_runtime_endpoint", "aws_sts_endpoint", "base_url",
+        "client", "content_policy_fallbacks", "context_window_fallback_dict", "context_window_fallbacks",
+        "custom_llm_provider", "default_fallbacks", "deployment_id", "extra_headers", "fallbacks", "headers",
+        "max_fallbacks", "max_retries", "messages", "mock_response", "mock_timeout", "mock_tool_calls",
+        "model", "model_list", "num_retries", "organization", "retry_policy", "retry_strategy",
+        "shared_session", "ssl_verify", "stream", "timeout",
+    }
+)  # fmt: skip
+"""What would choose who is asked, with which key or how often, or whether anybody is."""
+
+
+def allowed_for(type_name: str) -> tuple[str, ...]:
+    return (*OF_EVERY_TYPE, *OF_TYPE.get(type_name, ()))
