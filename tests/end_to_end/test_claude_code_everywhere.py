@@ -16,6 +16,7 @@ from tests.end_to_end.back_ends import rules
 from tests.end_to_end.clients import environment, newest_claude_code
 from tests.end_to_end.formats import FORMATS, Seen, said
 from tests.running import running
+from tests.wire.judging import judge
 
 KINDS = ("openai_compatible", "openai-reasoning", "gemini", "anthropic")
 """Chat completions, Responses, Gemini's own API, Messages."""
@@ -105,11 +106,13 @@ def answering(kind: str, model: Model, seen: list[Seen]) -> Callable[[Received],
     return answer
 
 
-def claude(client: str, url: str, work: Path, prompt: str, *arguments: str, **variables: str) -> Json:
+def claude(
+    client: str, url: str, work: Path, prompt: str, *arguments: str, allowed: str = ALLOWED, **variables: str
+) -> Json:
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
     ran = subprocess.run(
-        [client, "-p", prompt, "--output-format", "json", "--allowedTools", ALLOWED, *arguments],
+        [client, "-p", prompt, "--output-format", "json", "--allowedTools", allowed, *arguments],
         cwd=work, env=environment(url, home) | variables, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=seconds(90), check=False,
     )  # fmt: skip
@@ -220,6 +223,44 @@ def test_a_conversation_is_compacted(run: Run, kind: str) -> None:
     session = run(model, prompt="Hello")
     again = run(model, "--resume", session.result["session_id"], prompt="/compact")
     assert again.result["is_error"] is False, again.result
+
+
+@pytest.mark.parametrize("outcome", ["not_flagged", "flagged: nobody asked for this file"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "anthropic"])
+def test_in_auto_mode_a_call_runs_if_it_is_judged_fine(
+    client: str, kind: str, outcome: str, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    seen: list[Seen] = []
+    model = calls_once(bash("python3 -c \"open('made', 'w')\" && echo made"))
+    with BackEnd(answering(kind, model, seen)) as back_end, BackEnd(judge(outcome)) as judging:
+        text = JUDGING.replace("URL", judging.url) + rules_of(kind).replace("URL", back_end.url)
+        with running(text, tmp_path, {"KEY": "sk-1"}) as proxy:
+            arguments = (
+                "--permission-mode",
+                "auto",
+                "--model",
+                "claude-sonnet-5",
+                "--disallowedTools",
+                "Read",
+            )
+            result = claude(client, proxy.url, work, "Make a file", *arguments, allowed="CronList")
+    is_fine = outcome == "not_flagged"
+    assert (work / "made").exists() is is_fine
+    assert ("made" if is_fine else "nobody asked for this file") in result["result"]
+    assert len(judging.requests) == 1
+
+
+JUDGING = """
+[server]
+safeguards = "judge/j"
+[providers.judge]
+type = "openai_compatible"
+base_url = "URL/v1"
+api_key = "none"
+zone = "private"
+"""
 
 
 def test_a_rules_denial_is_asked_once(run: Run, caplog: pytest.LogCaptureFixture) -> None:
