@@ -18,7 +18,7 @@ from routeproxy.migrate.providers import (
     usual_key_variable,
 )
 from routeproxy.migrate.source import Node
-from routeproxy.policy.litellm_params import OF_TYPE
+from routeproxy.policy.litellm_params import PARAMS_OF_TYPE
 from routeproxy.policy.provider_types import ProviderType, provider_type
 
 TYPES_OF: Mapping[str, str] = {"ollama_chat": "ollama", "custom_openai": "openai_compatible"}
@@ -174,7 +174,7 @@ def provider_table(params: Node, type: str, variables: KeyVariables) -> Table:
         option = OPTIONS.get(node.name)
         if option in kind.options:
             table |= _option_fields(node, option)
-        elif option or (node.name in OF_TYPE.get(type, ()) and node.name not in REASONS):
+        elif option or (node.name in PARAMS_OF_TYPE.get(type, ()) and node.name not in REASONS):
             node.leave(f"if it matters: `litellm_params = {{ {node.name} = … }}` of the provider")
     table |= _header_fields(params.at("extra_headers") or params.at("headers"))
     missing = [key for key in kind.required if key not in table]

@@ -23,7 +23,7 @@ _AZURE = (
     "tenant_id",
 )
 
-OF_EVERY_TYPE = (
+PARAMS_OF_EVERY_TYPE = (
     "frequency_penalty",
     "logit_bias",
     "min_p",
@@ -34,7 +34,7 @@ OF_EVERY_TYPE = (
 )
 """How a model draws its words."""
 
-OF_TYPE: Mapping[str, tuple[str, ...]] = {
+PARAMS_OF_TYPE: Mapping[str, tuple[str, ...]] = {
     # Of these two the region and the profile are keys of the table.
     **dict.fromkeys(("bedrock", "sagemaker_chat"), _AWS),
     **dict.fromkeys(
@@ -59,7 +59,7 @@ OF_TYPE: Mapping[str, tuple[str, ...]] = {
 }
 """Who one is there, and where."""
 
-CHOOSING = frozenset(
+NEVER_ALLOWED = frozenset(
     {
         "api_base", "api_key", "api_version", "aws_bedrock_runtime_endpoint", "aws_sts_endpoint", "base_url",
         "client", "content_policy_fallbacks", "context_window_fallback_dict", "context_window_fallbacks",
@@ -73,4 +73,4 @@ CHOOSING = frozenset(
 
 
 def allowed_for(type_name: str) -> tuple[str, ...]:
-    return (*OF_EVERY_TYPE, *OF_TYPE.get(type_name, ()))
+    return (*PARAMS_OF_EVERY_TYPE, *PARAMS_OF_TYPE.get(type_name, ()))

@@ -10,7 +10,7 @@ from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
 from routeproxy.policy.file.values import Strings, listed
-from routeproxy.policy.litellm_params import CHOOSING, allowed_for
+from routeproxy.policy.litellm_params import NEVER_ALLOWED, allowed_for
 from routeproxy.policy.patterns import WILD
 from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 from routeproxy.policy.provider_types import TYPE_NAMES, TYPES, Engine, ProviderType, provider_type
@@ -104,7 +104,9 @@ class _ProviderCompiler:
                 name.lower() for name, value in (table.headers or {}).items() if value.startswith("env:")
             ),
             secret_params=frozenset(
-                name for name, value in (table.litellm_params or {}).items() if str(value).startswith("env:")
+                name
+                for name, value in (table.litellm_params or {}).items()
+                if isinstance(value, str) and value.startswith("env:")
             ),
             forward=tuple(header.lower() for header in table.forward or ()),
             proxy=table.proxy,
@@ -267,7 +269,7 @@ class _ProviderCompiler:
         params: dict[str, Any] = {}
         for name, value in (self.table.litellm_params or {}).items():
             here = (*path, name)
-            if name in CHOOSING:
+            if name in NEVER_ALLOWED:
                 message = f"`{name}` chooses who is asked, with which key or how often: that is for the rules"
                 hint = "keys of the provider and of rules say it, where the proof sees it"
                 self.report.error(Code.FORBIDDEN, here, message, hint=hint, key=True)
@@ -275,6 +277,9 @@ class _ProviderCompiler:
                 message = f"type {self.type} takes no `{name}` here"
                 hint = "a field of the request goes into `params.extra_body`"
                 self.report.unknown(Code.NOT_FOR_TYPE, here, message, name, allowed, hint=hint, key=True)
+            elif isinstance(value, str) and value.startswith("file:"):
+                message = "`file:` is not read here: the text itself would be sent"
+                self.report.error(Code.WRONG_VALUE, here, message, expected="`env:NAME`, or the value")
             elif isinstance(value, str) and value.startswith("env:"):
                 value = self.secrets.resolve_variable(value, here)
             params[name] = value

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from routeproxy.policy.litellm_params import CHOOSING
+from routeproxy.policy.litellm_params import NEVER_ALLOWED
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.provider_types import TYPE_NAMES, TYPES
 from routeproxy.policy.providers import Provider
@@ -274,7 +274,7 @@ def test_a_header_from_a_variable_is_a_secret() -> None:
 # --- litellm_params
 
 
-@pytest.mark.parametrize("name", sorted(CHOOSING))
+@pytest.mark.parametrize("name", sorted(NEVER_ALLOWED))
 @pytest.mark.parametrize("type", ["openai", "groq", "bedrock"])
 def test_nothing_that_chooses_who_is_asked_goes_by_litellm_params(type: str, name: str) -> None:
     (found, *_) = problems(f'[providers.{type}]\napi_key = "none"\nlitellm_params = {{ {name} = "x" }}{ENDS}')
@@ -306,3 +306,10 @@ def test_a_variable_in_litellm_params_is_read_and_a_secret() -> None:
 def test_the_version_knows_no_variables_value() -> None:
     text = '[providers.bedrock]\nlitellm_params = { aws_secret_access_key = "env:AWS" }' + ENDS
     assert policy(text, {"AWS": "a"}).version == policy(text, {"AWS": "b"}).version
+
+
+def test_a_file_in_litellm_params_is_an_error_and_not_sent_as_a_text() -> None:
+    (found,) = problems(
+        f'[providers.bedrock]\nlitellm_params = {{ aws_session_token = "file:/run/t" }}{ENDS}'
+    )
+    assert found.message == "`file:` is not read here: the text itself would be sent"
