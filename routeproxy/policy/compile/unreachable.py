@@ -23,6 +23,10 @@ MOST_RULES_ABOVE = 64
 """Held against one rule, each by itself."""
 
 
+MOST_ROUNDS = 16
+"""In which one more rule above is avoided."""
+
+
 class UnreachableRule(NamedTuple):
     rule: Rule
     code: Code
@@ -65,6 +69,8 @@ class UnreachableRules:
                 taker = self._policy.rules[number]
                 message = f"no request gets here: `{taker.name}` above takes all that this rule would"
                 return UnreachableRule(rule, Code.UNREACHABLE, message, f"it stands in {taker.where}")
+        if self._is_reached_around_others(place, rule):
+            return None
         if refutes(self._callers, rule.checks, self._negations[:place], self._budget):
             message = "no request gets here: the rules above together take all that this one would"
             return UnreachableRule(rule, Code.UNREACHABLE, message)
@@ -90,3 +96,26 @@ class UnreachableRules:
             else:
                 above = [number for number in above if self._policy.rules[number].first_miss(facts) is None]
         return range(place) if above is None else above
+
+    def _is_reached_around_others(self, place: int, rule: Rule) -> bool:
+        """Whether a request gets to `rule` that is made up so that it misses the rules which took the ones
+        before. `False`: none was found."""
+        takers: list[int] = []
+        while len(takers) < MOST_ROUNDS:
+            clauses = [self._negations[number] for number in takers]
+            assignment = Solver(self._callers, clauses, self._budget).solve(rule.checks)
+            request = next(self._requests.satisfying(assignment, ()), None) if assignment else None
+            if request is None:
+                return False
+            try:
+                facts = self._policy.facts_of(request)
+                decision = self._policy.decide(facts)
+            except InvalidRequest:
+                return False
+            if decision.rule == rule.name:
+                return True
+            taker = next(self._policy.taken_by(facts))
+            if taker >= place or taker in takers:
+                return False
+            takers.append(taker)
+        return False

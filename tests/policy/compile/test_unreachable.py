@@ -68,6 +68,11 @@ def test_a_rule_that_nothing_gets_to_is_reported_with_the_rules_that_take_its_re
     assert found(policy_of(*matches)) == expected
 
 
+def test_ranges_that_overlap_leave_each_other_something() -> None:
+    ranges = [{"max_tokens": {"min": number, "max": number + 5}} for number in range(800)]
+    assert found(policy_of(*ranges)) == []
+
+
 def test_what_was_not_found_out_is_said() -> None:
     policy = policy_of({"stream": True}, {"stream": False}, {"model": "opus"}, {"model": "sonnet"})
     budget = Budget()
