@@ -72,7 +72,7 @@ class Exchange:
     def __init__(self, inbound: Inbound, policy: Policy, *, endpoint: Endpoint = "messages") -> None:
         self.inbound = inbound
         self.policy = policy
-        """The version that this request arrived under, and keeps."""
+        """The version that is in force once the request is complete, and that it keeps."""
         self.endpoint = endpoint
         self.request_id = new_request_id()
         self.started = time.perf_counter()
@@ -117,6 +117,11 @@ class Exchange:
     def shown_id(self) -> str:
         """What the answer is known by: the back end's own id where its answer is relayed."""
         return next((value for name, value in self.relayed_headers if name == "request-id"), self.request_id)
+
+    def begin_anew(self, policy: Policy) -> None:
+        """What was known of the request before its body was complete counts no more."""
+        self.policy = policy
+        self.warnings = []
 
     def begin_attempt(self, target: Target) -> AttemptRecord:
         """What an earlier attempt reported is no longer true of the answer."""

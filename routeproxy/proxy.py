@@ -56,8 +56,13 @@ class Proxy:
         self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
 
     def receive(self, inbound: Inbound, endpoint: Endpoint = "messages") -> Exchange:
-        """The one place where a request meets the policy: it keeps this version to its end."""
+        """A request whose body is still to come meets the policy in force."""
         return Exchange(inbound, self.rules.policy, endpoint=endpoint)
+
+    def renew(self, exchange: Exchange) -> None:
+        """Once its body is complete, a request is decided by what is in force then: it keeps this version to
+        its end."""
+        exchange.begin_anew(self.rules.policy)
 
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Raises `ApiError` for what the client gets to see as an error."""

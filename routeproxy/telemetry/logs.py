@@ -231,7 +231,7 @@ def _day(name: str, pattern: str) -> datetime | None:
 
 
 class ReloadLog(Observer):
-    """What became of each reload, and what the new rules change."""
+    """What became of each reload, what the new rules change, and who asked for it."""
 
     def reload_succeeded(self, before: Policy, after: Policy) -> None:
         for warning in after.warnings:
@@ -249,6 +249,9 @@ class ReloadLog(Observer):
         reloads.error(
             "the rules were not reloaded, version %s stays in force:\n%s", in_force.version, problem
         )
+
+    def admin_action(self, action: str, key_name: str | None, outcome: str) -> None:
+        reloads.info("%s with admin key %s: %s", action, key_name, outcome)
 
 
 SETTLED_AT_START = ("host", "port", "cors_origins", "signing_key")

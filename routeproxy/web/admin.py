@@ -1,6 +1,7 @@
 """`/-/`: what an operator may ask of a running server, and do to the rules in force, with an admin key."""
 
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -36,8 +37,9 @@ class Control(Protocol):
     async def reload(self) -> bool:
         """Whether what is on disk is now in force."""
 
-    async def rollback(self, version: str | None) -> object:
-        """Raises `NoSuchVersion`, `RulesRefused` or `ValueError`."""
+    async def rollback(self, version: str | None, *, confirm: Callable[[], object]) -> object:
+        """`confirm` is called once no other change is under way, and may raise. Raises `NoSuchVersion`,
+        `RulesRefused` or `ValueError`."""
 
 
 def admin_handlers(
@@ -45,17 +47,19 @@ def admin_handlers(
 ) -> list[ControllerRouterHandler]:
     """Without `control` the rules stay as they are, and nothing is here."""
 
-    def authenticate(connection: AnyConnection) -> Caller:
-        return authenticator.authenticate(request_headers(connection.scope), admin=True)
-
-    def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
+    def admin_of(connection: AnyConnection) -> Caller:
+        """Whoever asks, with an admin key. Raises `ApiError` for everybody else."""
         if control is None or not proxy.rules.policy.server.admin_keys:
             raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
-        caller = authenticate(connection)
+        caller = authenticator.authenticate(request_headers(connection.scope), admin=True)
         if caller.team is not None:
             raise ApiError(403, "this takes an admin key, and a team's was shown")
         if not caller.admin:
             raise ApiError(401, "x-api-key header is required: an admin key")
+        return caller
+
+    def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
+        admin_of(connection)
 
     def status_of(control: Control) -> dict[str, object]:
         return {
@@ -75,20 +79,26 @@ def admin_handlers(
     @post("/-/reload", guards=[needs_admin_key], status_code=200)
     async def reload(request: AnyRequest) -> Response[bytes]:
         assert control is not None
+        key_name = admin_of(request).key_name  # what is read may have it no more
         reloaded = await control.reload()
-        outcome = "reloaded" if reloaded else "refused"
-        observer.admin_action("reload", authenticate(request).key_name, outcome)
+        observer.admin_action("reload", key_name, "reloaded" if reloaded else "refused")
         return json_reply(status_of(control) | {"reloaded": reloaded}, 200 if reloaded else 409)
 
     @post("/-/rollback", guards=[needs_admin_key], status_code=200)
     async def rollback(request: AnyRequest) -> Response[bytes]:
         assert control is not None
-        key_name = authenticate(request).key_name
+        body = await request.body()
+        key_name = admin_of(request).key_name
         try:
-            await control.rollback(_version_in(await request.body()))
+            # An older version may know keys that were taken back since: the one that asks must still count
+            # when it is this action's turn.
+            await control.rollback(_version_in(body), confirm=lambda: admin_of(request))
         except (NoSuchVersion, RulesRefused, ValueError) as refused:
             observer.admin_action("rollback", key_name, "refused")
             raise ApiError(409, f"nothing was rolled back: {refused}") from refused
+        except OSError:
+            observer.admin_action("rollback", key_name, "failed")
+            raise
         observer.admin_action("rollback", key_name, proxy.rules.policy.version)
         return json_reply(status_of(control))
 

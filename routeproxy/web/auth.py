@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -30,6 +30,10 @@ class Caller(Struct, frozen=True, kw_only=True):
     """What the rules call the key that was shown; `None` for `ANTHROPIC_AUTH_TOKEN` and for no key."""
     admin: bool = False
     may_explain: bool = False
+    as_of: int = 0
+    """What counted when the key was looked at, by `Authenticator.is_current`."""
+    expires: datetime.date | None = None
+    """The last day of the key that was shown."""
 
 
 class _KeyOwner(Struct, frozen=True):
@@ -40,17 +44,25 @@ class _KeyOwner(Struct, frozen=True):
     digest: bytes
 
 
+def today_in_utc() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 class Authenticator:
     """Tells who sends a request by the key that it shows. Everybody may send one while no key was written for
     any team and there is no token, unless a key is required all the same: then nobody may."""
 
-    def __init__(self, policy: Policy, token: str | None) -> None:
+    def __init__(
+        self, policy: Policy, token: str | None, today: Callable[[], datetime.date] = today_in_utc
+    ) -> None:
+        self._today = today
+        self._as_of = 0
         self._salt = secrets.token_bytes(32)
         self._files = SecretFiles()
         self.update(policy, token)
 
     def update(self, policy: Policy, token: str | None) -> None:
-        """What counts from now on. Requests that are under way stay."""
+        """What counts from now on, for requests too whose bodies are still to come."""
         self._policy = policy
         self._by_team = any(team.keys for team in policy.teams.values())
         self._token = token if not self._by_team else None
@@ -64,14 +76,16 @@ class Authenticator:
         Raises 401 (never 403: Claude Code then shows its login screen) unless a key that is shown is right.
         """
         if self._open:
-            return Caller(headers=headers, may_explain=True)
+            return Caller(headers=headers, may_explain=True, as_of=self._as_of)
         lines = [(name, line) for name in ("authorization", "x-api-key") for line in headers.get(name, ())]
         keys = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
         known = {(name, line): owner for name, line, key in keys if (owner := self._owner(key))}
-        owners = {(owner.team, owner.admin): owner for owner in known.values() if not _has_expired(owner)}
+        owners = {
+            (owner.team, owner.admin): owner for owner in known.values() if not self._has_expired(owner)
+        }
         if not owners:
             self._check_needed(list(known.values()), any_key=bool(keys))
-            return Caller(headers=headers, may_explain=not self._by_team)
+            return Caller(headers=headers, may_explain=not self._by_team, as_of=self._as_of)
         if len(owners) > 1:
             raise ApiError(401, "invalid x-api-key: two keys were shown, and they are not of one team")
         (owner,) = owners.values()
@@ -84,7 +98,16 @@ class Authenticator:
             key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
             may_explain=owner.admin or (team.explain if team else not self._by_team),
+            as_of=self._as_of,
+            expires=owner.key.expires if owner.key is not None else None,
         )
+
+    def is_current(self, caller: Caller) -> bool:
+        """Whether `authenticate` would come to the same now: no rules, token or key file changed since, and
+        the day of the key is not over. Nothing is hashed for that."""
+        if not self._open:
+            self._current_owners()
+        return caller.as_of == self._as_of and (caller.expires is None or caller.expires >= self._today())
 
     def _check_needed(self, expired_keys: list[_KeyOwner], *, any_key: bool) -> None:
         """Raises 401 unless no key is needed. Whoever shows a key that was right knows it, and may hear that
@@ -109,6 +132,7 @@ class Authenticator:
         return self._owners
 
     def _owners_by_digest(self) -> dict[bytes, _KeyOwner]:
+        self._as_of += 1
         found: dict[bytes, _KeyOwner] = {}
         twice: set[bytes] = set()
         for owner in self._all_owners():
@@ -138,17 +162,11 @@ class Authenticator:
         value = self._files.value(key.secret)
         return _digest(value) if value else None
 
+    def _has_expired(self, owner: _KeyOwner) -> bool:
+        return owner.key is not None and owner.key.expires is not None and owner.key.expired(self._today())
+
     def _blinded(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, key=self._salt, digest_size=32).digest()
-
-
-def _has_expired(owner: _KeyOwner) -> bool:
-    key = owner.key
-    return (
-        key is not None
-        and key.expires is not None
-        and key.expired(datetime.datetime.now(datetime.UTC).date())
-    )
 
 
 def _without(headers: Headers, ours: Mapping[tuple[str, str], _KeyOwner]) -> Headers:

@@ -37,8 +37,7 @@ async def read_body(receive: Receive, headers: Mapping[str, tuple[str, ...]], li
             parts.append(data)
         if not message.get("more_body", False) or size > limit * DISCARD:
             break
-    if size > limit:
-        raise _too_large(limit)
+    check_size(size, limit)
     body = b"".join(parts)
     encoding = ",".join(headers.get("content-encoding", ())).strip().lower()
     if encoding in ("", "identity"):
@@ -74,6 +73,12 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
 def _stated_length(headers: Mapping[str, tuple[str, ...]]) -> int:
     length = headers.get("content-length", ("",))[0]
     return int(length) if length.isdigit() else 0
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raises `ApiError` (413)."""
+    if size > limit:
+        raise _too_large(limit)
 
 
 def _too_large(limit: int) -> ApiError:

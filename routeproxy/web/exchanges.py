@@ -15,7 +15,7 @@ from routeproxy.observe import Observer
 from routeproxy.output import Write
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller, Headers
-from routeproxy.web.body import ClientLeft, read_body
+from routeproxy.web.body import ClientLeft, check_size, read_body
 from routeproxy.web.headers import encoded, request_headers
 from routeproxy.web.protocols import ClientProtocol
 from routeproxy.web.response import (
@@ -98,16 +98,18 @@ class Exchanges:
         query = scope["query_string"].decode("latin-1")
         inbound = Inbound(body=b"", path=protocol.paths[endpoint], headers=headers, query=query)
         exchange = self._proxy.receive(inbound, endpoint)
-        settings = exchange.policy.server
         try:
             if (method := scope["method"]) != "POST":
                 raise ApiError(405, f"{method} is not allowed here, POST is", headers={"allow": "POST"})
-            caller = self._authenticator.authenticate(headers, admin=endpoint == "route")
-            inbound = _of_caller(inbound, caller, exchange)
+            caller, admitted = self._admit(inbound, exchange, url_target)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
-            target = target_in_url(url_target, exchange.policy) if url_target is not None else None
-            body = await read_body(receive, headers, settings.max_body_mb * 2**20)
+            body = await read_body(receive, headers, _body_limit(exchange))
+            if not self._is_current(caller, exchange):
+                # A body may take minutes, in which a key is taken back or a rule added.
+                self._proxy.renew(exchange)
+                _, admitted = self._admit(inbound, exchange, url_target)
+                check_size(len(body), _body_limit(exchange))
             body = protocol.decode_request(body, endpoint)
         except ClientLeft:
             exchange.client_left, exchange.status = True, CLIENT_CLOSED_REQUEST
@@ -119,7 +121,7 @@ class Exchanges:
             await send_whole(send, *error_answer(error, exchange, protocol))
             self._observer.request_done(exchange)
             return
-        exchange.inbound = replace(inbound, body=body, url_target=target)
+        exchange.inbound = replace(admitted, body=body)
         del body  # the exchange lets it go before its answer is over
         response = ExchangeResponse(
             exchange,
@@ -130,6 +132,18 @@ class Exchanges:
             timings=self._timings,
         )
         await response(scope, receive, send)
+
+    def _admit(self, inbound: Inbound, exchange: Exchange, url_target: str | None) -> tuple[Caller, Inbound]:
+        """Who asks, and the request as its caller may send it. Raises `ApiError` for what may not be asked by
+        this caller, or by anybody."""
+        caller = self._authenticator.authenticate(inbound.headers, admin=exchange.endpoint == "route")
+        admitted = _of_caller(inbound, caller, exchange)
+        target = target_in_url(url_target, exchange.policy) if url_target is not None else None
+        return caller, replace(admitted, url_target=target)
+
+    def _is_current(self, caller: Caller, exchange: Exchange) -> bool:
+        """Whether what the request was admitted by still counts."""
+        return exchange.policy is self._proxy.rules.policy and self._authenticator.is_current(caller)
 
     async def _count_tokens(self, exchange: Exchange, write: Write) -> None:
         await write([await self._proxy.count_tokens(exchange)])
@@ -164,6 +178,11 @@ def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
         no_fallback=no_fallback,
         explain=explain and caller.may_explain,
     )
+
+
+def _body_limit(exchange: Exchange) -> int:
+    """In bytes."""
+    return exchange.policy.server.max_body_mb * 2**20
 
 
 def _is_set(name: str, headers: Headers) -> bool:

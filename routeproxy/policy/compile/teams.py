@@ -82,7 +82,8 @@ class TeamsCompiler:
                 continue
             at = here if isinstance(item, str) else (*here, "key")
             secret = self._compile_secret(table.key, at)
-            name = table.name or (secret.reference if secret.kind != "sha256" else f"key {index + 1}")
+            is_nameless = secret.kind in {"sha256", "literal"}
+            name = table.name or (f"key {index + 1}" if is_nameless else secret.reference)
             yield ClientKey(name, secret, table.expires)
 
     def _compile_secret(self, written: str, path: KeyPath) -> Secret:

@@ -186,10 +186,14 @@ class LiveRules:
             self._put_in_force(loaded.policy)
             return True
 
-    async def rollback(self, version: str | None = None) -> Policy:
-        """Puts `version` in force, or the one before this; it holds until a good file is saved. Raises
-        `NoSuchVersion`, `RulesRefused` or `ValueError`."""
+    async def rollback(
+        self, version: str | None = None, *, confirm: Callable[[], object] = lambda: None
+    ) -> Policy:
+        """Puts `version` in force, or the one before this; it holds until a good file is saved. `confirm` is
+        called once no other change is under way, and may raise. Raises `NoSuchVersion`, `RulesRefused` or
+        `ValueError`."""
         async with self._one_at_a_time:
+            confirm()
             pointer = self._versions.pointer()
             version = version or (pointer.before if pointer is not None else None)
             if version is None:
