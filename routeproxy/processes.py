@@ -1,7 +1,6 @@
 """One process or several: uvicorn's server, which stops without cutting answers off, and the parent of
 workers. What is served is none of its business."""
 
-import errno
 import gc
 import logging
 import math
@@ -21,6 +20,7 @@ from typing import Protocol
 import uvicorn
 from litestar import Litestar
 
+from routeproxy.listening import BACKLOG
 from routeproxy.web.http_protocol import HttpProtocol
 from routeproxy.web.response import InFlight
 
@@ -30,7 +30,6 @@ KEEP_ALIVE = 75
 """Seconds. uvicorn's own 5 s race the connection pools of clients."""
 FLUSH_SECONDS = 3
 """How long clients have to take what was written before the server stopped."""
-BACKLOG = 2048
 SWITCH_INTERVAL = 0.001
 """Seconds that a thread may keep Python while the event loop waits for it (CPython's own: 5 ms)."""
 
@@ -186,19 +185,3 @@ def stop_with_parent(server: Server) -> None:
             server.stop()
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises `OSError` that says what to do."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(BACKLOG)  # a client that comes before the server is ready waits, and is not refused
-    except OSError as error:
-        sock.close()
-        why = "another program has it" if error.errno == errno.EADDRINUSE else error.strerror
-        raise OSError(
-            f"cannot listen on {host}:{port}: {why}. Choose another with --host and --port"
-        ) from error
-    return sock

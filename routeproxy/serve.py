@@ -22,13 +22,16 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy import tokens
+from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
+from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
 from routeproxy.observe import Observer, Observers
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.providers import Provider
-from routeproxy.processes import Server, Workers, listen, stop_with_parent
+from routeproxy.policy.server import ServerSettings
+from routeproxy.processes import Server, Workers, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
@@ -52,9 +55,11 @@ def serve(options: Options) -> int:
     with _folder_for_versions(options) as folder:
         rules = live_rules(sources, folder)
         policy = rules.policy
-        host, port = sources.address(policy)
+        address = sources.address(policy)
+        host = address.host
+        resolve(address)  # a name that is none must not be called open to everybody
         refuse_strangers(sources, host, policy)
-        sock = listen(host, port)
+        sock = listen(address)
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
         print("\n".join(lines), file=sys.stderr, flush=True)
         if options.workers > 1:
@@ -220,12 +225,11 @@ def startup_lines(
     policy: Policy, host: str, port: int, sources: Sources, problem: str | None = None
 ) -> list[str]:
     """What start-up says: first the address to open. `problem` is why something older is in force."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    open_at = everywhere.get(host, host)
+    url = url_of(host, port)
     rules = f"{_counted(len(policy.rules), 'rule')} and a default"
     lines = [
-        f"routeproxy {routeproxy.__version__}: http://{f'[{open_at}]' if ':' in open_at else open_at}:{port}"
-        + (f" (listening on all addresses, {host})" if host in everywhere else ""),
+        f"routeproxy {routeproxy.__version__}: {url}"
+        + (f" (listening on all addresses, {host})" if host in ALL_ADDRESSES else ""),
         f"  rules      {policy.source}, version {policy.version}, {rules}",
     ]
     if policy.invariants or policy.tests:
@@ -255,10 +259,26 @@ def startup_lines(
     else:
         lines.append("  clients    need no key")
         if not _is_loopback(host):
-            warnings.insert(0, f"--insecure: anybody who can reach {host}:{port} may use it")
+            warnings.insert(0, f"--insecure: anybody who can reach {Address(host, port)} may use it")
     if policy.tests and sources.options.skip_tests:
         warnings.insert(0, f"--skip-tests: {_counted(len(policy.tests), 'test')} of the rules not run")
-    return lines + [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]
+    lines += [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]
+    return [
+        *lines,
+        *_claude_code_lines(policy, url, needs_key=Authenticator(policy, sources.token()).needs_key),
+    ]
+
+
+def _claude_code_lines(policy: Policy, url: str, *, needs_key: bool) -> list[str]:
+    """How to start Claude Code. The last line is to be copied."""
+    keeps_login = passes_logins_on(policy)
+    key = SOME_KEY if needs_key else "" if keeps_login else NO_KEY
+    found_without = url == url_of(ServerSettings().host, ServerSettings().port)
+    command = "routeproxy claude" if found_without else f"routeproxy claude --url {url}"
+    return [
+        f"  start Claude Code with `{command}`, or with",
+        f"{in_shell(client_variables(url, key, keeps_login=keeps_login))} claude",
+    ]
 
 
 def _counted(number: int, thing: str) -> str:

@@ -7,6 +7,7 @@ import tomli
 from msgspec import Struct
 
 from routeproxy import tokens
+from routeproxy.listening import DEFAULT, Address, Origin, check_address
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
 from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
 from routeproxy.policy.decide import Policy
@@ -53,8 +54,10 @@ class Sources(Struct, frozen=True):
 
     def variables(self) -> dict[str, str]:
         """The variables of the first `.env` that exists, under those of the environment, which win."""
-        dotenvs = (file for file in self.files if file.name == ".env" and file.exists())
-        return read_environment(self.environ, next(dotenvs, None))
+        return read_environment(self.environ, self._dotenv())
+
+    def _dotenv(self) -> Path | None:
+        return next((file for file in self.files if file.name == ".env" and file.exists()), None)
 
     def token(self) -> str | None:
         """`ANTHROPIC_AUTH_TOKEN`, the key that clients must show; None if it is unset or empty."""
@@ -119,24 +122,45 @@ class Sources(Struct, frozen=True):
             skip_tests=True,
         )
 
-    def address(self, policy: Policy) -> tuple[str, int]:
+    def address(self, policy: Policy) -> Address:
         """Host and port: of the flags, then as the rules file states them, then `HOST` and `PORT`, then the
-        default. Raises `ValueError`."""
-        variables = self.variables()
-        stated: Iterable[str] = ()
-        if self.rules is not None:
-            # The policy has every default filled in, so only the text tells which values were stated.
-            stated = _server_keys(self.rules.read_text(encoding="utf-8").removeprefix("\ufeff"))
-        host = self.options.host or (policy.server.host if "host" in stated else variables.get("HOST"))
+        default. Raises `ValueError` for what is none."""
+        host, host_from = self._host(policy)
+        port, port_from = self._port(policy)
+        address = Address(host, port, host_from, port_from)
+        check_address(address)
+        return address
+
+    def _host(self, policy: Policy) -> tuple[str, Origin]:
+        if self.options.host is not None:
+            return self.options.host, Origin("--host")
+        if "host" in self._stated():
+            return policy.server.host, Origin(f"[server] host of {self.rules}", "key")
+        if host := self.variables().get("HOST"):
+            return host, self._origin_of("HOST")
+        return policy.server.host, DEFAULT
+
+    def _port(self, policy: Policy) -> tuple[int, Origin]:
         if self.options.port is not None:
-            port = self.options.port
-        elif "port" in stated or not variables.get("PORT"):
-            port = policy.server.port
-        elif (digits := variables["PORT"]).isdecimal() and int(digits) < 2**16:
-            port = int(digits)
-        else:
-            raise ValueError(f"PORT is `{digits}`; expected a number from 0 to 65535")
-        return host or policy.server.host, port
+            return self.options.port, Origin("--port")
+        if "port" in self._stated():
+            return policy.server.port, Origin(f"[server] port of {self.rules}", "key")
+        if not (digits := self.variables().get("PORT")):
+            return policy.server.port, DEFAULT
+        origin = self._origin_of("PORT")
+        if not digits.isdecimal() or int(digits) >= 2**16:
+            raise ValueError(f"{origin.words} is `{digits}`; expected a number from 0 to 65535")
+        return int(digits), origin
+
+    def _stated(self) -> Iterable[str]:
+        """The keys that `[server]` states: the policy has every default filled in, so only the text tells."""
+        if self.rules is None:
+            return ()
+        return _server_keys(self.rules.read_text(encoding="utf-8").removeprefix("\ufeff"))
+
+    def _origin_of(self, variable: str) -> Origin:
+        file = None if variable in self.environ else self._dotenv()
+        return Origin(variable if file is None else f"{variable} in {file}", "variable")
 
 
 def _server_keys(text: str) -> Iterable[str]:

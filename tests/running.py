@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from routeproxy.listening import Address, listen
 from routeproxy.observe import Observer
-from routeproxy.processes import Server, listen
+from routeproxy.processes import Server
 from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm.setup import import_litellm
@@ -76,7 +77,7 @@ def running(
     if needs_litellm(live.policy):
         import_litellm()  # before a test that is in a hurry
     app = App(sources, live, timings=timings, protocols=protocols, observers=observers)
-    sock = listen("127.0.0.1", 0)
+    sock = listen(Address("127.0.0.1", 0))
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()

@@ -52,6 +52,63 @@ def test_the_address_to_open_comes_first(tmp_path: Path) -> None:
     assert everywhere.endswith(": http://127.0.0.1:80 (listening on all addresses, 0.0.0.0)")
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "lines"),
+    [
+        pytest.param(
+            "127.0.0.1", 8082,
+            [
+                "  start Claude Code with `routeproxy claude`, or with",
+                "ANTHROPIC_BASE_URL=http://127.0.0.1:8082 ANTHROPIC_AUTH_TOKEN=anything claude",
+            ],
+            id="the default",
+        ),
+        pytest.param(
+            "::1", 9000,
+            [
+                "  start Claude Code with `routeproxy claude --url http://[::1]:9000`, or with",
+                "ANTHROPIC_BASE_URL='http://[::1]:9000' ANTHROPIC_AUTH_TOKEN=anything claude",
+            ],
+            id="elsewhere",
+        ),
+    ],
+)  # fmt: skip
+def test_it_ends_with_the_line_that_starts_claude_code(
+    tmp_path: Path, host: str, port: int, lines: list[str]
+) -> None:
+    assert start_up(sources(tmp_path, RULES), host, port).splitlines()[-2:] == lines
+
+
+TEAM = f'[teams.payments]\nkeys = ["env:PAYMENTS_KEY"]\n{ECHO}'
+LOGIN = """\
+[providers.anthropic]
+api_key = "client"
+
+[default]
+targets = "anthropic/*"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "last"),
+    [
+        pytest.param(TEAM, {"PAYMENTS_KEY": "k" * 40}, "ANTHROPIC_AUTH_TOKEN=YOUR_KEY", id="keys of teams"),
+        pytest.param(ECHO, {"ANTHROPIC_AUTH_TOKEN": "sesame"}, "ANTHROPIC_AUTH_TOKEN=YOUR_KEY", id="a token"),
+        pytest.param(LOGIN, {}, "ANTHROPIC_BASE_URL=http://127.0.0.1:80", id="the client's own login"),
+        pytest.param(
+            LOGIN,
+            {"ANTHROPIC_AUTH_TOKEN": "sesame"},
+            "ANTHROPIC_CUSTOM_HEADERS='x-api-key: YOUR_KEY'",
+            id="the client's own login, and a key",
+        ),
+    ],
+)
+def test_the_line_has_a_place_for_the_key_that_is_needed(
+    tmp_path: Path, text: str, environ: dict[str, str], last: str
+) -> None:
+    assert start_up(sources(tmp_path, text, environ), port=80).endswith(f"{last} claude")
+
+
 def test_it_names_the_rules_and_their_version(tmp_path: Path) -> None:
     where = sources(tmp_path)
     assert f"rules      {tmp_path}/rules.toml, version {where.load().version}, 0 rules" in start_up(where)
@@ -123,14 +180,16 @@ def test_flags_win_then_the_file_then_variables(
     tmp_path: Path, server: str, environ: dict[str, str], flags: dict[str, object], address: tuple[str, int]
 ) -> None:
     where = sources(tmp_path, f"[server]\n{server}\n{ECHO}" if server else ECHO, environ, **flags)
-    assert where.address(where.load()) == address
+    found = where.address(where.load())
+    assert (found.host, found.port) == address
 
 
 def test_without_rules_variables_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {"PREFERRED_PROVIDER": "openai", "OPENAI_API_KEY": "k", "HOST": "0.0.0.0", "PORT": "9000"}
     where = Sources(Options(), environ)
-    assert where.address(where.load()) == ("0.0.0.0", 9000)
+    found = where.address(where.load())
+    assert (found.host, found.port) == ("0.0.0.0", 9000)
 
 
 def test_it_is_ready_soon(tmp_path: Path) -> None:
@@ -139,6 +198,22 @@ def test_it_is_ready_soon(tmp_path: Path) -> None:
     with serving(tmp_path, "--port", "0") as server:
         assert server.post(request()).status_code == 200
         print(f"ready after {time.monotonic() - started:.2f} s")
+
+
+def test_the_rules_may_stand_bare_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(ECHO)
+    with serving(tmp_path, "mine.toml", "--port", "0") as server:
+        assert server.get("/").json()["rules"] == "mine.toml"
+        # The port that it got, not the one that it was told.
+        assert f"\nANTHROPIC_BASE_URL={server.url} ANTHROPIC_AUTH_TOKEN=anything claude\n" in server.stderr
+
+
+def test_several_workers_say_once_how_to_start_claude_code(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(ECHO)
+    with serving(tmp_path, "rules.toml", "--port", "0", "--workers", "2") as server:
+        until(lambda: len(server.workers) == 2, 10)
+        assert server.post(request()).status_code == 200
+        assert server.stderr.count("ANTHROPIC_BASE_URL=") == 1
 
 
 def test_rules_in_the_working_folder_are_found(tmp_path: Path) -> None:
@@ -160,7 +235,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         with serving(tmp_path, "--port", str(port)) as server:
             assert server.exit_code() == 2
-            assert f"cannot listen on 127.0.0.1:{port}: another program has it" in server.stderr
+            assert f"cannot listen on 127.0.0.1:{port} (--port): another program has it" in server.stderr
             assert "Traceback" not in server.stderr
 
 
@@ -176,12 +251,30 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             ["--host", "no.such.host.invalid", "--insecure"],
             {},
             2,
-            "cannot listen on no.such",
+            "--host is `no.such.host.invalid`, a name that this machine can't find",
             id="host",
         ),
         pytest.param(ECHO, ["--host", "0.0.0.0"], {}, 2, "anybody who can reach 0.0.0.0", id="no keys"),
         pytest.param(ECHO, [], {"LOG_LEVEL": "loud"}, 2, "LOG_LEVEL is `LOUD`", id="a bad level"),
         pytest.param(ECHO, [], {"PORT": "http"}, 2, "PORT is `http`", id="a bad port"),
+        pytest.param(ECHO, ["--host", ""], {}, 2, "routeproxy: --host is empty", id="an empty host"),
+        pytest.param(
+            ECHO, ["--host", "http://[::1]:9"], {}, 2, "a URL: write --host ::1 and --port 9", id="a URL"
+        ),
+        pytest.param(
+            ECHO, [], {"HOST": "1.2.3.4:9"}, 2, "HOST is `1.2.3.4:9`, an address with a port", id="HOST"
+        ),
+        pytest.param(
+            ECHO, ["--host", "203.0.113.9", "--insecure"], {}, 2, "(--host): 203.0.113.9 is no", id="not here"
+        ),
+        pytest.param(
+            f"[server]\nhost = '256.1.1.1'\n{ECHO}",
+            [],
+            {},
+            2,
+            "[server] host of rules.toml is",
+            id="in rules",
+        ),
         pytest.param(None, [], {"PREFERRED_PROVIDER": "nobody"}, 1, "PREFERRED_PROVIDER", id="environment"),
     ],
 )

@@ -13,12 +13,12 @@ import msgspec
 import typer
 
 from routeproxy.cli.annotations import github, sarif
-from routeproxy.cli.options import FileArgument, LiteralKeysOption, new_app
+from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import Problem, RulesRefused
-from routeproxy.sources import Sources
+from routeproxy.sources import Sources, find_rules
 from routeproxy.upstream.chat.model_facts import known_facts
 
 Format = Literal["text", "json", "sarif", "github"]
@@ -28,12 +28,13 @@ app = new_app()
 
 @app.command()
 def command(
-    file: FileArgument,
+    file: RulesArgument = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     format: Annotated[
         Format,
         typer.Option(help="For people, for programs, for code scanning, for annotations in GitHub Actions."),
     ] = "text",
+    rules: RulesOption = None,
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Say whether the server would take this rules file, and what is wrong with it.
@@ -41,15 +42,14 @@ def command(
     Its invariants are proved and its tests run. Exit code 0: it would; 1: it has problems; 2: it cannot be
     read. Nothing is started, nobody contacted.
     """
-    sources = sources_of(file, allow_literal_keys=allow_literal_keys)
+    sources = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys)
     run_and_exit(lambda: run_check(sources, strict=strict, format=format, out=sys.stdout))
 
 
 def run_check(sources: Sources, *, strict: bool = False, format: Format = "text", out: TextIO) -> int:
     """Exit code 0: the file would be taken; 1: it has errors, or with `strict` warnings. Raises `OSError` or
     `ValueError` if there is nothing to read."""
-    path = sources.rules
-    assert path is not None
+    path = sources.rules or Path("environment")
     policy: Policy | None = None
     try:
         policy = sources.load(also=Lints(known_facts))

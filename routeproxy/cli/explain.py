@@ -11,7 +11,14 @@ import typer
 
 from routeproxy.cli.fact_options import stated_facts, with_fact_options
 from routeproxy.cli.logged import logged_question
-from routeproxy.cli.options import JsonOption, LiteralKeysOption, RulesOption, new_app
+from routeproxy.cli.options import (
+    JsonOption,
+    LiteralKeysOption,
+    RulesArgument,
+    RulesOption,
+    chosen_rules,
+    new_app,
+)
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.exchange import Exchange, Inbound
 from routeproxy.messages.errors import ApiError
@@ -32,6 +39,7 @@ app = new_app()
 @app.command()
 @with_fact_options
 def command(
+    file: RulesArgument = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False),
@@ -75,7 +83,7 @@ def command(
             **stated_facts(options),
         )
 
-    load = sources_of(find_rules(rules), allow_literal_keys=allow_literal_keys).unproved
+    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
     complete = decision is not None
     run_and_exit(lambda: run_explain(load, question, complete=complete, json=json, out=sys.stdout))
 

@@ -6,24 +6,35 @@ from typing import Any, TextIO
 
 import msgspec
 
-from routeproxy.cli.options import FileArgument, JsonOption, LiteralKeysOption, new_app
+from routeproxy.cli.options import (
+    JsonOption,
+    LiteralKeysOption,
+    RulesArgument,
+    RulesOption,
+    chosen_rules,
+    new_app,
+)
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.verify.proof import Finding, Proof, Verdict, prove
+from routeproxy.sources import find_rules
 
 app = new_app()
 
 
 @app.command()
 def command(
-    file: FileArgument, json: JsonOption = False, allow_literal_keys: LiteralKeysOption = False
+    file: RulesArgument = None,
+    json: JsonOption = False,
+    rules: RulesOption = None,
+    allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Prove the invariants of a rules file over all requests, or say which request breaks one.
 
     Exit code 0: all are proved; 1: some are not; 2: the file cannot be read.
     """
-    load = sources_of(file, allow_literal_keys=allow_literal_keys).unproved
+    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
     run_and_exit(lambda: run_prove(load, json=json, out=sys.stdout))
 
 

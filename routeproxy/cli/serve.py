@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from routeproxy.cli.options import LiteralKeysOption, RulesOption, new_app
+from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
 
 Level = Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
 
@@ -15,6 +15,7 @@ app = new_app()
 
 @app.command()
 def command(
+    file: RulesArgument = None,
     rules: RulesOption = None,
     host: Annotated[
         str | None,
@@ -78,7 +79,7 @@ def command(
     from routeproxy.sources import Options
 
     options = Options(
-        rules=rules,
+        rules=chosen_rules(file, rules),
         host=host,
         port=port,
         workers=workers,

@@ -10,18 +10,19 @@ import typer
 from msgspec import Struct
 
 from routeproxy import tokens
-from routeproxy.cli.options import FileArgument, LiteralKeysOption, new_app
+from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import explain
 from routeproxy.policy.verify.run_case import Outcome, run_case
+from routeproxy.sources import find_rules
 
 app = new_app()
 
 
 @app.command()
 def command(
-    file: FileArgument,
+    file: RulesArgument = None,
     coverage: Annotated[bool, typer.Option("--coverage", help="Say which rules no test reaches.")] = False,
     min_coverage: Annotated[
         int,
@@ -31,13 +32,14 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="Write the results as JUnit XML too.", show_default=False),
     ] = None,
+    rules: RulesOption = None,
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Run the tests that stand in a rules file, and say why one fails.
 
     Exit code 0: all pass; 1: some don't, or the rules have errors; 2: the file cannot be read.
     """
-    load = sources_of(file, allow_literal_keys=allow_literal_keys).unproved
+    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
     run_and_exit(
         lambda: run_test(
             load, coverage=coverage, min_coverage=min_coverage, junit=junit, out=sys.stdout, err=sys.stderr

@@ -40,7 +40,15 @@ BROKEN = '[providers.echo]\n[default]\ntargets = ["ecko/one"]\ndeni = "x"\n'
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("HOST", "PORT", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_KEY", "LOG_LEVEL", "PREFERRED_PROVIDER"):
+    for name in (
+        "HOST",
+        "PORT",
+        "ANTHROPIC_AUTH_TOKEN",
+        "CLAUDE_KEY",
+        "LOG_LEVEL",
+        "PREFERRED_PROVIDER",
+        "OPENAI_API_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -84,7 +92,6 @@ def test_help_of_a_command_tells_its_options(command: str) -> None:
         ["serve", "--workers", "0"],
         ["serve", "--log-level", "loud"],
         ["serve", "--nonsense"],
-        ["check"],
         ["check", "rules.toml", "--format", "xml"],
         ["explain"],
         ["nonsense"],
@@ -130,6 +137,60 @@ def test_check_can_speak_to_programs() -> None:
 def test_check_of_a_file_that_is_not_there_exits_2() -> None:
     ran = run("check", "nowhere.toml")
     assert (ran.exit_code, ran.stderr) == (2, "routeproxy: nowhere.toml: No such file or directory\n")
+
+
+# --- which rules
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["check"], ["test"], ["prove"], ["explain", "--model", "claude-opus-4-8"]],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["mine.toml"], id="bare"),
+        pytest.param(["--rules", "mine.toml"], id="by its option"),
+        pytest.param(["mine.toml", "--rules", "./mine.toml"], id="both, the same"),
+    ],
+)
+def test_every_command_takes_the_rules_bare_and_by_their_option(command: list[str], words: list[str]) -> None:
+    written(BROKEN)  # what is there without a name is not looked at
+    written(RULES, "mine.toml")
+    ran = run(*command, *words)
+    assert (ran.exit_code, "mine.toml" in ran.stdout) == (0, True), ran.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["serve"], ["check"], ["test"], ["prove"], ["explain", "--model", "m"]],
+    ids=lambda words: words[0],
+)
+def test_two_rules_files_are_one_too_many(command: list[str]) -> None:
+    written(RULES, "one.toml")
+    written(RULES, "two.toml")
+    ran = run(*command, "one.toml", "--rules", "two.toml")
+    assert ran.exit_code == 2
+    assert "two rules files: one.toml, and two.toml by --rules; expected one of them" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["test"], ["prove"], ["explain", "--model", "m"]], ids=lambda words: words[0]
+)
+def test_every_command_takes_the_rules_that_are_here(command: list[str]) -> None:
+    written(RULES)
+    ran = run(*command)
+    assert (ran.exit_code, "rules.toml" in ran.stdout) == (0, True), ran.output
+
+
+def test_check_without_a_file_is_of_what_the_environment_describes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("check").stdout.endswith("; 1 warning\n")
+    assert "OPENAI_API_KEY is not set" in run("check").stdout
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    assert run("check", "--strict").exit_code == 0
+    monkeypatch.setenv("PREFERRED_PROVIDER", "nobody")
+    assert run("check").exit_code == 1
 
 
 # --- explain

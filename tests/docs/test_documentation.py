@@ -261,7 +261,9 @@ def test_every_flag_is_explained(name: str) -> None:
     documented = {
         flag for row in rows(page, "Starting" if name == "serve" else name)[1:] for flag in code(row[0])
     }
-    everywhere = {"--allow-literal-keys"} & flags if name != "serve" else set()  # said once for all
+    everywhere = (
+        {"--allow-literal-keys", "--rules"} & flags if name != "serve" else set()
+    )  # said once for all
     assert documented - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
 
 
