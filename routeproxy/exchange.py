@@ -26,8 +26,11 @@ class Inbound(Struct, frozen=True, kw_only=True):
 
     body: bytes
     """A Messages request, whatever protocol the client speaks."""
+    method: str = "POST"
     path: str = "/v1/messages"
     """As the client's protocol has it, without a target that was named in the URL."""
+    url_path: str | None = None
+    """As the client wrote it, out of its escapes."""
     query: str = ""
     headers: Mapping[str, tuple[str, ...]] = {}
     url_target: str | None = None
@@ -44,6 +47,27 @@ class Inbound(Struct, frozen=True, kw_only=True):
     def header(self, name: str) -> str | None:
         values = self.headers.get(name)
         return values[0] if values else None
+
+
+class SmallRequest(Struct, kw_only=True):
+    """A request that is no exchange (models, probes, an operator's, what is not here or is no HTTP) and what
+    became of it. `None` is what nobody knows."""
+
+    method: str | None
+    path: str | None
+    """Without its query, out of its escapes."""
+    is_probe: bool = False
+    """It comes every few seconds, and only wants to know whether anybody is here."""
+    is_exchange: bool = False
+    """It turned out to be one after all, and is told of as such."""
+    started: float | None = None
+    """On the clock of `time.perf_counter`."""
+    request_id: str | None = None
+    team: str | None = None
+    key_name: str | None = None
+    status: int = 0
+    error: str | None = None
+    client_left: bool = False
 
 
 class AttemptRecord(Struct, kw_only=True):

@@ -8,7 +8,7 @@ costs nobody an answer: the failure is logged, and the others are still told.
 import logging
 from collections.abc import Callable, Sequence
 
-from routeproxy.exchange import AttemptRecord, Exchange
+from routeproxy.exchange import AttemptRecord, Exchange, SmallRequest
 from routeproxy.policy.decide import Policy
 
 log = logging.getLogger("routeproxy.observe")
@@ -16,6 +16,12 @@ log = logging.getLogger("routeproxy.observe")
 
 class Observer:
     """Hears nothing; an observer of something overrides what it wants to hear."""
+
+    def request_started(self, exchange: Exchange) -> None:
+        """Somebody who may ask has begun to send a request: its body is still to come."""
+
+    def request_decided(self, exchange: Exchange) -> None:
+        """The rules have said what becomes of the request, and nobody was asked yet."""
 
     def attempt_started(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         """A target is about to be asked: for an answer, or for verdicts on the tool uses of one
@@ -32,6 +38,12 @@ class Observer:
     def request_done(self, exchange: Exchange) -> None:
         """The last byte of the answer is written, or the client is gone."""
 
+    def small_request_started(self, request: SmallRequest) -> None:
+        """An operator, whose request may take its time, was let in."""
+
+    def small_request_done(self, request: SmallRequest) -> None:
+        """A request that is no exchange was answered, or its client is gone."""
+
     def reload_succeeded(self, before: Policy, after: Policy) -> None:
         """`after` is in force. Both may be of one version: other things than the rules may have changed."""
 
@@ -46,13 +58,23 @@ class Observers(Observer):
     """Tells several observers, each of them only what it listens to."""
 
     def __init__(self, observers: Sequence[Observer] = ()) -> None:
+        self._request_started = _listeners(observers, "request_started")
+        self._request_decided = _listeners(observers, "request_decided")
         self._attempt_started = _listeners(observers, "attempt_started")
         self._first_content = _listeners(observers, "first_content")
         self._attempt_ended = _listeners(observers, "attempt_ended")
         self._request_done = _listeners(observers, "request_done")
+        self._small_request_started = _listeners(observers, "small_request_started")
+        self._small_request_done = _listeners(observers, "small_request_done")
         self._reload_succeeded = _listeners(observers, "reload_succeeded")
         self._reload_failed = _listeners(observers, "reload_failed")
         self._admin_action = _listeners(observers, "admin_action")
+
+    def request_started(self, exchange: Exchange) -> None:
+        _tell(self._request_started, exchange)
+
+    def request_decided(self, exchange: Exchange) -> None:
+        _tell(self._request_decided, exchange)
 
     def attempt_started(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         _tell(self._attempt_started, exchange, attempt)
@@ -65,6 +87,12 @@ class Observers(Observer):
 
     def request_done(self, exchange: Exchange) -> None:
         _tell(self._request_done, exchange)
+
+    def small_request_started(self, request: SmallRequest) -> None:
+        _tell(self._small_request_started, request)
+
+    def small_request_done(self, request: SmallRequest) -> None:
+        _tell(self._small_request_done, request)
 
     def reload_succeeded(self, before: Policy, after: Policy) -> None:
         _tell(self._reload_succeeded, before, after)

@@ -95,6 +95,7 @@ class Proxy:
             loop = asyncio.get_running_loop()
             facts.count = lambda: self._count(inbound.body)
             exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
+        self._observer.request_decided(exchange)
         return exchange.decision
 
     async def explain(self, exchange: Exchange) -> Explanation:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -36,7 +35,8 @@ from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
-from routeproxy.telemetry.logs import ReloadLog, RequestLog
+from routeproxy.telemetry.reload_log import ReloadLog
+from routeproxy.telemetry.request_log import RequestLog
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
@@ -61,7 +61,7 @@ def serve(options: Options) -> int:
         refuse_strangers(sources, host, policy)
         sock = listen(address)
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        logs.print_banner(lines)
         if options.workers > 1:
             return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
         rules.guard = partial(refuse_strangers, sources, host)
@@ -104,8 +104,9 @@ def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
 
 
 def configure_logs(sources: Sources) -> None:
-    level = sources.options.log_level
-    logs.configure(sources.variables() | ({"LOG_LEVEL": level} if level else {}))
+    options = sources.options
+    flags = {"LOG_LEVEL": options.log_level, "LOG_FORMAT": options.log_format}
+    logs.configure(sources.variables() | {name: value for name, value in flags.items() if value})
 
 
 class App:

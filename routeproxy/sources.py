@@ -28,6 +28,7 @@ class Options(Struct, frozen=True, kw_only=True):
     port: int | None = None
     workers: int = 1
     log_level: str | None = None
+    log_format: str | None = None
     process_newlines: bool = False
     preserve_openai_newlines: bool = False
     allow_literal_keys: bool = False

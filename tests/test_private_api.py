@@ -4,6 +4,7 @@ changes one fails here, and says which. LiteLLM's have a file of their own,
 
 import asyncio
 import inspect
+import re
 from typing import Any
 
 import aiohttp
@@ -13,7 +14,7 @@ from litestar import Litestar
 from litestar.plugins import PluginProtocol
 from uvicorn import Server
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 from yarl import URL
 
@@ -103,7 +104,10 @@ def test_a_protocol_keeps_its_loop() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["connection_lost", "connection_made", "data_received", "on_message_begin", "on_response_complete"],
+    [
+        *("connection_lost", "connection_made", "data_received", "on_headers_complete", "on_message_begin"),
+        *("on_response_complete", "_unset_keepalive_if_required"),
+    ],
 )
 def test_uvicorns_protocol_has_what_ours_overrides(name: str) -> None:
     assert name in vars(HttpToolsProtocol)
@@ -122,6 +126,12 @@ def test_uvicorns_protocol_makes_a_scope_and_writes_to_its_transport() -> None:
     assert isinstance(protocol.transport, asyncio.Transport)
     assert isinstance(protocol.loop, asyncio.AbstractEventLoop)
     assert protocol.scope["type"] == "http"
+    assert (protocol.url, protocol.cycle) == (b"", None)
+    assert {"response_started", "response_complete", "more_body"} <= _attributes_set_in(RequestResponseCycle)
+
+
+def _attributes_set_in(kind: type) -> set[str]:
+    return set(re.findall(r"self\.(\w+)(?:: \w+)? = ", inspect.getsource(kind)))
 
 
 @pytest.mark.parametrize("name", ["handle_exit", "on_tick", "serve"])

@@ -1,14 +1,19 @@
 """`routeproxy serve` from its start to its first answer: what it prints, where it listens, what stops it from
 starting."""
 
+import json
+import re
+import signal
 import socket
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from routeproxy.serve import startup_lines
 from routeproxy.sources import Options, Sources
+from tests.budgets import seconds
 from tests.running import ECHO, request, serving, until
 
 RULES = """\
@@ -224,6 +229,27 @@ def test_rules_in_the_working_folder_are_found(tmp_path: Path) -> None:
         until(lambda: "POST /v1/messages 200" in server.stderr)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("flags", "environ"), [(["--log-format", "json"], {}), ([], {"LOG_FORMAT": "json"})])
+def test_with_json_all_that_is_said_is_json(
+    tmp_path: Path, flags: list[str], environ: dict[str, str], workers: str
+) -> None:
+    (tmp_path / "rules.toml").write_text(ECHO)
+    flags = ["--port", "0", "--workers", workers, *flags]
+    with serving(tmp_path, *flags, environ={"LOG_LEVEL": "WARNING", **environ}) as server:
+        address = until(lambda: re.search(r"http://[\d.:]+", server.stderr), 10)
+        assert address is not None
+        with httpx.Client(timeout=seconds(30)) as client:
+            client.post(f"{address[0]}/v1/messages", json=request())
+        (tmp_path / "rules.toml").write_text("rubbish")
+        until(lambda: "were not reloaded" in server.stderr, 5)
+        server.send_signal(signal.SIGTERM)
+        assert server.exit_code(10) == 0
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    assert lines[0]["message"].startswith("routeproxy ")
+    assert {line["logger"] for line in lines} == {"routeproxy.serve", "routeproxy.policy.live"}
+
+
 # --- what stops it
 
 
@@ -256,6 +282,8 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         ),
         pytest.param(ECHO, ["--host", "0.0.0.0"], {}, 2, "anybody who can reach 0.0.0.0", id="no keys"),
         pytest.param(ECHO, [], {"LOG_LEVEL": "loud"}, 2, "LOG_LEVEL is `LOUD`", id="a bad level"),
+        pytest.param(ECHO, [], {"LOG_FORMAT": "xml"}, 2, "LOG_FORMAT is `xml`", id="a bad form"),
+        pytest.param(ECHO, ["--log-format", "xml"], {}, 2, "--log-format", id="a bad form, as an option"),
         pytest.param(ECHO, [], {"PORT": "http"}, 2, "PORT is `http`", id="a bad port"),
         pytest.param(ECHO, ["--host", ""], {}, 2, "routeproxy: --host is empty", id="an empty host"),
         pytest.param(

@@ -9,6 +9,7 @@ import typer
 from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
 
 Level = Literal["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"]
+Form = Literal["text", "json"]
 
 app = new_app()
 
@@ -38,6 +39,12 @@ def command(
     log_level: Annotated[
         Level | None,
         typer.Option(case_sensitive=False, help="What the log tells. [default: LOG_LEVEL, INFO]"),
+    ] = None,
+    log_format: Annotated[
+        Form | None,
+        typer.Option(
+            case_sensitive=False, help="Lines for people, or JSON for machines. [default: LOG_FORMAT, text]"
+        ),
     ] = None,
     process_newlines: Annotated[
         bool,
@@ -84,6 +91,7 @@ def command(
         port=port,
         workers=workers,
         log_level=log_level,
+        log_format=log_format,
         process_newlines=process_newlines,
         preserve_openai_newlines=preserve_openai_newlines,
         allow_literal_keys=allow_literal_keys,

@@ -36,6 +36,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """The id that the client got instead: that of the back end whose answer was relayed."""
     path: str
     version: str
+    key: str | None = None
+    """What the rules call the key that was shown; of which team it is, `facts` tells."""
     rule: str | None
     facts: dict[str, Any] | None
     """What rules could look at, by name (`policy.logged` says what is kept). `None`: the request was refused
@@ -52,6 +54,12 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     status: int = 0
     error: str | None = None
     client_left: bool = False
+    duration_ms: float | None = None
+    first_content_ms: float | None = None
+    """`None` if no content came."""
+    input_tokens: int | None = None
+    """Those that were read from a cache included; `None` where the back end reported none."""
+    output_tokens: int | None = None
 
 
 class DecisionFile:
@@ -125,12 +133,15 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
     if facts is None and exchange.facts is not None and not exchange.facts.text_is_forgotten:
         facts = logged_facts(exchange.facts, exchange.policy)
     attempts = exchange.attempts if exchange.endpoint == "messages" else ()
+    content_at = exchange.first_content_at
+    input_tokens, output_tokens = exchange.input_and_output_tokens()
     return LoggedDecision(
         time=now(),
         id=exchange.request_id,
         shown_id=exchange.shown_id if exchange.shown_id != exchange.request_id else UNSET,
         path=exchange.inbound.path,
         version=exchange.policy.version,
+        key=exchange.inbound.key_name,
         rule=decision.rule if decision else None,
         facts=dict(facts) if facts is not None else None,
         targets=tuple(target.name for target in decision.targets) if decision else (),
@@ -142,6 +153,10 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         status=exchange.status,
         error=exchange.error,
         client_left=exchange.client_left,
+        duration_ms=milliseconds(time.perf_counter() - exchange.started),
+        first_content_ms=milliseconds(content_at - exchange.started) if content_at is not None else None,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
     )
 
 
@@ -151,6 +166,11 @@ def _safeguards(attempt: AttemptRecord | None) -> LoggedSafeguards | UnsetType:
     return LoggedSafeguards(
         target=attempt.target.name, failure=attempt.failure, verdicts=dict(attempt.verdicts)
     )
+
+
+def milliseconds(seconds: float) -> float:
+    """For a log: tenths are enough."""
+    return round(seconds * 1000, 1)
 
 
 def now() -> str:

@@ -19,6 +19,7 @@ from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller
 from routeproxy.web.headers import request_headers
 from routeproxy.web.replies import AnyRequest, json_reply
+from routeproxy.web.small_requests import note_caller, small_request_of
 
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
@@ -52,6 +53,7 @@ def admin_handlers(
         if control is None or not proxy.rules.policy.server.admin_keys:
             raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
         caller = authenticator.authenticate(request_headers(connection.scope), admin=True)
+        note_caller(connection.scope, caller)
         if caller.team is not None:
             raise ApiError(403, "this takes an admin key, and a team's was shown")
         if not caller.admin:
@@ -60,6 +62,8 @@ def admin_handlers(
 
     def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
         admin_of(connection)
+        if (request := small_request_of(connection.scope)) is not None:
+            observer.small_request_started(request)
 
     def status_of(control: Control) -> dict[str, object]:
         return {

@@ -31,6 +31,7 @@ from routeproxy.web.replies import (
     with_request_id,
 )
 from routeproxy.web.response import InFlight, StreamTimings
+from routeproxy.web.small_requests import observed
 
 
 class RouteproxyApp(Litestar):
@@ -39,6 +40,7 @@ class RouteproxyApp(Litestar):
 
     fast_paths: Mapping[str, ASGIApp] = {}
     """What is answered past the router, which takes a twentieth of a small request's time, by its path."""
+    observer = Observer()
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
@@ -46,7 +48,10 @@ class RouteproxyApp(Litestar):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.fast_paths.get(scope.get("path", ""))
-        await (app or super().__call__)(scope, receive, send)
+        if app is not None or scope["type"] != "http":
+            await (app or super().__call__)(scope, receive, send)
+        else:
+            await observed(super().__call__, self.observer, scope, receive, send)
 
 
 def build_app(
@@ -105,6 +110,7 @@ def build_app(
         logging_config=None,
         debug=False,
     )
+    application.observer = observer
     if not origins:  # pages get their headers from Litestar
         application.fast_paths = apps
     return application

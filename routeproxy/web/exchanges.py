@@ -19,13 +19,13 @@ from routeproxy.web.body import ClientLeft, check_size, read_body
 from routeproxy.web.headers import encoded, request_headers
 from routeproxy.web.protocols import ClientProtocol
 from routeproxy.web.response import (
-    CLIENT_CLOSED_REQUEST,
     ExchangeResponse,
     InFlight,
     Responder,
     StreamTimings,
     error_answer,
 )
+from routeproxy.web.small_requests import note_disconnect, note_exchange
 from routeproxy.web.targets import target_in_url
 
 log = logging.getLogger("routeproxy.web.app")
@@ -96,12 +96,22 @@ class Exchanges:
     ) -> None:
         headers = request_headers(scope)
         query = scope["query_string"].decode("latin-1")
-        inbound = Inbound(body=b"", path=protocol.paths[endpoint], headers=headers, query=query)
+        method = scope["method"]
+        inbound = Inbound(
+            body=b"",
+            method=method,
+            path=protocol.paths[endpoint],
+            url_path=scope["path"],
+            headers=headers,
+            query=query,
+        )
         exchange = self._proxy.receive(inbound, endpoint)
+        note_exchange(scope)
         try:
-            if (method := scope["method"]) != "POST":
+            if method != "POST":
                 raise ApiError(405, f"{method} is not allowed here, POST is", headers={"allow": "POST"})
             caller, admitted = self._admit(inbound, exchange, url_target)
+            self._observer.request_started(exchange)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
             body = await read_body(receive, headers, _body_limit(exchange))
@@ -112,7 +122,7 @@ class Exchanges:
                 check_size(len(body), _body_limit(exchange))
             body = protocol.decode_request(body, endpoint)
         except ClientLeft:
-            exchange.client_left, exchange.status = True, CLIENT_CLOSED_REQUEST
+            note_disconnect(scope, exchange)
             self._observer.request_done(exchange)
             return
         except Exception as raised:
@@ -137,9 +147,14 @@ class Exchanges:
         """Who asks, and the request as its caller may send it. Raises `ApiError` for what may not be asked by
         this caller, or by anybody."""
         caller = self._authenticator.authenticate(inbound.headers, admin=exchange.endpoint == "route")
-        admitted = _of_caller(inbound, caller, exchange)
-        target = target_in_url(url_target, exchange.policy) if url_target is not None else None
-        return caller, replace(admitted, url_target=target)
+        try:
+            admitted = _of_caller(inbound, caller, exchange)
+            target = target_in_url(url_target, exchange.policy) if url_target is not None else None
+        except ApiError:  # whose mistake it was is known all the same
+            exchange.inbound = replace(inbound, team=caller.team, key_name=caller.key_name)
+            raise
+        exchange.inbound = replace(admitted, url_target=target)
+        return caller, exchange.inbound
 
     def _is_current(self, caller: Caller, exchange: Exchange) -> bool:
         """Whether what the request was admitted by still counts."""

@@ -1,13 +1,18 @@
-"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear, how often it writes, and how it
-tells that a client is gone."""
+"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear, how often it writes, how it tells
+that a client is gone, and what becomes of bytes that are no HTTP."""
 
 import asyncio
 import re
+from http import HTTPStatus
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal
+from routeproxy.exchange import SmallRequest, new_request_id
+from routeproxy.messages.errors import ApiError, error_body
+from routeproxy.observe import Observer
+from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal, Refusal
 
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
@@ -19,6 +24,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self.disconnect_signal = DisconnectSignal()
+        self._in_head = False
         self.transport = cast(asyncio.Transport, CoalescingTransport(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
@@ -26,10 +32,53 @@ class HttpProtocol(HttpToolsProtocol):
         well, and the request waits for ever."""
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
         offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
-        super().data_received(_OFFER.sub(b"", data) if offers else data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(_OFFER.sub(b"", data) if offers else data)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing else than HTTP is spoken here, which the answer shows
+        except httptools.HttpParserError:
+            self._refuse(ApiError(400, "what came is not HTTP, or not what HTTP allows"))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answers what is no request and ends the connection: where the next request begins nobody knows."""
+        cycle, request_id = self.cycle, new_request_id()
+        if cycle is None or cycle.response_complete:
+            self._tell_of_refused(error, request_id)
+        elif cycle.response_started or not cycle.more_body:
+            self.transport.close()  # that answer is another request's
+            return
+        else:
+            self.disconnect_signal.refusal = Refusal(error.status, error.type, request_id)
+        body = error_body(error, request_id)
+        head = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _tell_of_refused(self, error: ApiError, request_id: str) -> None:
+        """Method and path are those that were read, if the first line was."""
+        url = self.url if self._in_head else b""
+        observer: Observer | None = getattr(self.config.loaded_app, "observer", None)
+        if observer is not None:
+            request = SmallRequest(
+                method=self.parser.get_method().decode("ascii") if url else None,
+                path=url.partition(b"?")[0].decode("latin-1") or None,
+                request_id=request_id,
+                status=error.status,
+                error=error.type,
+            )
+            observer.small_request_done(request)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
         self.scope["extensions"] = {DISCONNECT_SIGNAL: self.disconnect_signal}  # type: ignore[dict-item]
 
     def connection_lost(self, exc: Exception | None) -> None:

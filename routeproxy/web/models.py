@@ -16,6 +16,7 @@ from routeproxy.upstream.litellm.model_table import models_of
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.headers import request_headers
 from routeproxy.web.replies import AnyRequest, json_reply
+from routeproxy.web.small_requests import note_caller
 from routeproxy.web.targets import target_in_url
 
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
@@ -71,7 +72,9 @@ class Models:
 
     async def _listed(self, connection: AnyConnection, named: str | None) -> list[ModelInfo]:
         policy = self._proxy.rules.policy
-        team = self._authenticator.authenticate(request_headers(connection.scope)).team
+        caller = self._authenticator.authenticate(request_headers(connection.scope))
+        note_caller(connection.scope, caller)
+        team = caller.team
         if named is not None:
             names = _names_at(policy, team, target_in_url(named, policy))
         elif (known := self._lists.kept(policy, team)) is not None:

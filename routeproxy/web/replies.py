@@ -9,6 +9,7 @@ from litestar.exceptions import HTTPException
 from routeproxy.exchange import new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.web.exchanges import bug
+from routeproxy.web.small_requests import note_error
 
 AnyRequest = Request[Any, Any, Any]
 AnyResponse = Response[Any]
@@ -29,6 +30,7 @@ def with_request_id(response: AnyResponse) -> AnyResponse:
 
 
 def error_reply(request: AnyRequest, error: ApiError) -> Response[bytes]:
+    note_error(request.scope, error.type)
     request_id = new_request_id()
     return Response(
         error_body(error, request_id),
@@ -48,4 +50,4 @@ def routing_error_reply(request: AnyRequest, error: HTTPException) -> Response[b
 
 
 def bug_reply(request: AnyRequest, error: Exception) -> Response[bytes]:
-    return error_reply(request, bug(f"{request.method} {request.scope['path']}", error))
+    return error_reply(request, bug(f"{request.method} {request.scope['path'][:200]}", error))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from litestar.types import Receive, Scope, Send
@@ -46,12 +46,21 @@ class StreamTimings(Struct, frozen=True):
     ping: float = 10.0
 
 
+class Refusal(NamedTuple):
+    """How the connection itself has answered a request: what came of its body was no HTTP."""
+
+    status: int
+    error: str
+    request_id: str
+
+
 class DisconnectSignal:
     """Calls its listeners when the client is gone: a task that waits for the server to say so would be made
     and cancelled for every request."""
 
     def __init__(self) -> None:
         self.is_gone = False
+        self.refusal: Refusal | None = None
         self.listeners: set[Callable[[], None]] = set()
 
     def fire(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -48,6 +49,8 @@ from routeproxy.serve import startup_lines
 from routeproxy.sources import Options, Sources
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import LoggedDecision
+from routeproxy.telemetry.lines import JsonLine, JsonLines
+from routeproxy.telemetry.request_log import RequestRecord
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.failures import STATUS_OF_KIND
 from tests.budgets import seconds
@@ -608,33 +611,56 @@ def test_strangers_are_refused_in_these_words(tmp_path: Path) -> None:
         assert served.stderr == shown_in(RUNNING, "routeproxy: anybody")
 
 
+REQUEST_IN_LOG = RequestRecord(
+    event="done",
+    id="req_0ad9…",
+    method="POST",
+    path="/v1/messages",
+    status=200,
+    duration_ms=812.4,
+    first_content_ms=301.2,
+    model="claude-haiku-4-5",
+    target="openai/gpt-4.1-mini",
+    team="research",
+    key="laptop",
+    rule="background work",
+    policy="5f1c08a7d3b2",
+    attempts=1,
+    input_tokens=5120,
+    output_tokens=64,
+    stream=True,
+)
+
+
 def test_a_requests_log_line_looks_as_shown() -> None:
-    record = logs.RequestRecord(
-        request_id="req_0ad9…",
-        method="POST",
-        path="/v1/messages",
-        status=200,
-        duration_ms=812,
-        ttft_ms=301,
-        client_model="claude-haiku-4-5",
-        team="research",
-        rule="background work",
-        version="5f1c08a7d3b2",
-        provider="openai",
-        model="gpt-4.1-mini",
-        attempts=1,
-        input_tokens=5120,
-        output_tokens=64,
-        stream=True,
-    )
     documented = shown_in(RUNNING, "2026-").strip()
-    assert documented.endswith(logs.request_line(record).replace('"req_0ad9…"', "req_0ad9…"))
+    assert documented.endswith(str(REQUEST_IN_LOG).replace('"req_0ad9…"', "req_0ad9…"))
+
+
+def test_a_requests_log_line_in_json_looks_as_shown() -> None:
+    (documented,) = (b.text for b in blocks(RUNNING, "json") if '"logger"' in b.text)
+    written = logging.LogRecord("routeproxy.requests", logging.INFO, "", 0, REQUEST_IN_LOG, (), None)
+    ours = json.loads(JsonLines().format(written))
+    assert ours | {"time": json.loads(documented)["time"]} == json.loads(documented)
+    assert list(ours) == list(json.loads(documented))
+
+
+def test_each_field_of_the_log_in_json_is_documented_and_there() -> None:
+    documented = [row for row in rows(RUNNING, "In JSON") if row[0] != "field"]
+    names = [name for row in documented for name in code(row[0])]
+    assert names == [*JsonLine.__struct_fields__, *RequestRecord.__struct_fields__]
+    of_requests = documented[len(JsonLine.__struct_fields__) + 1 :]
+    line = str(
+        msgspec.structs.replace(
+            REQUEST_IN_LOG, error="x", judge="x/y", verdicts={"flagged": 1}, client_left=True
+        )
+    )
+    for row in of_requests:
+        assert all(word in line for word in code(row[1])), row
 
 
 def test_a_logged_decision_looks_as_shown() -> None:
-    documented = [
-        block.text for page in PAGES for block in blocks(page, "json") if block.text.startswith('{"time"')
-    ]
+    documented = [block.text for page in PAGES for block in blocks(page, "json") if '"engines"' in block.text]
     assert len(documented) == 2
     for line in documented:
         assert msgspec.json.encode(msgspec.json.decode(line, type=LoggedDecision)) == line.strip().encode()

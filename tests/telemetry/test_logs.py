@@ -1,10 +1,13 @@
 """Logging: the line of a request, the day's file under several workers, and who is kept quiet."""
 
+import asyncio
+import json
 import logging
 import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +16,9 @@ from typing import Any
 import pytest
 
 from routeproxy.telemetry import logs
-from routeproxy.telemetry.logs import DailyFile, Lines, RequestRecord, configure, log_request, request_line
+from routeproxy.telemetry.lines import JsonLines, Lines
+from routeproxy.telemetry.logs import DailyFile, configure
+from routeproxy.telemetry.request_log import RequestLog, RequestRecord, log_request, request_line
 
 NOON = datetime(2026, 11, 21, 12)
 NEXT_DAY = datetime(2026, 11, 22, 0, 0, 1)
@@ -24,26 +29,28 @@ def _as_it_was() -> Iterator[None]:
     level = logging.getLogger().level
     yield
     logs._install([])
+    logging.captureWarnings(False)
     logging.getLogger().setLevel(level)
 
 
 def record(**changes: Any) -> RequestRecord:
     known: dict[str, Any] = {
-        "request_id": "req_1",
+        "event": "done",
+        "id": "req_1",
         "method": "POST",
         "path": "/v1/messages",
         "status": 200,
         "duration_ms": 1234.4,
+        "attempts": 0,
     }
     return RequestRecord(**known | changes)
 
 
 ANSWERED = {
-    "client_model": "claude-opus-4-8",
+    "model": "claude-opus-4-8",
     "rule": "default",
-    "version": "3f2a",
-    "provider": "openai",
-    "model": "gpt-4.1",
+    "policy": "3f2a",
+    "target": "openai/gpt-4.1",
     "attempts": 1,
 }
 
@@ -55,13 +62,13 @@ ANSWERED = {
     ("told", "line"),
     [
         pytest.param(
-            record(**ANSWERED, stream=True, ttft_ms=210.2, input_tokens=58211, output_tokens=88),
+            record(**ANSWERED, stream=True, first_content_ms=210.2, input_tokens=58211, output_tokens=88),
             "POST /v1/messages 200 claude-opus-4-8 -> openai/gpt-4.1 rule=default attempts=1 time=1234ms "
             "first=210ms in=58211 out=88 stream policy=3f2a id=req_1",
             id="a streamed answer",
         ),
         pytest.param(
-            record(status=401, error_type="authentication_error"),
+            record(status=401, error="authentication_error"),
             "POST /v1/messages 401 error=authentication_error attempts=0 time=1234ms id=req_1",
             id="refused before any rule",
         ),
@@ -82,7 +89,7 @@ ANSWERED = {
             id="a rule in German",
         ),
         pytest.param(
-            record(client_model='x"\n2026 ERROR forged'),
+            record(model='x"\n2026 ERROR forged'),
             r'POST /v1/messages 200 "x\"\n2026 ERROR forged" attempts=0 time=1234ms id=req_1',
             id="a model name that forges a line",
         ),
@@ -105,7 +112,7 @@ def test_a_request_is_logged_at_info(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_above_info_no_line_is_even_built(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        log_request(None)  # type: ignore[arg-type]
+        RequestLog().request_done(None)  # type: ignore[arg-type]
     assert caplog.records == []
 
 
@@ -125,9 +132,7 @@ def entry(message: str, at: datetime = NOON) -> logging.LogRecord:
     ],
 )
 def test_a_message_cannot_pose_as_another_line(message: str, line: str) -> None:
-    assert (
-        Lines(logs.FORMAT).format(entry(message)) == f"2026-11-21 12:00:00.007 INFO    routeproxy.x: {line}"
-    )
+    assert Lines().format(entry(message)) == f"2026-11-21 12:00:00.007 INFO    routeproxy.x: {line}"
 
 
 # --- the day's file
@@ -299,6 +304,7 @@ def test_the_level_is_the_variables(level: str, capsys: pytest.CaptureFixture[st
     ("environ", "message"),
     [
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL is `LOUD`; expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is `xml`; expected one of text, json"),
         ({"LOG_FILE": "x", "LOG_FILE_BACKUP_COUNT": "-1"}, "LOG_FILE_BACKUP_COUNT is `-1`"),
         (
             {"LOG_FILE": "x", "LOG_FILE_PATTERN": "old.log"},
@@ -335,9 +341,83 @@ def test_a_requests_line_is_a_record_like_any_other(caplog: pytest.LogCaptureFix
         logging.getLogger("routeproxy.requests").info(caplog.messages[0])
     ours, pythons = (vars(one) for one in caplog.records)
     assert ours.keys() == pythons.keys()
-    assert ours["msg"] == pythons["msg"]
+    assert str(ours["msg"]) == pythons["msg"]
     for name in ("created", "msecs", "relativeCreated"):
         assert type(ours[name]) is type(pythons[name])
     for name in ("created", "relativeCreated"):
         assert 0 <= pythons[name] - ours[name] < 10_000
     assert abs(ours["relativeCreated"] - (ours["created"] - logging._startTime) * 1000) < 50  # type: ignore[attr-defined]
+
+
+# --- in JSON
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """One for each line; what differs from run to run is checked and taken away."""
+    found = [json.loads(line) for line in text.splitlines()]
+    for one in found:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one.pop("time"))
+    return found
+
+
+@pytest.mark.parametrize("form", ["json", "JSON", " Json "])
+def test_each_line_is_an_object(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure({"LOG_FORMAT": form, "LOG_FILE": str(tmp_path / "proxy.log")})
+    logging.getLogger("routeproxy.serve").info("two\nlines, %s", "größer\x1b[31m")
+    log_request(record(**ANSWERED, team="a b", key="laptop", stream=True, input_tokens=0))
+    log_request(record(path="/a\n{}", status=404, error="not_found_error"))
+    text = capsys.readouterr().err
+    assert text == (tmp_path / "proxy.log").read_text()
+    serve = {"level": "INFO", "logger": "routeproxy.serve", "message": "two\nlines, größer\x1b[31m"}
+    request = {"level": "INFO", "logger": "routeproxy.requests", "event": "done", "id": "req_1"}
+    assert objects(text) == [
+        serve,
+        request
+        | {"message": "POST /v1/messages 200", "method": "POST", "path": "/v1/messages", "status": 200}
+        | ANSWERED
+        | {"team": "a b", "key": "laptop", "duration_ms": 1234.4, "input_tokens": 0, "stream": True},
+        request
+        | {"message": 'POST "/a\\n{}" 404', "method": "POST", "path": "/a\n{}", "status": 404}
+        | {"error": "not_found_error", "attempts": 0, "duration_ms": 1234.4},
+    ]
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", "\u009b31m", "\u2028", "\u202e", "\x7f"])
+def test_an_object_holds_any_text_and_steers_no_terminal(text: str) -> None:
+    line = JsonLines().format(entry(text))
+    assert json.loads(line)["message"] == text
+    assert line.isprintable()
+
+
+def test_an_exception_is_a_field_whoever_logs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure({"LOG_FORMAT": "json"})
+    for name in ("routeproxy.web.app", "uvicorn.error", "asyncio", "LiteLLM"):
+        try:
+            raise ZeroDivisionError("by zero\nindeed")
+        except ZeroDivisionError:
+            logging.getLogger(name).exception("it failed")
+    for one, name in zip(
+        found := objects(capsys.readouterr().err),
+        ["routeproxy.web.app", "uvicorn.error", "asyncio", "LiteLLM"],
+        strict=True,
+    ):
+        assert one.pop("exception").endswith("ZeroDivisionError: by zero\nindeed")
+        assert one == {"level": "ERROR", "logger": name, "message": "it failed"}
+    assert len(found) == 4
+
+
+def test_warnings_and_what_asyncio_says_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure({"LOG_FORMAT": "json"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("an old way", DeprecationWarning, stacklevel=1)
+    loop = asyncio.new_event_loop()
+    loop.call_exception_handler({"message": "nobody asked", "exception": ValueError("odd")})
+    loop.close()
+    warned, asyncios = objects(capsys.readouterr().err)
+    assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
+    assert "DeprecationWarning: an old way" in warned["message"]
+    assert (asyncios["logger"], asyncios["message"]) == ("asyncio", "nobody asked")
+    assert "ValueError: odd" in asyncios["exception"]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from routeproxy import cli
 from tests.backend import BackEnd, json_answer
+from tests.budgets import seconds
 from tests.running import Running, request, running, until
 from tests.wire.asking import OVERLOADED, answers, ask, message
 
@@ -80,10 +81,12 @@ def test_a_line_says_who_was_tried_and_what_came_of_it(proxy: Running, back_end:
     assert line.pop("time")[:2] == "20"
     tokens = line["facts"].pop("input_tokens")
     assert tokens > 2
+    assert 0 < line.pop("first_content_ms") <= line.pop("duration_ms") < seconds(30) * 1000
     assert line == {
         "id": reply.headers["request-id"],
         "path": "/v1/messages",
         "version": reply.said("rules-version"),
+        "key": None,
         "rule": "labelled",
         "facts": {"model": "claude-x", "headers": {"x-label": "red"}, "max_tokens": 100, "tools": ["read"]},
         "targets": ["first/a", "second/b"],
@@ -92,6 +95,8 @@ def test_a_line_says_who_was_tried_and_what_came_of_it(proxy: Running, back_end:
         "status": 200,
         "error": None,
         "client_left": False,
+        "input_tokens": 12,
+        "output_tokens": 7,
     }
 
 
