@@ -122,6 +122,14 @@ class Exchange:
         self.error: str | None = None
         self.client_left = False
 
+    def afresh(self) -> "Exchange":
+        """The same request with the same decision, of which nothing has become yet: to be answered, whatever
+        was asked for."""
+        exchange = Exchange(replace(self.inbound, path="/v1/messages"), self.policy)
+        exchange._body, exchange.envelope = self._body, self.envelope
+        exchange.facts, exchange.decision = self.facts, self.decision
+        return exchange
+
     @property
     def body(self) -> Body:
         """What the client sent. Raises `InvalidRequest` where that can't be read."""

@@ -23,7 +23,7 @@ from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
 from routeproxy.upstream import failover
-from routeproxy.upstream.dry_run import losses_by_target
+from routeproxy.upstream.dry_run import dry_runs
 from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.guard import InvariantGuard, LivePolicy
@@ -45,10 +45,12 @@ class Proxy:
         upstreams: Upstreams,
         count: Callable[[bytes], int],
         observer: Observer | None = None,
+        dry_upstreams: Upstreams | None = None,
     ) -> None:
-        """`count`: the tokens of a request's body."""
+        """`count`: the tokens of a request's body. `dry_upstreams`: like `upstreams`, but they ask nobody."""
         self.rules = rules
         self.upstreams = InvariantGuard(upstreams, rules)
+        self._dry_upstreams = InvariantGuard(dry_upstreams, rules) if dry_upstreams is not None else None
         self._observer = observer or Observer()
         self._count = count
         self._counting = ThreadPoolExecutor(COUNTING_THREADS, "tokens")
@@ -101,8 +103,9 @@ class Proxy:
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""
         decision = await self.decide(exchange)
-        losses = await losses_by_target(exchange, self.upstreams)
-        return explain(decision, exchange.policy, losses=lambda target: losses[target.name])
+        if self._dry_upstreams is None:
+            return explain(decision, exchange.policy)
+        return explain(decision, exchange.policy, dry_runs=await dry_runs(exchange, self._dry_upstreams))
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

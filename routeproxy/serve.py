@@ -135,7 +135,8 @@ class App:
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
-        upstreams = Registry(signing_key_of(rules.policy), sources.variables())
+        signing_key, variables = signing_key_of(rules.policy), sources.variables()
+        upstreams = Registry(signing_key, variables)
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log = DecisionLog(rules.policy)
         observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
@@ -146,7 +147,7 @@ class App:
             decision_log.update(policy)
 
         return build_app(
-            Proxy(rules, upstreams, tokens.count, observer),
+            Proxy(rules, upstreams, tokens.count, observer, Registry(signing_key, variables, dry=True)),
             authenticator=authenticator,
             in_flight=self.in_flight,
             timings=self._timings,

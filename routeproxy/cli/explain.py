@@ -1,8 +1,9 @@
 """`routeproxy explain`: which rule would take such a request, and what it lacked for each rule above."""
 
 import asyncio
+import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -24,13 +25,13 @@ from routeproxy.exchange import Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.explain import Explanation, explain
+from routeproxy.policy.explain import DryRun, Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.hypothetical import HypotheticalRequest
+from routeproxy.policy.targets import Target
 from routeproxy.sources import find_rules
 from routeproxy.tokens import count as count_tokens
-from routeproxy.upstream.dry_run import losses_by_target
-from routeproxy.upstream.litellm import model_table
+from routeproxy.upstream.dry_run import dry_runs
 from routeproxy.upstream.registry import Registry, signing_key_of
 
 app = new_app()
@@ -132,14 +133,12 @@ def _explain(request: HypotheticalRequest, policy: Policy) -> Explanation:
         return explain(decision, policy)
     exchange = Exchange(Inbound(body=request.body, headers=facts.headers), policy)
     exchange.decision, exchange.facts, exchange.envelope = decision, facts, facts.envelope
-    losses = asyncio.run(_losses(exchange))
-    return explain(decision, policy, losses=lambda target: losses[target.name])
+    return explain(decision, policy, dry_runs=asyncio.run(_dry_runs(exchange, decision.targets)))
 
 
-async def _losses(exchange: Exchange) -> Mapping[str, tuple[str, ...]]:
-    upstreams = Registry(signing_key_of(exchange.policy), {})
-    model_table.load()
-    try:
-        return await losses_by_target(exchange, upstreams)
-    finally:
-        await upstreams.aclose()
+async def _dry_runs(exchange: Exchange, targets: Iterable[Target]) -> Mapping[str, DryRun]:
+    # What goes wrong is in the explanation, so nobody needs to read it in a log.
+    logging.getLogger().addHandler(logging.NullHandler())
+    upstreams = Registry(signing_key_of(exchange.policy), {}, dry=True)
+    await upstreams.prepare_for(targets)
+    return await dry_runs(exchange, upstreams)

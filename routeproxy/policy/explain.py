@@ -1,7 +1,7 @@
 """A decision in words. It repeats what `decide` recorded and judges nothing anew."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -23,6 +23,27 @@ class ExplainedStep(Struct, frozen=True):
     """What the request lacked; empty if nothing."""
 
 
+class Refused(Struct, frozen=True):
+    """A request that a target is not asked, for what is in it."""
+
+    status: int
+    kind: str
+    """The failure, as rules name it."""
+    message: str
+
+
+class DryRun(Struct, frozen=True, kw_only=True):
+    """What became of a request on its way to a target, up to the first byte that would have been sent."""
+
+    loses: tuple[str, ...] = ()
+    """The warnings of its answer: what can't be carried over."""
+    refused: Refused | None = None
+    sends: Mapping[str, Any] = {}
+    """The model and the limits that are asked for."""
+    changes: tuple[str, ...] = ()
+    """In words, what is sent otherwise than the client wrote it."""
+
+
 class ExplainedTarget(Struct, frozen=True, kw_only=True):
     """A target that would be tried. Of its keys only the references are shown."""
 
@@ -40,14 +61,29 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
     """The changes of parameters that differ from the default."""
     loses: tuple[str, ...] | UnsetType = UNSET
-    """What of the request can't be carried over to it; `UNSET` where no whole request was given."""
+    """What of the request can't be carried over to it. This and what follows is `UNSET` where no whole
+    request was given."""
+    refuses: Refused | UnsetType | None = UNSET
+    """With what the request fails before anything is sent; `None`: it doesn't."""
+    sends: Mapping[str, Any] | UnsetType = UNSET
+    """The model and the limits that are asked for; empty if nothing is sent."""
+    changes: tuple[str, ...] | UnsetType = UNSET
+    """In words, what is sent otherwise than the client wrote it."""
 
     def __str__(self) -> str:
         place = f"zone {self.zone}" + (f" ({self.region})" if self.region else "")
         lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}"]
         lines += [f"   transforms {name} = {_toml(value)}" for name, value in self.transforms.items()]
         lines += [f"   params {name} = {_toml(value)}" for name, value in self.params.items()]
+        if self.sends:
+            sent = ", ".join(f"{name} {_toml(value)}" for name, value in self.sends.items())
+            lines.append(f"   sends {sent}")
+        lines += [f"   changed: {words}" for words in self.changes or ()]
         lines += [f"   not carried over: {words}" for words in self.loses or ()]
+        if self.refuses:
+            lines.append(
+                f"   refused with {self.refuses.status} ({self.refuses.kind}): {self.refuses.message}"
+            )
         return "\n".join(lines)
 
 
@@ -112,9 +148,9 @@ LONGEST_HEADER = 4096
 
 
 def explain(
-    decision: Decision, policy: Policy, *, losses: Callable[[Target], Sequence[str]] | None = None
+    decision: Decision, policy: Policy, *, dry_runs: Mapping[str, DryRun] | None = None
 ) -> Explanation:
-    """`losses` says what of the request a target can't be given."""
+    """`dry_runs`: what became of the request at each target, by its name."""
     safeguards = decision.safeguards
     return Explanation(
         source=policy.source,
@@ -126,7 +162,7 @@ def explain(
             for step in decision.steps
         ),
         deny=decision.deny,
-        targets=tuple(_target(target, losses) for target in decision.targets),
+        targets=tuple(_target(target, (dry_runs or {}).get(target.name)) for target in decision.targets),
         unused=decision.unused if decision.deny is None else 0,
         fallback=tuple(sorted(decision.fallback.on)) if decision.fallback.enabled else (),
         attempts=decision.retry.attempts,
@@ -136,7 +172,7 @@ def explain(
     )
 
 
-def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) -> ExplainedTarget:
+def _target(target: Target, dry_run: DryRun | None) -> ExplainedTarget:
     provider = target.provider
     return ExplainedTarget(
         target=target.name,
@@ -149,7 +185,10 @@ def _target(target: Target, losses: Callable[[Target], Sequence[str]] | None) ->
         key=_keys(provider),
         transforms=_changed(target.transforms, TransformSettings()),
         params=_changed(target.params, Params()),
-        loses=tuple(losses(target)) if losses is not None else UNSET,
+        loses=UNSET if dry_run is None else dry_run.loses,
+        refuses=UNSET if dry_run is None else dry_run.refused,
+        sends=UNSET if dry_run is None else dry_run.sends,
+        changes=UNSET if dry_run is None else dry_run.changes,
     )
 
 

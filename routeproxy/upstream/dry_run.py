@@ -1,23 +1,169 @@
-"""What the targets of a decision could not be given of a request, found by the code that serves: everything
-but the sending."""
+"""What would become of a request at each target of its decision, found by the code that serves: all of an
+attempt but the sending."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Raw
 
 from routeproxy.exchange import Call, Exchange
-from routeproxy.messages.errors import InvalidRequest
-from routeproxy.upstream.failover import Upstreams
+from routeproxy.messages.body import Body
+from routeproxy.messages.errors import ApiError
+from routeproxy.observe import Observer
+from routeproxy.policy.explain import DryRun, Refused
+from routeproxy.policy.targets import Target
+from routeproxy.upstream.chat.ollama_abilities import is_asked_for
+from routeproxy.upstream.failover import Attempt, Upstreams
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.http.dry_client import NotSent
+from routeproxy.upstream.params import settled_by_rules, with_params
+
+NO_KEY = "routeproxy-dry-run"
+"""Stands for the provider's key. No real one is read."""
+
+Place = tuple[str, ...]
+
+PLACES: Mapping[str, tuple[Place, ...]] = {
+    "max_tokens": (
+        ("max_tokens",),
+        ("max_completion_tokens",),
+        ("max_output_tokens",),
+        ("generationConfig", "maxOutputTokens"),
+        ("options", "num_predict"),
+        ("inferenceConfig", "maxTokens"),
+    ),
+    "effort": (
+        ("reasoning_effort",),
+        ("reasoning", "effort"),
+        ("output_config", "effort"),
+        ("additionalModelRequestFields", "output_config", "effort"),
+        ("generationConfig", "thinkingConfig", "thinkingLevel"),
+        ("think",),
+    ),
+    "thinking budget": (
+        ("thinking", "budget_tokens"),
+        ("generationConfig", "thinkingConfig", "thinkingBudget"),
+        ("additionalModelRequestFields", "thinking", "budget_tokens"),
+    ),
+}
+"""Where the formats of back ends have what people ask about. The first place that is there counts."""
+
+_MODEL_IN_PATH = re.compile(r"/(?:models|model|deployments|endpoints)/([^/?]+?)(?::\w+)?(?:[/?]|$)")
 
 
-async def losses_by_target(exchange: Exchange, upstreams: Upstreams) -> Mapping[str, tuple[str, ...]]:
-    """By the name of each target, in words, what of the request is not carried over; what the target would
-    refuse the request for is among them."""
+async def dry_runs(exchange: Exchange, upstreams: Upstreams) -> Mapping[str, DryRun]:
+    """By the name of each target. `upstreams` are dry ones."""
     decision = exchange.decision
     targets = decision.targets if decision is not None else ()
-    losses: dict[str, tuple[str, ...]] = {}
-    for target in targets:
-        try:
-            losses[target.name] = await upstreams.of(target.provider).losses(Call(target, None, exchange))
-        except (InvalidRequest, UpstreamFailure) as refusal:
-            losses[target.name] = (f"anything, it refuses this request: {refusal.message}",)
-    return losses
+    return {target.name: await _dry_run(target, exchange.afresh(), upstreams) for target in targets}
+
+
+async def _dry_run(target: Target, exchange: Exchange, upstreams: Upstreams) -> DryRun:
+    call = Call(target, NO_KEY if target.provider.keys else None, exchange)
+    attempt = Attempt(call, None, _discard, Observer())
+    try:
+        await attempt.run(upstreams.of(target.provider))
+    except NotSent as request:
+        sends = _sent(request)
+        changes = [*_changes(sends, request, call)]
+        if is_asked_for(call):
+            changes.append("whether it is told to think, its back end says when it is asked first")
+        return DryRun(loses=tuple(exchange.warnings), sends=sends, changes=tuple(changes))
+    except ApiError as error:
+        return DryRun(loses=tuple(exchange.warnings), refused=_refused(error, target))
+    return DryRun(loses=tuple(exchange.warnings))
+
+
+async def _discard(contents: object) -> None:
+    """Where an answer goes that needs no back end."""
+
+
+def _refused(error: ApiError, target: Target) -> Refused:
+    kind = "invalid_request"
+    if isinstance(error, UpstreamFailure):
+        error.redact(target.provider.secret_values)
+        kind = error.kind
+    return Refused(error.status, kind, error.message)
+
+
+# --- what would be sent
+
+
+def _sent(request: NotSent) -> dict[str, Any]:
+    body = _fields(request.body)
+    named = _MODEL_IN_PATH.search(request.path)
+    model = body.get("model") or (unquote(named[1]) if named else None)
+    sends = {"model": model} | {name: _first(body, places) for name, places in PLACES.items()}
+    return {name: value for name, value in sends.items() if value is not None}
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _first(body: Mapping[str, Any], places: tuple[Place, ...]) -> Any:
+    for place in places:
+        value: Any = body
+        for name in place:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None
+
+
+def _changes(sends: Mapping[str, Any], request: NotSent, call: Call) -> Iterator[str]:
+    """What is sent otherwise than it was asked for, and on whose account."""
+    if call.target.provider.speaks_messages:
+        before = call.exchange.body
+        yield from _edits(before, Body(request.body), settled_by_rules(before.members, call.target))
+        return
+    body, facts = call.exchange.body, call.exchange.facts
+    asked, ruled, sent = (
+        _max_tokens(body),
+        _max_tokens(with_params(body, call.target.params)),
+        sends.get("max_tokens"),
+    )
+    if sent != asked:
+        source = "the params of the rule" if sent == ruled else "what the model takes"
+        yield f"max_tokens {_shown(asked)} → {_shown(sent)}: {source}"
+    effort, budget = sends.get("effort"), sends.get("thinking budget")
+    if facts is not None and facts.effort is not None and effort != facts.effort:
+        instead = f"a thinking budget of {budget}" if effort is None and budget else _shown(effort)
+        yield f"effort {_shown(facts.effort)} → {instead}: what the model takes"
+
+
+def _max_tokens(body: Body) -> Any:
+    return _fields(body.text).get("max_tokens")
+
+
+def _edits(before: Body, after: Body, told: Collection[str]) -> Iterator[str]:
+    """The fields of a Messages request that are not sent as the client wrote them, but for those that are
+    `told` of in a warning."""
+    for name in dict.fromkeys((*before.members, *after.members)):
+        old, new = before.fields.get(name), after.fields.get(name)
+        if old == new or name in told or name == "model":
+            continue
+        if new is None:
+            yield f"{name[:_LONGEST_SHOWN]} left out"
+        elif _is_short(old) and _is_short(new):
+            yield f"{name} {_shown(old)} → {_shown(new)}"
+        else:
+            yield f"{name[:_LONGEST_SHOWN]} edited"
+
+
+_LONGEST_SHOWN = 40
+"""Characters of a value, or of a name that a client made up."""
+
+
+def _is_short(value: Raw | None) -> bool:
+    return value is None or len(bytes(value)) <= _LONGEST_SHOWN
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else msgspec.json.encode(value).decode()

@@ -27,9 +27,6 @@ class Echo:
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
-    async def losses(self, call: Call) -> tuple[str, ...]:
-        return ()
-
 
 def _outputs(call: Call) -> Iterator[Output]:
     exchange = call.exchange

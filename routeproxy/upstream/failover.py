@@ -37,10 +37,6 @@ class Upstream(Protocol):
     async def count_tokens(self, call: Call) -> Relayed | None:
         """The back end's own count, as the body of its answer; `None` where it has none."""
 
-    async def losses(self, call: Call) -> tuple[str, ...]:
-        """In words, what of the request the target would not be given. Nothing is sent, and no key needed.
-        Raises `InvalidRequest` or `UpstreamFailure` where the target would refuse the request."""
-
 
 class Upstreams(Protocol):
     def of(self, provider: Provider) -> Upstream: ...

@@ -52,6 +52,13 @@ class GoogleTokens:
         return await self._sessions[key].headers(provider)
 
 
+class NoGoogleTokens(GoogleTokens):
+    """Of a dry run, which signs in nowhere."""
+
+    async def headers(self, provider: Provider) -> Mapping[str, str]:
+        return {}
+
+
 def credentials_file_of(provider: Provider) -> str | None:
     """The file that the rules name; `None`: the machine's own credentials."""
     named = provider.options.get("credentials") or provider.litellm_params.get("vertex_credentials")

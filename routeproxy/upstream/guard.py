@@ -102,6 +102,3 @@ class _GuardedUpstream:
     async def count_tokens(self, call: Call) -> Relayed | None:
         self._guard.check(call)
         return await self._upstream.count_tokens(call)
-
-    async def losses(self, call: Call) -> tuple[str, ...]:
-        return await self._upstream.losses(call)

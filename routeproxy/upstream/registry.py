@@ -2,7 +2,8 @@
 echo."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ from routeproxy.upstream.chat.ollama_abilities import OllamaAbilities
 from routeproxy.upstream.chat.upstream import ChatBackEnd, ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
-from routeproxy.upstream.google_tokens import GoogleTokens
+from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.google_tokens import GoogleTokens, NoGoogleTokens
 from routeproxy.upstream.http.client import Client
+from routeproxy.upstream.http.dry_client import DryClient
 from routeproxy.upstream.litellm import model_table
 from routeproxy.upstream.messages.upstream import MessagesUpstream
 
@@ -33,14 +36,22 @@ MESSAGES = frozenset({"anthropic", "echo"})
 
 
 class Registry:
-    def __init__(self, signing_key: bytes | None = None, environ: Mapping[str, str] | None = None) -> None:
-        """`environ` says which proxies there are."""
-        self._client = Client(environ)
+    def __init__(
+        self,
+        signing_key: bytes | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        dry: bool = False,
+    ) -> None:
+        """`environ` says which proxies there are. `dry`: nobody is asked, and what would go out is raised as
+        `NotSent`."""
+        self._client = DryClient(environ) if dry else Client(environ)
         self._messages = MessagesUpstream(self._client)
         self._echo = Echo()
-        self._google_tokens = GoogleTokens(self._client)
+        self._google_tokens = NoGoogleTokens(self._client) if dry else GoogleTokens(self._client)
         self._direct = DirectBackEnd(self._client, self._google_tokens)
-        self._chat = ChatUpstream(_ChatEngines(self), Signer(signing_key), OllamaAbilities(self._client))
+        abilities = None if dry else OllamaAbilities(self._client)
+        self._chat = ChatUpstream(_ChatEngines(self), Signer(signing_key), abilities)
 
     def of(self, provider: Provider) -> Upstream:
         match provider.type:
@@ -69,6 +80,13 @@ class Registry:
             await asyncio.to_thread(model_table.load)
         if needs_litellm(policy):
             await self._litellm.load()
+
+    async def prepare_for(self, targets: Iterable[Target]) -> None:
+        """The same, for these targets. What can't be had, each request says."""
+        await asyncio.to_thread(model_table.load)
+        if any(target.engine == "litellm" for target in targets):
+            with suppress(UpstreamFailure):
+                await self._litellm.load()
 
     async def aclose(self) -> None:
         await self._client.aclose()

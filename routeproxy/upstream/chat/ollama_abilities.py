@@ -40,9 +40,7 @@ class OllamaAbilities:
         """Before `call` is translated. What goes wrong leaves it at that: it is not asked to think."""
         target = call.target
         place = id(target.provider), target.model
-        if target.provider.type != "ollama" or place in self._asked or not _wants_thinking(call):
-            return
-        if profile_within_limits(target).efforts or target.provider.facts_of(target.model).thinking is False:
+        if place in self._asked or not is_asked_for(call):
             return
         if len(self._asked) >= MOST_MODELS:
             self._asked.clear()
@@ -75,6 +73,17 @@ class OllamaAbilities:
             return msgspec.json.decode(body, type=_Description).capabilities if response.ok else None
         finally:
             response.close()
+
+
+def is_asked_for(call: Call) -> bool:
+    """Whether it matters to this request what the model can do, and nobody knows."""
+    target = call.target
+    if target.provider.type != "ollama" or not _wants_thinking(call):
+        return False
+    is_known = (
+        profile_within_limits(target).efforts or target.provider.facts_of(target.model).thinking is False
+    )
+    return not is_known
 
 
 def _wants_thinking(call: Call) -> bool:

@@ -132,12 +132,8 @@ class ChatUpstream:
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
-    async def losses(self, call: Call) -> tuple[str, ...]:
-        translated = await self._translate(call)
-        return tuple(translated.warnings)
-
     async def _translate(self, call: Call) -> TranslatedRequest:
-        """For serving and for explaining. Raises `InvalidRequest`, or failure `capability`."""
+        """Raises `InvalidRequest`, or failure `capability`."""
         if len(call.exchange.inbound.body) <= LONG_BODY:
             return self._translate_now(call)
         loop = asyncio.get_running_loop()

@@ -194,7 +194,7 @@ class Route(NamedTuple):
     """What stands before the path: an HTTP proxy is told the whole URL."""
 
 
-class _Request(NamedTuple):
+class OutgoingRequest(NamedTuple):
     provider: str
     """Its name."""
     method: str
@@ -254,12 +254,12 @@ class Client:
             scheme, netloc, path, query, _ = urlsplit(url)
             target = _printable(f"{path or '/'}?{query}" if query else path or "/")
             route = self._route(provider, scheme, netloc)
-            request = _Request(provider.name, method, route, target, headers, body, connect)
+            request = OutgoingRequest(provider.name, method, route, target, headers, body, connect)
             return await self._send(request, local_only=provider.zone == "local")
         except TRANSPORT_ERRORS as error:
             raise failure_of(error, provider.name) from error
 
-    async def _send(self, request: _Request, *, local_only: bool) -> Response:
+    async def _send(self, request: OutgoingRequest, *, local_only: bool) -> Response:
         opened: list[int] = []
         _opened_sockets.set(opened)
         started = time.monotonic()
@@ -320,7 +320,7 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = cast(Any, partial(ClientConnection, loop=self._loop))
 
 
-async def _send_through(connector: aiohttp.TCPConnector, request: _Request) -> Response:
+async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingRequest) -> Response:
     try:
         timeout = _connect_timeout(request.connect_timeout)
         connection = await connector.connect(request.route.request, [], timeout)

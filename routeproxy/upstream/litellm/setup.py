@@ -5,12 +5,13 @@ Each name of LiteLLM's that is read or replaced here has a test in `tests/upstre
 """
 
 import asyncio
+import functools
 import gc
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,11 @@ import httpx
 from routeproxy.gc_pause import paused
 from routeproxy.telemetry.logs import quiet
 from routeproxy.upstream.litellm.providers import NO_KEY
-from routeproxy.upstream.litellm.transport import DispatchingTransport, SyncDispatchingTransport
+from routeproxy.upstream.litellm.transport import (
+    DispatchingTransport,
+    SyncDispatchingTransport,
+    current_transport,
+)
 from routeproxy.upstream.threads import run_in_daemon_thread
 
 SWITCH_INTERVAL = 0.0005
@@ -37,6 +42,8 @@ def import_litellm() -> Any:
     with _yielding_often():
         litellm = importlib.import_module("litellm")
         _set_up(litellm)
+    # What it imports later, with a provider, makes Pydantic say what is not ours to mend.
+    warnings.filterwarnings("ignore", message="Items? .* on TypedDict class", category=UserWarning)
     quiet()
     return litellm
 
@@ -69,10 +76,13 @@ def _set_up(litellm: Any) -> None:
     litellm.disable_aiohttp_transport = True  # its own swallows a dropped stream and invents a `stop`
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    # It would look up the hosts of pictures, which the transport fetches from nowhere.
+    litellm.user_url_validation = False
     # A table's rule or a row of zeros is no failure.
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize
     _replace_mcp_handler()
     _replace_google_sign_in()
+    _keep_dry_runs_from_signing_in()
     _replace_clients(litellm)
 
 
@@ -104,6 +114,36 @@ def _replace_google_sign_in() -> None:
 
     base.get_access_token = get_access_token
     base.get_access_token_async = get_access_token_async
+
+
+_AZURE_SIGN_INS = ("get_azure_ad_token_from_entra_id", "get_azure_ad_token_from_username_password")
+"""Each makes a function that gets a token."""
+
+
+def _keep_dry_runs_from_signing_in() -> None:
+    """What signs in by a client of its own, which is not ours to keep from asking."""
+    aws = importlib.import_module("litellm.llms.bedrock.base_aws_llm").BaseAWSLLM
+    azure = importlib.import_module("litellm.llms.azure.common_utils")
+
+    def no_aws_credentials(*_: Any, **__: Any) -> Any:
+        return importlib.import_module("botocore.credentials").Credentials(NO_KEY, NO_KEY)
+
+    def no_azure_token(*_: Any, **__: Any) -> Callable[[], str]:
+        return lambda: NO_KEY
+
+    aws.get_credentials = _unless_dry(aws.get_credentials, no_aws_credentials)
+    for name in _AZURE_SIGN_INS:
+        setattr(azure, name, _unless_dry(getattr(azure, name), no_azure_token))
+
+
+def _unless_dry(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        transport = current_transport.get()
+        is_dry = transport is not None and transport.is_dry
+        return (otherwise if is_dry else function)(*args, **kwargs)
+
+    return wrapper
 
 
 class _SharedAsyncClient(httpx.AsyncClient):

@@ -19,6 +19,7 @@ from routeproxy.upstream.chat.endpoints import endpoint_of, lay_over, with_addit
 from routeproxy.upstream.chat.formats import ResponseDecoder, decoder_for
 from routeproxy.upstream.failures import UpstreamFailure, page_instead
 from routeproxy.upstream.http.client import Client, Response, read_failure
+from routeproxy.upstream.http.dry_client import DryClient
 from routeproxy.upstream.http.headers import BODY_FRAMING, HOP_BY_HOP, outgoing_headers
 from routeproxy.upstream.litellm.half_characters import HalfCharacters, unfinished
 from routeproxy.upstream.litellm.providers import NO_KEY, LiteLLMProvider
@@ -114,6 +115,11 @@ class LiteLLMTransport:
         """Of the last request."""
 
     @property
+    def is_dry(self) -> bool:
+        """Nobody is to be asked, for a token neither."""
+        return isinstance(self._client, DryClient)
+
+    @property
     def shows_finish_reason(self) -> bool:
         return self._litellm_provider.shows_finish_reason
 
@@ -168,7 +174,7 @@ class LiteLLMTransport:
         `httpx.TransportError`."""
         provider, url = self._call.target.provider, request.url
         if request.method != "POST":
-            raise self._refuse(f"{request.method} {url.path} is not sent for a chat")
+            raise self._refuse(f"{request.method} {url.path} is not sent for a chat", self._refused_link(url))
         if provider.base_url is None:
             self._check_address(provider, url)
             return msgspec.structs.replace(provider, base_url=str(url))
@@ -187,8 +193,17 @@ class LiteLLMTransport:
             why = f"LiteLLM would have asked {url.host}{url.path}, which is not in {option} `{location}`"
             raise self._refuse(why)
 
-    def _refuse(self, why: str) -> httpx.TransportError:
-        self.outcome.failure = UpstreamFailure(
+    def _refused_link(self, url: httpx.URL) -> UpstreamFailure | None:
+        """That of a picture which the client gave by its URL, and which LiteLLM would fetch."""
+        if not url.host or url.host.encode() not in self._call.exchange.inbound.body:
+            return None
+        provider = self._call.target.provider.name
+        return UpstreamFailure(
+            "capability", f"capability_rejected: image_block ({provider} takes no links here)"
+        )
+
+    def _refuse(self, why: str, failure: UpstreamFailure | None = None) -> httpx.TransportError:
+        self.outcome.failure = failure or UpstreamFailure(
             "connection", f"the back end {self._call.target.provider.name}: {why}"
         )
         return httpx.UnsupportedProtocol(why)

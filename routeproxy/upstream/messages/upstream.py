@@ -72,9 +72,6 @@ class MessagesUpstream:
         except TimeoutError as error:
             raise failure_of(error, provider.name) from error
 
-    async def losses(self, call: Call) -> tuple[str, ...]:
-        return tuple(settled_by_rules(call.exchange.body.members, call.target).values())
-
     async def _post(self, call: Call, path: str, body: bytes) -> Response:
         provider = call.target.provider
         base = (provider.base_url or PUBLIC).rstrip("/").removesuffix("/v1")

@@ -60,6 +60,7 @@ names = (
     "REPEATED_STREAMING_CHUNK_LIMIT", "acompletion", "aclient_session", "client_session",
     "disable_aiohttp_transport", "in_memory_llm_clients_cache", "module_level_aclient",
     "module_level_client", "model_cost", "register_model", "suppress_debug_info",
+    "user_url_validation",
 )
 print([name for name in names if not hasattr(litellm, name)], asked, "litellm.telemetry" in sys.modules)
 """
@@ -95,6 +96,21 @@ def test_its_loggers_have_the_names_that_we_silence() -> None:
     logging = litellm._logging
     loggers = (logging.verbose_logger, logging.verbose_router_logger, logging.verbose_proxy_logger)
     assert {logger.name for logger in loggers} <= set(QUIET)
+
+
+def test_who_signs_in_by_a_client_of_its_own_is_kept_from_it_by_these_names() -> None:
+    aws = litellm.llms.bedrock.base_aws_llm.BaseAWSLLM.get_credentials
+    azure = litellm.llms.azure.common_utils
+    signing_in = (
+        aws,
+        azure.get_azure_ad_token_from_entra_id,
+        azure.get_azure_ad_token_from_username_password,
+    )
+    assert [function.__wrapped__.__name__ for function in signing_in] == [
+        "get_credentials",
+        "get_azure_ad_token_from_entra_id",
+        "get_azure_ad_token_from_username_password",
+    ]
 
 
 # --- the clients that it uses
