@@ -332,9 +332,9 @@ params.cap.max_tokens = 5000
             "bedrock/anthropic.claude-sonnet-4-6",
             WITH_IMAGE,
             [
-                'sends model "anthropic.claude-sonnet-4-6", max_tokens 5000, thinking budget 4096',
+                'sends model "anthropic.claude-sonnet-4-6", max_tokens 5000, effort "high"',
                 "changed: max_tokens 100000 → 5000: the params of the rule",
-                'changed: effort "max" → a thinking budget of 4096: what the model takes',
+                'changed: effort "max" → "high": what the model takes',
             ],
             id="a request that would be signed after a role was taken on",
         ),
