@@ -65,7 +65,9 @@ def serve(options: Options) -> int:
         if options.workers > 1:
             return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
         rules.guard = partial(refuse_strangers, sources, host)
-        Server(App(sources, rules), owns_process=True, at_exit=partial(_delete, options, folder)).run([sock])
+        Server(
+            App(sources, rules, host=host), owns_process=True, at_exit=partial(_delete, options, folder)
+        ).run([sock])
     return 0
 
 
@@ -120,8 +122,10 @@ class App:
         timings: StreamTimings | None = None,
         protocols: Sequence[ClientProtocol] = PROTOCOLS,
         observers: Sequence[Observer] = (),
+        host: str = "127.0.0.1",
     ) -> None:
-        """`observers`: who listens besides the logs."""
+        """`observers`: who listens besides the logs. `host`: what the server listens on."""
+        self._host = host
         self._sources = sources
         self.rules = rules
         self._timings = timings
@@ -155,6 +159,7 @@ class App:
             lifespan=partial(_lifespan, rules, upstreams, on_change),
             control=rules,
             protocols=self._protocols,
+            bound_host=self._host,
         )
 
 
@@ -204,7 +209,7 @@ def _work(sources: Sources, folder: Path, host: str, sock: socket.socket) -> Non
     configure_logs(sources)
     rules = _first_rules(sources, folder)
     rules.guard = partial(refuse_strangers, sources, host)
-    server = Server(App(sources, rules), owns_process=True)
+    server = Server(App(sources, rules, host=host), owns_process=True)
     stop_with_parent(server)
     server.run([sock])
 
@@ -261,7 +266,8 @@ def startup_lines(
     else:
         lines.append("  clients    need no key")
         if not _is_loopback(host):
-            warnings.insert(0, f"--insecure: anybody who can reach {Address(host, port)} may use it")
+            message = f"--insecure: anybody who can reach {Address(host, port)} may use it"
+            warnings.insert(0, f"{message}, by an IP address or a name of `[server] hosts`")
     if policy.tests and sources.options.skip_tests:
         warnings.insert(0, f"--skip-tests: {_counted(len(policy.tests), 'test')} of the rules not run")
     lines += [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]

@@ -67,8 +67,10 @@ def running(
     timings: StreamTimings | None = None,
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     observers: Sequence[Observer] = (),
+    host: str = "127.0.0.1",
 ) -> Iterator[Running]:
-    """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it."""
+    """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it. It listens on
+    127.0.0.1, and takes that for `host`."""
     path = folder / "rules.toml"
     path.write_text(rules, encoding="utf-8")
     sources = Sources(options or Options(rules=path), dict(environ or {}))
@@ -76,7 +78,7 @@ def running(
     live = live_rules(sources, versions or folder / ".versions")
     if needs_litellm(live.policy):
         import_litellm()  # before a test that is in a hurry
-    app = App(sources, live, timings=timings, protocols=protocols, observers=observers)
+    app = App(sources, live, timings=timings, protocols=protocols, observers=observers, host=host)
     sock = listen(Address("127.0.0.1", 0))
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
@@ -206,7 +208,7 @@ def connect(url: str) -> socket.socket:
 def request_bytes(body: object, path: str = "/v1/messages", method: str = "POST", **headers: str) -> bytes:
     """A request as it goes over the wire."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {"host": "test", "content-length": str(len(content)), **_named(headers)}
+    named = {"host": "127.0.0.1", "content-length": str(len(content)), **_named(headers)}
     head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
     return ("\r\n".join(head) + "\r\n\r\n").encode() + content
 

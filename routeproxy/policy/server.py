@@ -26,6 +26,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     decision_log: str | None = None
     """The path of a file."""
     cors_origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Names, in lower case, that a server without keys answers to besides its own."""
     drain: float = 30.0
     """The seconds that running answers have to finish when the server stops."""
     safeguards: str | None = None

@@ -11,13 +11,14 @@ from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, HTTPScope
 
 from routeproxy.messages.errors import ApiError
 from routeproxy.observe import Observer
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control, admin_handlers
 from routeproxy.web.auth import Authenticator
+from routeproxy.web.cross_site import CrossSiteGuard
 from routeproxy.web.exchanges import Exchanges
 from routeproxy.web.health import greeting_reply, health_handlers
 from routeproxy.web.models import Models
@@ -26,6 +27,7 @@ from routeproxy.web.replies import (
     AnyRequest,
     bug_reply,
     empty_reply,
+    error_app,
     error_reply,
     routing_error_reply,
     with_request_id,
@@ -41,6 +43,7 @@ class RouteproxyApp(Litestar):
     fast_paths: Mapping[str, ASGIApp] = {}
     """What is answered past the router, which takes a twentieth of a small request's time, by its path."""
     observer = Observer()
+    guard: CrossSiteGuard | None = None
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
@@ -48,8 +51,12 @@ class RouteproxyApp(Litestar):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         app = self.fast_paths.get(scope.get("path", ""))
-        if app is not None or scope["type"] != "http":
-            await (app or super().__call__)(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        elif self.guard is not None and (error := self.guard.refusal(cast(HTTPScope, scope))):
+            await observed(error_app(error), self.observer, scope, receive, send)
+        elif app is not None:
+            await app(scope, receive, send)
         else:
             await observed(super().__call__, self.observer, scope, receive, send)
 
@@ -64,8 +71,10 @@ def build_app(
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]] | None = None,
     control: Control | None = None,
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
+    bound_host: str = "127.0.0.1",
 ) -> Litestar:
-    """The application around `proxy`. Without `control` its rules stay as they are."""
+    """The application around `proxy`. Without `control` its rules stay as they are. `bound_host`: what the
+    server was told to listen on."""
     authenticator = authenticator or Authenticator(proxy.rules.policy, None)
     in_flight = in_flight or InFlight()
     observer = observer or Observer()
@@ -85,6 +94,9 @@ def build_app(
 
     settings = proxy.rules.policy.server
     origins = list(settings.cors_origins)
+    # No cookie is ever looked at, so browsers may show a page everything: `*` is for requests without
+    # credentials.
+    cors = CORSConfig(allow_origins=origins, expose_headers=["*"], max_age=3600) if origins else None
     application = RouteproxyApp(
         [
             *(asgi(path, copy_scope=True)(app) for path, app in apps.items()),
@@ -101,16 +113,14 @@ def build_app(
         after_request=with_request_id,
         lifespan=[lifespan or (lambda app: nullcontext())],
         request_max_body_size=settings.max_body_mb * 2**20,
-        # No cookie is ever looked at, so browsers may show a page everything: `*` is for requests without
-        # credentials.
-        cors_config=CORSConfig(allow_origins=origins, expose_headers=["*"], max_age=3600)
-        if origins
-        else None,
+        cors_config=cors,
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
     application.observer = observer
+    is_named = cors.is_origin_allowed if cors is not None else None
+    application.guard = CrossSiteGuard(proxy.rules, authenticator, bound_host, is_named)
     if not origins:  # pages get their headers from Litestar
         application.fast_paths = apps
     return application

@@ -17,6 +17,9 @@ from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal, Refusal
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
 
+_ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
+"""A request's target as proxies get it, and the host in it."""
+
 _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 
 
@@ -80,6 +83,13 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self.scope["extensions"] = {DISCONNECT_SIGNAL: self.disconnect_signal}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        # A target with a host in it counts, and the header does not (RFC 9112, 3.2.2).
+        if not self.url.startswith(b"/") and (target := _ABSOLUTE.match(self.url)):
+            others = [(name, value) for name, value in self.headers if name != b"host"]
+            self.headers[:] = [*others, (b"host", target[1])]
+        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from routeproxy.exchange import new_request_id
 from routeproxy.messages.errors import ApiError, error_body
-from routeproxy.web.exchanges import bug
+from routeproxy.web.exchanges import bug, send_whole
 from routeproxy.web.small_requests import note_error
 
 AnyRequest = Request[Any, Any, Any]
@@ -38,6 +39,18 @@ def error_reply(request: AnyRequest, error: ApiError) -> Response[bytes]:
         headers={"request-id": request_id, **error.headers},
         media_type="application/json",
     )
+
+
+def error_app(error: ApiError) -> ASGIApp:
+    """Answers any request with `error`, past the router."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        note_error(scope, error.type)
+        request_id = new_request_id()
+        headers = [("content-type", "application/json"), ("request-id", request_id), *error.headers.items()]
+        await send_whole(send, error.status, headers, error_body(error, request_id))
+
+    return app
 
 
 def routing_error_reply(request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -79,7 +79,11 @@ class Answer:
         status, *lines = head.decode().split("\r\n")
         self.status = int(status.split()[1])
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        self.json: dict[str, Any] = json.loads(body)
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
     @property
     def error(self) -> tuple[int, str]:

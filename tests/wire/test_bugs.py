@@ -50,7 +50,7 @@ def asked(
         parts = proxy(Fixed(policy), Registry(None, {}), len)
         app = build_app(parts, authenticator=authenticator(policy, None))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, json=HELLO)
 
     return asyncio.run(asking())

@@ -1,5 +1,6 @@
 """What can't be an address, a proxy or a header: found when the rules are read, not when a request fails."""
 
+import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
@@ -57,6 +58,34 @@ def proxy_problem(url: str) -> str | None:
     if parts.path.rstrip("/") or parts.query or parts.fragment:
         return "is a host and a port, without a path"
     return _host_problem(parts.hostname)
+
+
+def is_always_own(host: str) -> bool:
+    """Whether a server answers to it without a word in its rules: loopback names and IP addresses."""
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def host_name_problem(host: str) -> str | None:
+    """Why it can't be one of `hosts`, to stand behind it; `None` if it can."""
+    if "/" in host:
+        return "is an address, not a name"
+    if "*" in host:
+        return "has a wildcard: each name is written out"
+    name, colon, port = host.rpartition(":")
+    if colon and name and port.isdecimal():
+        return "has a port: a name counts at every port"
+    if ":" in host or _host_problem(host):
+        return "can't be the name of a host"
+    if not host.isascii():
+        return f"is not how requests have it, which is `{host.encode('idna').decode()}`"
+    return None
 
 
 def _split(url: str) -> SplitResult | str:

@@ -89,6 +89,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "signing_key": "The key that protects signatures of thinking blocks, as `env:NAME` or `file:PATH`.",
         "decision_log": "The file that gets one line of JSON for each request, without prompts and answers.",
         "cors_origins": 'The web pages that may call, such as "https://tools.example", or "*" for any.',
+        "hosts": "Names that a server without keys answers to, besides localhost and IP addresses.",
         "drain": "How long running answers may take when the server stops.",
         "safeguards": "Who judges tool uses in auto mode, for rules that don't say it; see `[[rules]]`.",
         "safeguards_timeout": "How long that may take; left out, 20s.",

@@ -1,5 +1,6 @@
 """`[server]` becomes the settings of the server."""
 
+from routeproxy.policy.compile.connections import host_name_problem, is_always_own
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.facts import requested_model_problem
@@ -17,6 +18,7 @@ def compile_server(
     table = file.server
     _check_models(table, report)
     _check_origins(table, report)
+    _check_hosts(table, report)
     some_team_has_keys = any(team.keys is not None for team in file.teams.values())
     if table.require_key and not some_team_has_keys and not secrets.environ.get("ANTHROPIC_AUTH_TOKEN"):
         message = "a key is required, but `ANTHROPIC_AUTH_TOKEN` is not set: nobody gets in"
@@ -36,6 +38,7 @@ def compile_server(
         signing_key=_compile_signing_key(table.signing_key, secrets),
         decision_log=table.decision_log,
         cors_origins=tuple(table.cors_origins or ()),
+        hosts=tuple(host.lower().removesuffix(".") for host in table.hosts or ()),
         drain=seconds(table.drain),
     )
 
@@ -53,6 +56,17 @@ def _check_origins(table: ServerTable, report: Report) -> None:
             message = f"`{origin}` is not an origin"
             path = ("server", "cors_origins", index)
             report.error(Code.WRONG_VALUE, path, message, expected='`"https://host"` or `"*"`')
+
+
+def _check_hosts(table: ServerTable, report: Report) -> None:
+    for index, host in enumerate(table.hosts or ()):
+        path = ("server", "hosts", index)
+        if is_always_own(host):
+            message = f"a server always answers to `{host}`"
+            report.warn(Code.NO_EFFECT, path, message)
+        elif problem := host_name_problem(host):
+            expected = 'a name alone, as clients have it in their base URL: `"routeproxy"`'
+            report.error(Code.WRONG_VALUE, path, f"`{host}` {problem}", expected=expected)
 
 
 def _compile_signing_key(written: str | None, secrets: SecretResolver) -> Secret | None:

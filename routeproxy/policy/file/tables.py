@@ -254,6 +254,7 @@ class ServerTable(Table):
     signing_key: str | None = None
     decision_log: str | None = None
     cors_origins: list[str] | None = None
+    hosts: list[str] | None = None
     drain: Duration = "30s"
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
