@@ -75,10 +75,6 @@ class HttpProtocol(HttpToolsProtocol):
             )
             observer.small_request_done(request)
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._in_head = False
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
@@ -90,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
             others = [(name, value) for name, value in self.headers if name != b"host"]
             self.headers[:] = [*others, (b"host", target[1])]
         super().on_headers_complete()
+        self._in_head = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
