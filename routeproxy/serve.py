@@ -50,7 +50,7 @@ log = logging.getLogger("routeproxy.serve")
 def serve(options: Options) -> int:
     """Runs until told to stop. Raises `RulesRefused`, `OSError` or `ValueError` when there is nothing to
     run."""
-    sources = Sources(replace(options, rules=find_rules(options.rules)), dict(os.environ))
+    sources = Sources.opened(replace(options, rules=find_rules(options.rules)), dict(os.environ))
     configure_logs(sources)
     with _folder_for_versions(options) as folder:
         rules = live_rules(sources, folder)
@@ -81,11 +81,23 @@ def _folder_for_versions(options: Options) -> Iterator[Path]:
     if options.last_good is not None:
         yield options.last_good
         return
-    folder = Path(tempfile.mkdtemp(prefix="routeproxy-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="routeproxy-", dir=_writable_folder()))
+    except OSError as error:
+        log.warning("no version can be kept for a rollback, since no folder for it can be made: %s", error)
+        folder = Path(os.devnull, "routeproxy")
     try:
         yield folder
     finally:
         _delete(options, folder)
+
+
+def _writable_folder() -> str:
+    """Raises `OSError` if there is none: in a container with nothing writable there may still be memory."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "/dev/shm"
 
 
 def _delete(options: Options, folder: Path) -> None:
@@ -172,7 +184,7 @@ async def _lifespan(
         background: set[asyncio.Task[object]] = set()
 
         def start(work: Coroutine[Any, Any, object]) -> None:
-            task = tasks.create_task(work)
+            task = tasks.create_task(_by_itself(work))
             background.add(task)
             task.add_done_callback(background.discard)
 
@@ -193,6 +205,14 @@ async def _lifespan(
         for task in tuple(background):
             task.cancel()
     await upstreams.aclose()
+
+
+async def _by_itself(work: Coroutine[Any, Any, object]) -> None:
+    """What fails beside the answers is said, and takes nothing else with it."""
+    try:
+        await work
+    except Exception:
+        log.exception("%s ended: this is a bug in routeproxy", work)
 
 
 async def _prepare(upstreams: Registry, policy: Policy) -> None:
@@ -237,7 +257,8 @@ def startup_lines(
     lines = [
         f"routeproxy {routeproxy.__version__}: {url}"
         + (f" (listening on all addresses, {host})" if host in ALL_ADDRESSES else ""),
-        f"  rules      {policy.source}, version {policy.version}, {rules}",
+        f"  rules      {policy.source}, version {policy.version}, {rules}"
+        + (" (from a pipe: read once, so edits are not seen)" if sources.piped is not None else ""),
     ]
     if policy.invariants or policy.tests:
         promises = [_counted(len(policy.invariants), "invariant"), _counted(len(policy.tests), "test")]

@@ -7,6 +7,7 @@ import tomli
 from msgspec import Struct
 
 from routeproxy import tokens
+from routeproxy.files import is_pipe, is_there, read_file
 from routeproxy.listening import DEFAULT, Address, Origin, check_address
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
 from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
@@ -42,6 +43,15 @@ class Sources(Struct, frozen=True):
 
     options: Options
     environ: Mapping[str, str]
+    piped: str | None = None
+    """The rules, where they came from a pipe: nobody could read them again."""
+
+    @classmethod
+    def opened(cls, options: Options, environ: Mapping[str, str]) -> "Sources":
+        """Takes what a pipe holds. Raises `OSError` or `ValueError`."""
+        piped = options.rules is not None and is_pipe(options.rules)
+        text = options.rules.read_text(encoding="utf-8") if piped and options.rules is not None else None
+        return cls(options, environ, text)
 
     @property
     def rules(self) -> Path | None:
@@ -50,15 +60,18 @@ class Sources(Struct, frozen=True):
     @property
     def files(self) -> list[Path]:
         """The files that every load reads, whether or not they exist: one that appears later counts too."""
-        beside = [self.rules, self.rules.parent / ".env"] if self.rules else []
+        beside = [self.rules, self.rules.parent / ".env"] if self.rules and self.piped is None else []
         return [*beside, Path(".env")]
+
+    def _text(self, rules: Path) -> str:
+        return read_file(rules).decode() if self.piped is None else self.piped
 
     def variables(self) -> dict[str, str]:
         """The variables of the first `.env` that exists, under those of the environment, which win."""
         return read_environment(self.environ, self._dotenv())
 
     def _dotenv(self) -> Path | None:
-        return next((file for file in self.files if file.name == ".env" and file.exists()), None)
+        return next((file for file in self.files if file.name == ".env" and is_there(file)), None)
 
     def token(self) -> str | None:
         """`ANTHROPIC_AUTH_TOKEN`, the key that clients must show; None if it is unset or empty."""
@@ -88,9 +101,9 @@ class Sources(Struct, frozen=True):
             )
             text = environment_rules(variables)
             return Loaded(policy, Bundle(version=policy.version, source=policy.source, text=text))
-        disk = Disk(self.rules.parent)
+        disk = Disk(self.rules.parent if self.piped is None else Path())
         copies = CopyingFolder(disk)
-        text = self.rules.read_text(encoding="utf-8")
+        text = self._text(self.rules)
         compilation = Compilation(text, self.rules, variables, self.options.allow_literal_keys, copies)
         try:
             policy = compilation.policy(
@@ -157,7 +170,7 @@ class Sources(Struct, frozen=True):
         """The keys that `[server]` states: the policy has every default filled in, so only the text tells."""
         if self.rules is None:
             return ()
-        return _server_keys(self.rules.read_text(encoding="utf-8").removeprefix("\ufeff"))
+        return _server_keys(self._text(self.rules).removeprefix("\ufeff"))
 
     def _origin_of(self, variable: str) -> Origin:
         file = None if variable in self.environ else self._dotenv()

@@ -270,7 +270,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     [
         pytest.param("[default]\ntargets = ['nobody/x']", [], {}, 1, "rules.toml:2:12: error", id="rules"),
         pytest.param(None, ["--rules", "nowhere.toml"], {}, 2, "nowhere.toml: No such file", id="no file"),
-        pytest.param(None, ["--rules", "."], {}, 2, ".: Is a directory", id="a folder"),
+        pytest.param(None, ["--rules", "."], {}, 2, ".: it is a folder, and no file", id="a folder"),
         pytest.param("\xff", [], {}, 2, "not UTF-8", id="no text"),
         pytest.param(
             ECHO,

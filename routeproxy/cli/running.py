@@ -14,7 +14,7 @@ from routeproxy.sources import Options, Sources
 
 def sources_of(rules: Path | None, *, allow_literal_keys: bool) -> Sources:
     """The sources of a rules file, or of the environment alone, with the variables of this process."""
-    return Sources(Options(rules=rules, allow_literal_keys=allow_literal_keys), dict(os.environ))
+    return Sources.opened(Options(rules=rules, allow_literal_keys=allow_literal_keys), dict(os.environ))
 
 
 def run_and_exit(run: Callable[[], int]) -> NoReturn:

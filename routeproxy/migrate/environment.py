@@ -17,6 +17,7 @@ import tomli_w
 from dotenv import dotenv_values
 from msgspec.structs import replace
 
+from routeproxy.files import is_there, read_file
 from routeproxy.migrate.environment_models import PREFIXES, choose_models
 from routeproxy.migrate.environment_providers import (
     BASE_URLS,
@@ -44,14 +45,14 @@ REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)([^a-z0-9]|$)"
 
 def read_environment(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
     """The variables of a `.env` file, there or not, under those of the environment, which win. Raises
-    `ValueError` for a file that is no text."""
-    found = dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and dotenv.exists() else {}
+    `ValueError` for a file that is no text, `OSError` for one that can't be read."""
+    found = dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and is_there(dotenv) else {}
     stated = {name: value for name, value in found.items() if value}
     return {name: cleaned(value) for name, value in (stated | dict(environ)).items()}
 
 
 def _text_of(dotenv: Path) -> str:
-    content = dotenv.read_bytes()
+    content = read_file(dotenv)
     # What Windows' shells write by `>`.
     utf_16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
     try:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from routeproxy.file_stamps import FileStamp, stamp_of
+from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.client import Client
@@ -150,7 +150,7 @@ def _load(file: str | None, request: "_TokenRequest") -> Any:
     if file is None:
         credentials, _ = importlib.import_module("google.auth").default(scopes=SCOPES, request=request)
         return credentials
-    info = json.loads(Path(file).read_text(encoding="utf-8"))
+    info = json.loads(read_file(file))
     loader = _LOADERS[info["type"]]
     if info.get("subject_token_type") == _AWS:
         loader = replace(loader, module="google.auth.aws")

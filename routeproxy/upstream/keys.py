@@ -2,10 +2,9 @@
 tried one after the other. No key is kept anywhere else, nor shown."""
 
 import logging
-from pathlib import Path
 
 from routeproxy.exchange import Call
-from routeproxy.file_stamps import FileStamp, stamp_of
+from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
 from routeproxy.upstream.failures import key_missing, key_unusable
@@ -39,7 +38,7 @@ class SecretFiles:
 
     def _read(self, path: str) -> None:
         try:
-            value = Path(path).read_text(encoding="utf-8").strip()
+            value = read_file(path).decode().strip()
         except (OSError, UnicodeDecodeError):
             value = ""
         if value:

@@ -97,12 +97,9 @@ def admin_handlers(
             # An older version may know keys that were taken back since: the one that asks must still count
             # when it is this action's turn.
             await control.rollback(_version_in(body), confirm=lambda: admin_of(request))
-        except (NoSuchVersion, RulesRefused, ValueError) as refused:
+        except (NoSuchVersion, RulesRefused, OSError, ValueError) as refused:
             observer.admin_action("rollback", key_name, "refused")
             raise ApiError(409, f"nothing was rolled back: {refused}") from refused
-        except OSError:
-            observer.admin_action("rollback", key_name, "failed")
-            raise
         observer.admin_action("rollback", key_name, proxy.rules.policy.version)
         return json_reply(status_of(control))
 

@@ -1,12 +1,15 @@
 """Included files: each belongs to one team, stands where it is included, and can only narrow what that team
 may. What files there are is asked of a `Folder`; besides `Disk` nothing here reads any."""
 
+import errno
+import fnmatch
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from routeproxy.files import names_in, read_file
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import LayerFile
@@ -32,10 +35,12 @@ class Disk:
         """The files and folders that were asked for: a change of one of them may change the policy."""
 
     def find(self, pattern: str) -> list[str]:
-        """Raises `PermissionError` for what lies outside."""
-        folder, _, name = pattern.rpartition("/")
-        self.looked_at[self.root / folder] = None
-        paths = sorted(path for path in (self.root / folder).glob(name) if not path.name.startswith("."))
+        """Raises `OSError` for a folder that can't be read, and for what lies outside."""
+        name_of_folder, _, name = pattern.rpartition("/")
+        folder = self.root / name_of_folder
+        self.looked_at[folder] = None
+        names = fnmatch.filter(names_in(folder), name)
+        paths = [folder / name for name in names if not name.startswith(".")]
         for path in paths:
             self._check_inside(path)
         return [path.relative_to(self.root).as_posix() for path in paths]
@@ -44,14 +49,15 @@ class Disk:
         path = self.root / name
         self.looked_at[path] = None
         self._check_inside(path)
-        if path.exists() and not path.is_file():
-            # Whoever may put a pipe there must not keep a reload waiting for it.
-            raise OSError(f"`{name}` is not a file")
-        return path.read_bytes()
+        return read_file(path)
 
     def _check_inside(self, path: Path) -> None:
         # A link may lead anywhere, and whoever may write an included file must not read other files by it.
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.root.resolve())
+        except RuntimeError:  # Python before 3.13, of a link to itself
+            raise OSError(errno.ELOOP, "it leads to itself", str(path)) from None
+        if not inside:
             raise PermissionError(f"`{path.name}` leads out of this file's folder")
 
 

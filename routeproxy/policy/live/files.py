@@ -1,20 +1,21 @@
 """The files that a policy comes from, and whether they have changed. What is made of them is not known
 here."""
 
-import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from routeproxy.file_stamps import FileStamp, stamp_of
+from routeproxy.files import FileStamp, read_file, stamp_of
 
 SETTLE = 0.1
 """Seconds that a file must stay as it is before it is read: an editor may still be writing."""
 
 
 class WatchedFiles:
-    """Files and folders, there or not, and how they were when they were last remembered."""
+    """Files and folders, there or not, and how they were when they were last remembered. Reads and sleeps, so
+    it is asked in a thread."""
 
     def __init__(self, always: Iterable[Path]) -> None:
         """`always` are watched whatever else is."""
@@ -36,13 +37,19 @@ class WatchedFiles:
         """Takes the files as they are for unchanged."""
         self._stamps = self._stamp()
         self._contents = self._read()
+        self._were_good = True
 
-    async def have_changed(self) -> bool:
+    def distrust(self) -> None:
+        """What was made of the remembered files was no good, and not always for what they hold: from now on
+        whatever changes about one of them counts, who may read it for one."""
+        self._were_good = False
+
+    def have_changed(self) -> bool:
         """Whether their contents are others than those remembered. Waits while somebody is writing."""
         if self._stamp() == self._stamps:
             return False
-        self._stamps = await self._settled_stamps()
-        return self._read() != self._contents  # else a file was saved as it was
+        self._stamps = self._settled_stamps()
+        return not self._were_good or self._read() != self._contents  # else a file was saved as it was
 
     def digest(self) -> str:
         """Of the remembered contents, but for variables: these have no part in a rollback."""
@@ -52,10 +59,10 @@ class WatchedFiles:
                 digest.update(b"%b\0%d\0%b" % (os.fsencode(path), len(content), content))
         return digest.hexdigest()
 
-    async def _settled_stamps(self) -> tuple[FileStamp, ...]:
+    def _settled_stamps(self) -> tuple[FileStamp, ...]:
         stamps = self._stamp()
         for _ in range(5):
-            await asyncio.sleep(SETTLE)
+            time.sleep(SETTLE)
             before, stamps = stamps, self._stamp()
             if stamps == before:
                 break
@@ -71,7 +78,7 @@ class WatchedFiles:
 def _content_of(path: Path) -> bytes | None:
     try:
         if path.is_dir():  # of a folder its names count
-            return b"\0".join(sorted(os.fsencode(entry.name) for entry in path.iterdir()))
-        return path.read_bytes()
+            return b"\0".join(sorted(map(os.fsencode, os.listdir(path))))
+        return read_file(path)
     except OSError:
         return None

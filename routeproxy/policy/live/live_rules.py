@@ -4,24 +4,25 @@ operator looks. A pointer says which version is in force, and all workers follow
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
-from contextlib import aclosing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
-from watchfiles import awatch
 
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.files import WatchedFiles
-from routeproxy.policy.live.versions import Bundle, NoSuchVersion, Pointer, Versions
+from routeproxy.policy.live.notices import Notices
+from routeproxy.policy.live.versions import Bundle, DamagedPointer, NoSuchVersion, Pointer, Versions
 from routeproxy.policy.problems import RulesRefused
 
 log = logging.getLogger("routeproxy.policy.live")
 
-LOOK_EVERY = 0.5
-"""Seconds. The system tells of most changes at once, but not of those on network and Docker mounts, in
-folders that come and go, or at the far end of a symlink."""
+T = TypeVar("T")
 
 
 class Loaded(Struct, frozen=True):
@@ -60,23 +61,35 @@ class LiveRules:
         self._restore = restore
         self._files = WatchedFiles(files)
         self._versions = versions
-        self.problem: str | None = None
+        self._refusal: str | None = None
         """Why what is on disk is not in force; `None` when it is."""
+        self._blindness: str | None = None
+        """Why it can't be told whether anything has changed; `None` when it can."""
         self.on_change: list[Callable[[Policy], None]] = []
         """Called with what was loaded, in the same step as it takes effect. Other things than the policy may
         have changed with it."""
         self.listeners: list[ReloadListener] = []
-        self.number = 0
-        """That of the pointer that was followed last."""
         self.guard: Callable[[Policy], None] = lambda policy: None
         """Raises `ValueError` for a policy that must not take effect where it is served."""
+        self._pointer: Pointer | None = None
+        """The one that was followed last."""
+        self._unrecorded: Loaded | None = None
+        """What is in force and could not be kept, nor other workers be pointed to it."""
+        self._loading, self._recording, self._following = Retry(), Retry(), Retry()
         self._one_at_a_time = asyncio.Lock()
+        # Of its own, since whoever fills the threads that all share must not keep rules from being read.
+        self._thread = ThreadPoolExecutor(1, "rules")
         self.policy = self._load_first()
+
+    @property
+    def problem(self) -> str | None:
+        """Why what is on disk is not in force, or why nobody can tell; `None` when all is well."""
+        return "\n".join(filter(None, (self._refusal, self._blindness))) or None
 
     # --- the beginning
 
     def _load_first(self) -> Policy:
-        pointer = self._versions.pointer()
+        pointer = self._first_pointer()
         try:
             loaded = self._load()
         except (RulesRefused, OSError, ValueError) as refused:
@@ -84,30 +97,49 @@ class LiveRules:
                 raise
             policy = self._restore_kept(pointer.version)
             self._watch_also(refused)
-            self.problem = _in_words(refused)
+            self._refusal = _in_words(refused)
             log.error(
                 "%s\n%s",
                 f"version {policy.version}, the last good one, is in force instead of:",
-                self.problem,
+                self._refusal,
             )
-            self.number = pointer.number
+            self._pointer = pointer
             return policy
         self._files.watch(loaded.looked_at)
         if pointer is not None and pointer.held == self._files.digest():
-            self.number = pointer.number
-            self.problem = _held(pointer)
-            return self._restore_kept(pointer.version)
+            try:
+                policy = self._restore_kept(pointer.version)
+            except (NoSuchVersion, RulesRefused, OSError, ValueError) as lost:
+                # What is on disk keeps its promises, and no server at all would answer nobody.
+                log.error("version %s was put back, and can't be taken: %s", pointer.version, _in_words(lost))
+            else:
+                self._pointer, self._refusal = pointer, _held(pointer)
+                return policy
         self._record(loaded)
         return loaded.policy
+
+    def _first_pointer(self) -> Pointer | None:
+        try:
+            return self._versions.pointer()
+        except OSError as damage:
+            log.error("which version was in force last can't be told: %s", _in_words(damage))
+            return None
 
     def _record(self, loaded: Loaded) -> None:
         """Keeps a version for a rollback, and points all workers to it."""
         try:
             self._versions.keep(loaded.bundle)
-            self.number = self._versions.point(loaded.policy.version).number
+            self._pointer = self._versions.point(loaded.policy.version)
         except OSError as error:
             # A full disk must not keep a good policy from taking effect: the other workers read it too.
-            log.error("the version %s can't be kept for a rollback: %s", loaded.policy.version, error)
+            if self._unrecorded is None or self._unrecorded.policy.version != loaded.policy.version:
+                version = loaded.policy.version
+                log.error("version %s can't be kept for a rollback: %s", version, _in_words(error))
+            self._unrecorded = loaded
+            self._recording.failed()
+        else:
+            self._unrecorded = None
+            self._recording.succeeded()
 
     def _restore_kept(self, version: str) -> Policy:
         return self._restore(self._versions.bundle(version))
@@ -115,53 +147,81 @@ class LiveRules:
     # --- the watch
 
     async def follow(self) -> None:
-        """Reloads upon every change, for ever."""
-        while True:
-            # The files themselves: their folder may hold a log, and each of its lines would wake us. What is
-            # not there yet is looked for every now and then.
-            watched = self._files.paths
-            paths = {self._versions.folder, *watched, *(file.resolve() for file in watched)}
-            changes = awatch(
-                *filter(Path.exists, paths),
-                watch_filter=None,
-                recursive=False,
-                debounce=200,
-                rust_timeout=int(LOOK_EVERY * 1000),
-                yield_on_timeout=True,
-            )
+        """Takes every change, for ever. What goes wrong while it is looked for is said once, and the next
+        round looks again."""
+        notices = Notices()
+        try:
+            while True:
+                await notices.wait((self._versions.folder, *self._files.paths))
+                await self.look()
+        finally:
+            await notices.close()
+
+    async def look(self) -> None:
+        """Looks once for what has changed."""
+        problems = []
+        for look in (self._look_at_pointer, self._look_at_files):
             try:
-                async with aclosing(changes):
-                    async for changed in changes:
-                        await self._look_closer()
-                        if changed or self._files.paths != watched:
-                            break  # editors save by renaming over a file, and others may matter now
-            except OSError as error:  # something went away, and may come back
-                log.debug("watching anew: %s", error)
-                await asyncio.sleep(LOOK_EVERY)
-                await self._look_closer()
+                await look()
+            except Exception as error:
+                problems.append(_in_words(error))
+                if problems[-1].startswith(_BUG):
+                    log.debug("while changes were looked for:", exc_info=error)
+        blindness = "changes can't be told: " + "; ".join(problems) if problems else None
+        if blindness != self._blindness:
+            if blindness is not None:
+                log.error("%s", blindness)
+            else:
+                log.info("changes can be told again")
+        self._blindness = blindness
 
-    async def _look_closer(self) -> None:
-        await self._follow_pointer()
-        if await self._files.have_changed():
-            await self.reload(edited=True)
-
-    async def _follow_pointer(self) -> None:
+    async def _look_at_pointer(self) -> None:
         """Another worker may have put another version in force."""
-        pointer = self._versions.pointer()
-        if pointer is None or pointer.number == self.number:
+        try:
+            pointer = await self._in_thread(self._versions.pointer)
+        except DamagedPointer as damage:
+            if self._pointer is None:
+                raise
+            # Nobody else writes it anew, and what is in force here was in force everywhere.
+            await self._in_thread(partial(self._versions.write_again, self._pointer))
+            log.error("%s: written anew, version %s stays", _in_words(damage), self._pointer.version)
             return
+        if pointer is not None and pointer != self._pointer:
+            if self._following.is_due():
+                await self._follow_pointer(pointer)
+        elif self._unrecorded is not None and self._recording.is_due():
+            async with self._one_at_a_time:
+                await self._in_thread(partial(self._record, self._unrecorded))
+
+    async def _follow_pointer(self, pointer: Pointer) -> None:
         async with self._one_at_a_time:
             if pointer.version != self.policy.version:
                 try:
-                    policy = await asyncio.to_thread(self._restore_kept, pointer.version)
+                    policy = await self._in_thread(partial(self._version_in_force, pointer.version))
                     self.guard(policy)
+                    self._put_in_force(policy, problem=_held(pointer))
                 except Exception as refused:
+                    self._following.failed()
                     self._refuse(refused)
                     return
-                self._put_in_force(policy, problem=_held(pointer))
             elif pointer.held is not None:
-                self.problem = _held(pointer)
-            self.number = pointer.number
+                self._refusal = _held(pointer)
+            self._following.succeeded()
+            self._pointer, self._unrecorded = pointer, None
+
+    def _version_in_force(self, version: str) -> Policy:
+        """The version that other workers serve, as it was kept, or read anew where that can't be taken."""
+        try:
+            return self._restore_kept(version)
+        except (NoSuchVersion, OSError, ValueError, RulesRefused):
+            loaded = self._load()
+            if loaded.policy.version != version:
+                raise
+            return loaded.policy
+
+    async def _look_at_files(self) -> None:
+        if await self._in_thread(self._files.have_changed) or self._loading.is_pending_and_due():
+            await self.reload(edited=True)
 
     # --- changes
 
@@ -169,67 +229,109 @@ class LiveRules:
         """Whether what is on disk is now in force. After a rollback an edit has to change something, while
         whoever asks for a reload wants what is there."""
         async with self._one_at_a_time:
-            self._files.remember()
-            pointer = self._versions.pointer()
-            if edited and pointer is not None and pointer.held == self._files.digest():
-                self.problem = _held(pointer)
+            await self._in_thread(self._files.remember)
+            if edited and self._pointer is not None and self._pointer.held == self._files.digest():
+                self._refusal = _held(self._pointer)
                 return False
             try:
-                loaded = await asyncio.to_thread(self._load)
+                loaded = await self._in_thread(self._load)
                 self.guard(loaded.policy)
+                self._put_in_force(loaded.policy)
             except Exception as refused:
-                self._watch_also(refused)
+                await self._in_thread(partial(self._watch_also, refused))
+                # Rules that are wrong stay wrong until they are edited; what kept them from being read may
+                # pass.
+                is_lasting = isinstance(refused, RulesRefused | ValueError)
+                self._loading.succeeded() if is_lasting else self._loading.failed()
                 self._refuse(refused)
                 return False
-            self._files.watch(loaded.looked_at)
-            await asyncio.to_thread(self._record, loaded)
-            self._put_in_force(loaded.policy)
+            await self._in_thread(partial(self._files.watch, loaded.looked_at))
+            await self._in_thread(partial(self._record, loaded))
+            self._loading.succeeded()
             return True
 
     async def rollback(
         self, version: str | None = None, *, confirm: Callable[[], object] = lambda: None
     ) -> Policy:
-        """Puts `version` in force, or the one before this; it holds until a good file is saved. `confirm` is
-        called once no other change is under way, and may raise. Raises `NoSuchVersion`, `RulesRefused` or
-        `ValueError`."""
+        """Puts `version` in force, or the one before this; it holds until a good file is saved. Raises
+        `NoSuchVersion`, `RulesRefused`, `OSError` or `ValueError`, and what `confirm` raises when its turn
+        has come."""
         async with self._one_at_a_time:
             confirm()
-            pointer = self._versions.pointer()
+            pointer = await self._in_thread(self._versions.pointer)
             version = version or (pointer.before if pointer is not None else None)
             if version is None:
                 raise NoSuchVersion("no version was in force before this one")
-            policy = await asyncio.to_thread(self._restore_kept, version)
+            policy = await self._in_thread(partial(self._restore_kept, version))
             self.guard(policy)
-            pointer = self._versions.point(policy.version, held=self._files.digest())
-            self.number = pointer.number
-            self._put_in_force(policy, problem=_held(pointer))
+            held = self._files.digest()
+            self._pointer = await self._in_thread(partial(self._versions.point, policy.version, held=held))
+            self._put_in_force(policy, problem=_held(self._pointer))
+            self._unrecorded = None
             return policy
 
     @property
     def history(self) -> tuple[str, ...]:
         """The versions that were in force, the latest last."""
-        pointer = self._versions.pointer()
-        return pointer.history if pointer is not None else ()
+        return self._pointer.history if self._pointer is not None else ()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _watch_also(self, refused: Exception) -> None:
         """What a refused file includes may be what has to be mended."""
         if isinstance(refused, RulesRefused):
             self._files.watch_also(refused.files)
+        self._files.distrust()
 
     def _refuse(self, refused: Exception) -> None:
         """Says why the policy in force stays."""
-        self.problem = _in_words(refused)
-        if self.problem.startswith(_BUG):
+        problem = _in_words(refused)
+        if problem == self._refusal:
+            return
+        self._refusal = problem
+        if problem.startswith(_BUG):
             log.error("while the rules were read:", exc_info=refused)
         for listener in self.listeners:
-            listener.reload_failed(self.policy, self.problem)
+            listener.reload_failed(self.policy, problem)
 
     def _put_in_force(self, policy: Policy, problem: str | None = None) -> None:
-        before, self.policy, self.problem = self.policy, policy, problem
-        for notify in self.on_change:
-            notify(policy)
+        before = self.policy
+        try:
+            for notify in self.on_change:
+                notify(policy)
+        except BaseException:
+            for notify in self.on_change:  # all of the one, or all of the other
+                with suppress(Exception):
+                    notify(before)
+            raise
+        self.policy, self._refusal = policy, problem
         for listener in self.listeners:
             listener.reload_succeeded(before, policy)
+
+
+class Retry:
+    """When to try again what failed: soon at first, then ever more rarely."""
+
+    FIRST, LONGEST = 0.5, 30.0
+
+    def __init__(self) -> None:
+        self._delay = self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it may be tried, now that there is something to try."""
+        return time.monotonic() >= self._due
+
+    def is_pending_and_due(self) -> bool:
+        """Whether something that failed waits to be tried again, and has waited long enough."""
+        return self._delay > 0 and self.is_due()
+
+    def failed(self) -> None:
+        self._delay = min(2 * self._delay, self.LONGEST) or self.FIRST
+        self._due = time.monotonic() + self._delay
+
+    def succeeded(self) -> None:
+        self._delay = self._due = 0.0
 
 
 _BUG = "a bug in routeproxy: "

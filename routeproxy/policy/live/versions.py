@@ -4,21 +4,33 @@ and that outlives them if it is given a name.
 What is kept of a version is what it was compiled from, never a secret: `env:` and `file:` are read anew.
 """
 
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from routeproxy.files import read_file
+
 KEPT = 50
 """How many versions are kept. Older ones are deleted."""
 
 
+LOCK_WITHIN = 5.0
+"""Seconds. A worker that was stopped in the middle must not stop the others."""
+
+
 class NoSuchVersion(Exception):
-    """A version that was not kept."""
+    """A version that was not kept, or can't be read any more."""
+
+
+class DamagedPointer(OSError):
+    """What says which version is in force can't be read."""
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
@@ -56,19 +68,31 @@ class Versions:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._make()
 
     def pointer(self) -> Pointer | None:
-        """`None`: no version was in force yet."""
+        """`None`: no version was in force yet. Raises `OSError`, also for what is no pointer."""
         try:
-            return msgspec.json.decode(self._pointer.read_bytes(), type=Pointer)
+            return msgspec.json.decode(read_file(self._pointer), type=Pointer)
         except FileNotFoundError:
             return None
+        except ValueError:  # msgspec's are such, too
+            raise DamagedPointer(errno.EINVAL, "it is damaged", str(self._pointer)) from None
+
+    def write_again(self, pointer: Pointer) -> None:
+        """Over one that is damaged."""
+        with self._locked():
+            with suppress(DamagedPointer):
+                if self.pointer() is not None:
+                    return  # somebody was faster
+            self._write(self._pointer, msgspec.json.encode(pointer))
 
     def point(self, version: str, *, held: str | None = None) -> Pointer:
         """Puts `version` in force for all workers."""
         with self._locked():
-            current = self.pointer()
+            try:
+                current = self.pointer()
+            except DamagedPointer:
+                current = None
             if current is not None and (current.version, current.held) == (version, held):
                 return current
             past = current.history if current is not None else ()
@@ -81,16 +105,20 @@ class Versions:
 
     def keep(self, bundle: Bundle) -> None:
         self._make()
-        path = self._path(bundle.version)
-        if not path.exists():
-            self._write(path, msgspec.json.encode(bundle))
+        path, content = self._path(bundle.version), msgspec.json.encode(bundle)
+        with suppress(OSError):
+            if read_file(path) == content:
+                return
+        self._write(path, content)
 
     def bundle(self, version: str) -> Bundle:
         """Raises `NoSuchVersion` for a version that was not kept."""
         try:
-            return msgspec.json.decode(self._path(version).read_bytes(), type=Bundle)
-        except (FileNotFoundError, ValueError):
+            return msgspec.json.decode(read_file(self._path(version)), type=Bundle)
+        except FileNotFoundError:
             raise NoSuchVersion(f"version {version} is not kept here") from None
+        except ValueError:
+            raise NoSuchVersion(f"what is kept of version {version} is damaged") from None
 
     @property
     def _pointer(self) -> Path:
@@ -122,7 +150,23 @@ class Versions:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Raises `OSError` where another process does not let go of it."""
         self._make()
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when it is closed
+        path = self.folder / ".lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            _lock(descriptor, path)
             yield
+        finally:
+            os.close(descriptor)  # which lets go of it
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    until = time.monotonic() + LOCK_WITHIN
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise OSError(errno.EBUSY, "another process holds it", str(path)) from None
+            time.sleep(0.01)
