@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 FileStamp = tuple[int, ...] | None
-"""Device, inode, mode, size and times; None for a file that is not there."""
+"""Device, inode, mode, size and times; what the system says of a file that can't be looked at, and None for
+one that is not there."""
 
 LARGEST = 64 * 2**20
 """Bytes of a file that is still read."""
@@ -26,21 +27,17 @@ def stamp_of(file: str | Path) -> FileStamp:
     try:
         # The change time is there for copies that keep the modification time of another file.
         found = os.stat(file)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        return (error.errno or 0,)
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def is_there(file: str | Path) -> bool:
     """Whether there is something of this name, if only something that can't be read. A link that leads
     nowhere is nothing."""
-    try:
-        os.stat(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
+    return stamp_of(file) is not None
 
 
 def read_file(file: str | Path) -> bytes:

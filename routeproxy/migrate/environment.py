@@ -46,7 +46,9 @@ REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)([^a-z0-9]|$)"
 def read_environment(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
     """The variables of a `.env` file, there or not, under those of the environment, which win. Raises
     `ValueError` for a file that is no text, `OSError` for one that can't be read."""
-    found = dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and is_there(dotenv) else {}
+    found = (
+        dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and is_there(dotenv) else {}
+    )
     stated = {name: value for name, value in found.items() if value}
     return {name: cleaned(value) for name, value in (stated | dict(environ)).items()}
 

@@ -80,5 +80,7 @@ def _content_of(path: Path) -> bytes | None:
         if path.is_dir():  # of a folder its names count
             return b"\0".join(sorted(map(os.fsencode, os.listdir(path))))
         return read_file(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # it is there, and should not be taken for nothing
+        return f"\0{error}".encode()
