@@ -159,6 +159,7 @@ class App:
         rules.listeners.append(observer)
 
         def on_change(policy: Policy) -> None:
+            upstreams.use_environment(sources.variables())
             authenticator.update(policy, sources.token())
             decision_log.update(policy)
 

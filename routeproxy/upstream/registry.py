@@ -53,6 +53,10 @@ class Registry:
         abilities = None if dry else OllamaAbilities(self._client)
         self._chat = ChatUpstream(_ChatEngines(self), Signer(signing_key), abilities)
 
+    def use_environment(self, environ: Mapping[str, str]) -> None:
+        """From now on these variables say which proxies there are."""
+        self._client.use_environment(environ)
+
     def of(self, provider: Provider) -> Upstream:
         match provider.type:
             case "anthropic":

@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 import routeproxy
+from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
@@ -183,6 +184,13 @@ async def read_failure(response: Response, model: str = "") -> tuple[UpstreamFai
 # --- the client
 
 
+class Authorities(NamedTuple):
+    """Whose certificates are trusted."""
+
+    file: str
+    stamp: FileStamp
+
+
 class Route(NamedTuple):
     """How requests to one address travel."""
 
@@ -225,10 +233,14 @@ class Client:
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """`environ` is where proxies may be named; the process's own if it is left out."""
-        self._proxies = ProxyEnvironment(os.environ if environ is None else environ)
+        self.use_environment(os.environ if environ is None else environ)
         self._connectors: dict[tuple[bool, bool], aiohttp.TCPConnector] = {}
-        self._routes: dict[tuple[str, str, str | None, str | None], Route] = {}
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._routes: dict[tuple[str, str, str | None, Authorities | None], Route] = {}
+        self._contexts: dict[Authorities, ssl.SSLContext] = {}
+
+    def use_environment(self, environ: Mapping[str, str]) -> None:
+        """From now on these name the proxies."""
+        self._proxies = ProxyEnvironment(environ)
 
     async def post(
         self, provider: Provider, url: str, *, body: bytes, headers: Mapping[str, str], connect: float
@@ -283,7 +295,9 @@ class Client:
 
     def _route(self, provider: Provider, scheme: str, netloc: str) -> Route:
         proxy = self._proxies.proxy_for(provider)
-        key = scheme, netloc, proxy, provider.ca_file
+        # Looked at anew for each request: one that was taken out must not be trusted any longer.
+        authorities = Authorities(provider.ca_file, stamp_of(provider.ca_file)) if provider.ca_file else None
+        key = scheme, netloc, proxy, authorities
         if key not in self._routes:
             request = aiohttp.ClientRequest(
                 "POST",
@@ -292,20 +306,30 @@ class Client:
                 skip_auto_headers=("accept-encoding", "content-type"),
                 loop=asyncio.get_running_loop(),
                 proxy=URL(proxy) if proxy else None,
-                ssl=self._tls_context(provider.ca_file) if provider.ca_file else True,
+                ssl=self._tls_context(authorities) if authorities else True,
             )
             relayed = proxy is not None and not request.is_ssl()
             before_path = str(request.url.origin()) if relayed else ""
             self._routes[key] = Route(request, _headers_of(request), before_path)
         return self._routes[key]
 
-    def _tls_context(self, ca_file: str) -> ssl.SSLContext:
-        if ca_file not in self._contexts:
+    def _tls_context(self, authorities: Authorities) -> ssl.SSLContext:
+        if authorities not in self._contexts:
+            file = authorities.file
+            self._forget(file)
             try:
-                self._contexts[ca_file] = ssl.create_default_context(cafile=ca_file)
+                read_file(file)  # OpenSSL would wait for a pipe
+                self._contexts[authorities] = ssl.create_default_context(cafile=file)
             except OSError as error:  # an ssl.SSLError is one too
-                raise NoCertificates(ca_file) from error
-        return self._contexts[ca_file]
+                raise NoCertificates(file) from error
+        return self._contexts[authorities]
+
+    def _forget(self, ca_file: str) -> None:
+        """What it held before."""
+        for authorities in [known for known in self._contexts if known.file == ca_file]:
+            del self._contexts[authorities]
+        for key in [key for key in self._routes if key[3] is not None and key[3].file == ca_file]:
+            del self._routes[key]
 
     async def aclose(self) -> None:
         for connector in self._connectors.values():

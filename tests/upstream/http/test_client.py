@@ -2,6 +2,7 @@
 connections."""
 
 import asyncio
+import os
 import shutil
 import socket
 import socketserver
@@ -22,7 +23,7 @@ from routeproxy.upstream.failures import LONGEST_MESSAGE
 from routeproxy.upstream.http.addresses import ProxyEnvironment, is_local
 from tests.backend import CUT, BackEnd, error, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
-from tests.running import Running, request, running
+from tests.running import Running, request, running, until
 from tests.wire.asking import answers, ask, message
 
 Proxied = Callable[..., AbstractContextManager[Running]]
@@ -446,6 +447,52 @@ def test_a_name_that_the_certificate_does_not_hold_is_refused(
 ) -> None:
     with proxy_for(f"https://127.0.0.1:{secure.port}", f'ca_file = "{certificate[0]}"') as proxy:
         assert ask(proxy).error[2] == "the back end claude has a certificate that is not trusted"
+
+
+def test_a_ca_file_that_is_replaced_counts_for_the_next_request(
+    secure: BackEnd, certificate: tuple[Path, Path], proxy_for: Proxied, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    untrusted = "the back end claude has a certificate that is not trusted"
+    made = certificate[0].read_bytes()
+    with proxy_for(f"https://localhost:{secure.port}", f'ca_file = "{trusted}"') as proxy:
+        assert ask(proxy).error[2] == "the back end claude has a ca_file that cannot be read"
+        trusted.write_bytes(made)
+        assert ask(proxy).text == "fine"
+        trusted.write_bytes(own_authority(tmp_path))
+        assert ask(proxy).error[2].startswith(untrusted)  # although a connection idles
+        fresh = tmp_path / "fresh.pem"
+        fresh.write_bytes(made)
+        fresh.replace(trusted)
+        assert ask(proxy).text == "fine"
+        trusted.unlink()
+        os.mkfifo(trusted)
+        assert ask(proxy).error[2] == "the back end claude has a ca_file that cannot be read"
+
+
+def own_authority(folder: Path) -> bytes:
+    """The certificate of an authority that signed nothing."""
+    file = folder / "other.pem"
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "/dev/null"]
+    command = ["openssl", "req", "-x509", *key, "-subj", "/CN=other", "-out", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return file.read_bytes()
+
+
+def test_a_proxy_in_a_changed_env_counts_without_a_restart(
+    back_end: BackEnd, proxy_for: Proxied, tmp_path: Path
+) -> None:
+    with BackEnd(json_answer(message("by way of a proxy"))) as other, proxy_for(back_end.url) as proxy:
+        assert ask(proxy).text == "fine"
+        (tmp_path / ".env").write_text(f"HTTP_PROXY={other.url}\n")
+        until(lambda: ask(proxy).text == "by way of a proxy", 3)
+        assert other.last.path == f"{back_end.url}/v1/messages"
+        (tmp_path / ".env").write_text(f"HTTP_PROXY={other.url}\nNO_PROXY=127.0.0.1\n")
+        until(lambda: ask(proxy).text == "fine", 3)
+        (tmp_path / ".env").write_text(f"HTTP_PROXY={other.url}\n")
+        until(lambda: ask(proxy).text == "by way of a proxy", 3)
+        (tmp_path / ".env").unlink()
+        until(lambda: ask(proxy).text == "fine", 3)
 
 
 def test_a_ca_file_that_is_not_there(back_end: BackEnd, proxy_for: Proxied, tmp_path: Path) -> None:
