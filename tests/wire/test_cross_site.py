@@ -5,10 +5,12 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.problems import RulesRefused
+from tests.budgets import seconds
 from tests.running import ECHO, Running, connect, receive_until, request, request_bytes, running, until
 from tests.wire.test_bodies_that_come_late import Answer, edited
 
@@ -228,6 +230,14 @@ def test_the_host_of_an_absolute_target_is_the_one_that_counts(
     proxy: Running, target: str, host: str, status: int
 ) -> None:
     assert ask(proxy, f"Host: {host}", path=target).status == status
+
+
+def test_a_connection_outlives_a_refusal_whose_body_nobody_reads(proxy: Running) -> None:
+    with httpx.Client(base_url=proxy.url, timeout=seconds(30)) as client:
+        for _ in range(2):
+            refused = client.post("/v1/messages", json=request("x" * 2**22), headers={"host": "evil.example"})
+            assert refused.status_code == 403
+            assert client.post("/v1/messages", json=request()).status_code == 200
 
 
 def test_what_a_proxy_says_of_the_host_is_not_believed(proxy: Running) -> None:
