@@ -43,6 +43,8 @@ class Inbound(Struct, frozen=True, kw_only=True):
     """The client wants no other target than the first."""
     explain: bool = False
     """The client wants to hear why, and may."""
+    shows_addresses: bool = False
+    """The client may hear where back ends are: nobody needs a key here, so it is the operator."""
 
     def header(self, name: str) -> str | None:
         values = self.headers.get(name)

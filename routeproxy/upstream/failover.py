@@ -74,6 +74,8 @@ async def answer(
             return
         except UpstreamFailure as failure:
             _log_failure(failure, call, keys)
+            if failure.shows_address and exchange.inbound.shows_addresses:
+                failure.message = failure.operator_message
             if exchange.first_content_at is not None:
                 exchange.error = failure.type
                 await write([[error_event(failure.type, failure.message, exchange.shown_id)]])
@@ -91,7 +93,7 @@ async def answer(
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
     provider = call.target.provider
     failure.redact((*keys.of(provider), *provider.secret_values))
-    words = "" if failure.quotes_back_end else f": {failure.message}"
+    words = "" if failure.quotes_back_end else f": {failure.operator_message}"
     request_id, target = call.exchange.request_id, call.target.name
     log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)
 

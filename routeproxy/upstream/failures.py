@@ -103,10 +103,14 @@ class UpstreamFailure(ApiError):
         relay: Relay | None = None,
         quotes_back_end: bool = False,
         refusal: Refusal | None = None,
+        operator_message: str | None = None,
+        shows_address: bool = False,
     ) -> None:
         """`retry_after`: seconds that the back end asks to wait. `should_retry`: what it says of another try,
         if it says anything. `quotes_back_end`: the message is in its words, which may quote the prompt, so it
-        is for the client and not for a log. `refusal`: what of the request the back end cannot take."""
+        is for the client and not for a log. `refusal`: what of the request the back end cannot take.
+        `operator_message`: the message with the address that was asked, which is nobody else's business.
+        `shows_address`: that is what its reader needs, if it may be read."""
         headers = {}
         status = status or STATUS_OF_KIND[kind]
         wait = DEFAULT_RETRY_AFTER if retry_after is None and status in (429, 529) else retry_after
@@ -121,6 +125,8 @@ class UpstreamFailure(ApiError):
         self.relay = relay
         self.quotes_back_end = quotes_back_end
         self.refusal = refusal
+        self.operator_message = (operator_message or message)[:LONGEST_MESSAGE]
+        self.shows_address = shows_address
         self.adapted_to: str | None = None
         """What was refused, where the target is asked without that from now on, and may well answer."""
 
@@ -134,6 +140,7 @@ class UpstreamFailure(ApiError):
         """Takes keys out of what the client will see: some back ends quote the key that they refuse."""
         for secret in secrets:
             self.message = self.message.replace(secret, REDACTED)
+            self.operator_message = self.operator_message.replace(secret, REDACTED)
             if self.relay is not None:
                 self.relay = self.relay.redacted(secret)
 

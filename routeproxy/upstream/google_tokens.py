@@ -102,7 +102,7 @@ class _Session:
 
 def _log_failure(refreshed: asyncio.Future[Any]) -> None:
     if not refreshed.cancelled() and (error := refreshed.exception()) is not None:
-        log.warning("%s", error)
+        log.warning("%s", error.operator_message if isinstance(error, UpstreamFailure) else error)
 
 
 def _refreshed(credentials: Any, file: str | None, request: "_TokenRequest") -> Any:

@@ -84,11 +84,12 @@ REFUSALS: Mapping[Kind, Refusal] = {
 class NoVerdict(Exception):
     """Why nothing was judged, in words for clients and operators."""
 
-    def __init__(self, kind: str, words: str, refusal: Refusal) -> None:
-        """`kind` is what logs call it."""
+    def __init__(self, kind: str, words: str, refusal: Refusal, operator_words: str | None = None) -> None:
+        """`kind` is what logs call it; `operator_words` are for operators alone."""
         super().__init__(words)
         self.kind = kind
         self.words = words
+        self.operator_words = operator_words or words
         self.refusal = refusal
 
 
@@ -218,7 +219,8 @@ class _Check:
             unavailable = Unavailable(refusal.reason, failure.words)
             judged = {use.id: unavailable for use in tool_uses}
             request_id, target = self._exchange.request_id, record.target.name
-            log.warning("%s %s gave no verdicts (%s): %s", request_id, target, failure.kind, failure.words)
+            words = failure.operator_words
+            log.warning("%s %s gave no verdicts (%s): %s", request_id, target, failure.kind, words)
         verdicts = {**judged, **cut}
         record.verdicts = _tally(verdicts)
         return unavailable if refusal is not None and refusal.of_check else Available(verdicts)
@@ -252,7 +254,13 @@ class _Check:
                 self._keys.refused(target.provider, key)  # the next request begins with another
             failure.redact((*self._keys.of(target.provider), *target.provider.secret_values))
             words = f"failed ({failure.kind})" if failure.quotes_back_end else failure.message
-            raise NoVerdict(failure.kind, f"{target.name}: {words}", REFUSALS[failure.kind]) from None
+            logged = words if failure.quotes_back_end else failure.operator_message
+            raise NoVerdict(
+                failure.kind,
+                f"{target.name}: {words}",
+                REFUSALS[failure.kind],
+                operator_words=f"{target.name}: {logged}",
+            ) from None
         except InvariantBroken as refused:
             raise NoVerdict(
                 "invariant", f"{target.name}: {refused.message}", Refusal("error", True)

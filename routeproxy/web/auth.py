@@ -30,6 +30,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     """What the rules call the key that was shown; `None` for `ANTHROPIC_AUTH_TOKEN` and for no key."""
     admin: bool = False
     may_explain: bool = False
+    is_operator: bool = False
+    """Nobody needs a key here, and there is none: whoever asks runs the server."""
     as_of: int = 0
     """What counted when the key was looked at, by `Authenticator.is_current`."""
     expires: datetime.date | None = None
@@ -76,7 +78,7 @@ class Authenticator:
         Raises 401 (never 403: Claude Code then shows its login screen) unless a key that is shown is right.
         """
         if self._open:
-            return Caller(headers=headers, may_explain=True, as_of=self._as_of)
+            return Caller(headers=headers, may_explain=True, is_operator=True, as_of=self._as_of)
         lines = [(name, line) for name in ("authorization", "x-api-key") for line in headers.get(name, ())]
         keys = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
         known = {(name, line): owner for name, line, key in keys if (owner := self._owner(key))}

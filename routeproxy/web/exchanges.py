@@ -192,6 +192,7 @@ def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:
         key_name=caller.key_name,
         no_fallback=no_fallback,
         explain=explain and caller.may_explain,
+        shows_addresses=caller.is_operator,
     )
 
 

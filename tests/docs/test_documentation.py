@@ -52,7 +52,9 @@ from routeproxy.telemetry.decisions import LoggedDecision
 from routeproxy.telemetry.lines import JsonLine, JsonLines
 from routeproxy.telemetry.request_log import RequestRecord
 from routeproxy.translate.profile import ModelProfile
+from routeproxy.upstream.errors.connecting import CAUSES
 from routeproxy.upstream.failures import STATUS_OF_KIND
+from routeproxy.upstream.http.client import ANSWERS_OF_PROXIES
 from tests.budgets import seconds
 from tests.docs.pages import (
     ALL_PAGES,
@@ -657,6 +659,16 @@ def test_each_field_of_the_log_in_json_is_documented_and_there() -> None:
     )
     for row in of_requests:
         assert all(word in line for word in code(row[1])), row
+
+
+def test_each_cause_of_a_back_end_that_cannot_be_reached_is_explained() -> None:
+    explained = [cause for row in rows(RUNNING, "A back end that can't be reached") for cause in code(row[0])]
+    assert len(set(explained)) == len(explained)
+    known = {words.partition(" (")[0] for words in CAUSES} | {
+        *ANSWERS_OF_PROXIES.values(),
+        "its proxy answered",
+    }
+    assert set(explained) == known
 
 
 def test_a_logged_decision_looks_as_shown() -> None:

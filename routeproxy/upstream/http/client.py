@@ -22,6 +22,7 @@ import routeproxy
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.upstream.errors.classify import classify_response
+from routeproxy.upstream.errors.connecting import cause_of
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
 from routeproxy.upstream.http.addresses import NotLocal, ProxyEnvironment, is_local
 from routeproxy.upstream.http.body_form import BLANK, BYTE_ORDER_MARK, Form, form_of
@@ -61,10 +62,8 @@ MEANINGS: tuple[tuple[type[BaseException], Kind, str], ...] = (
     (UnsupportedEncoding, "connection", "packed its answer in a way that nobody asked for"),
     (aiohttp.ConnectionTimeoutError, "timeout_connect", "could not be reached in time"),
     (aiohttp.ServerTimeoutError, "timeout_idle", "went silent"),
-    (aiohttp.ClientConnectorCertificateError, "connection", "has a certificate that is not trusted"),
-    (aiohttp.ClientSSLError, "connection", "could not be reached over TLS"),
-    (aiohttp.ClientProxyConnectionError, "connection", "could not be reached: its proxy does not answer"),
-    (aiohttp.ClientHttpProxyError, "connection", "could not be reached: its proxy refused"),
+    (aiohttp.ClientProxyConnectionError, "connection", "could not be reached, nor could its proxy"),
+    (aiohttp.ClientHttpProxyError, "connection", "could not be reached"),
     (aiohttp.ClientConnectorError, "connection", "could not be reached"),
     (aiohttp.ServerDisconnectedError, "connection", "closed the connection without an answer"),
     (aiohttp.ClientOSError, "connection", "closed the connection"),
@@ -76,14 +75,62 @@ MEANINGS: tuple[tuple[type[BaseException], Kind, str], ...] = (
 )
 
 
-def failure_of(error: BaseException, provider: str) -> UpstreamFailure:
+ANSWERS_OF_PROXIES: Mapping[int, str] = {
+    403: "its proxy does not let it through",
+    407: "its proxy wants credentials",
+    502: "its proxy could not reach it",
+    503: "its proxy could not reach it",
+    504: "its proxy got no answer from it",
+}
+
+
+class Address(NamedTuple):
+    """Where a request was to go, for an operator to read: no path, no credentials."""
+
+    host: str
+    port: int
+    is_secure: bool
+    proxy: str | None
+    """Host and port of the proxy on the way."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" + (f" by way of the proxy {self.proxy}" if self.proxy else "")
+
+
+def failure_of(error: BaseException, provider: str, address: Address | None = None) -> UpstreamFailure:
     """The failure that an exception of this client stands for. Its own words stay out: they may hold a URL,
-    and a URL may hold a key."""
-    cause = getattr(error, "os_error", error)  # of a connector's
-    for type_of_error, kind, words in MEANINGS:
-        if isinstance(error, type_of_error) or isinstance(cause, type_of_error):
-            return UpstreamFailure(kind, f"the back end {provider} {words}")
-    return UpstreamFailure("server_error", f"the back end {provider} could not be asked")
+    and a URL may hold a key. `address` is for operators."""
+    wrapped = getattr(error, "os_error", error)  # of a connector's
+    kind: Kind = "server_error"
+    words = "could not be asked"
+    for type_of_error, kind_of_type, words_of_type in MEANINGS:
+        if isinstance(error, type_of_error) or isinstance(wrapped, type_of_error):
+            kind, words = kind_of_type, words_of_type
+            break
+    if (cause := _cause_of(error, wrapped, is_secure=address is not None and address.is_secure)) is not None:
+        words = f"{words}: {cause}"
+    at = f" ({address})" if address is not None else ""
+    return UpstreamFailure(
+        kind,
+        f"the back end {provider} {words}",
+        operator_message=f"the back end {provider}{at} {words}",
+        shows_address=isinstance(error, _NEVER_REACHED),
+    )
+
+
+_NEVER_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+
+def _cause_of(error: BaseException, wrapped: BaseException, *, is_secure: bool) -> str | None:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        status = getattr(error, "status", 0)
+        return ANSWERS_OF_PROXIES.get(status, f"its proxy answered {status}")
+    if isinstance(wrapped, NotLocal | NoCertificates | BadHeader | UnsupportedEncoding | TimeoutError):
+        return None
+    is_of_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+    connects = isinstance(error, aiohttp.ClientConnectorError) and not is_of_proxy
+    return cause_of(error, in_handshake=connects and is_secure)
 
 
 # --- the response
@@ -94,10 +141,11 @@ class Response:
     `UpstreamFailure`."""
 
     def __init__(
-        self, provider: str, connection: aiohttp.connector.Connection, reader: ResponseReader
+        self, request: "OutgoingRequest", connection: aiohttp.connector.Connection, reader: ResponseReader
     ) -> None:
-        self.provider = provider
+        self.provider = request.provider
         """Its name."""
+        self._address = request.route.address
         self._connection = connection
         self._reader = reader
         self.status = reader.status
@@ -121,7 +169,7 @@ class Response:
         try:
             return await self._body.read()
         except TRANSPORT_ERRORS as error:
-            raise failure_of(error, self.provider) from error
+            raise failure_of(error, self.provider, self._address) from error
 
     async def form(self) -> Form:
         """What the body is. Waits for its first byte, and `read` brings it all the same."""
@@ -140,7 +188,7 @@ class Response:
             parts.append(data)
             size += len(data)
             if size > limit:
-                raise failure_of(aiohttp.ClientPayloadError("too long"), self.provider)
+                raise failure_of(aiohttp.ClientPayloadError("too long"), self.provider, self._address)
         return b"".join(parts)
 
     async def drain(self) -> None:
@@ -200,6 +248,7 @@ class Route(NamedTuple):
     """Those of every request that travels here."""
     before_path: str
     """What stands before the path: an HTTP proxy is told the whole URL."""
+    address: Address
 
 
 class OutgoingRequest(NamedTuple):
@@ -262,14 +311,16 @@ class Client:
         connect: float,
     ) -> Response:
         """The same, with another method."""
+        address: Address | None = None
         try:
             scheme, netloc, path, query, _ = urlsplit(url)
             target = _printable(f"{path or '/'}?{query}" if query else path or "/")
             route = self._route(provider, scheme, netloc)
+            address = route.address
             request = OutgoingRequest(provider.name, method, route, target, headers, body, connect)
             return await self._send(request, local_only=provider.zone == "local")
         except TRANSPORT_ERRORS as error:
-            raise failure_of(error, provider.name) from error
+            raise failure_of(error, provider.name, address) from error
 
     async def _send(self, request: OutgoingRequest, *, local_only: bool) -> Response:
         opened: list[int] = []
@@ -310,7 +361,7 @@ class Client:
             )
             relayed = proxy is not None and not request.is_ssl()
             before_path = str(request.url.origin()) if relayed else ""
-            self._routes[key] = Route(request, _headers_of(request), before_path)
+            self._routes[key] = Route(request, _headers_of(request), before_path, _address_of(request))
         return self._routes[key]
 
     def _tls_context(self, authorities: Authorities) -> ssl.SSLContext:
@@ -358,7 +409,7 @@ async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingReques
         reader = protocol.expect_response()
         transport.writelines([request.head(), request.body])
         await reader.read_head()
-        return Response(request.provider, connection, reader)
+        return Response(request, connection, reader)
     except BaseException:
         connection.close()
         raise
@@ -367,6 +418,12 @@ async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingReques
 @lru_cache
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds)
+
+
+def _address_of(request: aiohttp.ClientRequest) -> Address:
+    url, proxy = request.url, request.proxy
+    by_way_of = f"{proxy.host}:{proxy.port}" if proxy is not None else None
+    return Address(url.host or "", url.port or 0, request.is_ssl(), by_way_of)
 
 
 def _headers_of(request: aiohttp.ClientRequest) -> dict[str, str]:

@@ -160,7 +160,9 @@ class ResponseReader:
         elif self._head_complete:
             self._fail(aiohttp.ClientPayloadError("cut"))
         elif isinstance(error, OSError):
-            self._fail(aiohttp.ClientOSError(*error.args))
+            failure = aiohttp.ClientOSError(*error.args)
+            failure.__cause__ = error  # TLS says there why
+            self._fail(failure)
         else:
             self._fail(aiohttp.ServerDisconnectedError())
         self._wake()

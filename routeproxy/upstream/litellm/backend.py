@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET
@@ -321,4 +322,5 @@ def _failure(
         model=target.model,
         in_stream=in_stream,
         answered=outcome.answered,
+        address=urlsplit(target.provider.base_url or "").netloc.rpartition("@")[2] or None,
     )

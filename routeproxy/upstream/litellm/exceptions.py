@@ -3,14 +3,14 @@ imported late, and not here."""
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from routeproxy.chat.error_codes import status_of_codes
 from routeproxy.chat.reported_errors import ReportedError, find_error, read_error, without_exception_names
 from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_reported, read_retry_after
+from routeproxy.upstream.errors.connecting import cause_of, related_errors
 from routeproxy.upstream.errors.refusals import Refusal
 from routeproxy.upstream.errors.words import are_a_programs
 from routeproxy.upstream.failures import STATUS_OF_KIND, Kind, UpstreamFailure, credentials_refused
@@ -109,6 +109,29 @@ MEANINGS: Mapping[str, int | Kind] = {
     "httpx.UnsupportedProtocol": "connection",
     "httpx.WriteError": "connection",
     "httpx.WriteTimeout": "timeout_idle",
+    # What asks beside all of them: for a signature's credentials, say.
+    "aiohttp.ClientConnectionError": "connection",
+    "aiohttp.ClientError": "connection",
+    "aiohttp.ServerTimeoutError": "timeout_idle",
+    "aiohttp.ConnectionTimeoutError": "timeout_connect",
+    "botocore.ConnectTimeoutError": "timeout_connect",
+    "botocore.CredentialRetrievalError": 401,
+    "botocore.HTTPClientError": "connection",
+    "botocore.NoCredentialsError": 401,
+    "botocore.PartialCredentialsError": 401,
+    "botocore.ReadTimeoutError": "timeout_idle",
+    "httpcore.ConnectError": "connection",
+    "httpcore.ConnectTimeout": "timeout_connect",
+    "httpcore.NetworkError": "connection",
+    "httpcore.ProtocolError": "connection",
+    "httpcore.ProxyError": "connection",
+    "httpcore.TimeoutException": "timeout_idle",
+    "requests.ConnectTimeout": "timeout_connect",
+    "requests.ConnectionError": "connection",
+    "requests.RequestException": "connection",
+    "requests.Timeout": "timeout_idle",
+    "urllib3.HTTPError": "connection",
+    "urllib3.TimeoutError": "timeout_idle",
     # What LiteLLM is given in a shape that it cannot read, or breaks over by itself.
     "builtins.TimeoutError": "timeout_idle",
     "builtins.OSError": "connection",
@@ -136,12 +159,19 @@ _QUOTING = frozenset(
 
 
 def failure_of(
-    error: BaseException, *, provider: str, model: str, in_stream: bool = False, answered: bool = True
+    error: BaseException,
+    *,
+    provider: str,
+    model: str,
+    in_stream: bool = False,
+    answered: bool = True,
+    address: str | None = None,
 ) -> UpstreamFailure:
     """The failure that an exception of LiteLLM stands for. `in_stream`: it was raised after the request had
-    been accepted. `answered`: the back end has answered something, which it may quote."""
+    been accepted. `answered`: the back end has answered something, which it may quote. `address`: where it
+    is, for operators."""
     error = _innermost(error)
-    for related in _related(error):
+    for related in related_errors(error):
         if isinstance(related, ModuleNotFoundError):
             package = PACKAGES.get(str(related.name).partition(".")[0], related.name)
             words = f"provider {provider} needs the Python package {package}, which is not installed"
@@ -152,7 +182,7 @@ def failure_of(
         reported = _quoted_words(error)
     if reported is None:
         # Its words are LiteLLM's, or Python's: they may tell of anything, and explain nothing to a client.
-        return _own_failure(error, meaning, provider, in_stream=in_stream)
+        return _own_failure(error, meaning, provider, in_stream=in_stream, address=address)
     if isinstance(meaning, str):
         status = STATUS_OF_KIND[meaning]
         codes = (_CODE_OF_KIND[meaning], *reported.codes) if meaning in _CODE_OF_KIND else reported.codes
@@ -177,7 +207,7 @@ _UNSUPPORTED_PARAMETERS = re.compile(r"does not support parameters: \[((?:'\w+'(
 
 
 def _own_failure(
-    error: BaseException, meaning: int | Kind, provider: str, *, in_stream: bool
+    error: BaseException, meaning: int | Kind, provider: str, *, in_stream: bool, address: str | None
 ) -> UpstreamFailure:
     """The failure of an exception that no back end's words are in."""
     words = str(getattr(error, "message", None) or error)
@@ -201,7 +231,22 @@ def _own_failure(
         )
     else:
         said = f"the back end {provider} {_WORDS[kind]}"
+    if kind in ("connection", "timeout_connect"):
+        return _unreached(error, kind, provider, address)
     return UpstreamFailure(kind, said, retry_after=wait if kind in ("rate_limit", "overloaded") else None)
+
+
+def _unreached(error: BaseException, kind: Kind, provider: str, address: str | None) -> UpstreamFailure:
+    words, cause = _WORDS[kind], cause_of(error)
+    if cause is not None:
+        words = f"{'could not be reached' if kind == 'connection' else words}: {cause}"
+    at = f" ({address})" if address is not None else ""
+    return UpstreamFailure(
+        kind,
+        f"the back end {provider} {words}",
+        operator_message=f"the back end {provider}{at} {words}",
+        shows_address=cause is not None or kind == "timeout_connect",
+    )
 
 
 def is_no_answer_of_the_back_end(error: BaseException) -> bool:
@@ -252,11 +297,11 @@ def _meaning(error: BaseException) -> tuple[int | Kind, str]:
 
 def _reported_error(error: BaseException) -> ReportedError | None:
     """The back end's error, if an exception on the way kept it, as an object or in its words."""
-    for related in _related(error):
+    for related in related_errors(error):
         body = getattr(related, "body", None)
         if isinstance(body, Mapping) and not (reported := read_error(body)).is_empty:
             return reported
-    for related in _related(error):
+    for related in related_errors(error):
         words = str(getattr(related, "message", None) or related)
         if (found := find_error(words)) is not None:
             return found
@@ -268,25 +313,13 @@ def _quoted_words(error: BaseException) -> ReportedError | None:
     return ReportedError(words) if words and not are_a_programs(words) else None
 
 
-def _related(error: BaseException) -> Iterator[BaseException]:
-    """The exception, those that it wraps and those that led to it, nearest first."""
-    seen: set[int] = set()
-    waiting: list[Any] = [error]
-    while waiting:
-        related = waiting.pop(0)
-        if isinstance(related, BaseException) and id(related) not in seen:
-            seen.add(id(related))
-            yield related
-            waiting += [getattr(related, "original_exception", None), related.__cause__, related.__context__]
-
-
 def _own_status(error: BaseException) -> int | None:
     status = getattr(error, "status_code", None)
     return status if isinstance(status, int) and (status in KIND_OF_STATUS or 400 <= status < 600) else None
 
 
 def _headers_of(error: BaseException) -> Mapping[str, str]:
-    for related in _related(error):
+    for related in related_errors(error):
         # Not `response.headers`: LiteLLM makes that response up.
         headers = getattr(related, "litellm_response_headers", None)
         if headers:

@@ -203,8 +203,12 @@ class LiteLLMTransport:
         )
 
     def _refuse(self, why: str, failure: UpstreamFailure | None = None) -> httpx.TransportError:
+        provider = self._call.target.provider.name
         self.outcome.failure = failure or UpstreamFailure(
-            "connection", f"the back end {self._call.target.provider.name}: {why}"
+            "connection",
+            f"the back end {provider}: a request would have gone elsewhere",
+            operator_message=f"the back end {provider}: {why}",
+            shows_address=True,
         )
         return httpx.UnsupportedProtocol(why)
 

@@ -246,22 +246,29 @@ def test_an_address_outside_is_never_connected_to_for_a_local_provider(proxy_for
     with proxy_for("http://203.0.113.7:9", 'zone = "local"\ntimeouts = { connect = "2s" }') as proxy:
         status, _, words = ask(proxy).error
     assert status == 502
-    assert (
-        words
-        == "the back end claude has an address that is neither loopback nor private, and its zone is local"
+    address = "claude (203.0.113.7:9)"
+    assert words == (
+        f"the back end {address} has an address that is neither loopback nor private, and its zone is local"
     )
 
 
 def test_a_name_that_nobody_knows(proxy_for: Proxied) -> None:
     with proxy_for("http://nobody.invalid") as proxy:
-        assert ask(proxy).error == (502, "api_error", "the back end claude could not be reached")
+        status, _, words = ask(proxy).error
+    assert status == 502
+    assert words in [
+        f"the back end claude (nobody.invalid:80) could not be reached: {why}"
+        for why in ("there is no such name", "no name server answers")  # on a machine that has none
+    ]
 
 
 def test_a_port_where_nobody_listens(proxy_for: Proxied) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with proxy_for(f"http://127.0.0.1:{unused.getsockname()[1]}") as proxy:
-            assert ask(proxy).error == (502, "api_error", "the back end claude could not be reached")
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with proxy_for(f"http://{address}") as proxy:
+            words = f"the back end claude ({address}) could not be reached: connection refused"
+            assert ask(proxy).error == (502, "api_error", words)
 
 
 # --- proxies
@@ -319,7 +326,9 @@ def test_a_request_travels_through_its_providers_proxy(back_end: BackEnd, proxy_
 def test_a_proxy_that_refuses_is_told_apart(back_end: BackEnd, proxy_for: Proxied) -> None:
     answers(back_end, [b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"])
     with proxy_for("https://api.example", f'proxy = "{back_end.url}"') as proxy:
-        assert ask(proxy).error[2] == "the back end claude could not be reached: its proxy refused"
+        way = f"api.example:443 by way of the proxy 127.0.0.1:{back_end.port}"
+        why = "could not be reached: its proxy wants credentials"
+        assert ask(proxy).error[2] == f"the back end claude ({way}) {why}"
     assert (back_end.last.method, back_end.last.path) == ("CONNECT", "api.example:443")
 
 
@@ -438,7 +447,10 @@ def test_a_secure_back_end_is_reached_through_a_tunnel(
 
 def test_without_it_the_connection_is_refused(secure: BackEnd, proxy_for: Proxied) -> None:
     with proxy_for(f"https://localhost:{secure.port}") as proxy:
-        assert ask(proxy).error[2] == "the back end claude has a certificate that is not trusted"
+        assert ask(proxy).error[2] == (
+            f"the back end claude (localhost:{secure.port}) could not be reached: "
+            "its certificate is not trusted (`ca_file` names whom to trust)"
+        )
     assert secure.requests == []
 
 
@@ -446,7 +458,10 @@ def test_a_name_that_the_certificate_does_not_hold_is_refused(
     secure: BackEnd, certificate: tuple[Path, Path], proxy_for: Proxied
 ) -> None:
     with proxy_for(f"https://127.0.0.1:{secure.port}", f'ca_file = "{certificate[0]}"') as proxy:
-        assert ask(proxy).error[2] == "the back end claude has a certificate that is not trusted"
+        assert ask(proxy).error[2] == (
+            f"the back end claude (127.0.0.1:{secure.port}) could not be reached: "
+            "its certificate is for another name"
+        )
 
 
 def test_a_ca_file_that_is_replaced_counts_for_the_next_request(

@@ -1,10 +1,12 @@
 """What LiteLLM's exceptions become. The table is proved complete against the libraries themselves."""
 
 import builtins
+import importlib
 import inspect
 from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
@@ -28,7 +30,30 @@ def exceptions_of(module: Any) -> set[str]:
 def test_every_exception_of_litellm_and_of_what_is_below_it_has_a_meaning() -> None:
     known = exceptions_of(litellm.exceptions) | exceptions_of(openai) | exceptions_of(httpx)
     assert known - set(MEANINGS) == set()
-    assert {name for name in set(MEANINGS) - known if not name.startswith("builtins.")} == set()
+    besides = {name for name in set(MEANINGS) - known if not name.startswith("builtins.")}
+    assert {name for name in besides if class_of(name) is None} == set()
+
+
+BESIDES: dict[str, list[Any]] = {
+    "aiohttp": [aiohttp],
+    "botocore": [importlib.import_module("botocore.exceptions")],
+    "httpcore": [importlib.import_module("httpcore")],
+    "requests": [importlib.import_module("requests.exceptions")],
+    "urllib3": [importlib.import_module("urllib3.exceptions")],
+}
+
+
+def class_of(name: str) -> Any:
+    """Of a name in the table."""
+    library, _, kind = name.partition(".")
+    modules: dict[str, list[Any]] = {
+        "litellm": [litellm.exceptions],
+        "openai": [openai, openai._exceptions],
+        "httpx": [httpx],
+        "builtins": [builtins],
+        **BESIDES,
+    }
+    return next((found for module in modules[library] if (found := getattr(module, kind, None))), None)
 
 
 @pytest.mark.parametrize("meaning", sorted({one for one in MEANINGS.values() if isinstance(one, str)}))
@@ -134,14 +159,7 @@ INSIDES = [
 
 def raised(name: str, words: str) -> Exception:
     """An exception of that class, whatever its constructor wants."""
-    library, _, kind = name.partition(".")
-    modules: dict[str, list[Any]] = {
-        "litellm": [litellm.exceptions],
-        "openai": [openai, openai._exceptions],
-        "httpx": [httpx],
-        "builtins": [builtins],
-    }
-    one = next(found for module in modules[library] if (found := getattr(module, kind, None)))
+    one = class_of(name)
     error: Exception = one.__new__(one)
     error.args = (words,)
     with suppress(AttributeError):
