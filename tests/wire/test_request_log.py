@@ -216,13 +216,13 @@ ASKED = "claude-sonnet-5 -> claude/m"
             b"GET /a\x1b[31m HTTP/1.1\r\n\r\n", "- - 400 error=invalid_request_error", id="control in a path"
         ),
         pytest.param(
-            b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nhost: [::1]\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             "POST /v1/messages 400 error=invalid_request_error attempts=0",
             id="a body that is no HTTP",
         ),
         pytest.param(
-            b"POST /-/rollback HTTP/1.1\r\nhost: x\r\nx-api-key: secret-of-ops\r\ntransfer-encoding: chunked"
-            b"\r\n\r\nzz\r\n",
+            b"POST /-/rollback HTTP/1.1\r\nhost: [::1]\r\nx-api-key: secret-of-ops\r\n"
+            b"transfer-encoding: chunked\r\n\r\nzz\r\n",
             "POST /-/rollback 400 key=ops error=invalid_request_error",
             id="an operator's body that is no HTTP",
         ),
@@ -280,7 +280,9 @@ def test_a_client_that_leaves_before_its_body_is_complete(
     proxy: Running, log: pytest.LogCaptureFixture, path: str, line: str
 ) -> None:
     with connect(proxy.url) as client:
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nx-api-key: {KEYS['PAYMENTS_KEY']}"
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: [::1]\r\ncontent-length: 100\r\nx-api-key: {KEYS['PAYMENTS_KEY']}"
+        )
         client.sendall(f"{head}\r\n\r\n{{".encode())
     assert lines(log) == [line]
 
@@ -289,7 +291,9 @@ def test_an_operator_who_leaves_before_the_body_is_complete(
     proxy: Running, log: pytest.LogCaptureFixture
 ) -> None:
     with connect(proxy.url) as client:
-        head = f"POST /-/rollback HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nx-api-key: {KEYS['ADMIN_KEY']}"
+        head = (
+            f"POST /-/rollback HTTP/1.1\r\nhost: [::1]\r\ncontent-length: 9\r\nx-api-key: {KEYS['ADMIN_KEY']}"
+        )
         client.sendall(f"{head}\r\n\r\n{{".encode())
     assert lines(log) == ["POST /-/rollback 499 key=ops client-left"]
 
