@@ -23,16 +23,17 @@ class Origin(Struct, frozen=True):
 
     words: str
     """`--host`, `HOST in .env`, `[server] host of rules.toml`."""
-    kind: Literal["flag", "variable", "key", "default"] = "flag"
+    kind: Literal["flag", "variable", "dotenv", "key", "default"] = "flag"
 
 
-_WRITTEN: Mapping[str, tuple[str, str, str]] = {
-    "flag": ("--host {}", "--port {}", "--host"),
-    "variable": ("HOST={}", "PORT={}", "HOST"),
-    "key": ('host = "{}"', "port = {}", "host"),
-    "default": ("--host {}", "--port {}", "--host"),
+_WRITTEN: Mapping[str, tuple[str, str]] = {
+    "flag": ("--host {}", "--port {}"),
+    "variable": ("HOST={}", "PORT={}"),
+    "dotenv": ("HOST={}", "PORT={}"),
+    "key": ('host = "{}"', "port = {}"),
+    "default": ("--host {}", "--port {}"),
 }
-"""How a host and a port are written where they are stated, and what the host is called there."""
+"""How a host and a port are written where they are stated."""
 DEFAULT = Origin("the default", "default")
 """Nobody stated it."""
 

@@ -185,3 +185,18 @@ def stop_with_parent(server: Server) -> None:
             server.stop()
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+CLIENT_SECONDS = 0.3
+"""How often a server that was started for a client looks whether that is still there."""
+
+
+def stop_with_client(server: Server, client: int) -> None:
+    """Stops a server at once when the process ends that started it, and for which alone it is there."""
+
+    def wait() -> None:
+        while os.getppid() == client:
+            time.sleep(CLIENT_SECONDS)
+        server.stop(at_once=True)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -30,7 +30,7 @@ from routeproxy.policy.live.versions import NoSuchVersion, Versions
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.server import ServerSettings
-from routeproxy.processes import Server, Workers, stop_with_parent
+from routeproxy.processes import Server, Workers, stop_with_client, stop_with_parent
 from routeproxy.proxy import Proxy
 from routeproxy.sources import Options, Sources, find_rules
 from routeproxy.telemetry import logs
@@ -65,9 +65,12 @@ def serve(options: Options) -> int:
         if options.workers > 1:
             return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
         rules.guard = partial(refuse_strangers, sources, host)
-        Server(
+        server = Server(
             App(sources, rules, host=host), owns_process=True, at_exit=partial(_delete, options, folder)
-        ).run([sock])
+        )
+        if options.session_of is not None:
+            stop_with_client(server, options.session_of)
+        server.run([sock])
     return 0
 
 
@@ -143,7 +146,7 @@ class App:
         self._timings = timings
         self._protocols = protocols
         self._observers = observers
-        self.in_flight = InFlight()
+        self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
 
     @property
     def drain(self) -> float:

@@ -1,7 +1,8 @@
 """Where the policy and the address come from: the command line, a rules file, the environment, a `.env`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tomli
 from msgspec import Struct
@@ -16,6 +17,7 @@ from routeproxy.policy.file.includes import CopyingFolder, Disk, KeptFolder
 from routeproxy.policy.live.live_rules import Loaded
 from routeproxy.policy.live.versions import Bundle
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.server import ServerSettings
 
 DEFAULT_RULES = Path("rules.toml")
 
@@ -36,6 +38,8 @@ class Options(Struct, frozen=True, kw_only=True):
     insecure: bool = False
     skip_tests: bool = False
     last_good: Path | None = None
+    session_of: int | None = None
+    """The process with which the server ends: a client for which it was started."""
 
 
 class Sources(Struct, frozen=True):
@@ -136,55 +140,70 @@ class Sources(Struct, frozen=True):
             skip_tests=True,
         )
 
-    def address(self, policy: Policy) -> Address:
+    def address(self, policy: Policy | None = None) -> Address:
         """Host and port: of the flags, then as the rules file states them, then `HOST` and `PORT`, then the
-        default. Raises `ValueError` for what is none."""
-        host, host_from = self._host(policy)
-        port, port_from = self._port(policy)
+        default. Raises `ValueError` for what is none.
+
+        Without a policy they are those of the file as it is, whether or not it could be served.
+        """
+        stated = self._stated()
+        settings = policy.server if policy is not None else _settings(stated)
+        host, host_from = self._host(stated, settings)
+        port, port_from = self._port(stated, settings)
         address = Address(host, port, host_from, port_from)
         check_address(address)
         return address
 
-    def _host(self, policy: Policy) -> tuple[str, Origin]:
+    def _host(self, stated: Mapping[str, Any], settings: ServerSettings) -> tuple[str, Origin]:
         if self.options.host is not None:
             return self.options.host, Origin("--host")
-        if "host" in self._stated():
-            return policy.server.host, Origin(f"[server] host of {self.rules}", "key")
+        if "host" in stated:
+            return settings.host, Origin(f"[server] host of {self.rules}", "key")
         if host := self.variables().get("HOST"):
             return host, self._origin_of("HOST")
-        return policy.server.host, DEFAULT
+        return settings.host, DEFAULT
 
-    def _port(self, policy: Policy) -> tuple[int, Origin]:
+    def _port(self, stated: Mapping[str, Any], settings: ServerSettings) -> tuple[int, Origin]:
         if self.options.port is not None:
             return self.options.port, Origin("--port")
-        if "port" in self._stated():
-            return policy.server.port, Origin(f"[server] port of {self.rules}", "key")
+        if "port" in stated:
+            return settings.port, Origin(f"[server] port of {self.rules}", "key")
         if not (digits := self.variables().get("PORT")):
-            return policy.server.port, DEFAULT
+            return settings.port, DEFAULT
         origin = self._origin_of("PORT")
         if not digits.isdecimal() or int(digits) >= 2**16:
             raise ValueError(f"{origin.words} is `{digits}`; expected a number from 0 to 65535")
         return int(digits), origin
 
-    def _stated(self) -> Iterable[str]:
-        """The keys that `[server]` states: the policy has every default filled in, so only the text tells."""
+    def _stated(self) -> Mapping[str, Any]:
+        """What `[server]` states: the policy has every default filled in, so only the text tells."""
         if self.rules is None:
-            return ()
-        return _server_keys(self._text(self.rules).removeprefix("\ufeff"))
+            return {}
+        return _server_table(self._text(self.rules).removeprefix("\ufeff"))
 
     def _origin_of(self, variable: str) -> Origin:
         file = None if variable in self.environ else self._dotenv()
-        return Origin(variable if file is None else f"{variable} in {file}", "variable")
+        return Origin(variable, "variable") if file is None else Origin(f"{variable} in {file}", "dotenv")
 
 
-def _server_keys(text: str) -> Iterable[str]:
-    """The keys that `[server]` states. The file may be broken by now, if an older version was taken in its
+def _server_table(text: str) -> Mapping[str, Any]:
+    """`[server]` as it is written. The file may be broken by now, if an older version was taken in its
     place."""
     try:
         server = tomli.loads(text).get("server", {})
     except (tomli.TOMLDecodeError, RecursionError):
-        return ()
-    return server if isinstance(server, dict) else ()
+        return {}
+    return server if isinstance(server, dict) else {}
+
+
+def _settings(server: Mapping[str, Any]) -> ServerSettings:
+    """Where a `[server]` table listens, as far as it says so in the right way."""
+    host, port = server.get("host"), server.get("port")
+    usual = ServerSettings()
+    return ServerSettings(
+        host=host if isinstance(host, str) else usual.host,
+        port=port if type(port) is int and 0 <= port < 2**16 else usual.port,
+    )
 
 
 def find_rules(named: Path | None) -> Path | None:

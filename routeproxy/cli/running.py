@@ -28,12 +28,13 @@ def run_and_exit(run: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (OSError, ValueError) as error:
-        typer.echo(f"routeproxy: {_describe(error)}", err=True)
+        typer.echo(f"routeproxy: {described_error(error)}", err=True)
         code = 2
     raise typer.Exit(code)
 
 
-def _describe(error: Exception) -> str:
+def described_error(error: Exception) -> str:
+    """The error in words for a terminal."""
     if isinstance(error, UnicodeDecodeError):
         return f"the file is not UTF-8 at byte {error.start + 1}"
     if isinstance(error, OSError) and error.filename is not None:

@@ -73,6 +73,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    session_of: Annotated[int | None, typer.Option("--session-of", hidden=True)] = None,
     reload: Annotated[
         bool, typer.Option("--reload", hidden=True, help="Older proxies had it; rules always reload.")
     ] = False,
@@ -98,5 +99,6 @@ def command(
         insecure=insecure,
         skip_tests=skip_tests,
         last_good=last_good,
+        session_of=session_of,
     )
     run_and_exit(lambda: serve(options))

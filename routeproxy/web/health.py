@@ -36,10 +36,12 @@ def health_handlers(
 
     @route("/readyz", http_method=["GET", "HEAD"], sync_to_thread=False)
     def readyz() -> Response[bytes]:
-        state = {
+        state: dict[str, object] = {
             "status": "draining" if in_flight.draining else "ready",
             "rules_version": proxy.rules.policy.version,
         }
+        if in_flight.of_a_session:
+            state["of_a_session"] = True
         if problem := rules_problem():
             state["rules_problem"] = problem
         return json_reply(state, 503 if in_flight.draining else 200)

@@ -72,7 +72,9 @@ class DisconnectSignal:
 class InFlight:
     """The answers that are being written, so that a shutdown can wait for them, and end them properly."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_a_session: bool = False) -> None:
+        """`of_a_session`: the server ends with the client for which it was started."""
+        self.of_a_session = of_a_session
         self.draining = False
         self.responses: set[ExchangeResponse] = set()
 

@@ -79,6 +79,7 @@ from tests.docs.pages import (
     rows,
     write,
 )
+from tests.end_to_end.clients import CLAUDE_CODE, environment
 from tests.running import ECHO, Running, request, running, serving, until
 
 KEYS = {
@@ -213,7 +214,7 @@ def test_every_command_runs_and_prints_what_is_shown(
     write(files_of(block.page, above=block.line), tmp_path)
     printed = ""
     for words, variables in commands:
-        if words[0] == "serve" and "--help" not in words:
+        if words[0] in {"serve", "claude"} and "--help" not in words:
             understood(words)
             continue
         keys = {} if "PREFERRED_PROVIDER" in variables else KEYS
@@ -266,9 +267,8 @@ def test_every_flag_is_explained(name: str) -> None:
     documented = {
         flag for row in rows(page, "Starting" if name == "serve" else name)[1:] for flag in code(row[0])
     }
-    everywhere = (
-        {"--allow-literal-keys", "--rules"} & flags if name != "serve" else set()
-    )  # said once for all
+    said_once = {"--allow-literal-keys", "--rules"} if name != "serve" else set()
+    everywhere = (said_once & flags) - documented
     assert documented - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
 
 
@@ -332,6 +332,44 @@ def test_the_readmes_sdk_example_prints_the_answer(started: str) -> None:
         exec(marked("sdk").replace("http://127.0.0.1:8082", started), names)
     names["client"].close()
     assert printed.getvalue() == "Hello\n"
+
+
+SCRIPTED_CLAUDE = """\
+#!{python}
+import os, sys
+from anthropic import Anthropic
+model, question = sys.argv[sys.argv.index("--model") + 1], sys.argv[sys.argv.index("-p") + 1]
+with Anthropic() as client:
+    message = client.messages.create(
+        model=model, max_tokens=100, messages=[{{"role": "user", "content": question}}]
+    )
+print(message.content[0].text)
+"""
+"""Stands for Claude Code where it is not installed; it reads the same variables."""
+
+
+def test_the_readmes_claude_code_is_answered(started: str, tmp_path: Path) -> None:
+    program, *words = shlex.split(marked("claude"))
+    assert program == ".venv/bin/routeproxy"
+    client = tmp_path / "bin" / "claude"
+    client.parent.mkdir()
+    if CLAUDE_CODE is not None:
+        client.symlink_to(Path(CLAUDE_CODE).resolve())
+    else:
+        client.write_text(SCRIPTED_CLAUDE.format(python=sys.executable))
+        client.chmod(0o755)
+    port = started.rpartition(":")[2]  # the README's server has the default
+    environ = environment(started, tmp_path) | {"PORT": port, "PYTHONPATH": str(ROOT)}
+    environ["PATH"] = f"{client.parent}{os.pathsep}{os.environ['PATH']}"
+    for name in ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"):
+        del environ[name]
+    ran = subprocess.run(
+        [sys.executable, "-m", "routeproxy", *words], cwd=tmp_path, env=environ,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds(60), check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert "Hello, proxy" in ran.stdout
+    assert ran.stderr.startswith(f"routeproxy: using the server at {started} (rules.example.toml, version ")
 
 
 def test_the_lines_that_ci_runs_stand_alone() -> None:
