@@ -52,6 +52,7 @@ app = new_app(
     help="Anthropic clients in front, any model behind, a rules file in between.",
     no_args_is_help=True,
     cls=LazyGroup,
+    add_completion=True,
 )
 
 
