@@ -141,6 +141,7 @@ async def cpu_of(app: Any, body: bytes, headers: list[tuple[bytes, bytes]], time
 def own_work(rounds: int) -> None:
     recorded = json.loads(RECORDED.read_text())
     headers = [(name.encode(), value.encode()) for name, value in recorded["headers"].items()]
+    headers.append((b"host", b"127.0.0.1"))
     large = json.dumps(recorded["body"], ensure_ascii=False).encode()
     small = json.dumps(
         {
