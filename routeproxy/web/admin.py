@@ -1,5 +1,6 @@
 """`/-/`: what an operator may ask of a running server, and do to the rules in force, with an admin key."""
 
+import datetime
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -34,6 +35,10 @@ class Control(Protocol):
     @property
     def problem(self) -> str | None:
         """Why what is on disk is not in force."""
+
+    @property
+    def since(self) -> datetime.datetime:
+        """When the version in force took effect."""
 
     async def reload(self) -> bool:
         """Whether what is on disk is now in force."""

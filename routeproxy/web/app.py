@@ -20,7 +20,8 @@ from routeproxy.web.admin import Control, admin_handlers
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.cross_site import CrossSiteGuard
 from routeproxy.web.exchanges import Exchanges
-from routeproxy.web.health import greeting_reply, health_handlers
+from routeproxy.web.front_page import FrontDoor
+from routeproxy.web.health import health_handlers
 from routeproxy.web.models import Models
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.replies import (
@@ -88,10 +89,7 @@ def build_app(
     )
     apps = exchanges.apps()
     models = Models(proxy, authenticator)
-
-    def rules_problem() -> str | None:
-        return control.problem if control is not None else None
-
+    front_door = FrontDoor(proxy, authenticator, models, in_flight, control)
     settings = proxy.rules.policy.server
     origins = list(settings.cors_origins)
     # No cookie is ever looked at, so browsers may show a page everything: `*` is for requests without
@@ -100,9 +98,10 @@ def build_app(
     application = RouteproxyApp(
         [
             *(asgi(path, copy_scope=True)(app) for path, app in apps.items()),
-            _other_paths(proxy, exchanges, models, rules_problem),
+            _other_paths(proxy, exchanges, models, front_door),
+            *front_door.handlers(),
             *models.handlers(),
-            *health_handlers(proxy, in_flight, rules_problem),
+            *health_handlers(proxy, authenticator, in_flight, control),
             *admin_handlers(proxy, authenticator, control, observer),
         ],
         exception_handlers={
@@ -127,7 +126,7 @@ def build_app(
 
 
 def _other_paths(
-    proxy: Proxy, exchanges: Exchanges, models: Models, rules_problem: Callable[[], str | None]
+    proxy: Proxy, exchanges: Exchanges, models: Models, front_door: FrontDoor
 ) -> HTTPRouteHandler:
     @route("/{rest:path}", http_method=list(HttpMethod))
     async def other_paths(request: AnyRequest) -> ASGIApp:
@@ -145,7 +144,7 @@ def _other_paths(
             return cast(ASGIApp, with_request_id(empty_reply()).to_asgi_response(None, request))
         if not rest or "/v1/" in rest or "/api/" in rest:
             raise ApiError(404, f"{path[:200]} is not here")
-        greeting = greeting_reply(proxy.rules.policy, rules_problem())
-        return cast(ASGIApp, with_request_id(greeting).to_asgi_response(None, request))
+        answer = await front_door.answer(request)
+        return cast(ASGIApp, with_request_id(answer).to_asgi_response(None, request))
 
     return other_paths

@@ -6,6 +6,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 from msgspec import Struct
 
@@ -17,6 +18,8 @@ from routeproxy.upstream.keys import SecretFiles
 log = logging.getLogger("routeproxy.web.auth")
 
 Headers = Mapping[str, tuple[str, ...]]
+
+KeyNeed = Literal["none", "optional", "required"]
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -71,6 +74,14 @@ class Authenticator:
         self.needs_key = policy.server.require_key or self._token is not None
         self._owners = self._owners_by_digest()
         self._open = not self.needs_key and not self._by_team and not policy.server.admin_keys
+
+    @property
+    def key_need(self) -> KeyNeed:
+        """What a client has to show. Only where it is `none` may strangers see what is in force: else the
+        names of rules and targets are some team's."""
+        if self.needs_key:
+            return "required"
+        return "optional" if self._by_team else "none"
 
     def authenticate(self, headers: Headers, *, admin: bool = False) -> Caller:
         """`admin`: whether an admin key opens this path too.

@@ -43,6 +43,11 @@ class Models:
 
         return [list_models, show_model]
 
+    def names(self, policy: Policy, team: str | None) -> tuple[str, ...]:
+        """What a team's clients can ask for. Not for the event loop: it takes a decision for each of a
+        thousand names, and reads a table."""
+        return self._lists.of(policy, team)
+
     async def answer_with_target(self, request: AnyRequest, path: str) -> Response[bytes] | None:
         """The answer for `/{provider}:{model}/v1/models`, and for a model there; `None` for other paths."""
         named, found, rest = path[1:].partition(PATH)
@@ -80,9 +85,8 @@ class Models:
         elif (known := self._lists.kept(policy, team)) is not None:
             names = known
         else:
-            # A decision for each of a thousand names, and a table to be read.
             loop = asyncio.get_running_loop()
-            names = await loop.run_in_executor(None, self._lists.of, policy, team)
+            names = await loop.run_in_executor(None, self.names, policy, team)
         return [ModelInfo(id=name, display_name=name) for name in names]
 
 

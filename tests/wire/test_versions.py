@@ -40,7 +40,7 @@ def version(proxy: Running | Served) -> str:
 
 
 def problem(proxy: Running | Served) -> str | None:
-    found: str | None = proxy.get("/readyz").json().get("rules_problem")
+    found: str | None = proxy.get("/-/status", **ADMIN).json()["rules_problem"]
     return found
 
 

@@ -3,6 +3,7 @@ reference changes. Whatever goes wrong, the policy that is in force stays, and t
 operator looks. A pointer says which version is in force, and all workers follow it."""
 
 import asyncio
+import datetime
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -80,6 +81,8 @@ class LiveRules:
         # Of its own, since whoever fills the threads that all share must not keep rules from being read.
         self._thread = ThreadPoolExecutor(1, "rules")
         self.policy = self._load_first()
+        self.since = _now()
+        """When this process put the version in force. A reload that changes nothing does not count."""
 
     @property
     def problem(self) -> str | None:
@@ -306,6 +309,8 @@ class LiveRules:
                     notify(before)
             raise
         self.policy, self._refusal = policy, problem
+        if policy.version != before.version:
+            self.since = _now()
         for listener in self.listeners:
             listener.reload_succeeded(before, policy)
 
@@ -332,6 +337,10 @@ class Retry:
 
     def succeeded(self) -> None:
         self._delay = self._due = 0.0
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 _BUG = "a bug in routeproxy: "
