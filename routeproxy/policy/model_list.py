@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.conditions import Equals
@@ -55,11 +55,15 @@ def models_for(policy: Policy, team: str | None, known: KnownModels) -> tuple[st
     # A name that stands in the rule of one team is no other's to see.
     rules = [rule for rule in (*policy.rules, policy.default) if _is_for(rule, team)]
     stated = dict.fromkeys(name for rule in rules for name in rule.stated_models)
-    names = dict.fromkeys(name for name in stated if asked.targets(name))
     targets = [target for rule in rules for target in rule.targets]
-    for target in targets:
-        if target.model != "*" and asked.leads_to(target.model, target.name):
-            names[target.model] = None
+    answered = chain(
+        (name for name in stated if asked.targets(name)),
+        (t.model for t in targets if t.model != "*" and asked.leads_to(t.model, t.name)),
+    )
+    # Each name is two decisions: those beyond the list are not asked about.
+    names = dict.fromkeys(islice(_distinct(answered), MOST_MODELS))
+    if len(names) == MOST_MODELS:
+        return tuple(names)
     found = dict.fromkeys(asked.with_twins([*names]))
     providers = {target.provider.name: target.provider for target in targets if target.model == "*"}
     had = (
@@ -140,6 +144,14 @@ def _models_of(provider: Provider, known: KnownModels) -> Iterator[str]:
     whole = [name for name in provider.models if not is_glob(name)]
     names: Iterable[str] = whole or known(provider)
     yield from (name for name in names if provider.admits(name))
+
+
+def _distinct(names: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name not in seen:
+            seen.add(name)
+            yield name
 
 
 def _is_for(rule: Rule, team: str | None) -> bool:

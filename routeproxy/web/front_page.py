@@ -9,7 +9,7 @@ import ipaddress
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from litestar.types import ControllerRouterHandler, Scope
 from msgspec import UNSET, Struct, UnsetType
 
 import routeproxy
+from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
 from routeproxy.policy.decide import Denial, Policy, Rule
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control
@@ -66,6 +67,8 @@ class FrontPage(Struct, frozen=True, kw_only=True):
     base_url: str
     """What clients set as their base URL: the address by which this was asked for."""
     key: KeyNeed
+    env: dict[str, str]
+    """The variables that point Claude Code here. `YOUR_KEY` stands for the client's key."""
     rules_problem: str | UnsetType = UNSET
     """Why what is on disk is not in force; `UNSET`: it is."""
     rules: str | UnsetType = UNSET
@@ -127,7 +130,7 @@ class FrontDoor:
     async def _body(self, url: str, *, as_page: bool) -> bytes:
         policy = self._proxy.rules.policy
         page = self._strangers_page(url)
-        key = (as_page, policy.version, page)
+        key = (as_page, policy.version, page.status, url, page.rules_problem, page.rules_since, page.key)
         if (kept := self._kept.get(key)) is None:
             # The list of models is a thousand decisions, and a template library an import.
             write = write_page if as_page else msgspec.json.encode
@@ -140,11 +143,14 @@ class FrontDoor:
     def _strangers_page(self, url: str) -> FrontPage:
         """What everybody may see."""
         key = self._authenticator.key_need
+        keeps_login = passes_logins_on(self._proxy.rules.policy)
+        shown = SOME_KEY if key != "none" else "" if keeps_login else NO_KEY
         return FrontPage(
             version=routeproxy.__version__,
             status="draining" if self._in_flight.draining else "ready",
             base_url=url,
             key=key,
+            env=client_variables(url, shown, keeps_login=keeps_login),
             rules_problem=rules_problem(self._control, key) or UNSET,
             rules_since=self._control.since if self._control is not None and key == "none" else UNSET,
         )
@@ -251,8 +257,17 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def write_page(page: FrontPage) -> bytes:
     """As HTML, whatever stands in it."""
-    model = page.models[0] if page.models else EXAMPLE_MODEL
-    return _template().render(page=page, model=model, here=is_loopback(page.base_url)).encode()
+    return (
+        _template()
+        .render(
+            page=page,
+            key=page.env.get("ANTHROPIC_AUTH_TOKEN", SOME_KEY),
+            model=page.models[0] if page.models else EXAMPLE_MODEL,
+            keeps_login="ANTHROPIC_AUTH_TOKEN" not in page.env,
+            here=is_loopback(page.base_url),
+        )
+        .encode()
+    )
 
 
 COMMON_HEADERS = {"cache-control": "no-store", "vary": "Accept", "x-content-type-options": "nosniff"}
@@ -287,9 +302,10 @@ def _template() -> "Template":
     return environment.from_string(_file("front_page.html"))
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+FILTERS: Mapping[str, Callable[..., str]] = {
     "shell": shlex.quote,
-    "json": lambda value: json.dumps(value, ensure_ascii=False),
+    "variables": in_shell,
+    "json": lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent),
     "minute": lambda time: f"{time:%Y-%m-%d %H:%M} UTC",
 }
 """For words of a shell, strings of JSON, Python and TypeScript, and for people."""

@@ -171,6 +171,7 @@ def test_json_has_all_that_the_page_shows(proxy: Running) -> None:
         "status": "ready",
         "base_url": proxy.url,
         "key": "none",
+        "env": {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "anything"},
         "rules": str(proxy.rules),
         "rules_version": proxy.get("/readyz").json()["rules_version"],
         "models": [model["id"] for model in proxy.get("/v1/models?limit=1000").json()["data"]],
@@ -290,7 +291,8 @@ def test_the_line_for_claude_code_gives_it_the_address(
     claude = tmp_path / "claude"
     claude.write_text('#!/bin/sh\necho "$ANTHROPIC_BASE_URL $ANTHROPIC_AUTH_TOKEN"\n')
     claude.chmod(0o755)
-    _, session, settings = commands["claude-code"]
+    own, session, settings = commands["claude-code"]
+    assert own == f"routeproxy claude --url {proxy.url}"
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ran = subprocess.run(["sh", "-c", session], env=environ, capture_output=True, text=True, check=True)
     assert ran.stdout == f"{proxy.url} anything\n"
@@ -352,6 +354,7 @@ def test_a_name_is_what_it_is_wherever_it_stands(name: str) -> None:
         status="ready",
         base_url="http://localhost:1",
         key="none",
+        env={"ANTHROPIC_BASE_URL": name},
         rules_problem=name,
         rules=name,
         rules_version=name,
@@ -442,6 +445,7 @@ def test_where_clients_have_keys_strangers_see_only_that_it_is_a_routeproxy(
             "status": "ready",
             "base_url": proxy.url,
             "key": key,
+            "env": {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "YOUR_KEY"},
         }
         for shown in ({}, {"x_api_key": "sesame"}, {"authorization": "Bearer wrong"}):
             assert proxy.get("/", **shown).json() == told
@@ -531,7 +535,7 @@ def test_a_server_that_stops_says_so(tmp_path: Path) -> None:
         pytest.param(ECHO, "No rule names a model whole, so none is listed", id="no models"),
         pytest.param(
             '[providers.own]\ntype = "anthropic"\napi_key = "client"\n[default]\ntargets = "own/*"\n',
-            "own gets your own login or key: for it leave ANTHROPIC_AUTH_TOKEN out",
+            "Your own login or key goes on to own : Claude Code stays signed in as it is",
             id="the client's own key",
         ),
         pytest.param(
