@@ -5,6 +5,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._received:
+            ready, _, _ = select.select([self._read], [], [], seconds(30))
+            assert ready, "the browser does not answer"
             data = os.read(self._read, 1 << 20)
             assert data, "the browser has ended"
             self._received += data
