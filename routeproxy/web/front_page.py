@@ -182,7 +182,7 @@ def rules_problem(control: Control | None, key: KeyNeed) -> str | None:
     problem = control.problem if control is not None else None
     if problem is None or key == "none":
         return problem
-    return "the rules on disk are not in force; the server's log says why"
+    return "the rules on disk may not be in force; the server's log says why"
 
 
 # --- who asks, and by which address
