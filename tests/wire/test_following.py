@@ -47,7 +47,7 @@ def served(proxy: Running | Served) -> str:
 
 
 def problem(proxy: Running | Served) -> str:
-    return str(proxy.get("/readyz").json().get("rules_problem", ""))
+    return str(proxy.get("/-/status", **ADMIN).json()["rules_problem"] or "")
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
