@@ -117,6 +117,8 @@ class Exchange:
         self._warnings_of_request = 0
         self.relayed_headers: list[tuple[str, str]] = []
         """Headers of a Messages back end's answer that are the client's to see."""
+        self.secrets: frozenset[str] = frozenset()
+        """What back ends were shown for this request, and nobody else is."""
         self.usage: Usage | None = None
         """Of the answer that the client gets."""
         self.first_content_at: float | None = None

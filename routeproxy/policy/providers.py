@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.patterns import matches
 from routeproxy.policy.provider_types import Engine, Zone, direct_models, speaks_messages
-from routeproxy.policy.secrets import Secret
+from routeproxy.policy.secrets import SECRET_NAME, Secret
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
@@ -76,9 +77,16 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     @property
     def secret_values(self) -> tuple[str, ...]:
-        """What nobody is shown besides keys, with and without a scheme before it: `Bearer abc`, `abc`."""
-        values = [self.headers[name] for name in sorted(self.secret_headers)]
-        values += [self.litellm_params[name] for name in sorted(self.secret_params)]
+        """What nobody is shown besides keys, with and without a scheme before it: `Bearer abc`, `abc`. Those
+        of a variable, and those whose names say what they are."""
+        values = [text for name, text in self.headers.items() if _is_secret(name, self.secret_headers)]
+        values += [
+            text
+            for name, text in self.litellm_params.items()
+            if isinstance(text, str) and _is_secret(name, self.secret_params)
+        ]
+        if self.proxy and (password := urlsplit(self.proxy).password):
+            values.append(unquote(password))
         return tuple(part for value in values for part in (value, value.rpartition(" ")[2]) if part)
 
     def own_name_of(self, requested: str) -> str | None:
@@ -121,6 +129,10 @@ class Provider(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Provider({self.name}: {self.type})"
+
+
+def _is_secret(name: str, known: frozenset[str]) -> bool:
+    return name in known or SECRET_NAME.search(name) is not None
 
 
 def _first(models: Mapping[str, ModelFacts], model: str) -> ModelFacts | None:

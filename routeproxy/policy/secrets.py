@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,6 +10,13 @@ from msgspec import Struct
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie"})
 """Request headers that carry a secret, in lower case. No rule reads them, no provider gets the client's."""
+
+
+SECRET_NAME = re.compile(r"key|secret|passw|authorization|cookie|token$", re.IGNORECASE)
+"""In the names of keys, headers and parameters that hold a secret, misspelt ones included."""
+
+USER_IN_ADDRESS = re.compile(r"""(://)([^/@\s"']+)(?=@)""")
+"""Before a password, and with it."""
 
 
 class Secret(Struct, frozen=True):

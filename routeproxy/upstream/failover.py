@@ -92,7 +92,7 @@ async def answer(
 
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
     provider = call.target.provider
-    failure.redact((*keys.of(provider), *provider.secret_values))
+    failure.redact((*keys.of(provider), *provider.secret_values, *call.exchange.secrets))
     words = "" if failure.quotes_back_end else f": {failure.operator_message}"
     request_id, target = call.exchange.request_id, call.target.name
     log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)

@@ -35,6 +35,7 @@ from msgspec.structs import replace
 
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import USUAL_FAILURES, FailureKind
+from routeproxy.redaction import redact, redact_bytes
 from routeproxy.upstream.errors.refusals import Refusal
 
 Kind = FailureKind | Literal["timeout_total"]
@@ -66,8 +67,6 @@ DEFAULT_RETRY_AFTER = 5.0
 LONGEST_RETRY_AFTER = 60.0
 """Seconds."""
 
-REDACTED = "***"
-
 
 class Relay(Struct, frozen=True):
     """A Messages back end's own error answer, which goes to the client byte for byte."""
@@ -82,9 +81,9 @@ class Relay(Struct, frozen=True):
         headers = tuple(header for header in self.headers if not header[0].startswith("retry-after"))
         return replace(self, headers=(*headers, ("retry-after", _whole_seconds(seconds))))
 
-    def redacted(self, secret: str) -> "Relay":
-        headers = tuple((name, value.replace(secret, REDACTED)) for name, value in self.headers)
-        return replace(self, headers=headers, body=self.body.replace(secret.encode(), REDACTED.encode()))
+    def redacted(self, secrets: frozenset[str]) -> "Relay":
+        headers = tuple((name, redact(value, secrets)) for name, value in self.headers)
+        return replace(self, headers=headers, body=redact_bytes(self.body, secrets))
 
 
 class UpstreamFailure(ApiError):
@@ -138,11 +137,11 @@ class UpstreamFailure(ApiError):
 
     def redact(self, secrets: Iterable[str]) -> None:
         """Takes keys out of what the client will see: some back ends quote the key that they refuse."""
-        for secret in secrets:
-            self.message = self.message.replace(secret, REDACTED)
-            self.operator_message = self.operator_message.replace(secret, REDACTED)
-            if self.relay is not None:
-                self.relay = self.relay.redacted(secret)
+        known = frozenset(secrets)
+        self.message = redact(self.message, known)
+        self.operator_message = redact(self.operator_message, known)
+        if self.relay is not None:
+            self.relay = self.relay.redacted(known)
 
 
 def _whole_seconds(seconds: float) -> str:

@@ -120,8 +120,9 @@ def header_problem(name: str, value: str, *, refers: bool) -> str | None:
     """Why it can't be sent. `refers`: the value is that of a variable, and is not repeated."""
     if name.lower() in OF_A_CONNECTION:
         return f"`{name}` belongs to a connection, which writes it itself"
-    if not refers and re.search(r"\b(env|file):\S", value):
-        return f"`{value}` is sent as it stands: `env:NAME` counts only as the whole value"
+    if not refers and (found := re.search(r"\b(env|file):\S+", value)):
+        # What stands beside it may be a key.
+        return f"`{found[0]}` is sent as it stands: `env:NAME` counts only as the whole value"
     if not value.isprintable():
         return "a header's value is one line of printable characters"
     return None

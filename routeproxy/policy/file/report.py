@@ -19,6 +19,7 @@ from routeproxy.policy.problems import (
     closest,
     one_of,
 )
+from routeproxy.policy.secrets import SECRET_NAME, USER_IN_ADDRESS
 
 
 class Report:
@@ -183,12 +184,12 @@ _SYNTAX_HINTS = {
     "Cannot declare": "this table stands twice",
 }
 
-# A misspelt `apikey` holds a key all the same.
-_SECRET_NAME = re.compile(r"key|secret|passw|authorization", re.IGNORECASE)
 _REFERENCE = re.compile(r"""["']*(?:env:|file:|sha256:|none\b|client\b)""")
-_USER_IN_ADDRESS = re.compile(r"""(://)([^/@\s"']+)(?=@)""")
+_KEY_IN_ADDRESS = re.compile(
+    r"""(://[^\s"']*?[?&][\w-]*(?:key|secret|passw|token|sig)[\w-]*=)([^&\s"']+)""", re.IGNORECASE
+)
 _AFTER_SECRET_NAME = re.compile(
-    r"""((?:key|secret|passw|authorization)[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:|sha256:)([^"'\n]+)""",
+    r"""((?:key|secret|passw|authorization|cookie|token(?!s))[\w-]*["']?\s*=\s*\[?\s*["']*+)(?!env:|file:|sha256:)([^"'\n]+)""",
     re.IGNORECASE,
 )
 
@@ -198,13 +199,16 @@ def _masked(map: SourceMap) -> SourceMap:
 
     A text that could not be parsed has no known values: dots stand for what follows a telling name.
     """
-    text = _USER_IN_ADDRESS.sub(_mask_second, map.text)
+    text = USER_IN_ADDRESS.sub(_mask_second, map.text)
+    text = _KEY_IN_ADDRESS.sub(_mask_second, text)
     if not map.values:
         return SourceMap(_AFTER_SECRET_NAME.sub(_mask_second, text))
     for path, (start, end) in map.values.items():
-        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        named = [part for part in path if isinstance(part, str)]
+        # Of a table the name says it too; but the first two are a kind, and what somebody called it.
+        is_secret = any(SECRET_NAME.search(name) for name in (*named[2:], *named[-1:]))
         value = text[start:end]
-        if value[0] in "\"'" and _SECRET_NAME.search(name) and not _REFERENCE.match(value):
+        if value[0] in "\"'" and is_secret and not _REFERENCE.match(value):
             text = text[:start] + _dots(value) + text[end:]
     return SourceMap(text)
 

@@ -133,7 +133,8 @@ class Versions:
         """Writes a file whole or not at all, and to the disk before it is there: it is for the day after a
         crash."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        # A key may be written in the file, and a folder that was named may be open to others.
+        with open(temporary, "wb", opener=_for_its_owner) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -170,3 +171,7 @@ def _lock(descriptor: int, path: Path) -> None:
             if time.monotonic() > until:
                 raise OSError(errno.EBUSY, "another process holds it", str(path)) from None
             time.sleep(0.01)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

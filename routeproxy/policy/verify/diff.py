@@ -8,7 +8,7 @@ from routeproxy.policy.conditions import NoneOf, TextCheck, in_words
 from routeproxy.policy.decide import Decision, Policy, Rule, Team
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.providers import Provider
-from routeproxy.policy.secrets import digest_of
+from routeproxy.policy.secrets import USER_IN_ADDRESS, digest_of
 from routeproxy.policy.targets import Target
 
 Item = TypeVar("Item")
@@ -177,6 +177,9 @@ def _provider_fields(provider: Provider) -> dict[str, Any]:
         kind: {name: f"(#{digest_of(str(value))[:6]})" for name, value in getattr(provider, kind).items()}
         for kind in ("headers", "litellm_params")
     }
+    if provider.proxy and USER_IN_ADDRESS.search(provider.proxy):
+        address = USER_IN_ADDRESS.sub(r"\1***", provider.proxy)
+        fields["proxy"] = f"{address} (#{digest_of(provider.proxy)[:6]})"
     return fields | {"keys": [key.reference for key in provider.keys]}
 
 

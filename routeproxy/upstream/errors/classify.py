@@ -20,6 +20,7 @@ from routeproxy.chat.reported_errors import (
     read_error_body,
     without_exception_names,
 )
+from routeproxy.redaction import REDACTED
 from routeproxy.upstream.errors.overflow import match_overflow
 from routeproxy.upstream.errors.refusals import CLIENT_TOKENS, NEVER_WORKS, Refusal, read_refusal
 from routeproxy.upstream.errors.words import (
@@ -30,7 +31,6 @@ from routeproxy.upstream.errors.words import (
 )
 from routeproxy.upstream.failures import (
     LONGEST_MESSAGE,
-    REDACTED,
     Kind,
     UpstreamFailure,
     credentials_refused,

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from string import punctuation
 from typing import Any, NamedTuple, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -21,6 +21,7 @@ from yarl import URL
 import routeproxy
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
+from routeproxy.redaction import redact_bytes
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.errors.connecting import cause_of
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
@@ -32,6 +33,7 @@ from routeproxy.upstream.http.connection import (
     ResponseReader,
     UnsupportedEncoding,
 )
+from routeproxy.upstream.http.headers import secrets_in
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
@@ -145,6 +147,8 @@ class Response:
     ) -> None:
         self.provider = request.provider
         """Its name."""
+        self.secrets = request.secrets
+        """What was shown to whoever answers, who may say it back."""
         self._address = request.route.address
         self._connection = connection
         self._reader = reader
@@ -219,6 +223,7 @@ async def read_failure(response: Response, model: str = "") -> tuple[UpstreamFai
     body = b""
     while len(body) < LONGEST_ERROR_BODY and (data := await response.read()):
         body += data
+    body = redact_bytes(body, response.secrets)
     failure = classify_response(
         response.status,
         dict(response.headers),
@@ -249,6 +254,8 @@ class Route(NamedTuple):
     before_path: str
     """What stands before the path: an HTTP proxy is told the whole URL."""
     address: Address
+    secrets: frozenset[str]
+    """What the proxy is shown."""
 
 
 class OutgoingRequest(NamedTuple):
@@ -261,6 +268,8 @@ class OutgoingRequest(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     connect_timeout: float
+    secrets: frozenset[str] = frozenset()
+    """Of the headers, and of the proxy on the way."""
 
     def head(self) -> bytes:
         route = self.route
@@ -317,7 +326,8 @@ class Client:
             target = _printable(f"{path or '/'}?{query}" if query else path or "/")
             route = self._route(provider, scheme, netloc)
             address = route.address
-            request = OutgoingRequest(provider.name, method, route, target, headers, body, connect)
+            secrets = secrets_in(headers, provider) | route.secrets
+            request = OutgoingRequest(provider.name, method, route, target, headers, body, connect, secrets)
             return await self._send(request, local_only=provider.zone == "local")
         except TRANSPORT_ERRORS as error:
             raise failure_of(error, provider.name, address) from error
@@ -361,7 +371,11 @@ class Client:
             )
             relayed = proxy is not None and not request.is_ssl()
             before_path = str(request.url.origin()) if relayed else ""
-            self._routes[key] = Route(request, _headers_of(request), before_path, _address_of(request))
+            password = urlsplit(proxy).password if proxy else None
+            secrets = frozenset([unquote(password)] if password else [])
+            self._routes[key] = Route(
+                request, _headers_of(request), before_path, _address_of(request), secrets
+            )
         return self._routes[key]
 
     def _tls_context(self, authorities: Authorities) -> ssl.SSLContext:

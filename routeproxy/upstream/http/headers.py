@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from routeproxy.exchange import Call, Inbound
 from routeproxy.policy.providers import Provider
+from routeproxy.redaction import words_of
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}  # and `proxy-*`
@@ -13,6 +14,16 @@ HOP_BY_HOP = frozenset(
 
 BODY_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 """Headers that say how a body is carried, which changes when it is read and written anew."""
+
+_CREDENTIALS = (
+    "authorization",
+    "api-key",
+    "cookie",
+    "proxy-authorization",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-goog-api-key",
+)
 
 _NEVER_FORWARDED = (
     HOP_BY_HOP | BODY_FRAMING | {"accept-encoding", "authorization", "cookie", "expect", "host", "x-api-key"}
@@ -40,6 +51,12 @@ def outgoing_headers(
     headers |= fixed
     headers |= {name.lower(): value for name, value in provider.headers.items()}
     return headers
+
+
+def secrets_in(headers: Mapping[str, str], provider: Provider) -> frozenset[str]:
+    """What of them no client and no log may see, should the back end say it back."""
+    credentials = [headers[name] for name in _CREDENTIALS if name in headers]
+    return frozenset([*provider.secret_values, *(word for value in credentials for word in words_of(value))])
 
 
 def _forwarded_headers(provider: Provider, inbound: Inbound) -> dict[str, str]:

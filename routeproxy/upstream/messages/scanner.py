@@ -17,8 +17,9 @@ from routeproxy.messages.events import MessageStop, error_event
 from routeproxy.messages.events import frame as frame_of
 from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
 from routeproxy.messages.reply import Usage
+from routeproxy.redaction import redact_bytes
 from routeproxy.upstream.errors.classify import classify_error_object
-from routeproxy.upstream.failures import REDACTED, UpstreamFailure, not_a_message, stream_cut
+from routeproxy.upstream.failures import UpstreamFailure, not_a_message, stream_cut
 from routeproxy.upstream.messages.stream_events import (
     BlockDelta,
     BlockStart,
@@ -133,13 +134,13 @@ class Scanner:
         if not self.has_content:
             raise failure
         self.over = True
-        key = self._call.key
+        secrets = self._call.exchange.secrets
         if not event.is_sound:
-            failure.redact([key] if key else [])
+            failure.redact(secrets)
             self._call.exchange.error = failure.type
             return frame_of(error_event(failure.type, failure.message))
         self._call.exchange.error = event.value["error"]["type"]
-        return as_it_came.replace(key.encode(), REDACTED.encode()) if key else as_it_came
+        return redact_bytes(as_it_came, secrets)
 
 
 def _skip_deltas(frames: bytes, at: int, order: EventOrder) -> int:

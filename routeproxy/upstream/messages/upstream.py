@@ -14,10 +14,11 @@ from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.targets import Params
+from routeproxy.redaction import redact
 from routeproxy.upstream.errors.classify import OF_THE_WAY
 from routeproxy.upstream.errors.overflow import CAPABILITY_REJECTED, is_in_the_apis_words
 from routeproxy.upstream.errors.refusals import is_told_in_the_apis_words
-from routeproxy.upstream.failures import REDACTED, Relay, UpstreamFailure, not_a_message
+from routeproxy.upstream.failures import Relay, UpstreamFailure, not_a_message
 from routeproxy.upstream.http.client import Client, Response, failure_of, read_failure
 from routeproxy.upstream.http.headers import join_values, outgoing_headers
 from routeproxy.upstream.keys import needed_key
@@ -48,7 +49,7 @@ class MessagesUpstream:
         try:
             if not response.ok:
                 raise await _failure(response, call)
-            call.exchange.relayed_headers = _relayed_headers(response, call)
+            call.exchange.relayed_headers = _relayed_headers(response)
             await relay(response, call, emit)
         finally:
             response.close()
@@ -62,12 +63,12 @@ class MessagesUpstream:
                     if response.status != 200:
                         failure = await _failure(response, call)
                         # Its words become a warning.
-                        failure.redact([*([call.key] if call.key else []), *provider.secret_values])
+                        failure.redact(call.exchange.secrets)
                         raise failure
                     count = await response.read_all(LONGEST_COUNT)
                     if not _is_count(count):
                         raise not_a_message(provider.name)
-                    call.exchange.relayed_headers = _relayed_headers(response, call)
+                    call.exchange.relayed_headers = _relayed_headers(response)
                     return Relayed(count)
         except TimeoutError as error:
             raise failure_of(error, provider.name) from error
@@ -76,13 +77,15 @@ class MessagesUpstream:
         provider = call.target.provider
         base = (provider.base_url or PUBLIC).rstrip("/").removesuffix("/v1")
         query = call.exchange.inbound.query
-        return await self._client.post(
+        response = await self._client.post(
             provider,
             f"{base}{path}{'?' + query if query else ''}",
             body=body,
             headers=_headers(call),
             connect=call.target.timeouts.connect,
         )
+        call.exchange.secrets |= response.secrets
+        return response
 
 
 # --- the request
@@ -141,9 +144,9 @@ def _credentials(call: Call) -> dict[str, str]:
 # --- the answer
 
 
-def _relayed_headers(response: Response, call: Call) -> list[tuple[str, str]]:
+def _relayed_headers(response: Response) -> list[tuple[str, str]]:
     return [
-        (name, value if call.key is None else value.replace(call.key, REDACTED))
+        (name, redact(value, response.secrets))
         for name, value in response.headers
         if name.startswith("anthropic-") or name in _RELAYED
     ]
@@ -159,7 +162,7 @@ async def _failure(response: Response, call: Call) -> UpstreamFailure:
         return failure
     if _is_api_error(body) and _keeps_its_words(failure, status, body):
         # Clients match an error's wording and act on it, so it goes out as it came.
-        failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response, call)), body)
+        failure.relay = Relay(status, "application/json", tuple(_relayed_headers(response)), body)
     return failure
 
 

@@ -1,0 +1,68 @@
+"""What is taken out of others' words: a secret whole, encoded and cut off, with the rest of its word."""
+
+import base64
+import time
+from urllib.parse import quote
+
+import pytest
+
+from routeproxy.redaction import redact, redact_bytes, words_of
+from tests.budgets import seconds
+
+KEY = "sk-proj-0123/456+789abcdefghij"
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        pytest.param(f"key {KEY} is wrong", "key *** is wrong", id="whole"),
+        pytest.param(f"key {KEY[:12]}*** is wrong", "key *** is wrong", id="its beginning"),
+        pytest.param(f"key ...{KEY[-8:]}, wrong", "key ***, wrong", id="its end"),
+        pytest.param(f"x={quote(KEY, safe='')}&y=1", "***&y=1", id="in a query"),
+        pytest.param(KEY.replace("/", r"\/"), "***", id="in JSON that escapes slashes"),
+        pytest.param(f'"{KEY}","{KEY}"', '"***","***"', id="twice"),
+        pytest.param("no key of ours", "no key of ours", id="not at all"),
+        *(
+            pytest.param(
+                f"basic {base64.b64encode((before + KEY + behind).encode()).decode()}.",
+                "basic ***",
+                id=f"in Base64 between {before} and {behind}",
+            )
+            for before in ("", "u:", "us:", "user:")
+            for behind in ("", "x", "xy")
+        ),
+    ],
+)
+def test_a_secret_goes_with_its_word(written: str, left: str) -> None:
+    assert redact(written, [KEY]) == left
+    assert redact_bytes(written.encode(), [KEY]) == left.encode()
+
+
+def test_a_short_secret_goes_alone() -> None:
+    assert redact("the key test123 is refused", ["test123"]) == "the key *** is refused"
+
+
+def test_what_holds_none_is_the_very_same_object() -> None:
+    content = b"\xff\xfe and so on"
+    assert redact_bytes(content, [KEY]) is content
+
+
+@pytest.mark.parametrize("text", [KEY[:8] * 150_000, "x" * 2**20 + KEY, (KEY[-8:] + " ") * 100_000])
+def test_a_megabyte_takes_no_time(text: str) -> None:
+    started = time.perf_counter()
+    assert KEY[-8:] not in redact(text, [KEY])
+    assert time.perf_counter() - started < seconds(2)
+
+
+@pytest.mark.parametrize(
+    ("credential", "secrets"),
+    [
+        ("Bearer abc", ["abc"]),
+        ("abc", ["abc"]),
+        (f"Basic {base64.b64encode(b'user:pass').decode()}", ["dXNlcjpwYXNz", "pass"]),
+        ("Basic nonsense", ["nonsense"]),
+        ("AWS4-HMAC-SHA256 Credential=AKIA/x, SignedHeaders=host, Signature=abc", []),
+    ],
+)
+def test_a_credential_is_secret_without_its_scheme(credential: str, secrets: list[str]) -> None:
+    assert list(words_of(credential)) == secrets
