@@ -79,10 +79,12 @@ class Provider(Struct, frozen=True, kw_only=True):
     def secret_values(self) -> tuple[str, ...]:
         """What nobody is shown besides keys, with and without a scheme before it: `Bearer abc`, `abc`. Those
         of a variable, and those whose names say what they are."""
-        values = [text for name, text in self.headers.items() if _is_secret(name, self.secret_headers)]
+        values = [
+            text for name, text in sorted(self.headers.items()) if _is_secret(name, self.secret_headers)
+        ]
         values += [
             text
-            for name, text in self.litellm_params.items()
+            for name, text in sorted(self.litellm_params.items())
             if isinstance(text, str) and _is_secret(name, self.secret_params)
         ]
         if self.proxy and (password := urlsplit(self.proxy).password):
