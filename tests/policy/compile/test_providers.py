@@ -300,7 +300,7 @@ def test_a_variable_in_litellm_params_is_read_and_a_secret() -> None:
     text = 'bedrock]\nlitellm_params = { aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }'
     compiled = provider(text, {"AWS": "sk-1"})
     assert compiled.litellm_params == {"aws_access_key_id": "AKID", "aws_secret_access_key": "sk-1"}
-    assert compiled.secret_values == ("sk-1", "sk-1")
+    assert compiled.secret_values == ("AKID", "AKID", "sk-1", "sk-1")
 
 
 def test_the_version_knows_no_variables_value() -> None:
