@@ -205,8 +205,8 @@ def _masked(map: SourceMap) -> SourceMap:
         return SourceMap(_AFTER_SECRET_NAME.sub(_mask_second, text))
     for path, (start, end) in map.values.items():
         named = [part for part in path if isinstance(part, str)]
-        # Of a table the name says it too; but the first two are a kind, and what somebody called it, and `keys`
-        # of a team may be tables that say which is the secret.
+        # Of a table the name says it too; but the first two are a kind, and what somebody called it, and the
+        # `keys` of a team may be tables that say which is the secret.
         is_secret = any(SECRET_NAME.search(name) for name in (*named[2:], *named[-1:]) if name != "keys")
         is_secret = is_secret or named[-1:] == ["keys"]
         value = text[start:end]
