@@ -468,14 +468,13 @@ def test_a_ca_file_that_is_replaced_counts_for_the_next_request(
     secure: BackEnd, certificate: tuple[Path, Path], proxy_for: Proxied, tmp_path: Path
 ) -> None:
     trusted = tmp_path / "ca.pem"
-    untrusted = "the back end claude has a certificate that is not trusted"
     made = certificate[0].read_bytes()
     with proxy_for(f"https://localhost:{secure.port}", f'ca_file = "{trusted}"') as proxy:
         assert ask(proxy).error[2] == "the back end claude has a ca_file that cannot be read"
         trusted.write_bytes(made)
         assert ask(proxy).text == "fine"
         trusted.write_bytes(own_authority(tmp_path))
-        assert ask(proxy).error[2].startswith(untrusted)  # although a connection idles
+        assert "its certificate is not trusted" in ask(proxy).error[2]  # although a connection idles
         fresh = tmp_path / "fresh.pem"
         fresh.write_bytes(made)
         fresh.replace(trusted)
