@@ -14,6 +14,7 @@ from litestar import Litestar
 from litestar.plugins import PluginProtocol
 from uvicorn import Server
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 from yarl import URL
@@ -106,7 +107,8 @@ def test_a_protocol_keeps_its_loop() -> None:
     "name",
     [
         *("connection_lost", "connection_made", "data_received", "on_headers_complete", "on_message_begin"),
-        *("on_response_complete", "_unset_keepalive_if_required"),
+        *("on_message_complete", "on_response_complete", "eof_received"),
+        *("_start_asgi_task", "_unset_keepalive_if_required"),
     ],
 )
 def test_uvicorns_protocol_has_what_ours_overrides(name: str) -> None:
@@ -127,7 +129,14 @@ def test_uvicorns_protocol_makes_a_scope_and_writes_to_its_transport() -> None:
     assert isinstance(protocol.loop, asyncio.AbstractEventLoop)
     assert protocol.scope["type"] == "http"
     assert (protocol.url, protocol.cycle) == (b"", None)
-    assert {"response_started", "response_complete", "more_body"} <= _attributes_set_in(RequestResponseCycle)
+    assert (type(protocol.flow), len(protocol.pipeline)) == (FlowControl, 0)
+    attributes = {"response_started", "response_complete", "more_body", "disconnected", "message_event"}
+    assert attributes <= _attributes_set_in(RequestResponseCycle)
+
+
+def test_uvicorn_tells_by_its_flow_whether_it_reads() -> None:
+    assert {"_transport", "read_paused"} <= _attributes_set_in(FlowControl)
+    assert {"pause_reading", "resume_reading"} <= set(vars(FlowControl))
 
 
 def _attributes_set_in(kind: type) -> set[str]:

@@ -3,16 +3,23 @@ that a client is gone, and what becomes of bytes that are no HTTP."""
 
 import asyncio
 import re
+import select
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from routeproxy.exchange import SmallRequest, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.observe import Observer
 from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal, Refusal
+
+LOOK_EVERY = 0.25
+"""Seconds between looks at a client of which nothing is read for now: its leave stands behind what it
+sent."""
 
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
@@ -24,10 +31,17 @@ _OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
 
 
 class HttpProtocol(HttpToolsProtocol):
+    """A client that ends its side of the connection has left, whether or not it would go on reading: no
+    client of the API does that, and the two look the same (docs/internals/architecture.md)."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self.disconnect_signal = DisconnectSignal()
         self._in_head = False
+        self._answered: RequestResponseCycle | None = None
+        """What is answered, or was last: `cycle` is a request that came after it where a client does not wait
+        for its answer."""
+        self.flow = WatchfulFlow(self.transport, self.loop)
         self.transport = cast(asyncio.Transport, CoalescingTransport(self.transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
@@ -88,13 +102,69 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # uvicorn stops reading in the middle of a large body, and goes on for who asks for more of it: but
+        # after the last part nobody asks, and a client that leaves would not be heard.
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def eof_received(self) -> None:
+        cycle = self._answered
+        if cycle is not None and not cycle.response_complete:
+            self.transport.abort()  # closing would wait for the client to take what is written already
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        cycle = self._answered
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.disconnect_signal.fire()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
+
+
+class WatchfulFlow(FlowControl):
+    """Ends the connection of a client that leaves while nothing is read of it: a body that nobody has asked
+    for yet, or a next request before the answer to this one."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(transport)
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def pause_reading(self) -> None:
+        super().pause_reading()
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        """Once more after reading goes on, rather than a timer cancelled for every part of a body."""
+        self._timer = None
+        if not self.read_paused or self._transport.is_closing():
+            return
+        if _has_left(self._transport):
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(LOOK_EVERY, self._look)
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the other end has ended its side, though what it sent before may not have been read."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _LEFT)
+    return bool(poll.poll(0))
+
+
+_LEFT: int = getattr(select, "POLLRDHUP", 0)
+"""Where the system has no word for that, what it always tells has to do: a connection that broke."""
 
 
 class CoalescingTransport:

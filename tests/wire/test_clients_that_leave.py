@@ -2,13 +2,15 @@
 And those that wait."""
 
 import logging
+import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from routeproxy.web.response import StreamTimings
-from tests.backend import HANG, BackEnd, json_answer, messages_stream, pause, streamed
+from tests.backend import HANG, BackEnd, Received, Script, json_answer, messages_stream, pause, streamed
 from tests.budgets import seconds
 from tests.running import Running, connect, events, receive_until, request, request_bytes, running, until
 
@@ -55,6 +57,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, back_end: BackEnd, spare: Ba
     rules = RULES.format(back_end.url, spare.url)
     with running(rules, tmp_path_factory.mktemp("rules"), timings=StreamTimings(HOLD, PING)) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory, back_end: BackEnd, spare: BackEnd) -> Iterator[Running]:
+    """Without pings, by whose failure a client that left would be noticed as well."""
+    rules = RULES.format(back_end.url, spare.url)
+    with running(rules, tmp_path_factory.mktemp("rules"), timings=StreamTimings(60, 60)) as silent:
+        yield silent
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +191,138 @@ def test_a_client_that_stops_reading_and_leaves_lets_the_back_end_go(
         left = time.monotonic()
     until(lambda: "client-left" in line_of_request(log))
     assert time.monotonic() - left < seconds(1)
+
+
+# --- whatever the size of its body
+
+TEXT_SIZES = sorted(
+    {
+        *(2**power for power in range(24)),
+        *(2**power + step for power in (13, 16, 17, 18, 20) for step in (-1, 1)),
+        0,
+        65_536 - 400,
+        100_000,
+        200_000,
+        1_000_000,
+        3_000_000,
+    }
+)
+"""Of the 40 requests, in bytes. uvicorn stops reading within a body of more than 65,536."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        pytest.param([HANG], None, id="before content"),
+        pytest.param(streamed(*FRAMES[:4], HANG), b"text_delta", id="after the first content"),
+    ],
+)
+def test_the_back_end_is_let_go_whatever_the_size_of_the_body(
+    silent: Running, back_end: BackEnd, answer: Script, heard: bytes | None
+) -> None:
+    assert len(TEXT_SIZES) == 40
+    back_end.answers = [answer]
+    wires = [connect(silent.url) for _ in TEXT_SIZES]
+    for wire, size in zip(wires, TEXT_SIZES, strict=True):
+        wire.sendall(request_bytes(request("x" * size, stream=True)))
+    until(lambda: len(back_end.requests) == len(TEXT_SIZES), 10)
+    for wire in wires:
+        if heard:
+            receive_until(wire, heard)
+    for wire in wires:
+        wire.close()
+    until(lambda: len(back_end.left_at) == len(TEXT_SIZES), 1)
+
+
+# --- in every way of leaving
+
+
+def _close(wire: socket.socket) -> None:
+    wire.close()
+
+
+def _reset(wire: socket.socket) -> None:
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.close()
+
+
+def _end_its_side(wire: socket.socket) -> None:
+    wire.shutdown(socket.SHUT_WR)
+
+
+LEAVES = [
+    pytest.param(_close, id="closed"),
+    pytest.param(_reset, id="reset"),
+    pytest.param(_end_its_side, id="its own side ended"),
+]
+
+
+@pytest.mark.parametrize("leave", LEAVES)
+@pytest.mark.parametrize(
+    "after_it",
+    [
+        pytest.param(b"", id="alone"),
+        pytest.param(request_bytes(request("next")), id="a next request sent already"),
+        pytest.param(request_bytes(request("x" * 300_000)) * 3, id="three large ones sent already"),
+        pytest.param(request_bytes(request("x" * 300_000))[:-9], id="half of a next one"),
+        pytest.param(b"\r\n", id="a line end too many"),
+    ],
+)
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_the_back_end_is_let_go_however_the_client_leaves(
+    proxy: Running,
+    back_end: BackEnd,
+    log: pytest.LogCaptureFixture,
+    leave: Callable[[socket.socket], None],
+    after_it: bytes,
+    size: int,
+) -> None:
+    back_end.answers = [[HANG]]
+    with connect(proxy.url) as wire:
+        wire.sendall(request_bytes(request("x" * size)) + after_it)
+        until(lambda: back_end.requests)
+        time.sleep(0.05)
+        left = time.monotonic()
+        leave(wire)
+        assert back_end.wait_until_left() - left < seconds(1)
+    assert "POST /v1/messages 499" in line_of_request(log)
+    assert len(back_end.requests) == 1
+
+
+@pytest.mark.parametrize("leave", LEAVES)
+def test_a_client_that_takes_nothing_more_and_leaves_lets_the_back_end_go(
+    silent: Running, back_end: BackEnd, log: pytest.LogCaptureFixture, leave: Callable[[socket.socket], None]
+) -> None:
+    """All buffers on the way to it are full when it leaves."""
+    flood = messages_stream(chunks=["x" * 60_000] * 500)
+    back_end.answers = [streamed(*flood[:-3], HANG)]
+    with connect(silent.url) as wire:
+        wire.sendall(request_bytes(request("x" * 300_000, stream=True)))
+        receive_until(wire, b"text_delta")
+        time.sleep(0.3)
+        left = time.monotonic()
+        leave(wire)
+        until(lambda: "client-left" in line_of_request(log))
+        assert time.monotonic() - left < seconds(1)
+
+
+def test_requests_that_wait_for_no_answer_are_answered_in_their_order(
+    proxy: Running, back_end: BackEnd
+) -> None:
+    back_end.answers = [lambda received: streamed(*messages_stream(f"to {_number(received)}"))]
+    sizes = (10, 300_000, 20, 100_000)
+    with connect(proxy.url) as wire:
+        for number, size in enumerate(sizes):
+            wire.sendall(request_bytes(request("x" * size + f"no. {number}", stream=True)))
+        heard = receive_until(wire, *(b"to no. %d" % number for number in range(len(sizes))))
+    assert len(back_end.requests) == len(sizes)
+    places = [heard.index(b"to no. %d" % number) for number in range(len(sizes))]
+    assert places == sorted(places)
+
+
+def _number(received: Received) -> str:
+    text: str = received.json["messages"][0]["content"]
+    return text[text.index("no. ") :]
 
 
 # --- those that wait
