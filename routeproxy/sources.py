@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from routeproxy import tokens
 from routeproxy.files import is_pipe, is_there, read_file
+from routeproxy.gc_pause import paused
 from routeproxy.listening import DEFAULT, Address, Origin, check_address
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
 from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
@@ -108,14 +109,17 @@ class Sources(Struct, frozen=True):
         disk = Disk(self.rules.parent if self.piped is None else Path())
         copies = CopyingFolder(disk)
         text = self._text(self.rules)
-        compilation = Compilation(text, self.rules, variables, self.options.allow_literal_keys, copies)
         try:
-            policy = compilation.policy(
-                tokens.count,
-                prove=promises,
-                test=promises and not self.options.skip_tests,
-                also=also,
-            )
+            with paused():
+                compilation = Compilation(
+                    text, self.rules, variables, self.options.allow_literal_keys, copies
+                )
+                policy = compilation.policy(
+                    tokens.count,
+                    prove=promises,
+                    test=promises and not self.options.skip_tests,
+                    also=also,
+                )
         except RulesRefused as refused:
             refused.files = tuple(disk.looked_at)
             raise

@@ -323,6 +323,12 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         """Builds the index, for which the first decision would have to wait."""
         _ = self._lookup
 
+    def with_warnings(self, warnings: tuple[Problem, ...]) -> "Policy":
+        """The same policy, with the index if it is built already."""
+        policy = replace(self, warnings=warnings)
+        policy.__dict__.update(self.__dict__)
+        return policy
+
     @cached_property
     def _lookup(self) -> tuple[tuple[Rule, ...], Index]:
         """All rules, the default as the last, and the index of them."""
@@ -350,7 +356,10 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
 
     def check_headers(self, headers: Headers) -> None:
         """Raises `InvalidRequest` when a header that rules read has several values: picking is guessing."""
-        for name in self.reads_headers:
-            lines = headers.get(name)
-            if lines is not None and len({line.strip(" \t") for line in lines}) > 1:
+        for name, lines in headers.items():
+            if (
+                len(lines) > 1
+                and name in self.reads_headers
+                and len({line.strip(" \t") for line in lines}) > 1
+            ):
                 raise InvalidRequest(f"header {name}: sent more than once, with different values")

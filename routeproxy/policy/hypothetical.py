@@ -27,9 +27,8 @@ class HypotheticalRequest:
         if unknown := stated.keys() - BY_NAME.keys():
             raise TypeError(f"no facts: {', '.join(sorted(unknown))}")
         self.body = body
-        self.stated: Mapping[str, Any] = {
-            fact.name: stated[fact.name] for fact in FACTS if not _is_nothing(stated.get(fact.name))
-        }
+        something = [name for name, value in stated.items() if not _is_nothing(value)]
+        self.stated: Mapping[str, Any] = {name: stated[name] for name in sorted(something, key=_order)}
         """In the order of the table."""
 
     def __repr__(self) -> str:
@@ -47,8 +46,8 @@ class HypotheticalRequest:
     def headers(self) -> Headers:
         """Its headers, with a line more for each that a fact of its own states."""
         headers = {**self.stated.get("headers", {})}
-        for fact in FACTS:
-            if fact.header is not None and fact.name in self.stated:
+        for fact in _READ_FROM_HEADERS:
+            if fact.name in self.stated:
                 headers[fact.header] = (*headers.get(fact.header, ()), as_line(self.stated[fact.name]))
         return headers
 
@@ -88,6 +87,10 @@ class HypotheticalRequest:
             # A body says all that is of it, and its tokens are counted.
             and (self.body is None or (fact.state is None and fact is not INPUT_TOKENS))
         )
+
+
+_order = {fact.name: place for place, fact in enumerate(FACTS)}.__getitem__
+_READ_FROM_HEADERS = [fact for fact in FACTS if fact.header is not None]
 
 
 def _is_nothing(value: Any) -> bool:

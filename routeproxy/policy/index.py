@@ -54,6 +54,7 @@ from routeproxy.policy.conditions import (
     Within,
     settled_below,
 )
+from routeproxy.policy.fact_table import Fact
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.patterns import as_regex, search_of
 
@@ -75,8 +76,14 @@ class Range(NamedTuple):
     max: int | None
 
 
-Word = str | bool | bytes | Range | None
-"""What a fact has to be: a value, or in a range, or (bytes) a text in which this regex is found."""
+class Part(NamedTuple):
+    """A text that another one has in it."""
+
+    text: str
+
+
+Word = str | bool | bytes | Part | Range | None
+"""What a fact has to be: a value, or in a range, or a text in which a part or (bytes) a regex is found."""
 
 Key = tuple[str, Word]
 """The name of a fact, and a word."""
@@ -88,6 +95,8 @@ class Index:
     def __init__(self, checks_of_rules: Sequence[tuple[Check, ...]], *, few: int = FEW) -> None:
         self._words: dict[str, _Words] = {}
         """By the name of a fact, the rules that it guards by words."""
+        self._by_header: dict[str, _Words] = {}
+        """By the name of a header, the rules that it guards wherever it is there: there may be thousands."""
         self._ranges: dict[str, _Ranges] = {}
         """By the name of a fact, the rules that it guards by ranges."""
         self._expensive: list[_ExpensiveWords | _ExpensiveTokens] = []
@@ -103,6 +112,9 @@ class Index:
         next number has asked the rule before."""
         by_words: set[int] = set()
         by_words.update(*(rules for words in self._words.values() for rules in words.rules(facts)))
+        for name in facts.headers if self._by_header else ():
+            if name in self._by_header:
+                by_words.update(*self._by_header[name].rules(facts))
         numbers: Iterable[int] = sorted(by_words)
         if self._ranges or self._expensive:
             by_ranges = (_numbers_of(ranges.holding(ranges.read(facts))) for ranges in self._ranges.values())
@@ -113,10 +125,10 @@ class Index:
 
     def _put_under_guards(self, checks_of_rules: Sequence[tuple[Check, ...]]) -> set[int]:
         """Returns the rules that have no guard."""
-        reads: dict[str, Read] = {}
+        subjects: dict[str, Fact] = {}
         sharing: Counter[Key] = Counter()
         for check in chain(*map(_plain_checks, checks_of_rules)):
-            reads[check.fact] = check.subject.read
+            subjects[check.fact] = check.subject
             for key in _keys(check):
                 # Most requests are in most ranges.
                 sharing[key] += len(checks_of_rules) if isinstance(check, Within) else 1
@@ -127,12 +139,17 @@ class Index:
                 unguarded.add(rule)
             for fact, word in guard or ():
                 if isinstance(word, Range):
-                    self._ranges.setdefault(fact, _Ranges(reads[fact])).add(word, rule)
+                    self._ranges.setdefault(fact, _Ranges(subjects[fact].read)).add(word, rule)
                 else:
-                    self._words.setdefault(fact, _Words(reads[fact])).add(word, rule)
+                    self._words.setdefault(fact, _Words(subjects[fact].read)).add(word, rule)
         for ranges in self._ranges.values():
             ranges.finish()
-        return unguarded.union(*(words.finish() for words in self._words.values()))
+        left_over = [*chain(*(words.finish() for words in self._words.values()))]
+        for fact, words in [*self._words.items()]:
+            header = subjects[fact].header
+            if header is not None and not words.has_absent:
+                self._by_header[header] = self._words.pop(fact)
+        return unguarded.union(left_over)
 
     def _put_behind_expensive(
         self, checks_of_rules: Sequence[tuple[Check, ...]], unguarded: set[int], few: int
@@ -159,45 +176,128 @@ class _Words:
         self._read = read
         self._by_value: dict[object, list[int]] = {}
         self._by_regex: dict[bytes, list[int]] = {}
+        self._by_part: dict[str, list[int]] = {}
         self._searches: list[tuple[Callable[[bytes], list[int]], list[list[int]]]] = []
         """Searches for many regexes each, and the rules of each regex."""
+        self._parts: _Parts | None = None
 
-    def add(self, word: str | bool | bytes | None, rule: int) -> None:
+    @property
+    def has_absent(self) -> bool:
+        """Whether a request without the fact is right for some rule."""
+        return None in self._by_value
+
+    def add(self, word: str | bool | bytes | Part | None, rule: int) -> None:
         if isinstance(word, bytes):
             self._by_regex.setdefault(word, []).append(rule)
+        elif isinstance(word, Part):
+            self._by_part.setdefault(word.text, []).append(rule)
         else:
             self._by_value.setdefault(word, []).append(rule)
 
     def finish(self) -> Iterator[int]:
         """Returns the rules that can't be looked up after all: the engine has no room for their regexes."""
-        return self._search_for(list(self._by_regex)) if self._by_regex else iter(())
-
-    def _search_for(self, regexes: list[bytes]) -> Iterator[int]:
-        rules = [self._by_regex[regex] for regex in regexes]
-        if search := search_of(regexes):
-            self._searches.append((search, rules))
-        elif len(regexes) == 1:
-            yield from rules[0]
-        else:
-            half = len(regexes) // 2
-            yield from self._search_for(regexes[:half])
-            yield from self._search_for(regexes[half:])
+        regexes = list(self._by_regex)
+        for search, numbers in _searches(regexes):
+            rules = [self._by_regex[regexes[number]] for number in numbers]
+            if search is None:
+                yield from chain(*rules)
+            else:
+                self._searches.append((search, rules))
+        if self._by_part:
+            self._parts = _Parts(list(self._by_part))
 
     def rules(self, facts: Facts) -> Iterator[list[int]]:
         """The rules of which a word is right, some of them twice."""
         value = self._read(facts)
         if value in self._by_value:
             yield self._by_value[value]
-        if self._searches:
+        if self._searches or self._parts is not None:
             for text in value if isinstance(value, tuple) else (value,):
-                yield from self._found_in(text)
+                if isinstance(text, str):
+                    yield from self._found_in(text)
 
-    def _found_in(self, text: str | bool | None) -> Iterator[list[int]]:
-        if isinstance(text, str):
-            encoded = text.encode("utf-8", "replace")
-            for search, rules in self._searches:
-                for number in search(encoded):
-                    yield rules[number]
+    def _found_in(self, text: str) -> Iterator[list[int]]:
+        encoded = text.encode("utf-8", "replace")
+        for search, rules in self._searches:
+            for number in search(encoded):
+                yield rules[number]
+        if self._parts is not None:
+            for part in self._parts.found_in(text, encoded):
+                yield self._by_part[part]
+
+
+class _Parts:
+    """Finds which of many parts a text has in it. One that begins or ends with another part is looked for
+    only where that one was found: of long chains (`a`, `ab`, `abc`, …) the engine would search for each."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        shorter = _ends_of([part[::-1] for part in parts])
+        shorter = {part[::-1]: end[::-1] for part, end in shorter.items()} | _ends_of(parts)
+        longer: dict[str | None, list[str]] = {}
+        for part in parts:
+            longer.setdefault(shorter.get(part), []).append(part)
+        self._longer = {part: _FewParts(of_part) for part, of_part in longer.items()}
+        """By part, those that begin or end with it; by `None`, those that are looked for first."""
+
+    def found_in(self, text: str, encoded: bytes) -> Iterator[str]:
+        left: list[str | None] = [None]
+        while left:
+            if (parts := self._longer.get(left.pop())) is not None:
+                for part in parts.found_in(text, encoded):
+                    yield part
+                    left.append(part)
+
+
+class _FewParts:
+    """Parts of which none is another's beginning or end."""
+
+    def __init__(self, parts: list[str]) -> None:
+        self._by_search: list[tuple[Callable[[bytes], list[int]], list[str]]] = []
+        self._one_by_one: list[str] = []
+        if len(parts) <= FEW:
+            self._one_by_one = parts
+            return
+        for search, numbers in _searches([_literal(part) for part in parts]):
+            some = [parts[number] for number in numbers]
+            if search is None:
+                self._one_by_one += some
+            else:
+                self._by_search.append((search, some))
+
+    def found_in(self, text: str, encoded: bytes) -> Iterator[str]:
+        for part in self._one_by_one:
+            if part in text:
+                yield part
+        for search, parts in self._by_search:
+            for number in search(encoded):
+                yield parts[number]
+
+
+def _ends_of(texts: Iterable[str]) -> dict[str, str]:
+    """By a text, the longest other that it begins with."""
+    beginnings: dict[str, str] = {}
+    open_texts: list[str] = []
+    for text in sorted(texts):
+        while open_texts and not text.startswith(open_texts[-1]):
+            open_texts.pop()
+        if open_texts:
+            beginnings[text] = open_texts[-1]
+        open_texts.append(text)
+    return beginnings
+
+
+def _searches(regexes: list[bytes]) -> Iterator[tuple[Callable[[bytes], list[int]] | None, Sequence[int]]]:
+    """Searches for all `regexes`, each with the numbers of those that it finds. `None` instead of a search:
+    the engine has no room even for this one."""
+    parts = [range(len(regexes))] if regexes else []
+    while parts:
+        numbers = parts.pop()
+        search = search_of([regexes[number] for number in numbers])
+        if search is None and len(numbers) > 1:
+            half = len(numbers) // 2
+            parts += [numbers[half:], numbers[:half]]
+        else:
+            yield search, numbers
 
 
 class _Ranges:
@@ -351,7 +451,7 @@ def _keys(check: Plain) -> list[Key]:
         case Begins():
             words = [rb"\A" + _literal(value) for value in check.values]
         case Contains():
-            words = map(_literal, check.values)
+            words = map(Part, check.values)
         case Matches() if check.syntax == "glob":
             words = [as_regex(glob).encode() for glob in check.values]
         case Matches():

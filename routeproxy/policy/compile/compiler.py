@@ -110,7 +110,7 @@ class Compilation:
                 also(self, policy)
         if policy is None or any(report.failed for report in self.reports):
             raise RulesRefused(self.problems)
-        policy = replace(policy, warnings=self.problems)
+        policy = policy.with_warnings(self.problems)
         policy.prepare()
         return policy
 

@@ -1,30 +1,45 @@
 """Which rules no request gets to: their conditions exclude each other, or the rules above take all.
 
-Most rules are settled by a request that is made up for them and gets there. For one that gets elsewhere only
-the rules above that take it too are looked at: whichever takes all that the rule would takes this one. So a
-file of thousands of rules is not held against itself pair by pair.
+Most rules are settled by a request that is made up for them and gets there. For one that gets elsewhere the
+next request misses the rules that took it, and so on, until a request gets there or there is none left: the
+solver then has said that these rules take all. So a file of thousands of rules is not held against itself
+pair by pair. Where no request can be made up, all rules above are looked at, as long as the budget lasts.
 """
 
 from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from functools import cache
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.conditions import Matches, Single, TextCheck
 from routeproxy.policy.decide import Policy, Rule
+from routeproxy.policy.facts import Facts
 from routeproxy.policy.problems import Code
-from routeproxy.policy.verify.callers import callers_of
+from routeproxy.policy.verify.callers import Callers, callers_of
 from routeproxy.policy.verify.counterexamples import HypotheticalRequests
-from routeproxy.policy.verify.solver import Budget, Solver, negate, refutes
-
-MOST_REQUESTS = 4
-"""Made up for one rule. Where the first ones don't get there, later ones hardly do."""
-
-MOST_RULES_ABOVE = 64
-"""Held against one rule, each by itself."""
-
+from routeproxy.policy.verify.proof import gate_clause
+from routeproxy.policy.verify.satisfiability import Assignment
+from routeproxy.policy.verify.solver import Budget, Clause, Solver, negate, refutes, single_checks
 
 MOST_ROUNDS = 16
-"""In which one more rule above is avoided."""
+"""In which more rules above are avoided."""
+
+MOST_TAKERS = 64
+"""Of the rules that take one request, so many are avoided by the next."""
+
+MOST_REQUESTS = 4
+"""That are made up in one round. Where the first ones don't meet a rule, later ones hardly do."""
+
+MOST_TEXTS = 16
+"""Of those that other rules name: to try all for each rule would be quadratic."""
+
+STEPS = 50_000
+"""Of the solver, for all rules of a policy together: some tenths of a second."""
+
+STEPS_FOR_RULE = 30
+"""More of them for each rule."""
 
 
 class UnreachableRule(NamedTuple):
@@ -34,88 +49,163 @@ class UnreachableRule(NamedTuple):
     hint: str | None = None
 
 
+class Outcome(Enum):
+    """What else may come of a search."""
+
+    REACHED = auto()
+    """A request gets to the rule."""
+    NO_REQUEST = auto()
+    """None could be made up that meets the rule."""
+    UNDECIDED = auto()
+    """Whether a request gets to the rule was not found out."""
+
+
 class UnreachableRules:
     """Iterates over the rules of a policy that no request gets to."""
 
     def __init__(self, policy: Policy, budget: Budget | None = None) -> None:
         self._policy = policy
         self._callers = callers_of(policy)
-        self._requests = HypotheticalRequests(policy)
-        self._negations = [negate(rule.checks) for rule in policy.rules]
-        self._budget = budget or Budget()
-        """For all searches over many rules at once."""
+        self._requests = HypotheticalRequests(policy, MOST_TEXTS)
+        self._negation = cache(lambda number: negate(policy.rules[number].checks))
+        self._budget = budget or Budget(STEPS + STEPS_FOR_RULE * len(policy.rules))
+        """For all rules together."""
+        self._above = _RulesAbove(self._callers)
 
     def __iter__(self) -> Iterator[UnreachableRule]:
+        undecided: list[Rule] = []
         for place, rule in enumerate(self._policy.rules):
             if not rule.checks:
-                return  # it takes all that gets there, which is reported where it stands
+                break  # it takes all that gets there, which is reported where it stands
             found = self._examine(place, rule)
-            if self._budget.steps < 0:
-                message = "whether requests get here was not found out: the rules above are too many together"
-                yield UnreachableRule(rule, Code.UNREACHABLE, message, "nor was it for the rules below")
-                return
-            if found is not None:
+            self._above.add(rule, self._negation(place))
+            if found is Outcome.UNDECIDED:
+                undecided.append(rule)
+            elif isinstance(found, UnreachableRule):
                 yield found
+        if undecided:
+            message = "whether requests get here was not found out: the rules above are too many together"
+            more = len(undecided) - 1
+            hint = f"nor was it for {more} of the rules below" if more else None
+            yield UnreachableRule(undecided[0], Code.UNREACHABLE, message, hint)
 
-    def _examine(self, place: int, rule: Rule) -> UnreachableRule | None:
-        above = self._rules_in_the_way(place, rule)
-        if above is None:
-            return None
-        if Solver(self._callers, ()).solve(rule.checks) is None:
+    def _examine(self, place: int, rule: Rule) -> UnreachableRule | Outcome:
+        takers: list[int] = []
+        """The rules above that took a request which was made up for this one."""
+        gates: dict[str, Clause] = {}
+        """By team, clauses for: what the team may ask for doesn't exclude the request."""
+        for _ in range(MOST_ROUNDS):
+            clauses = [*map(self._negation, takers), *gates.values()]
+            if clauses and self._budget.steps < 0:
+                return Outcome.UNDECIDED
+            assignment = Solver(self._callers, clauses, self._budget).solve(rule.checks)
+            if assignment is None:
+                return self._unreachable(rule, takers, tuple(gates))
+            facts = self._facts_of_misled(rule, assignment)
+            if facts is Outcome.REACHED:
+                return facts
+            if isinstance(facts, Outcome):
+                break
+            more = islice(self._policy.taken_by(facts), MOST_TAKERS)
+            added = [number for number in more if number < place and number not in takers]
+            if added and not takers and self._takes_all(added[0], rule):
+                return self._unreachable(rule, added[:1], ())
+            takers += added
+            if not added:
+                team = self._policy.teams.get(facts.team or "")
+                if team is None or team.gate is None or team.name in gates:
+                    break
+                gates[team.name] = gate_clause(team)
+        return self._hold_against_all_above(place, rule)
+
+    def _facts_of_misled(self, rule: Rule, assignment: Assignment) -> Facts | Outcome:
+        """The facts of a request that meets `rule` and gets elsewhere."""
+        for request in islice(self._requests.satisfying(assignment, ()), MOST_REQUESTS):
+            try:
+                facts = self._policy.facts_of(request)
+                decision = self._policy.decide(facts)
+            except InvalidRequest:
+                continue
+            if decision.rule == rule.name:
+                return Outcome.REACHED
+            if rule.first_miss(facts) is None:
+                return facts
+        return Outcome.NO_REQUEST
+
+    def _takes_all(self, number: int, rule: Rule) -> bool:
+        """Whether the rule of this number takes all that `rule` would."""
+        return refutes(self._callers, rule.checks, [self._negation(number)], self._budget)
+
+    def _hold_against_all_above(self, place: int, rule: Rule) -> UnreachableRule | Outcome:
+        clauses = self._above.relevant_to(rule)
+        if self._budget.steps < 0:
+            return Outcome.UNDECIDED
+        refuted = refutes(self._callers, rule.checks, clauses, self._budget)
+        if not refuted:
+            return Outcome.UNDECIDED if self._budget.steps < 0 else Outcome.REACHED
+        return self._unreachable(rule, range(place), ())
+
+    def _unreachable(self, rule: Rule, takers: Sequence[int], gates: Sequence[str]) -> UnreachableRule:
+        """`takers` take and `gates` exclude all that `rule` would take."""
+        if not takers and not gates:
             message = "no request can meet all conditions of this rule: they exclude each other"
             return UnreachableRule(rule, Code.NEVER_TRUE, message)
-        for number in above:
-            if refutes(self._callers, rule.checks, [self._negations[number]], self._budget):
+        excluding = " or ".join(f"`[teams.{team}] models`" for team in gates)
+        if not takers:
+            message = f"no request gets here: {excluding} excludes all that this rule would take"
+            return UnreachableRule(rule, Code.UNREACHABLE, message)
+        if excluding:
+            message = f"no request gets here: what the rules above don't take, {excluding} excludes"
+            return UnreachableRule(rule, Code.UNREACHABLE, message)
+        for number in sorted(takers):
+            if len(takers) == 1 or self._takes_all(number, rule):
                 taker = self._policy.rules[number]
                 message = f"no request gets here: `{taker.name}` above takes all that this rule would"
                 return UnreachableRule(rule, Code.UNREACHABLE, message, f"it stands in {taker.where}")
-        if self._is_reached_around_others(place, rule):
-            return None
-        if refutes(self._callers, rule.checks, self._negations[:place], self._budget):
-            message = "no request gets here: the rules above together take all that this one would"
-            return UnreachableRule(rule, Code.UNREACHABLE, message)
-        return None
+        message = "no request gets here: the rules above together take all that this one would"
+        return UnreachableRule(rule, Code.UNREACHABLE, message)
 
-    def _rules_in_the_way(self, place: int, rule: Rule) -> Sequence[int] | None:
-        """The rules above of which one may take all that `rule` would, in order. `None`: a request gets to
-        `rule`."""
-        above: Sequence[int] | None = None
-        for request in islice(self._requests.meeting(rule.checks), MOST_REQUESTS):
-            try:
-                facts = self._policy.facts_of(request)
-                decision = self._policy.decide(facts)
-            except InvalidRequest:
-                continue
-            if decision.rule == rule.name:
-                return None
-            if rule.first_miss(facts) is not None:
-                continue
-            if above is None:
-                takers = islice(self._policy.taken_by(facts), MOST_RULES_ABOVE)
-                above = [number for number in takers if number < place]
+
+class _RulesAbove:
+    """The rules that were examined, as clauses for: none of them takes the request."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+        self._clauses: list[Clause] = []
+        self._of_text: dict[str, list[Clause]] = {}
+        """By a text that the rule looks at: where nothing is wanted of that text, its clause holds."""
+        self._of_pattern: dict[tuple[str, str], list[Clause]] = {}
+        """Those of `_of_text` of which the text has to match a regex, by it too."""
+
+    def add(self, rule: Rule, clause: Clause) -> None:
+        texts = [
+            check
+            for check in rule.checks
+            if isinstance(check, TextCheck) and not self._callers.state(check.fact)
+        ]
+        if not texts:
+            self._clauses.append(clause)
+            return
+        check = next(filter(_is_regex, texts), texts[0])
+        self._of_text.setdefault(check.fact, []).append(clause)
+        for value in check.values if _is_regex(check) else ():
+            self._of_pattern.setdefault((check.fact, value), []).append(clause)
+
+    def relevant_to(self, rule: Rule) -> Sequence[Clause]:
+        """Those of which one may keep something from `rule`. What a regex has in it nobody looks at, so only
+        the same regex is known to take the same texts, and there may be thousands of others."""
+        clauses = [*self._clauses]
+        by_fact: dict[str, list[Any]] = {}
+        for check in single_checks(rule.checks):
+            by_fact.setdefault(check.fact, []).append(check)
+        for fact, checks in by_fact.items():
+            if all(map(_is_regex, checks)):
+                for value in dict.fromkeys(value for check in checks for value in check.values):
+                    clauses += self._of_pattern.get((fact, value), ())
             else:
-                above = [number for number in above if self._policy.rules[number].first_miss(facts) is None]
-        return range(place) if above is None else above
+                clauses += self._of_text.get(fact, ())
+        return clauses
 
-    def _is_reached_around_others(self, place: int, rule: Rule) -> bool:
-        """Whether a request gets to `rule` that is made up so that it misses the rules which took the ones
-        before. `False`: none was found."""
-        takers: list[int] = []
-        while len(takers) < MOST_ROUNDS:
-            clauses = [self._negations[number] for number in takers]
-            assignment = Solver(self._callers, clauses, self._budget).solve(rule.checks)
-            request = next(self._requests.satisfying(assignment, ()), None) if assignment else None
-            if request is None:
-                return False
-            try:
-                facts = self._policy.facts_of(request)
-                decision = self._policy.decide(facts)
-            except InvalidRequest:
-                return False
-            if decision.rule == rule.name:
-                return True
-            taker = next(self._policy.taken_by(facts))
-            if taker >= place or taker in takers:
-                return False
-            takers.append(taker)
-        return False
+
+def _is_regex(check: Single) -> bool:
+    return isinstance(check, Matches) and check.syntax == "regex"

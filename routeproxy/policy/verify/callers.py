@@ -3,8 +3,9 @@
 These facts are judged together, team by team. All other facts are judged apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from routeproxy.policy.conditions import Equals
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import header_fact
 from routeproxy.policy.verify.satisfiability import Assignment, Constraint, holds, satisfiable
@@ -21,25 +22,36 @@ class Callers:
         self._header_facts = {header_fact(name).name: name for stated in headers.values() for name in stated}
         """By their facts, the headers that some team states."""
 
-    def satisfiable(self, assignment: Assignment, changed: Iterable[str]) -> bool:
+    def satisfiable(self, assignment: Assignment, changed: Collection[str]) -> bool:
         """Whether some request may meet `assignment`, if it could before the `changed` facts changed."""
-        changed = set(changed)
-        if changed & self._header_facts.keys() or "team" in changed:
-            if next(self.teams(assignment), _NO_CALLER) is _NO_CALLER:
-                return False
-            changed -= self._header_facts.keys() | {"team"}
-        return all(satisfiable(assignment[fact]) for fact in changed)
+        of_callers = [fact for fact in changed if fact == "team" or fact in self._header_facts]
+        if of_callers and next(self.teams(assignment), _NO_CALLER) is _NO_CALLER:
+            return False
+        return all(satisfiable(assignment[fact]) for fact in changed if fact not in of_callers)
+
+    def state(self, fact: str) -> bool:
+        """Whether some team's requests have a value of this fact that the policy states."""
+        return fact in self._header_facts
 
     def teams(self, assignment: Assignment) -> Iterator[str | None]:
         """The teams that may send a request which meets `assignment`."""
-        for team, headers in self._headers.items():
-            if not holds(assignment.get("team", ()), team):
+        constraints = assignment.get("team", ())
+        for team in self._named_teams(constraints):
+            if not holds(constraints, team):
                 continue
+            headers = self._headers[team]
             if all(
                 _header_satisfiable(assignment[fact], headers.get(self._header_facts[fact]))
                 for fact in self._header_facts.keys() & assignment.keys()
             ):
                 yield team
+
+    def _named_teams(self, constraints: Sequence[Constraint]) -> Iterable[str | None]:
+        """Those that conditions name, or all: there may be thousands."""
+        for check, positive in constraints:
+            if positive and isinstance(check, Equals):
+                return [team for team in dict.fromkeys(check.values) if team in self._headers]
+        return self._headers
 
 
 _NO_CALLER = object()

@@ -3,11 +3,11 @@ invariant. No request that is made up here counts before the code that serves ha
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.conditions import Begins, Check, Contains, HasTool, TextCheck
+from routeproxy.policy.conditions import Begins, Contains, HasTool, Matches, TextCheck
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM, header_of
 from routeproxy.policy.facts import as_line, requested_model_problem
@@ -15,6 +15,7 @@ from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.targets import ReachedTarget, Target
 from routeproxy.policy.verify.callers import callers_of, team_headers
+from routeproxy.policy.verify.regex_samples import samples
 from routeproxy.policy.verify.satisfiability import (
     Assignment,
     Constraint,
@@ -23,7 +24,7 @@ from routeproxy.policy.verify.satisfiability import (
     holds,
     least_number,
 )
-from routeproxy.policy.verify.solver import Solver, single_checks
+from routeproxy.policy.verify.solver import single_checks
 
 USUAL_MODELS = ("claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "gpt-4.1", "x")
 
@@ -85,16 +86,12 @@ def _candidate_requests(
 class HypotheticalRequests:
     """Makes up requests for one policy, from the texts that its conditions name."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, most_texts: int | None = None) -> None:
+        """Of the texts that the policy names, `most_texts` are tried for each fact, where those fail that
+        are made for a request; `None`: all."""
         self._callers = callers_of(policy)
         self._headers = team_headers(policy)
-        self._texts = _texts_by_fact(policy)
-
-    def meeting(self, checks: Sequence[Check]) -> Iterator[HypotheticalRequest]:
-        """Requests that meet `checks`, as far as any can be made up."""
-        assignment = Solver(self._callers, ()).solve(checks)
-        if assignment is not None:
-            yield from self.satisfying(assignment, ())
+        self._texts = _texts_by_fact(policy, most_texts)
 
     def satisfying(self, assignment: Assignment, models: Sequence[str]) -> Iterator[HypotheticalRequest]:
         """Requests that satisfy `assignment`, for `models` first. Where it wants a target in the URL, the
@@ -161,8 +158,7 @@ def _text_or_absent(constraints: Sequence[Constraint], texts: Sequence[str]) -> 
 
 def _sample_text(constraints: Sequence[Constraint], texts: Iterable[str]) -> str | None:
     """A text that meets all `constraints`: a text that they name themselves, or one of `texts`."""
-    candidates = dict.fromkeys(_own_texts(constraints))
-    return next((text for text in chain(candidates, texts) if holds(constraints, text)), None)
+    return next((text for text in chain(_own_texts(constraints), texts) if holds(constraints, text)), None)
 
 
 def _own_texts(constraints: Sequence[Constraint]) -> Iterator[str]:
@@ -172,22 +168,27 @@ def _own_texts(constraints: Sequence[Constraint]) -> Iterator[str]:
     parts = "".join(check.values[0] for check in checks if isinstance(check, Contains))
     for check in checks:
         for value in check.values:
-            yield value.replace("*", "").replace("?", "x")
-            yield value.replace("*", "x").replace("?", "x")
+            if isinstance(check, Matches) and check.syntax == "regex":
+                for sample in samples(value):
+                    yield from (sample, *(prefix + parts + sample for prefix in prefixes), sample + parts)
+            else:
+                yield value.replace("*", "").replace("?", "x")
+                yield value.replace("*", "x").replace("?", "x")
+                yield value.replace("*", parts).replace("?", "x")
     for prefix in prefixes:
         yield from (prefix + parts, f"{prefix}-{parts}", f"{prefix}{parts}x")
     yield "x"
 
 
-def _texts_by_fact(policy: Policy) -> Mapping[str, tuple[str, ...]]:
-    """Every text that some condition of the policy names, by its fact."""
+def _texts_by_fact(policy: Policy, most: int | None) -> Mapping[str, tuple[str, ...]]:
+    """The texts that conditions of the policy name, by their facts, `most` of each."""
     texts: dict[str, dict[str, None]] = {}
     checks = [check for rule in policy.rules for check in rule.checks]
     checks += [check for invariant in policy.invariants for check in invariant.when]
     for check in single_checks(checks):
         if isinstance(check, TextCheck):
             texts.setdefault(check.fact, {}).update(dict.fromkeys(check.values))
-    return {fact: tuple(values) for fact, values in texts.items()}
+    return {fact: tuple(islice(values, most)) for fact, values in texts.items()}
 
 
 def describe_request(request: HypotheticalRequest) -> str:

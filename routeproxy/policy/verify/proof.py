@@ -129,7 +129,7 @@ class _Prover:
         """By the facts in them, clauses for: no team's gate and no rule above has taken the request."""
         for team in policy.teams.values():
             if team.gate is not None:
-                self._exclude(_gate_clause(team))
+                self._exclude(gate_clause(team))
         self._forbidden_targets: dict[str, None] = {}
         self._rules = 0
         """How many rules have a forbidden target."""
@@ -208,7 +208,7 @@ class _Prover:
                 yield fact
 
 
-def _gate_clause(team: Team) -> Clause:
+def gate_clause(team: Team) -> Clause:
     """A clause for: the team's gate does not refuse the request."""
     assert team.gate is not None
     return negate((Equals(TEAM, (team.name,)), *team.gate.checks))

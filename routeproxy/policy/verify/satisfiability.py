@@ -11,6 +11,7 @@ in it; (f) two prefixes of which neither begins the other. The literal parts of 
 as parts that the text contains.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -71,20 +72,21 @@ def holds(constraints: Sequence[Constraint], value: str | None) -> bool:
 
 def least_number(constraints: Sequence[Constraint]) -> int | None:
     """The least number that meets all `constraints`, each of them a range."""
-    # It is 0, or the first number of a range, or the first number above a range.
-    candidates = {0}
-    for check, _ in constraints:
+    number, most = 0, math.inf
+    excluded: list[tuple[int, float]] = []
+    for check, positive in constraints:
         assert isinstance(check, Within)
-        candidates |= {check.min or 0} | ({check.max + 1} if check.max is not None else set())
-    for number in sorted(candidates):
-        if all(_is_within(constraint.check, number) is constraint.holds for constraint in constraints):
-            return number
-    return None
-
-
-def _is_within(check: Single, number: int) -> bool:
-    assert isinstance(check, Within)
-    return (check.min is None or number >= check.min) and (check.max is None or number <= check.max)
+        first, last = check.min or 0, math.inf if check.max is None else check.max
+        if positive:
+            number, most = max(number, first), min(most, last)
+        else:
+            excluded.append((first, last))
+    for first, last in sorted(excluded):
+        if first <= number <= last:
+            if last == math.inf:
+                return None
+            number = int(last) + 1
+    return number if number <= most else None
 
 
 def allowed_flag(constraints: Sequence[Constraint]) -> bool | None:

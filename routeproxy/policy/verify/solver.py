@@ -34,8 +34,8 @@ Clause = tuple[Alternative, ...]
 class Budget:
     """The steps that are left. A proof shares one budget over all its rules and invariants."""
 
-    def __init__(self) -> None:
-        self.steps = MOST_STEPS
+    def __init__(self, steps: int = MOST_STEPS) -> None:
+        self.steps = steps
 
 
 class Solver:
@@ -55,10 +55,15 @@ class Solver:
         assignment was not refuted until then.
         """
         constraints, clauses = to_clauses(checks)
-        assignment = self._extend({}, constraints)
+        clauses = (*clauses, *self._clauses)
+        # Clauses without a choice, all at once: one by one each would be held against those before.
+        units = [constraint for clause in clauses if len(clause) == 1 for constraint in clause[0]]
+        assignment = self._extend({}, [*constraints, *units])
         if assignment is None:
+            self.branches = int(bool(units))
             return None
-        branches: list[tuple[Assignment, tuple[Clause, ...]]] = [(assignment, (*clauses, *self._clauses))]
+        choices = tuple(clause for clause in clauses if len(clause) != 1)
+        branches: list[tuple[Assignment, tuple[Clause, ...]]] = [(assignment, choices)]
         while branches:
             assignment, clauses = branches.pop()
             self.branches += 1
@@ -105,13 +110,14 @@ class Solver:
     def _extend(self, assignment: Assignment, constraints: Sequence[Constraint]) -> Assignment | None:
         """`assignment` with `constraints`; `None` if they can't hold together."""
         extended = dict(assignment)
-        changed = set()
+        added: dict[str, dict[Constraint, None]] = {}
         for constraint in constraints:
             fact = constraint.fact
-            present = extended.get(fact, ())
-            if constraint not in present:
-                extended[fact] = (*present, constraint)
-                changed.add(fact)
+            if constraint not in extended.get(fact, ()):
+                added.setdefault(fact, {})[constraint] = None
+        for fact, more in added.items():
+            extended[fact] = (*extended.get(fact, ()), *more)
+        changed = added.keys()
         self._budget.steps -= 1 + sum(len(extended[fact]) for fact in changed)
         return extended if self._callers.satisfiable(extended, changed) else None
 
