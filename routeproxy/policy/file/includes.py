@@ -139,7 +139,10 @@ def read_layers(include: str, path: KeyPath, report: Report, folder: Folder, bes
     for name in names:
         try:
             text = folder.read(name).decode().removeprefix("\ufeff")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            report.error(Code.UNDEFINED, path, f"`{name}` can't be read: {error.strerror or error}")
+            continue
+        except UnicodeDecodeError as error:
             report.error(Code.UNDEFINED, path, f"`{name}` can't be read: {error}")
             continue
         yield _layer(text, name, path, Report(text, str(beside / name)))

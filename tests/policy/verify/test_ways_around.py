@@ -161,7 +161,7 @@ def test_a_rule_without_a_name_does_not_clash_with_one_of_an_included_file(tmp_p
 def test_a_pipe_among_included_files_does_not_hold_up_a_reload(tmp_path: Path) -> None:
     (tmp_path / "teams").mkdir()
     os.mkfifo(tmp_path / "teams" / "t.toml")
-    assert "`teams/t.toml` can't be read: `teams/t.toml` is not a file" in problems(LAYERED, tmp_path)
+    assert "`teams/t.toml` can't be read: it is a pipe, and no file" in problems(LAYERED, tmp_path)
 
 
 # --- requests that two readers read differently
