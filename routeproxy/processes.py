@@ -46,6 +46,9 @@ class ServedApp(Protocol):
     def drain(self) -> float:
         """Seconds that running answers may take when the server stops."""
 
+    def close(self) -> None:
+        """Called once everything is answered."""
+
 
 class Server(uvicorn.Server):
     """uvicorn's server, but while it stops, streams may finish, and new requests are answered with 503, so
@@ -85,6 +88,7 @@ class Server(uvicorn.Server):
             # What exists now stays: a sweep through all of it would stop every request for 20 ms.
             gc.freeze()
         await super().serve(sockets)
+        self._app.close()
         if self._owns_process:
             # Every answer is written. Python would now wait for its threads, one of which may be importing
             # LiteLLM.

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,13 @@ def serve(options: Options) -> int:
     run."""
     sources = Sources.opened(replace(options, rules=find_rules(options.rules)), dict(os.environ))
     configure_logs(sources)
+    try:
+        return _serve(sources, options)
+    finally:
+        logs.flush()  # before it is said why there is nothing to run
+
+
+def _serve(sources: Sources, options: Options) -> int:
     with _folder_for_versions(options) as folder:
         rules = live_rules(sources, folder)
         policy = rules.policy
@@ -147,17 +154,24 @@ class App:
         self._protocols = protocols
         self._observers = observers
         self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
+        self._decision_log = DecisionLog(rules.policy)
 
     @property
     def drain(self) -> float:
         return self.rules.policy.server.drain
+
+    def close(self) -> None:
+        self._decision_log.close()
+
+    def _lost_lines(self) -> Mapping[str, int]:
+        return {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
         signing_key, variables = signing_key_of(rules.policy), sources.variables()
         upstreams = Registry(signing_key, variables)
         authenticator = Authenticator(rules.policy, sources.token())
-        decision_log = DecisionLog(rules.policy)
+        decision_log = self._decision_log
         observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
         rules.listeners.append(observer)
 
@@ -176,6 +190,7 @@ class App:
             control=rules,
             protocols=self._protocols,
             bound_host=self._host,
+            counters=self._lost_lines,
         )
 
 

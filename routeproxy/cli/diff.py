@@ -9,13 +9,14 @@ import msgspec
 import typer
 
 from routeproxy import tokens
-from routeproxy.cli.logged import logged_questions
+from routeproxy.cli.logged import logged_questions, say_what_is_unread
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.verify.diff import compare_policies, describe_decision
+from routeproxy.telemetry.decisions import Reading
 
 app = new_app()
 
@@ -54,18 +55,23 @@ def run_diff(
 ) -> int:
     """0: both decide alike. 1: they do not."""
     before, after = old(), new()
-    changes = list(_changes(before, after, log))
+    reading = Reading(log) if log is not None else None
+    changes = list(_changes(before, after, reading))
     differences = compare_policies(before, after)
     if json:
-        document = {
+        document: dict[str, object] = {
             "old": before.version,
             "new": after.version,
             "differences": differences,
             "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
         }
+        if reading is not None:
+            document["unreadable_lines"] = reading.unreadable
         print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
         print("\n".join(_text(before, after, differences, changes)), file=out)
+    if reading is not None:
+        say_what_is_unread(reading)
     return 1 if differences or changes else 0
 
 
@@ -87,12 +93,12 @@ def _text(
         yield f"  after   {now}"
 
 
-def _changes(before: Policy, after: Policy, log: Path | None) -> Iterator[tuple[str, str, str]]:
+def _changes(before: Policy, after: Policy, reading: Reading | None) -> Iterator[tuple[str, str, str]]:
     """For each test of either and each logged decision that comes out otherwise: its name, before, after."""
     tests = {case.name: case.question for case in (*before.tests, *after.tests)}
     for name, question in tests.items():
         yield from _change(f"test `{name}`", question, before, after)
-    for decision, question in logged_questions(log) if log is not None else ():
+    for decision, question in logged_questions(reading) if reading is not None else ():
         yield from _change(f"{decision.id} of {decision.time}", question, before, after)
 
 

@@ -2,10 +2,8 @@
 sizes and what rules look at; nothing of prompts, answers or keys."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from routeproxy.exchange import AttemptRecord, Exchange
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.logged import logged_facts
+from routeproxy.telemetry.line_writer import FileOutput, LineWriter, counted_lines
 
 log = logging.getLogger("routeproxy.serve")
 
@@ -62,69 +61,49 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
 
 
-class DecisionFile:
-    """Appends. Each line is one write, which the system keeps whole, so several workers may share the file.
-    One that was moved away is opened anew, so `logrotate` needs to tell nobody."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = -1
-        self._inode = (0, 0)
-
-    def write(self, decision: LoggedDecision) -> None:
-        self._open()
-        os.write(self._file, msgspec.json.encode(decision) + b"\n")
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def _open(self) -> None:
-        with suppress(FileNotFoundError):
-            found = self._path.stat()
-            if self._file >= 0 and (found.st_dev, found.st_ino) == self._inode:
-                return
-        self.close()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # It names people and what they did: not for everybody on the machine.
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        found = os.fstat(self._file)
-        self._inode = (found.st_dev, found.st_ino)
-
-
 class DecisionLog(Observer):
-    """Writes the decision log that the policy in force names, if it names one."""
+    """Writes the decision log that the policy in force names, if it names one. A thread does it, so that no
+    request waits for a disk or for who reads a pipe."""
 
     def __init__(self, policy: Policy) -> None:
-        self._file: DecisionFile | None = None
+        self._writer: LineWriter | None = None
         self._path: str | None = None
-        self._has_failed = False
+        self._older_writers: list[LineWriter] = []
+        self._encode = msgspec.json.Encoder().encode
         self.update(policy)
 
     def update(self, policy: Policy) -> None:
         """From now on `policy` says where the log is."""
-        if policy.server.decision_log != self._path:
-            if self._file is not None:
-                self._file.close()
-            self._path = policy.server.decision_log
-            self._file = DecisionFile(Path(self._path)) if self._path is not None else None
+        if policy.server.decision_log == self._path:
+            return
+        if self._writer is not None:
+            self._writer.close(0)
+            self._older_writers.append(self._writer)
+        self._path = policy.server.decision_log
+        self._writer = None
+        if self._path is not None:
+            # It names people and what they did: not for everybody on the machine.
+            output = FileOutput(Path(self._path), 0o640)
+            self._writer = LineWriter(output, "the decision log", self._path)
+
+    @property
+    def lost(self) -> int:
+        """How many decisions are in no log, though one is named."""
+        return sum(writer.lost for writer in (*self._older_writers, self._writer) if writer is not None)
+
+    def close(self) -> None:
+        """Writes what is still to be written; not for long, if that can't be done."""
+        if self._writer is not None and not self._writer.close():
+            lines = counted_lines(self._writer.unwritten, "was not written", "were not written")
+            log.error("the decision log ends before the end: %s (%s)", lines, self._path)
 
     def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         if exchange.facts is not None and exchange.policy.server.decision_log is not None:
             exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:
-        if self._file is None or exchange.endpoint == "route":  # nothing was decided, it was only asked about
-            return
-        try:
-            self._file.write(logged_decision(exchange))
-            self._has_failed = False
-        except OSError as error:
-            # Nobody's answer depends on it, and a full disk must not fill the other log too.
-            if not self._has_failed:
-                log.error("the decision log can't be written: %s", error)
-            self._has_failed = True
+        if self._writer is not None and exchange.endpoint != "route":  # which decides nothing, it only asks
+            self._writer.put(self._encode(logged_decision(exchange)) + b"\n")
 
 
 def logged_decision(exchange: Exchange) -> LoggedDecision:
@@ -178,24 +157,54 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
-def read(path: Path) -> Iterator[LoggedDecision]:
-    """Raises `ValueError` with the line that is not one of ours."""
-    decode = msgspec.json.Decoder(LoggedDecision).decode
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    raise ValueError(f"{path}:{number}: not a logged decision") from None
+class Reading:
+    """What is read from a decision log, and how much of it can't be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unreadable = 0
+        """Lines so far that are no decision of ours, such as what a full disk has torn."""
+
+    def decisions(self) -> Iterator[LoggedDecision]:
+        """Raises `OSError`, and `ValueError` for a file in which nothing is a decision."""
+        decode = msgspec.json.Decoder(LoggedDecision).decode
+        found = False
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.strip():
+                    continue
+                start = 0
+                while start >= 0:
+                    try:
+                        decision = decode(line[start:])
+                    except (msgspec.DecodeError, UnicodeDecodeError):
+                        if start == 0:
+                            self.unreadable += 1
+                        # Another worker may have written behind what was torn.
+                        start = line.find(BEGINNING, start + 1)
+                    else:
+                        found = True
+                        yield decision
+                        break
+        if self.unreadable and not found:
+            raise ValueError(f"{self.path}: no line of it is a logged decision")
+
+    def find(self, request_id: str) -> LoggedDecision:
+        """The latest of this id. Raises `OSError` and `ValueError`."""
+        found = None
+        for decision in self.decisions():
+            if request_id in (decision.id, decision.shown_id):
+                found = decision
+        if found is None:
+            besides = f" in the lines that can be read; {self.unread}" if self.unreadable else ""
+            raise ValueError(f"{self.path} has no decision `{request_id}`{besides}")
+        return found
+
+    @property
+    def unread(self) -> str:
+        """How many lines can't be read, in words."""
+        return counted_lines(self.unreadable, "is not readable", "are not readable")
 
 
-def find(path: Path, request_id: str) -> LoggedDecision:
-    """The latest of this id. Raises `ValueError`."""
-    found = None
-    for decision in read(path):
-        if request_id in (decision.id, decision.shown_id):
-            found = decision
-    if found is None:
-        raise ValueError(f"{path} has no decision `{request_id}`")
-    return found
+BEGINNING = b'{"time":"'
+"""How each line begins. Within one it can't stand: what clients write is escaped."""

@@ -4,16 +4,26 @@
 """
 
 import glob
+import io
 import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from io import FileIO
 from pathlib import Path
 
+from routeproxy.telemetry.line_writer import (
+    EXIT_SECONDS,
+    DescriptorOutput,
+    FileOutput,
+    LineWriter,
+    Output,
+    TextOutput,
+    counted_lines,
+)
 from routeproxy.telemetry.lines import JsonLines, Lines
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
@@ -40,7 +50,7 @@ QUIET = (
     "watchfiles",
 )
 
-_installed: list[logging.Handler] = []
+_installed: "list[LineHandler]" = []
 
 
 def configure(environ: Mapping[str, str]) -> None:
@@ -51,9 +61,13 @@ def configure(environ: Mapping[str, str]) -> None:
     form = (environ.get("LOG_FORMAT") or "text").strip().lower()
     if form not in FORMATS:
         raise ValueError(f"LOG_FORMAT is `{environ['LOG_FORMAT']}`; expected one of {', '.join(FORMATS)}")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    _keep_standard_descriptors()
+    handlers = []
     if name := environ.get("LOG_FILE"):
-        handlers.append(_file_handler(name, environ.get("LOG_FILE_PATTERN"), _backup_count(environ)))
+        output = _file_output(name, environ.get("LOG_FILE_PATTERN"), _backup_count(environ))
+        handlers.append(LineHandler(output, "the log file", name))
+    if sys.stderr is not None:
+        handlers.insert(0, LineHandler(_stderr_output(), STDERR))
     _install(handlers, FORMATS[form]())
     logging.captureWarnings(True)
     logging.getLogger().setLevel(level)
@@ -64,12 +78,25 @@ def configure(environ: Mapping[str, str]) -> None:
 
 def print_banner(lines: Iterable[str]) -> None:
     """What is said at start, whatever the level: plain lines on stderr, or the same as objects."""
-    form = _installed[0].formatter if _installed else None
-    if isinstance(form, JsonLines):
-        name, level = "routeproxy.serve", logging.INFO
-        records = (logging.LogRecord(name, level, __file__, 0, line.strip(), (), None) for line in lines)
-        lines = [form.format(record) for record in records]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    for handler in _installed:
+        if handler.name != STDERR:
+            continue
+        if isinstance(form := handler.formatter, JsonLines):
+            name, level = "routeproxy.serve", logging.INFO
+            records = (logging.LogRecord(name, level, __file__, 0, line.strip(), (), None) for line in lines)
+            lines = [form.format(record) for record in records]
+        handler.writer.put(_encoded("\n".join(lines)), time.time())
+
+
+def flush(limit: float = EXIT_SECONDS) -> None:
+    """Waits until what was logged is written; not for long, if nobody takes it."""
+    for handler in _installed:
+        handler.writer.flush(limit)
+
+
+def lost_lines() -> int:
+    """How many lines of the log were not written where they should be."""
+    return sum(handler.writer.lost for handler in _installed)
 
 
 def quiet() -> None:
@@ -81,7 +108,7 @@ def quiet() -> None:
         logger.propagate = True  # Google's keeps its troubles to itself
 
 
-def _install(handlers: Iterable[logging.Handler], lines: logging.Formatter | None = None) -> None:
+def _install(handlers: "Iterable[LineHandler]", lines: logging.Formatter | None = None) -> None:
     """Replaces what an earlier call installed, and nothing else."""
     root = logging.getLogger()
     for old in _installed:
@@ -100,11 +127,73 @@ def _backup_count(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _file_handler(name: str, pattern: str | None, keep: int) -> logging.Handler:
+def _keep_standard_descriptors() -> None:
+    """What is closed at start would else be the number of a socket or a file, for whoever writes to stderr
+    by its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def _stderr_output() -> Output:
+    try:
+        return DescriptorOutput(sys.stderr.fileno())
+    except (io.UnsupportedOperation, AttributeError):  # a test's
+        return TextOutput(sys.stderr)
+
+
+def _file_output(name: str, pattern: str | None, keep: int) -> Output:
     path = Path(name)
+    if path.is_dir():
+        raise ValueError(f"LOG_FILE is `{name}`, a folder; expected a file")
     if path.exists() and not path.is_file():
-        return logging.FileHandler(path)  # a pipe or a device: nothing to rotate
+        return FileOutput(path)  # a pipe or a device: nothing to rotate
     return DailyFile(path, pattern or None, keep)
+
+
+STDERR = "stderr"
+
+
+class LineHandler(logging.Handler):
+    """Writes records to an output, and keeps nobody who logs something waiting."""
+
+    def __init__(self, output: Output, name: str, where: object = None) -> None:
+        super().__init__()
+        self.name = name
+        self.writer = LineWriter(output, name, where, gap_line=self._gap_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.__dict__.get("about") is self.writer:
+            return  # that nothing can be written there, is for the others
+        try:
+            self.writer.put(_encoded(self.format(record)), record.created)
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Python's own writes to stderr, and waits for it."""
+        failed = f"a line could not be put together: {record.msg!r} with {record.args!r}"
+        level, name = record.levelno, record.name
+        plain = logging.LogRecord(name, level, record.pathname, record.lineno, failed, (), record.exc_info)
+        with suppress(Exception):
+            self.writer.put(_encoded(self.format(plain)), record.created)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+        super().close()
+
+    def _gap_line(self, lines: int) -> bytes:
+        missing = counted_lines(lines, "was dropped here", "were dropped here")
+        text = f"{missing}: {self.name} was not read fast enough"
+        record = logging.LogRecord("routeproxy.serve", logging.WARNING, __file__, 0, text, (), None)
+        return _encoded(self.format(record))
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 # --- the file
@@ -112,17 +201,17 @@ def _file_handler(name: str, pattern: str | None, keep: int) -> logging.Handler:
 TOKEN = re.compile(r"%[A-Za-z]")
 
 
-class DailyFile(logging.Handler):
+class DailyFile(FileOutput):
     """Appends to a file that is named after the day, and deletes those of days long past.
 
     Renaming at midnight, as `TimedRotatingFileHandler` does, loses lines once two workers do it. Here nobody
-    renames anything: each worker opens the day's file by itself and appends with one write a line, which the
-    system keeps whole. `LOG_FILE` itself is a link to the day's file, so that `tail -F` finds it.
+    renames anything: each worker opens the day's file by itself and appends whole lines with one write, which
+    the system keeps whole. `LOG_FILE` itself is a link to the day's file, so that `tail -F` finds it.
     """
 
     def __init__(self, path: Path, pattern: str | None = None, keep: int = 7) -> None:
         """`keep` counts the files beside the day's own; 0 keeps all."""
-        super().__init__()
+        super().__init__(path)
         dated = TOKEN.search(str(path)) is not None
         self._link = str(path)
         self._pattern = str(
@@ -133,41 +222,21 @@ class DailyFile(logging.Handler):
                 f"LOG_FILE_PATTERN is `{pattern}`; expected a date in it, as in `{path.name}-%Y%m%d`"
             )
         self._keep = keep
-        self._file: FileIO | None = None
-        self._until = 0.0
+        self.until = 0.0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            if self._file is None or record.created >= self._until:
-                self._file = self._open(datetime.fromtimestamp(record.created))
-            self._file.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
-        except Exception:
-            self.handleError(record)
-
-    def close(self) -> None:
-        self.acquire()
-        try:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-        finally:
-            self.release()
-        super().close()
-
-    def _open(self, now: datetime) -> FileIO:
+    def open(self, created: float) -> None:
+        if self._descriptor >= 0 and created < self.until:
+            return
         # Midnight's name, whoever opens it: an hour in the pattern must not give each worker its own file.
-        day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        day = datetime.fromtimestamp(created).replace(hour=0, minute=0, second=0, microsecond=0)
         path, link = Path(day.strftime(self._pattern)), Path(day.strftime(self._link))
         path.parent.mkdir(parents=True, exist_ok=True)
         if link != path:
             with suppress(OSError):  # a convenience, not for every file system
                 self._point(link, path)
-        file = FileIO(path, "a")
-        if self._file is not None:
-            self._file.close()
-        self._until = (day + timedelta(days=1)).timestamp()
+        self._open(path)
+        self.until = (day + timedelta(days=1)).timestamp()
         self._delete_before(day)
-        return file
 
     def _point(self, link: Path, path: Path) -> None:
         if link.exists() and not link.is_symlink():

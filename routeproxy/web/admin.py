@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -49,7 +49,11 @@ class Control(Protocol):
 
 
 def admin_handlers(
-    proxy: Proxy, authenticator: Authenticator, control: Control | None, observer: Observer
+    proxy: Proxy,
+    authenticator: Authenticator,
+    control: Control | None,
+    observer: Observer,
+    counters: Callable[[], Mapping[str, int]],
 ) -> list[ControllerRouterHandler]:
     """Without `control` the rules stay as they are, and nothing is here."""
 
@@ -77,6 +81,7 @@ def admin_handlers(
             "history": control.history,
             "rules_problem": control.problem,
             "refused_by_invariants": proxy.upstreams.refused,
+            **counters(),
             "process": os.getpid(),
         }
 

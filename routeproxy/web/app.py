@@ -73,9 +73,10 @@ def build_app(
     control: Control | None = None,
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     bound_host: str = "127.0.0.1",
+    counters: Callable[[], Mapping[str, int]] = dict,
 ) -> Litestar:
     """The application around `proxy`. Without `control` its rules stay as they are. `bound_host`: what the
-    server was told to listen on."""
+    server was told to listen on. `counters`: what else this process counts for its operators, by name."""
     authenticator = authenticator or Authenticator(proxy.rules.policy, None)
     in_flight = in_flight or InFlight()
     observer = observer or Observer()
@@ -102,7 +103,7 @@ def build_app(
             *front_door.handlers(),
             *models.handlers(),
             *health_handlers(proxy, authenticator, in_flight, control),
-            *admin_handlers(proxy, authenticator, control, observer),
+            *admin_handlers(proxy, authenticator, control, observer, counters),
         ],
         exception_handlers={
             ApiError: error_reply,

@@ -17,8 +17,15 @@ import pytest
 
 from routeproxy.telemetry import logs
 from routeproxy.telemetry.lines import JsonLines, Lines
-from routeproxy.telemetry.logs import DailyFile, configure
+from routeproxy.telemetry.logs import DailyFile, LineHandler, configure
 from routeproxy.telemetry.request_log import RequestLog, RequestRecord, log_request, request_line
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stands on stderr once all lines are written."""
+    logs.flush()
+    return capsys.readouterr().err
+
 
 NOON = datetime(2026, 11, 21, 12)
 NEXT_DAY = datetime(2026, 11, 22, 0, 0, 1)
@@ -142,7 +149,8 @@ def lines_of(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def write(handler: DailyFile, *entries: tuple[str, datetime]) -> None:
+def write(output: DailyFile, *entries: tuple[str, datetime]) -> None:
+    handler = LineHandler(output, "the log file")
     for message, at in entries:
         handler.handle(entry(message, at))
     handler.close()
@@ -240,15 +248,18 @@ WORKER = """
 import logging, sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from routeproxy.telemetry.logs import DailyFile
+from routeproxy.telemetry.logs import DailyFile, LineHandler
 
 folder, worker = Path(sys.argv[1]), sys.argv[2]
-handler = DailyFile(folder / "proxy.log", keep=1)
+handler = LineHandler(DailyFile(folder / "proxy.log", keep=1), "the log file")
 start = datetime(2026, 11, 18, 23)
 for n in range(1000):
     record = logging.LogRecord("x", logging.INFO, "", 0, f"{worker} {n} " + "x" * 9000, (), None)
     record.created = (start + timedelta(minutes=2 * n)).timestamp()
     handler.handle(record)
+    if n % 100 == 0:
+        handler.flush()
+handler.close()
 """
 
 
@@ -277,18 +288,16 @@ def test_half_an_emoji_can_be_logged(tmp_path: Path) -> None:
 def test_lines_go_to_stderr_and_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure({"LOG_FILE": str(tmp_path / "logs" / "proxy.log")})
     logging.getLogger("routeproxy.serve").info("listening")
-    written = (tmp_path / "logs" / "proxy.log").read_text()
-    assert capsys.readouterr().err == written
-    assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO    routeproxy\.serve: listening\n", written
-    )
+    text = written(capsys)
+    assert (tmp_path / "logs" / "proxy.log").read_text() == text
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO    routeproxy\.serve: listening\n", text)
 
 
 def test_setting_up_twice_writes_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
     configure({})
     configure({})
     logging.getLogger("routeproxy").info("once")
-    assert capsys.readouterr().err.count("once") == 1
+    assert written(capsys).count("once") == 1
 
 
 @pytest.mark.parametrize("level", ["warning", "WARNING", " Warning "])
@@ -296,7 +305,7 @@ def test_the_level_is_the_variables(level: str, capsys: pytest.CaptureFixture[st
     configure({"LOG_LEVEL": level})
     logging.getLogger("routeproxy").info("hidden")
     logging.getLogger("routeproxy").warning("shown")
-    assert "hidden" not in (err := capsys.readouterr().err)
+    assert "hidden" not in (err := written(capsys))
     assert "shown" in err
 
 
@@ -329,7 +338,7 @@ def test_libraries_below_warning_are_never_heard(name: str, capsys: pytest.Captu
     configure({"LOG_LEVEL": "DEBUG"})
     logging.getLogger(name).info("a prompt")
     logging.getLogger(name).warning("trouble")
-    err = capsys.readouterr().err
+    err = written(capsys)
     assert "a prompt" not in err
     assert err.count("trouble") == 1
 
@@ -366,7 +375,7 @@ def test_each_line_is_an_object(tmp_path: Path, form: str, capsys: pytest.Captur
     logging.getLogger("routeproxy.serve").info("two\nlines, %s", "größer\x1b[31m")
     log_request(record(**ANSWERED, team="a b", key="laptop", stream=True, input_tokens=0))
     log_request(record(path="/a\n{}", status=404, error="not_found_error"))
-    text = capsys.readouterr().err
+    text = written(capsys)
     assert text == (tmp_path / "proxy.log").read_text()
     serve = {"level": "INFO", "logger": "routeproxy.serve", "message": "two\nlines, größer\x1b[31m"}
     request = {"level": "INFO", "logger": "routeproxy.requests", "event": "done", "id": "req_1"}
@@ -397,7 +406,7 @@ def test_an_exception_is_a_field_whoever_logs_it(capsys: pytest.CaptureFixture[s
         except ZeroDivisionError:
             logging.getLogger(name).exception("it failed")
     for one, name in zip(
-        found := objects(capsys.readouterr().err),
+        found := objects(written(capsys)),
         ["routeproxy.web.app", "uvicorn.error", "asyncio", "LiteLLM"],
         strict=True,
     ):
@@ -416,7 +425,7 @@ def test_warnings_and_what_asyncio_says_are_lines_too(capsys: pytest.CaptureFixt
     loop = asyncio.new_event_loop()
     loop.call_exception_handler({"message": "nobody asked", "exception": ValueError("odd")})
     loop.close()
-    warned, asyncios = objects(capsys.readouterr().err)
+    warned, asyncios = objects(written(capsys))
     assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
     assert "DeprecationWarning: an old way" in warned["message"]
     assert (asyncios["logger"], asyncios["message"]) == ("asyncio", "nobody asked")

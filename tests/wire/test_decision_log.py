@@ -157,6 +157,7 @@ def test_a_log_that_cannot_be_written_stops_nobody(
 ) -> None:
     log.mkdir(parents=True)
     assert {ask(proxy).status for _ in range(3)} == {200}
+    until(lambda: "the decision log can't be written: it is a folder" in caplog.text)
     assert caplog.text.count("the decision log can't be written") == 1
 
 
@@ -203,9 +204,37 @@ def test_a_difference_names_the_logged_requests_that_come_out_otherwise(
     assert plain not in said
 
 
-def test_a_line_that_is_none_of_ours_is_named(tmp_path: Path, proxy: Running) -> None:
+def test_a_file_in_which_nothing_is_a_decision_is_refused(tmp_path: Path, proxy: Running) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": 5}\n')
     code, said = run("explain", "--rules", str(proxy.rules), "--decision", "x", "--log", str(bad))
-    assert code == 2
-    assert said.startswith(f"routeproxy: {bad}:1: not a logged decision")
+    assert (code, said) == (2, f"routeproxy: {bad}: no line of it is a logged decision\n")
+
+
+def test_what_is_torn_is_left_out_and_counted(proxy: Running, log: Path, tmp_path: Path) -> None:
+    first, second, third = (ask(proxy, headers={"x-label": "red"}).headers["request-id"] for _ in range(3))
+    lines(log, 3)
+    whole = log.read_bytes().splitlines(keepends=True)
+    torn = tmp_path / "torn.jsonl"
+    half, garbage = whole[1][:200], b"\xff\x00\n"
+    # Another worker wrote the third line behind the half of the second.
+    torn.write_bytes(whole[0] + garbage + half + whole[2] + half)
+    say = ("--rules", str(proxy.rules), "--log", str(torn), "--decision")
+    note = f"routeproxy: {torn}: 3 lines are not readable, and left out\n"
+    for found in (first, third):
+        code, said = run("explain", *say, found)
+        assert (code, "✓ labelled" in said, note in said) == (0, True, True)
+    code, said = run("explain", *say, second)
+    assert (code, said) == (
+        2,
+        f"routeproxy: {torn} has no decision `{second}` in the lines that can be read; "
+        "3 lines are not readable\n",
+    )
+    new = tmp_path / "new.toml"
+    new.write_text(
+        proxy.rules.read_text().replace('targets = ["first/a", "second/b"]', 'targets = "second/c"', 1)
+    )
+    code, said = run("diff", str(proxy.rules), str(new), "--log", str(torn))
+    assert (code, first in said, third in said, second in said, note in said) == (1, True, True, False, True)
+    code, said = run("diff", str(proxy.rules), str(new), "--log", str(torn), "--json")
+    assert json.loads(said.replace(note, ""))["unreadable_lines"] == 3
