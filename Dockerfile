@@ -12,13 +12,16 @@ RUN /opt/routeproxy/bin/pip install --no-cache-dir --no-deps .
 FROM python:3.13-slim
 COPY --from=build /opt/routeproxy /opt/routeproxy
 COPY rules.example.toml /etc/routeproxy/rules.toml
-RUN useradd --system --no-create-home --shell /usr/sbin/nologin routeproxy
-USER routeproxy
+RUN groupadd --system --gid 10001 routeproxy \
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin routeproxy
+# By number: Kubernetes' runAsNonRoot can't know who a name is.
+USER 10001:10001
 WORKDIR /etc/routeproxy
 ENV PATH=/opt/routeproxy/bin:$PATH PYTHONUNBUFFERED=1
 EXPOSE 8082
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8082/readyz', timeout=2)"]
+# With the flags of `serve` below, so that it asks where that listens, PORT and `[server] port` included.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=15s \
+  CMD ["routeproxy", "health", "--rules", "/etc/routeproxy/rules.toml", "--host", "0.0.0.0"]
 # Listens to the network, so set ANTHROPIC_AUTH_TOKEN: it is what clients must show.
 ENTRYPOINT ["routeproxy"]
 CMD ["serve", "--rules", "/etc/routeproxy/rules.toml", "--host", "0.0.0.0"]

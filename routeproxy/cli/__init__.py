@@ -17,6 +17,7 @@ from routeproxy.cli.options import new_app
 COMMANDS: Mapping[str, str] = {
     "serve": "Serve. An edit of the rules is live within a second.",
     "claude": "Start Claude Code through a server, which is started if none runs.",
+    "health": "Say whether the server of this machine is ready.",
     "check": "Say whether a rules file is fit to be served.",
     "test": "Run the tests that stand in a rules file.",
     "prove": "Prove the invariants of a rules file.",
