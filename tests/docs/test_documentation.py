@@ -214,7 +214,7 @@ def test_every_command_runs_and_prints_what_is_shown(
     write(files_of(block.page, above=block.line), tmp_path)
     printed = ""
     for words, variables in commands:
-        if words[0] == "claude" or (words[0] == "serve" and "--help" not in words):
+        if words[0] in ("claude", "health") or (words[0] == "serve" and "--help" not in words):
             understood(words)
             continue
         keys = {} if "PREFERRED_PROVIDER" in variables else KEYS

@@ -23,6 +23,7 @@ from tests.docs.pages import (
     README,
     ROOT,
     RUNNING,
+    THREATS,
     anchors,
     code,
     rows,
@@ -102,6 +103,12 @@ def test_pages_for_developers_name_only_files_that_are_here(page: Path) -> None:
         if re.fullmatch(r"(?:[\w.-]+/)*[\w.-]+\.(?:md|py|toml|txt)|(?:[\w.-]+/)+", name)
     }
     assert sorted(name for name in named if not exists(name)) == []
+
+
+def test_every_promise_of_the_threat_model_names_what_shows_it() -> None:
+    for promise, _, shown in rows(THREATS, "What is promised")[1:]:
+        assert "](" in shown or "`tests/" in shown, promise
+        assert [name for name in code(shown) if not exists(name)] == [], promise
 
 
 @pytest.mark.parametrize("page", FOR_DEVELOPERS, ids=lambda page: page.name)
