@@ -3,7 +3,7 @@ read by the answer's headers and by observers."""
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct
@@ -125,6 +125,8 @@ class Exchange:
         self.status = 0
         self.error: str | None = None
         self.client_left = False
+        self.on_text_forgotten: Callable[[], object] | None = None
+        """Hears once that the conversation is let go."""
 
     def afresh(self) -> "Exchange":
         """The same request with the same decision, of which nothing has become yet: to be answered, whatever
@@ -189,6 +191,8 @@ class Exchange:
         self.envelope = self.facts.envelope
         self.inbound = replace(self.inbound, body=b"")
         self._body = None
+        if self.on_text_forgotten is not None:
+            self.on_text_forgotten()
 
     def warn_of_request(self, *warnings: str) -> None:
         """A warning that holds whoever answers. Only before the first attempt."""

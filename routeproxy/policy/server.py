@@ -15,6 +15,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8082
     max_body_mb: int = 32
+    body_memory_mb: int = 512
+    """What the bodies of all requests may take at once, in each process."""
     url_targets: bool = False
     no_fallback_header: bool = True
     require_key: bool = False

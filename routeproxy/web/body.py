@@ -8,6 +8,7 @@ from litestar.types import Receive
 
 from routeproxy.encodings import WBITS
 from routeproxy.messages.errors import ApiError, InvalidRequest
+from routeproxy.web.body_memory import ClientLeft, HeldBody
 
 AT_ONCE = 65_536
 """Bytes. More is decompressed in a thread, so that nobody else waits."""
@@ -17,14 +18,20 @@ DISCARD = 4
 413."""
 
 
-class ClientLeft(Exception):
-    """The client hung up before its request was complete: nobody waits for an answer."""
+LARGEST_RATIO = 1032
+"""How many bytes zlib can make of one."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, tuple[str, ...]], limit: int) -> bytes:
-    """The decoded body, at most `limit` bytes long, before and after decoding."""
-    if "expect" in headers and _stated_length(headers) > limit:
-        raise _too_large(limit)  # it asked before sending: a first `receive` would tell it to go on
+async def read_body(
+    receive: Receive, headers: Mapping[str, tuple[str, ...]], limit: int, held: HeldBody
+) -> bytes:
+    """The decoded body, at most `limit` bytes long, before and after decoding. `held` is as large."""
+    stated = _stated_length(headers)
+    if stated > limit:
+        if "expect" in headers:
+            raise _too_large(limit)  # it asked before sending: a first `receive` would tell it to go on
+    else:
+        await held.grow(stated)
     parts: list[bytes] = []
     size = 0
     while True:
@@ -33,18 +40,26 @@ async def read_body(receive: Receive, headers: Mapping[str, tuple[str, ...]], li
             raise ClientLeft
         data: bytes = message.get("body", b"")  # type: ignore[assignment]
         size += len(data)
-        if size <= limit:
+        if size <= limit and stated <= limit:
+            if size > held.room:  # in steps, of which a large body takes few
+                await held.grow(min(2 * size, limit))
             parts.append(data)
+        else:
+            parts.clear()
         if not message.get("more_body", False) or size > limit * DISCARD:
             break
     check_size(size, limit)
     body = b"".join(parts)
+    del parts, data, message  # the body alone is counted
     encoding = ",".join(headers.get("content-encoding", ())).strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if size <= AT_ONCE:
-        return decoded(body, encoding, limit)
-    return await asyncio.to_thread(decoded, body, encoding, limit)
+    if encoding not in ("", "identity"):
+        await held.grow(min(size * LARGEST_RATIO, limit))
+        if size <= AT_ONCE:
+            body = decoded(body, encoding, limit)
+        else:
+            body = await asyncio.to_thread(decoded, body, encoding, limit)
+    held.shrink(len(body))
+    return body
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:

@@ -15,10 +15,13 @@ from routeproxy.observe import Observer
 from routeproxy.output import Write
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller, Headers
-from routeproxy.web.body import ClientLeft, check_size, read_body
+from routeproxy.web.body import check_size, read_body
+from routeproxy.web.body_memory import BodyMemory, ClientLeft, HeldBody
 from routeproxy.web.headers import encoded, request_headers
 from routeproxy.web.protocols import ClientProtocol
 from routeproxy.web.response import (
+    DISCONNECT_SIGNAL,
+    DisconnectSignal,
     ExchangeResponse,
     InFlight,
     Responder,
@@ -54,6 +57,9 @@ class Exchanges:
         self._in_flight = in_flight
         self._observer = observer
         self._timings = timings
+        self.bodies = BodyMemory(
+            lambda: proxy.rules.policy.server.body_memory_mb * 2**20, patience=timings.body
+        )
         self._responders: dict[Endpoint, Responder] = {
             "messages": proxy.answer,
             "count_tokens": self._count_tokens,
@@ -81,7 +87,12 @@ class Exchanges:
         """`url_target`: what stands in front of the path."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._serve(cast(HTTPScope, scope), receive, send, protocol, endpoint, url_target)
+            signal = (scope.get("extensions") or {}).get(DISCONNECT_SIGNAL)
+            held = self.bodies.hold(signal if isinstance(signal, DisconnectSignal) else None)
+            try:
+                await self._serve(cast(HTTPScope, scope), receive, send, protocol, endpoint, url_target, held)
+            finally:
+                held.release()
 
         return app
 
@@ -93,6 +104,7 @@ class Exchanges:
         protocol: ClientProtocol,
         endpoint: Endpoint,
         url_target: str | None,
+        held: HeldBody,
     ) -> None:
         headers = request_headers(scope)
         query = scope["query_string"].decode("latin-1")
@@ -114,7 +126,10 @@ class Exchanges:
             self._observer.request_started(exchange)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
-            body = await read_body(receive, headers, _body_limit(exchange))
+            held.caller = (
+                (caller.team, caller.key_name) if caller.team else (scope.get("client") or (None,))[0]
+            )
+            body = await read_body(receive, headers, _body_limit(exchange), held)
             if not self._is_current(caller, exchange):
                 # A body may take minutes, in which a key is taken back or a rule added.
                 self._proxy.renew(exchange)
@@ -132,6 +147,7 @@ class Exchanges:
             self._observer.request_done(exchange)
             return
         exchange.inbound = replace(admitted, body=body)
+        exchange.on_text_forgotten = held.release
         del body  # the exchange lets it go before its answer is over
         response = ExchangeResponse(
             exchange,

@@ -44,6 +44,8 @@ class StreamTimings(Struct, frozen=True):
     """A stream's 200 waits so long for the back end: until then a failure can still be an HTTP status, which
     clients retry."""
     ping: float = 10.0
+    body: float = 8.0
+    """So long a body may wait for the memory that it takes, before it is read."""
 
 
 class Refusal(NamedTuple):
@@ -60,6 +62,8 @@ class DisconnectSignal:
 
     def __init__(self) -> None:
         self.is_gone = False
+        self.is_body_waiting = False
+        """Nothing is read of the request's body, since others' take the memory: its time does not run."""
         self.refusal: Refusal | None = None
         self.listeners: set[Callable[[], None]] = set()
 

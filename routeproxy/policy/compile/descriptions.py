@@ -81,6 +81,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "host": "The address to listen on; left out, `HOST` of the environment counts first.",
         "port": "The port to listen on; left out, `PORT` of the environment counts first.",
         "max_body_mb": "The largest body in megabytes; a larger one is answered 413.",
+        "body_memory_mb": "Megabytes that all bodies may take at once, each counted twice; more has to wait.",
         "url_targets": "Whether clients may name a target in the URL.",
         "no_fallback_header": "Whether clients may forbid fallback with `x-routeproxy-no-fallback`.",
         "require_key": "Whether everybody needs a key; left out, it is so once a team has keys.",

@@ -28,6 +28,7 @@ def compile_server(
         host=table.host,
         port=table.port,
         max_body_mb=table.max_body_mb,
+        body_memory_mb=table.body_memory_mb,
         url_targets=table.url_targets,
         no_fallback_header=table.no_fallback_header,
         require_key=some_team_has_keys if table.require_key is None else table.require_key,

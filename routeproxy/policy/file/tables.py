@@ -246,6 +246,7 @@ class ServerTable(Table):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8082
     max_body_mb: Positive = 32
+    body_memory_mb: Positive = 512
     url_targets: bool = False
     no_fallback_header: bool = True
     require_key: bool | None = None
