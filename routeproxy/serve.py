@@ -310,7 +310,8 @@ def startup_lines(
             warnings.insert(0, f"{message}, by an IP address or a name of `[server] hosts`")
     if policy.tests and sources.options.skip_tests:
         warnings.insert(0, f"--skip-tests: {_counted(len(policy.tests), 'test')} of the rules not run")
-    lines += [f"  warning    {warning.replace(': warning ', ': ')}" for warning in warnings]
+    warnings = [warning.removeprefix("warning ").replace(": warning ", ": ") for warning in warnings]
+    lines += [f"  warning    {warning}" for warning in warnings]
     return [
         *lines,
         *_claude_code_lines(policy, url, needs_key=Authenticator(policy, sources.token()).needs_key),

@@ -21,8 +21,9 @@ import httpx
 
 from routeproxy.listening import Address, listen
 from routeproxy.observe import Observer
+from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.processes import Server
-from routeproxy.serve import App, live_rules
+from routeproxy.serve import App, live_rules, refuse_strangers, startup_lines
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.litellm.setup import import_litellm
 from routeproxy.upstream.registry import needs_litellm
@@ -76,6 +77,35 @@ def running(
     sources = Sources(options or Options(rules=path), dict(environ or {}))
     versions = options.last_good if options is not None else None
     live = live_rules(sources, versions or folder / ".versions")
+    with _running(sources, live, path, timings, protocols, observers, host) as server:
+        yield server
+
+
+@contextmanager
+def running_without_rules(
+    folder: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[Running, list[str]]]:
+    """Serves what these variables and the `.env` of the working folder say; with the lines that start-up
+    prints. Raises what `serve` would raise."""
+    sources = Sources(Options(), dict(environ or {}))
+    live = live_rules(sources, folder / ".versions")
+    address = sources.address(live.policy)
+    refuse_strangers(sources, address.host, live.policy)
+    lines = startup_lines(live.policy, address.host, address.port, sources)
+    with _running(sources, live, folder / "rules.toml", host=address.host) as server:
+        yield server, lines
+
+
+@contextmanager
+def _running(
+    sources: Sources,
+    live: LiveRules,
+    path: Path,
+    timings: StreamTimings | None = None,
+    protocols: Sequence[ClientProtocol] = PROTOCOLS,
+    observers: Sequence[Observer] = (),
+    host: str = "127.0.0.1",
+) -> Iterator[Running]:
     if needs_litellm(live.policy):
         import_litellm()  # before a test that is in a hurry
     app = App(sources, live, timings=timings, protocols=protocols, observers=observers, host=host)

@@ -6,19 +6,23 @@ of a well-known name; else to the preferred provider. From an operator's own end
 public provider.
 """
 
+import logging
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from msgspec.structs import replace
 
 from routeproxy.files import is_there, read_file
-from routeproxy.migrate.environment_models import PREFIXES, choose_models
+from routeproxy.migrate.environment_left_out import say_what_is_left_out
+from routeproxy.migrate.environment_models import BETWEEN, PREFIXES, choose_models
 from routeproxy.migrate.environment_providers import (
     BASE_URLS,
     OWN_BASE_URLS,
@@ -28,13 +32,24 @@ from routeproxy.migrate.environment_providers import (
     Preference,
     ProviderTables,
     Table,
+    azure_url,
+    deployment_of,
     has_own_url,
 )
-from routeproxy.migrate.environment_variables import EnvironmentVariables, cleaned
+from routeproxy.migrate.environment_variables import (
+    PLACEHOLDER,
+    EnvironmentVariables,
+    cleaned,
+    is_placeholder,
+    without_placeholders,
+    zone_of,
+)
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.provider_types import TYPES
+
+log = logging.getLogger("routeproxy.migrate")
 
 LISTED = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"]
 """The models of `/v1/models`: names that clients know, and that the big and the small model answer to."""
@@ -46,11 +61,32 @@ REASONING = r"(^|[^a-z0-9])(o[134]|gpt-[5-9]|codex)([^a-z0-9]|$)"
 def read_environment(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
     """The variables of a `.env` file, there or not, under those of the environment, which win. Raises
     `ValueError` for a file that is no text, `OSError` for one that can't be read."""
-    found = (
-        dotenv_values(stream=StringIO(_text_of(dotenv))) if dotenv is not None and is_there(dotenv) else {}
-    )
+    found = _parsed(_text_of(dotenv), str(dotenv)) if dotenv is not None and is_there(dotenv) else {}
     stated = {name: value for name, value in found.items() if value}
     return {name: cleaned(value) for name, value in (stated | dict(environ)).items()}
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, source: str) -> Mapping[str, str | None]:
+    """The variables of a `.env`. What stands in it without effect is logged, once for each state of the file;
+    its text never is, since a key may be in it."""
+    understood: list[str] = []
+    lines: dict[str, int] = {}
+    for binding in parse_stream(StringIO(text)):
+        line = (
+            binding.original.line + len(binding.original.string) - len(binding.original.string.lstrip("\n"))
+        )
+        if binding.error:
+            log.warning("%s:%d has no effect: it is not of the form NAME=value", source, line)
+            continue
+        understood.append(binding.original.string)
+        if binding.key in lines:
+            log.warning(
+                "%s:%d is in force for %s, not line %d", source, line, binding.key, lines[binding.key]
+            )
+        if binding.key is not None:
+            lines[binding.key] = line
+    return dotenv_values(stream=StringIO("".join(understood)))
 
 
 def _text_of(dotenv: Path) -> str:
@@ -73,7 +109,7 @@ def environment_policy(
     """
     description = _Description(environ)
     text = tomli_w.dumps(description.document())
-    policy = compile_rules(text, path=Path("environment"), environ=environ)
+    policy = compile_rules(text, path=Path("environment"), environ=without_placeholders(environ))
     warnings = (*description.notes, *policy.warnings)
     return replace(policy, warnings=warnings, absent_providers=description.absent_providers())
 
@@ -99,10 +135,39 @@ class _Description:
             }
         }
         """The `params` of NVIDIA's models."""
-        self._models = choose_models(variables, self._preference)
-        needed = {self._preference.provider, *(provider for provider, _ in self._models.values())}
-        self._providers = ProviderTables(variables, self._preference, needed).make()
+        deployment = None
+        if self._preference.provider == "azure":
+            _, url = azure_url(variables, self._preference)
+            deployment = deployment_of(url) if url is not None else None
+        self._models = choose_models(variables, self._preference, deployment)
+        models = self._models.values()
+        self._providers = ProviderTables(variables, self._preference, models).make()
+        self._suggest_preference()
+        say_what_is_left_out(variables, self._preference)
+        if is_placeholder(variables.get("ANTHROPIC_AUTH_TOKEN") or ""):
+            message = f"ANTHROPIC_AUTH_TOKEN is {PLACEHOLDER}: anybody may know it"
+            variables.note(Code.READABLE_KEY, "ANTHROPIC_AUTH_TOKEN", message)
         self.notes = variables.notes
+
+    def _suggest_preference(self) -> None:
+        """A note where Claude's names lead to OpenAI because nobody said otherwise, and only others have what
+        they need."""
+        variables = self._variables
+        unsaid = variables.get("PREFERRED_PROVIDER") is None and self._preference.provider == "openai"
+        led_there = any(provider == "openai" for provider, _ in self._models.values())
+        if not unsaid or not led_there or variables.get("OPENAI_API_KEY") or self._preference.closed:
+            return
+        google = self._preference.google
+        others = [
+            "google" if name == google else name
+            for name in self._providers
+            if name not in ("openai", "ollama", RESPONSES)
+            or (name == "ollama" and "base_url" in self._providers["ollama"])
+        ]
+        if others:
+            lines = " or ".join(f"PREFERRED_PROVIDER={name}" for name in others)
+            message = "PREFERRED_PROVIDER is not set, so Claude's names go to OpenAI, which has no key"
+            variables.note(Code.UNSET_VARIABLE, "PREFERRED_PROVIDER", f"{message}: set {lines}")
 
     def document(self) -> Table:
         """Raises `RulesRefused`."""
@@ -132,16 +197,26 @@ class _Description:
         for name in SET_UP_BY:
             if name in self._providers:
                 continue
-            if preference.sealed:
-                variable = (BASE_URLS | OWN_BASE_URLS)[preference.provider]
-                reason = f"everything here goes to the endpoint of {variable}, and to no public provider"
+            if preference.sealed and name not in OWN_BASE_URLS:
+                reason = f"{self._why_sealed()}, so it leads to no public provider"
             else:
                 reason = f"it is not set up here: {self._reason_for_missing(name)}"
             kind = TYPE_OF.get(name, name)
             for spelling in {name, kind, *TYPES[kind].spellings}:
                 if not any(self._names(provider, spelling) for provider in self._providers):
                     absent.setdefault(spelling, reason)
+        if RESPONSES in self._providers:
+            absent[RESPONSES] = "`azure` asks for these models too"
         return absent
+
+    def _why_sealed(self) -> str:
+        preference = self._preference
+        variable = BASE_URLS.get(preference.provider)
+        if variable is None:
+            return f"everything here stays with PREFERRED_PROVIDER={preference.provider}"
+        url = self._variables.url(variable, query=True)
+        zone = "on this machine" if url is not None and zone_of(url) == "local" else "private"
+        return f"everything here stays with the endpoint of {variable}, which is {zone}"
 
     def _names(self, provider: str, spelling: str) -> bool:
         """Whether a URL means `provider` by `spelling`."""
@@ -172,6 +247,9 @@ class _Description:
             yield from self._route(name, {"model": {"prefix": vendors}}, preference.provider)
         if self._models:
             yield {"name": "small", "match": {"model": "haiku"}, "targets": "small"}
+            for size, (part, _) in BETWEEN.items():
+                if size in self._models:
+                    yield {"name": size, "match": {"model": part}, "targets": size}
             claude = [{"model": ["opus", "sonnet"]}, {"model": {"prefix": "claude"}}]
             yield {"name": "big", "match": {"any": claude}, "targets": "big"}
         yield from self._route("any other", {}, preference.provider)
@@ -186,6 +264,8 @@ class _Description:
         if self._preference.closed:
             all_prefixes = [prefix for prefixes in missing.values() for prefix in prefixes]
             deny = f"everything here goes to `{preferred}`: a model's name can't lead to another provider"
+            if not self._preference.sealed:
+                deny += ", a target in the URL can"
             yield _denial("nothing leaves for a public provider", all_prefixes, deny)
             return
         for name, prefixes in missing.items():
@@ -196,7 +276,7 @@ class _Description:
     def _reason_for_missing(self, name: str) -> str:
         if name == "openai" and self._preference.service == "azure":
             return "OPENAI_BASE_URL and OPENAI_API_KEY are Azure's"
-        return f"{SET_UP_BY[name]} is not set"
+        return self._variables.reason_for_missing(SET_UP_BY[name])
 
     def _route(self, name: str, match: Table, *providers: str) -> Iterator[Table]:
         """Rules that keep the requested model; first the rules for models that need more than their name."""

@@ -1,7 +1,8 @@
-"""The big and the small model of the older proxies: which provider each belongs to, by its name."""
+"""The models that the older proxies' variables name: which of Claude's names lead to each, and which provider
+it belongs to, by its name."""
 
 from routeproxy.migrate.environment_providers import GEMINI_NAMES, Preference
-from routeproxy.migrate.environment_variables import EnvironmentVariables
+from routeproxy.migrate.environment_variables import EnvironmentVariables, is_placeholder
 from routeproxy.policy.problems import Code
 
 PREFIXES = {
@@ -28,12 +29,19 @@ BIG_AND_SMALL = {
 }
 """By the preferred provider, the models where no variable names any."""
 
+BETWEEN = {"opus": ("opus", "OPUS_MODEL"), "middle": ("sonnet", "MIDDLE_MODEL")}
+"""Models between big and small, which some forks have: the part of Claude's names that leads to each, and its
+variable. Unset, the big one stands for it."""
+
 Model = tuple[str, str]
 """A provider, and the model's name there."""
 
 
-def choose_models(variables: EnvironmentVariables, preference: Preference) -> dict[str, Model]:
-    """The models `big` and `small`. None at all for Anthropic, which answers to Claude's names itself."""
+def choose_models(
+    variables: EnvironmentVariables, preference: Preference, deployment: str | None = None
+) -> dict[str, Model]:
+    """The models `big` and `small`, and those of `BETWEEN` that are set. None at all for Anthropic, which
+    answers to Claude's names itself. `deployment`: the one that Azure's address names."""
     provider = preference.provider
     if provider == "anthropic":
         return {}
@@ -41,6 +49,8 @@ def choose_models(variables: EnvironmentVariables, preference: Preference) -> di
     usual_big, usual_small = {**BIG_AND_SMALL, "together": (together, together)}.get(provider, (None, None))
     big, small = variables.get("BIG_MODEL"), variables.get("SMALL_MODEL")
     elsewhere = preference.closed or provider == preference.service
+    if deployment is not None and not (big or small):
+        big = small = deployment
     if elsewhere and (big or small):
         usual_big = usual_small = None  # what OpenAI calls its own
     elif elsewhere and usual_big:
@@ -55,6 +65,9 @@ def choose_models(variables: EnvironmentVariables, preference: Preference) -> di
         "big": [("BIG_MODEL", big), ("BIG_MODEL", usual_big), ("SMALL_MODEL", small)],
         "small": [("SMALL_MODEL", small), ("SMALL_MODEL", usual_small), ("BIG_MODEL", big)],
     }
+    for size, (_, variable) in BETWEEN.items():
+        if name := variables.get(variable):
+            candidates[size] = [(variable, name)]
     owners = _Owners(variables, preference)
     return {
         size: next(owners.model(variable, name) for variable, name in named if name)
@@ -76,6 +89,12 @@ class _Owners:
         owner = PREFIXES.get(head.lower() + slash)
         if not name.isprintable() or " " in name or name.endswith("/"):
             self._variables.wrong_value(variable, name, "a model's name")
+        if name.lower() == "passthrough":
+            hint = "PREFERRED_PROVIDER=anthropic sends all of Claude's names to Anthropic"
+            self._variables.wrong_value(variable, name, "a model's name", hint=hint)
+        if is_placeholder(name):
+            message = f"{variable} is `{name}`, the placeholder of an example: no such model will be found"
+            self._variables.note(Code.WRONG_VALUE, variable, message)
         if owner == preferred == "openai" and self._preference.closed:
             return preferred, name  # such as `openai/gpt-oss-120b`, by the name that its maker gave it
         if preferred == self._preference.service == "azure" and owner == "openai":

@@ -1,9 +1,10 @@
 """The providers that the older proxies' variables set up, as tables of a rules file, and the preferred one
 among them. Keys are only named: they stay in the environment."""
 
+import re
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from routeproxy.migrate.environment_variables import EnvironmentVariables, zone_of
 from routeproxy.policy.problems import Code, closest, one_of
@@ -38,6 +39,10 @@ SET_UP_BY = {
 }
 """All providers, and the variable that sets up each."""
 
+KEY_VARIABLES = frozenset(
+    variable for name in SET_UP_BY for variable in TYPES[TYPE_OF.get(name, name)].key_variables
+)
+
 BASE_URLS = {"openai": "OPENAI_BASE_URL", "nvidia": "NVIDIA_BASE_URL", "openrouter": "OPENROUTER_BASE_URL"}
 
 OWN_BASE_URLS = {"ollama": "OLLAMA_BASE_URL", "custom": "CUSTOM_BASE_URL"}
@@ -55,6 +60,17 @@ PUBLIC_SERVICES = ("openrouter", "nvidia", "together")
 
 AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 """Ends of the addresses that Azure gives to resources."""
+
+
+OTHER_PREFERENCES = {
+    "copilot": "write a rules file with a provider of type `github_copilot`",
+    "deepseek": "set OPENAI_BASE_URL=https://api.deepseek.com/v1 and OPENAI_API_KEY in its place",
+    "gemini": "set PREFERRED_PROVIDER=google",
+    "gemini-openai": "set PREFERRED_PROVIDER=google",
+    "groq": "set OPENAI_BASE_URL=https://api.groq.com/openai/v1 and OPENAI_API_KEY in its place",
+    "openai-compatible": "set PREFERRED_PROVIDER=custom, CUSTOM_BASE_URL and CUSTOM_API_KEY",
+}
+"""What other forks prefer, and the lines that do the same here."""
 
 
 class Preference:
@@ -96,6 +112,7 @@ class Preference:
                 "PREFERRED_PROVIDER",
                 f"PREFERRED_PROVIDER can't be `{name}`" + (f"; did you mean `{near}`?" if near else ""),
                 expected=one_of(PREFERRED),
+                hint=OTHER_PREFERENCES.get(name.replace("_", "-")),
             )
             return "openai"
         return self.google if name == "google" else name
@@ -122,15 +139,30 @@ def _service_of(variables: EnvironmentVariables) -> str | None:
     return next((name for name in PUBLIC_SERVICES if host == _public_host(name)), None)
 
 
+def azure_url(variables: EnvironmentVariables, preference: Preference) -> tuple[str, SplitResult | None]:
+    """The variable that has Azure's address, and the address."""
+    by_openai = preference.service == "azure" and not variables.get("AZURE_OPENAI_ENDPOINT")
+    variable = "OPENAI_BASE_URL" if by_openai else "AZURE_OPENAI_ENDPOINT"
+    return variable, variables.url(variable, query=True)
+
+
+def deployment_of(url: SplitResult) -> str | None:
+    """The deployment that an address at Azure names."""
+    found = re.search(r"/deployments/([^/]+)", url.path)
+    return found[1] if found else None
+
+
 class ProviderTables:
-    """Makes `[providers.NAME]` of the variables. A provider in `needed` that lacks something is an error."""
+    """Makes `[providers.NAME]` of the variables. What a provider lacks that is needed is an error."""
 
     def __init__(
-        self, variables: EnvironmentVariables, preference: Preference, needed: Collection[str]
+        self, variables: EnvironmentVariables, preference: Preference, models: Collection[tuple[str, str]]
     ) -> None:
+        """`models`: those that Claude's names lead to, each after its provider."""
         self._variables = variables
         self._preference = preference
-        self._needed = needed
+        self._needed = {preference.provider, *(provider for provider, _ in models)}
+        self._models = {model for _, model in models}
 
     def make(self) -> dict[str, Table]:
         """The providers that can be reached, the preferred one first."""
@@ -182,13 +214,6 @@ class ProviderTables:
             table |= self._address(BASE_URLS[name]) | ({} if has_key else {"api_key": "none"})
         elif not has_key and name not in self._needed:
             return None
-        if (
-            name == "together"
-            and variables.get("TOGETHER_API_KEY")
-            and not variables.get("TOGETHERAI_API_KEY")
-        ):
-            message = "TOGETHERAI_API_KEY is not set: TOGETHER_API_KEY is taken for it"
-            variables.note(Code.UNSET_VARIABLE, "TOGETHERAI_API_KEY", message)
         return table
 
     def _address(self, variable: str) -> Table:
@@ -208,7 +233,9 @@ class ProviderTables:
         through_vertex = self._preference.through_vertex
         project, location = self._variables.get("VERTEX_PROJECT"), self._variables.get("VERTEX_LOCATION")
         if project and location:
-            return {"project": project, "location": location}
+            # google-auth looks at the process's own environment, where a `.env` is not.
+            file = self._variables.get("GOOGLE_APPLICATION_CREDENTIALS")
+            return {"project": project, "location": location} | ({"credentials": file} if file else {})
         if through_vertex or name in self._needed:
             reason = "USE_VERTEX_AUTH is true" if through_vertex else "Vertex is asked for"
             for variable, example in (("VERTEX_PROJECT", "my-project"), ("VERTEX_LOCATION", "us-central1")):
@@ -219,9 +246,8 @@ class ProviderTables:
     def _azure(self, name: str) -> Table | None:
         """The endpoint may be a whole deployment's address: resource and version are taken from it."""
         variables = self._variables
-        by_openai = self._preference.service == "azure" and not variables.get("AZURE_OPENAI_ENDPOINT")
-        variable = "OPENAI_BASE_URL" if by_openai else "AZURE_OPENAI_ENDPOINT"
-        url = variables.url(variable, query=True)
+        variable, url = azure_url(variables, self._preference)
+        by_openai = variable == "OPENAI_BASE_URL"
         if url is None:
             if name in self._needed:
                 hint = "for example AZURE_OPENAI_ENDPOINT=https://my-resource.openai.azure.com"
@@ -234,6 +260,10 @@ class ProviderTables:
         stated = "".join(parse_qs(url.query).get("api-version", [])[:1])
         version = variables.get("AZURE_API_VERSION") or stated
         has_key = any(variables.get(variable) for variable in TYPES["azure"].key_variables)
+        deployment = deployment_of(url)
+        if deployment is not None and name in self._needed and deployment not in self._models:
+            message = f"{variable} names the deployment `{deployment}`, and BIG_MODEL and SMALL_MODEL others"
+            variables.note(Code.NO_EFFECT, variable, f"{message}: theirs are asked")
         return (
             {"base_url": root.geturl()}
             | ({"api_version": version} if version and not kept else {})

@@ -1,6 +1,7 @@
 """The older proxies' variables, read as what they have to be. Whatever is wrong is collected and never raised
 here: an operator wants to see all of it at once."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -10,6 +11,18 @@ from routeproxy.policy.provider_types import Zone
 
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})
+
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "AZURE_API_VERSION": ("AZURE_OPENAI_API_VERSION",),
+    "AZURE_OPENAI_ENDPOINT": ("AZURE_API_BASE", "AZURE_BASE_URL"),
+    "MAX_OUTPUT_TOKENS": ("MAX_TOKENS_LIMIT",),
+    "MIDDLE_MODEL": ("MEDIUM_MODEL",),
+    "OPENAI_BASE_URL": ("OPENAI_API_BASE",),
+    "TOGETHERAI_API_KEY": ("TOGETHER_API_KEY",),
+    "VERTEX_LOCATION": ("VERTEXAI_LOCATION",),
+    "VERTEX_PROJECT": ("VERTEXAI_PROJECT",),
+}
+"""What some forks, and LiteLLM below them, call a variable. Each is taken for it, with a note."""
 
 
 class EnvironmentVariables:
@@ -22,7 +35,26 @@ class EnvironmentVariables:
         """What is odd, and no error."""
 
     def get(self, name: str) -> str | None:
-        return cleaned(self._environ.get(name, "")) or None
+        for spelling in (name, *OTHER_NAMES.get(name, ())):
+            value = cleaned(self._environ.get(spelling, ""))
+            if not value:
+                continue
+            if is_key(spelling) and is_placeholder(value):
+                self.note(Code.UNSET_VARIABLE, spelling, f"{spelling} holds {PLACEHOLDER}: it is not used")
+                continue
+            if spelling != name:
+                self.note(Code.UNSET_VARIABLE, name, f"{name} is not set: {spelling} is taken for it")
+            return value
+        return None
+
+    def reason_for_missing(self, name: str) -> str:
+        """Why `get` finds nothing."""
+        value = cleaned(self._environ.get(name, ""))
+        return f"{name} holds {PLACEHOLDER}" if value else f"{name} is not set"
+
+    def names(self) -> list[str]:
+        """Of all variables that have a value."""
+        return [name for name, value in self._environ.items() if cleaned(value)]
 
     def flag(self, name: str, *, default: bool) -> bool:
         text = (self.get(name) or str(default)).lower()
@@ -45,12 +77,15 @@ class EnvironmentVariables:
             # Its text is not repeated: it may hold a password.
             expected = "an address such as `https://host/v1`, without a password in it"
             self.error(Code.WRONG_VALUE, name, f"{name} is not an address", expected=expected)
+        elif url is not None and is_placeholder(url.hostname or ""):
+            message = f"{name} is at {url.hostname}, {PLACEHOLDER}: put your own there"
+            self.note(Code.WRONG_VALUE, name, message)
         return url
 
     # --- problems
 
-    def wrong_value(self, name: str, text: str, expected: str) -> None:
-        self.error(Code.WRONG_VALUE, name, f"{name} can't be `{text}`", expected=expected)
+    def wrong_value(self, name: str, text: str, expected: str, *, hint: str | None = None) -> None:
+        self.error(Code.WRONG_VALUE, name, f"{name} can't be `{text}`", expected=expected, hint=hint)
 
     def require(self, name: str, reason: str, hint: str) -> None:
         """An error if the variable is not set."""
@@ -108,10 +143,45 @@ def zone_of(url: SplitResult) -> Zone:
     return "local" if address.is_loopback else "public" if address.is_global else "private"
 
 
+PLACEHOLDER = "the placeholder of an example"
+_PLACEHOLDERS = re.compile(
+    r"""
+    .*(\.\.\.|\u2026)            # sk-...
+    | [*]{3,} | .*[*]{6,}
+    | .*<[^<>]*>.*               # <your-key>
+    | (|.*[^a-z])your[-_ .].*    # your-api-key
+    | .*[-_ ]here                # api-key-here
+    | ([a-z]+[-_])*x{3,} | .*x{8,}
+    | .*(change|replace)[-_ ]?me.*
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether a value is what an example had in its place, such as `sk-...` or `your-api-key-here`."""
+    return _PLACEHOLDERS.fullmatch(value) is not None
+
+
+def is_key(name: str) -> bool:
+    """Whether a variable holds the key of a provider."""
+    return name.endswith("_API_KEY")
+
+
+def without_placeholders(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables without the keys that are placeholders: none of those is ever sent."""
+    return {name: value for name, value in environ.items() if not (is_key(name) and is_placeholder(value))}
+
+
+_QUOTED_WITH_COMMENT = re.compile(r"""(?P<value>(?P<quote>["']).*?(?P=quote))\s+#.*""")
+
+
 def cleaned(value: str) -> str:
-    """What the author of a variable meant: without the byte order mark, the line break and the pair of quotes
-    that files, secret stores and Docker's `--env-file` leave around it."""
+    """What the author of a variable meant: without the byte order mark, the line break, the pair of quotes
+    and the comment behind them that files, secret stores and Docker's `--env-file` leave around it."""
     value = value.strip("\ufeff \t\r\n")
+    if commented := _QUOTED_WITH_COMMENT.fullmatch(value):
+        value = commented["value"]
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1].strip("\ufeff \t\r\n")
     return value

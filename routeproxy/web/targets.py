@@ -14,5 +14,6 @@ def target_in_url(written: str, policy: Policy) -> str:
     if not model or not any(provider == one.name or provider.lower() in one.spellings for one in known):
         absent = policy.absent_providers.get(provider.lower()) if model else None
         problem = f"{provider}: {absent}; expected" if absent else f"{written[:200]}: expected"
-        raise ApiError(400, f"{problem} provider:model with one of {', '.join(policy.providers)}")
+        askable = [name for name in policy.providers if name not in policy.absent_providers]
+        raise ApiError(400, f"{problem} provider:model with one of {', '.join(askable)}")
     return f"{provider}/{model}"

@@ -547,19 +547,20 @@ def test_beside_a_public_service_the_url_still_names_other_providers(
         pytest.param(
             VLLM | KEYS,
             "gemini",
-            "everything here goes to the endpoint of OPENAI_BASE_URL, and to no public provider",
+            "everything here stays with the endpoint of OPENAI_BASE_URL, which is private, "
+            "so it leads to no public provider",
             id="a private endpoint",
         ),
         pytest.param(
             OWN["custom"] | KEYS,
             "anthropic",
-            "everything here goes to the endpoint of CUSTOM_BASE_URL, and to no public provider",
+            "everything here stays with PREFERRED_PROVIDER=custom, so it leads to no public provider",
             id="custom, wherever it is",
         ),
         pytest.param(
             OWN["ollama"] | KEYS,
             "google",
-            "everything here goes to the endpoint of OLLAMA_BASE_URL, and to no public provider",
+            "everything here stays with PREFERRED_PROVIDER=ollama, so it leads to no public provider",
             id="Ollama",
         ),
         pytest.param(NIM, "google", "it is not set up here: GEMINI_API_KEY is not set", id="no key"),
@@ -577,7 +578,8 @@ def test_why_a_url_may_not_name_a_provider_is_known(variables: Variables, name: 
 
 
 def test_a_provider_that_is_there_is_not_among_the_absent() -> None:
-    assert environment_policy(EVERYTHING | {"CUSTOM_BASE_URL": CORP}).absent_providers == {}
+    absent = environment_policy(EVERYTHING | {"CUSTOM_BASE_URL": CORP}).absent_providers
+    assert absent == {"azure-responses": "`azure` asks for these models too"}
 
 
 @pytest.mark.parametrize(
@@ -1040,3 +1042,202 @@ def test_a_dotenv_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_no_dotenv_is_no_problem(tmp_path: Path) -> None:
     assert read_environment({"A": "1"}, tmp_path / ".env") == {"A": "1"}
+
+
+# --- placeholders, other proxies' names, and what has no effect
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sk-...",
+        "nvapi-...",
+        "sk-ant-...",
+        "sk-or-v1-...",
+        "your-api-key-here",
+        "your_openai_key",
+        "sk-your-openai-api-key-here",
+        "<your-key>",
+        "***",
+        "xxxx",
+        "sk-xxx",
+        "AIzaSyXXXXXXXXXXXXXXXX",
+        "sk-change-me",
+        "insert-key-here",
+    ],
+)
+def test_a_placeholder_is_no_key(value: str) -> None:
+    variables = {"OPENAI_API_KEY": "o", "GEMINI_API_KEY": value}
+    said = "GEMINI_API_KEY holds the placeholder of an example"
+    assert leads(variables, "gemini-3") == f"400 `gemini` is not set up here: {said}"
+    assert f"{said}: it is not used" in warnings(variables)
+    (key,) = target(variables | {"OPENAI_API_KEY": value}, "gpt-5").provider.keys
+    assert (key.value, key.unset) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "o",
+        "x",
+        "dummy-key",
+        "ollama",
+        "lm-studio",
+        "sk-proj-AbC123xYz",
+        "nvapi-_xX-09",
+        "hereafter",
+        "yourkey1",
+    ],
+)
+def test_whatever_else_is_one(value: str) -> None:
+    (key,) = target({"OPENAI_API_KEY": value}, "gpt-5").provider.keys
+    assert key.value == value
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"ANTHROPIC_AUTH_TOKEN": "sk-your-auth-token"},
+            "ANTHROPIC_AUTH_TOKEN is the placeholder of an example: anybody may know it",
+        ),
+        (
+            {"OPENAI_BASE_URL": "https://your-endpoint.com/v1", "BIG_MODEL": "x"},
+            "OPENAI_BASE_URL is at your-endpoint.com, the placeholder of an example: put your own there",
+        ),
+        (
+            prefers("azure", AZURE_OPENAI_ENDPOINT="https://r.openai.azure.com", BIG_MODEL="your-deployment"),
+            "BIG_MODEL is `your-deployment`, the placeholder of an example: no such model will be found",
+        ),
+        ({"LOGLEVEL": "DEBUG"}, "LOGLEVEL has no effect: LOG_LEVEL does"),
+        (
+            {"big_model": "x"},
+            "big_model has no effect: variables are written in capitals, BIG_MODEL",
+        ),
+        (
+            {"AZURE_OPENAI_ENDPOINT": "https://r.openai.azure.com", "AZURE_OPENAI_API_KEY": "z"},
+            "PREFERRED_PROVIDER is not set, so Claude's names go to OpenAI, which has no key: "
+            "set PREFERRED_PROVIDER=azure",
+        ),
+        (
+            {"ANTHROPIC_API_KEY": "shared", "MIDDLE_MODEL": "gpt-4o"},
+            "ANTHROPIC_API_KEY is a key for Anthropic: what clients must show is ANTHROPIC_AUTH_TOKEN",
+        ),
+    ],
+)
+def test_what_its_author_will_miss_is_said(variables: Variables, said: str) -> None:
+    assert said in warnings({"OPENAI_API_KEY": ""} | variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message", "hint"),
+    [
+        (
+            {"CUSTOM_MODEL": "qwen", "CUSTOM_BASE_URL": CORP},
+            "CUSTOM_MODEL has no effect, and requests would go elsewhere",
+            "take it out: PREFERRED_PROVIDER=custom and BIG_MODEL do",
+        ),
+        (
+            prefers("google", GEMINI_API_KEY="g", GEMINI_BASE_URL="https://gate.corp.internal"),
+            "GEMINI_BASE_URL has no effect, and requests would go elsewhere",
+            "take it out: `base_url` of a provider does in a rules file (`routeproxy init --from-env` writes one)",
+        ),
+        (
+            prefers("anthropic", ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL="https://gate.corp.internal"),
+            "ANTHROPIC_BASE_URL is for clients, and requests would go to api.anthropic.com, "
+            "not to gate.corp.internal",
+            "take it out: `base_url` of a provider of type `anthropic` does in a rules file "
+            "(`routeproxy init --from-env` writes one)",
+        ),
+        (
+            {"BIG_MODEL": "passthrough"},
+            "BIG_MODEL can't be `passthrough`",
+            "PREFERRED_PROVIDER=anthropic sends all of Claude's names to Anthropic",
+        ),
+        (prefers("gemini"), "PREFERRED_PROVIDER can't be `gemini`", "set PREFERRED_PROVIDER=google"),
+        (
+            prefers("openai_compatible"),
+            "PREFERRED_PROVIDER can't be `openai_compatible`",
+            "set PREFERRED_PROVIDER=custom, CUSTOM_BASE_URL and CUSTOM_API_KEY",
+        ),
+    ],
+)
+def test_what_would_send_requests_elsewhere_is_an_error_with_its_way_out(
+    variables: Variables, message: str, hint: str
+) -> None:
+    assert (message, hint) in [(problem.message, problem.hint) for problem in problems(variables)]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8082", "http://127.0.0.1:8082", "https://api.anthropic.com"]
+)
+def test_a_clients_variable_is_no_error_where_it_means_this_server_or_anthropic(url: str) -> None:
+    assert leads(prefers("anthropic", ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL=url), "c") == "anthropic/c"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "model", "base_url"),
+    [
+        ("OPENAI_API_BASE", CORP, "m", CORP),
+        ("AZURE_API_BASE", "https://r.openai.azure.com", "azure/m", "https://r.openai.azure.com"),
+        ("AZURE_BASE_URL", "https://r.openai.azure.com", "azure/m", "https://r.openai.azure.com"),
+    ],
+)
+def test_other_names_of_a_variable_are_taken_for_it(name: str, value: str, model: str, base_url: str) -> None:
+    variables = {name: value, "BIG_MODEL": "b", "OPENAI_API_KEY": "o"}
+    assert target(variables, model).provider.base_url == base_url
+    assert any(f": {name} is taken for it" in said for said in warnings(variables))
+
+
+def test_a_cap_by_its_other_name() -> None:
+    assert target({"MAX_TOKENS_LIMIT": "4096"}, "gpt-5").params.cap == {"max_tokens": 4096}
+    assert target({"MAX_TOKENS_LIMIT": "1", "MAX_OUTPUT_TOKENS": "2"}, "gpt-5").params.cap == {
+        "max_tokens": 2
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "opus", "sonnet", "haiku"),
+    [
+        ({}, "big", "big", "small"),
+        ({"MIDDLE_MODEL": "middle"}, "big", "middle", "small"),
+        ({"MEDIUM_MODEL": "middle"}, "big", "middle", "small"),
+        ({"OPUS_MODEL": "largest"}, "largest", "big", "small"),
+        ({"OPUS_MODEL": "largest", "MIDDLE_MODEL": "middle"}, "largest", "middle", "small"),
+    ],
+)
+def test_sonnet_and_opus_may_have_models_of_their_own(
+    more: Variables, opus: str, sonnet: str, haiku: str
+) -> None:
+    variables = {"OPENAI_API_KEY": "o", "BIG_MODEL": "big", "SMALL_MODEL": "small"} | more
+    asked = ["claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5", "claude-next"]
+    assert [leads(variables, model) for model in asked] == [
+        f"openai/{name}" for name in (opus, sonnet, haiku, "big")
+    ]
+
+
+def test_azures_address_names_the_model_where_nothing_else_does() -> None:
+    url = "https://r.openai.azure.com/openai/deployments/my-gpt?api-version=2024-10-21"
+    for variables in ({"OPENAI_BASE_URL": url}, prefers("azure", AZURE_OPENAI_ENDPOINT=url)):
+        assert leads(variables, "claude-opus-4-8") == leads(variables, "claude-haiku-4-5") == "azure/my-gpt"
+        other = variables | {"BIG_MODEL": "gpt-4"}
+        assert leads(other, "claude-opus-4-8") == "azure/gpt-4"
+        assert any("names the deployment `my-gpt`" in said for said in warnings(other))
+
+
+def test_credentials_for_vertex_may_be_named_in_dotenv() -> None:
+    variables = prefers("vertex", GOOGLE_APPLICATION_CREDENTIALS="key.json", **ADDRESSES)
+    assert target(variables, "claude-opus-4-8").provider.options["credentials"] == "key.json"
+
+
+def test_lines_without_effect_are_logged_by_their_number_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("\n# keys\nOPENAI KEY=sk-secret\n\nA=1\nA=2\n")
+    for _ in range(2):
+        assert read_environment({}, dotenv) == {"A": "2"}
+    assert caplog.messages == [
+        f"{dotenv}:3 has no effect: it is not of the form NAME=value",
+        f"{dotenv}:6 is in force for A, not line 5",
+    ]

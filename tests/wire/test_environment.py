@@ -72,8 +72,8 @@ def test_a_url_that_names_a_provider_which_is_not_there_says_why(tmp_path: Path)
         unknown = server.post(request(), "/gemeni:gemini-3/v1/messages")
     assert private.status_code == unknown.status_code == 400
     assert private.json()["error"]["message"] == (
-        "gemini: everything here goes to the endpoint of OPENAI_BASE_URL, and to no public provider; "
-        "expected provider:model with one of openai"
+        "gemini: everything here stays with the endpoint of OPENAI_BASE_URL, which is private, so it leads "
+        "to no public provider; expected provider:model with one of openai"
     )
     assert unknown.json()["error"]["message"] == "gemeni:gemini-3: expected provider:model with one of openai"
     assert "OPENAI_BASE_URL is at 10.0.0.7, which is taken for private" in server.stderr
