@@ -1140,7 +1140,8 @@ def test_what_its_author_will_miss_is_said(variables: Variables, said: str) -> N
         (
             prefers("google", GEMINI_API_KEY="g", GEMINI_BASE_URL="https://gate.corp.internal"),
             "GEMINI_BASE_URL has no effect, and requests would go elsewhere",
-            "take it out: `base_url` of a provider does in a rules file (`routeproxy init --from-env` writes one)",
+            "take it out: `base_url` of a provider does in a rules file "
+            "(`routeproxy init --from-env` writes one)",
         ),
         (
             prefers("anthropic", ANTHROPIC_API_KEY="a", ANTHROPIC_BASE_URL="https://gate.corp.internal"),
