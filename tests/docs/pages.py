@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 
 FENCE = re.compile(
-    r"(?:^<!-- (?P<marks>.*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- (?P<marks>[^\n]*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 

@@ -145,6 +145,7 @@ def world(peers: World, certificate: tuple[Path, Path], monkeypatch: pytest.Monk
         return peers.address_of(host, port)
 
     monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no host of this world is the machine's metadata server
     return peers
 
 
