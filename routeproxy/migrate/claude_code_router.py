@@ -24,6 +24,7 @@ from routeproxy.migrate.providers import (
 )
 from routeproxy.migrate.source import Node, read_json
 from routeproxy.migrate.toml import comment, section
+from routeproxy.policy.compile.connections import proxy_problem
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.provider_types import TYPES
 
@@ -194,6 +195,9 @@ class _Migrator:
         address = node.text() or ""
         if address and not re.fullmatch(r"https?://[^@$\s]+", address):
             node.leave("set HTTPS_PROXY in the environment: passwords and variables can't stand in `proxy`")
+            return ""
+        if address and (problem := proxy_problem(address)):
+            node.leave(f"it {problem}")
             return ""
         return address
 

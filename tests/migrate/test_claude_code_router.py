@@ -328,6 +328,15 @@ def test_a_proxy_that_nobody_goes_through_is_listed() -> None:
     assert list(reasons(move({"PROXY_URL": "http://p:3128", "Providers": entries}))) == ["PROXY_URL"]
 
 
+@pytest.mark.parametrize(
+    "address", ["http://p:1/v1", "http://p:1?x=1", "http://", "https://p:99999", "http://a..b"]
+)
+def test_a_proxy_that_can_not_be_one_is_left_out(address: str) -> None:
+    moved = move({"PROXY_URL": address, "Providers": [provider()]})
+    assert "PROXY_URL" in reasons(moved)
+    assert "proxy =" not in moved.text
+
+
 def test_a_proxy_with_a_password_is_not_written() -> None:
     moved = move({"PROXY_URL": "http://me:pw@proxy:3128", "Providers": [provider()]})
     assert "pw" not in moved.text + str(moved.leftovers)
