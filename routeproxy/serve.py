@@ -246,11 +246,17 @@ def _work(sources: Sources, folder: Path, host: str, sock: socket.socket) -> Non
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
-    rules = _first_rules(sources, folder)
-    rules.guard = partial(refuse_strangers, sources, host)
-    server = Server(App(sources, rules, host=host), owns_process=True)
-    stop_with_parent(server)
-    server.run([sock])
+    try:
+        rules = _first_rules(sources, folder)
+        rules.guard = partial(refuse_strangers, sources, host)
+        server = Server(App(sources, rules, host=host), owns_process=True)
+        stop_with_parent(server)
+        server.run([sock])
+    except Exception:
+        # Said here: Python's own words go to stderr past the log, and wait there for somebody to read them.
+        log.exception("a worker ends: this is a bug in routeproxy")
+        logging.shutdown()
+        os._exit(1)
 
 
 def _first_rules(sources: Sources, folder: Path) -> LiveRules:

@@ -212,6 +212,7 @@ class LineWriter:
         """Lines that were lost since the problem began."""
         self._written_since: float | None = None
         """Since when lines have been written, while there is a problem."""
+        self._is_stalled = False
         self.lost = 0
         """Lines that were not written, in all."""
 
@@ -240,7 +241,9 @@ class LineWriter:
     def flush(self, limit: float = EXIT_SECONDS) -> bool:
         """Waits until all is written that was put before, or `limit` seconds: whether it was."""
         with self._lock:
-            return self._done.wait_for(lambda: self._unwritten == 0, limit)
+            written = self._done.wait_for(lambda: self._unwritten == 0, limit)
+            self._is_stalled = not written
+            return written
 
     def close(self, limit: float = EXIT_SECONDS) -> bool:
         """What was put is still written, and nothing more is taken. Waits as `flush` does."""
@@ -250,6 +253,11 @@ class LineWriter:
                 self._is_waiting = False
                 self._work.notify()
         return self.flush(limit)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it was waited for in vain, and nothing has been written since."""
+        return self._is_stalled
 
     @property
     def unwritten(self) -> int:
@@ -287,6 +295,7 @@ class LineWriter:
                 self._write(taken)
             with self._lock:
                 self._unwritten -= 1 if isinstance(taken, _Gap) else len(taken)
+                self._is_stalled = False
                 if not self._unwritten:
                     self._done.notify_all()
             self._note_end()

@@ -179,11 +179,15 @@ class LineHandler(logging.Handler):
             self.writer.put(_encoded(self.format(plain)), record.created)
 
     def flush(self) -> None:
-        self.writer.flush()
+        self.writer.flush(self._patience())
 
     def close(self) -> None:
-        self.writer.close()
+        self.writer.close(self._patience())
         super().close()
+
+    def _patience(self) -> float:
+        # An exit flushes, and then closes: it waits once for what nobody takes.
+        return 0 if self.writer.is_stalled else EXIT_SECONDS
 
     def _gap_line(self, lines: int) -> bytes:
         missing = counted_lines(lines, "was dropped here", "were dropped here")

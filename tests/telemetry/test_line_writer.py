@@ -286,6 +286,18 @@ def test_a_log_file_that_cannot_be_written_is_said_once_on_stderr(
     assert logs.lost_lines() >= 20
 
 
+def test_an_exit_waits_once_for_what_nobody_takes() -> None:
+    handler = LineHandler(stalled := Stalled(), "stderr")
+    handler.handle(logging.makeLogRecord({"msg": "for nobody"}))
+    handler.flush()
+    assert handler.writer.is_stalled
+    began = time.monotonic()
+    handler.flush()
+    handler.close()
+    assert time.monotonic() - began < 0.9 * line_writer.EXIT_SECONDS
+    stalled.goes_on.set()
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_is_missing_is_said_in_the_form_of_the_log(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr(line_writer, "MOST_LINES", 1)
