@@ -6,10 +6,8 @@ import os
 import re
 import socket
 import ssl
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from functools import lru_cache, partial
 from string import punctuation
 from typing import Any, NamedTuple, cast
@@ -34,13 +32,10 @@ from routeproxy.upstream.http.connection import (
     UnsupportedEncoding,
 )
 from routeproxy.upstream.http.headers import secrets_in
+from routeproxy.upstream.http.sockets import Delivery, has_something_to_say
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
-
-STALE_WITHIN = 1.0
-"""Seconds within which a connection shows that it was dead already. A back end that closes it later has begun
-to work."""
 
 LONGEST_ERROR_BODY = 2**20
 """Bytes. What a longer one says beyond them is not read."""
@@ -333,17 +328,11 @@ class Client:
             raise failure_of(error, provider.name, address) from error
 
     async def _send(self, request: OutgoingRequest, *, local_only: bool) -> Response:
-        opened: list[int] = []
-        _opened_sockets.set(opened)
-        started = time.monotonic()
         try:
             return await _send_through(self._connector(local_only), request)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            reused = not opened and not isinstance(error, aiohttp.ClientConnectorError)
-            if not reused or time.monotonic() - started > STALE_WITHIN:
-                raise
+        except _NeverReceived:
             # A connection that idled in our pool was closed by its other end, and our request crossed that on
-            # its way. The back end is well, and has not answered a byte: so this is not an attempt that
+            # its way. The back end is well, and can't have begun to work: so this is not an attempt that
             # failed. Any idle connection may be stale: take a new one.
             return await _send_through(self._connector(local_only, fresh=True), request)
 
@@ -409,24 +398,57 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = cast(Any, partial(ClientConnection, loop=self._loop))
 
 
+class _NeverReceived(Exception):
+    """A connection of the pool broke before its back end can have had the whole request."""
+
+
 async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingRequest) -> Response:
+    """Raises `_NeverReceived`, or what aiohttp raises."""
+    connection, protocol, transport = await _connected(connector, request)
+    delivery = Delivery(transport) if protocol.was_used else None
     try:
-        timeout = _connect_timeout(request.connect_timeout)
-        connection = await connector.connect(request.route.request, [], timeout)
-    except TimeoutError as error:
-        raise aiohttp.ConnectionTimeoutError from error
-    try:
-        protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or transport.is_closing():
-            raise aiohttp.ServerDisconnectedError
-        assert isinstance(protocol, ClientConnection)
         reader = protocol.expect_response()
-        transport.writelines([request.head(), request.body])
-        await reader.read_head()
+        head = request.head()
+        transport.writelines([head, request.body])
+        try:
+            await reader.read_head()
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            size = len(head) + len(request.body)
+            if delivery is None or reader.has_begun or delivery.may_have_brought(size):
+                raise
+            raise _NeverReceived from None
         return Response(request, connection, reader)
     except BaseException:
         connection.close()
         raise
+    finally:
+        if delivery is not None:
+            delivery.close()
+
+
+async def _connected(
+    connector: aiohttp.TCPConnector, request: OutgoingRequest
+) -> tuple[aiohttp.connector.Connection, ClientConnection, asyncio.Transport]:
+    """A connection that nothing speaks against: of those in the pool one on which nothing has come, else a
+    new one."""
+    while True:
+        try:
+            timeout = _connect_timeout(request.connect_timeout)
+            connection = await connector.connect(request.route.request, [], timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+        protocol, transport = connection.protocol, connection.transport
+        assert isinstance(protocol, ClientConnection)
+        if transport is None or transport.is_closing():
+            is_sound = False
+        else:
+            is_sound = not (protocol.was_used and has_something_to_say(transport))
+        if is_sound:
+            assert transport is not None
+            return connection, protocol, transport
+        connection.close()
+        if not protocol.was_used:
+            raise aiohttp.ServerDisconnectedError
 
 
 @lru_cache
@@ -454,15 +476,10 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 # --- sockets
 
-_opened_sockets: ContextVar[list[int]] = ContextVar("opened_sockets")
-"""Those that were opened for the request at hand. None: it travels on a connection that was there."""
-
 
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, *_ = address
-    opened = socket.socket(family, kind, protocol)
-    _opened_sockets.get().append(opened.fileno())
-    return opened
+    return socket.socket(family, kind, protocol)
 
 
 def _open_local_socket(address: tuple[Any, ...]) -> socket.socket:

@@ -45,6 +45,11 @@ class ClientConnection(ResponseHandler):
         return self._reader
 
     @property
+    def was_used(self) -> bool:
+        """It has carried a request already."""
+        return self._reader is not None
+
+    @property
     def should_close(self) -> bool:
         """Whether it can't carry another request."""
         return super().should_close or not (self._reader is not None and self._reader.reusable)
@@ -113,6 +118,11 @@ class ResponseReader:
     def header(self, name: str) -> str:
         """The header's value in lower case; empty if it is not there."""
         return next((value.strip().lower() for known, value in self.headers if known == name), "")
+
+    @property
+    def has_begun(self) -> bool:
+        """A byte of the answer has come."""
+        return self._head_size > 0
 
     @property
     def at_end(self) -> bool:

@@ -3,7 +3,6 @@ connections."""
 
 import asyncio
 import os
-import shutil
 import socket
 import socketserver
 import ssl
@@ -89,13 +88,24 @@ def test_an_answer_that_is_longer_than_what_may_wait_arrives_whole(
 def test_a_connection_that_its_other_end_closed_while_it_idled_fails_nobodys_request(
     back_end: BackEnd, proxy_for: Proxied
 ) -> None:
-    """It is closed just when the next request is on its way."""
+    answers(back_end, [*json_answer(message("fine")), pause(0.01), CUT], json_answer(message("fine")))
+    with proxy_for(back_end.url) as proxy:
+        assert ask(proxy).text == "fine"
+        time.sleep(0.05)
+        reply = ask(proxy)
+    assert (reply.text, reply.said("attempts")) == ("fine", "1")
+    assert (len(back_end.requests), back_end.connections) == (2, 2)
+
+
+def test_a_request_that_was_read_and_not_answered_is_not_sent_again(
+    back_end: BackEnd, proxy_for: Proxied
+) -> None:
+    """Not on another connection either: the back end may have begun to work."""
     answers(back_end, json_answer(message("fine")), [CUT], json_answer(message("fine")))
     with proxy_for(back_end.url) as proxy:
         assert ask(proxy).text == "fine"
-        reply = ask(proxy)
-    assert (reply.text, reply.said("attempts")) == ("fine", "1")
-    assert len(back_end.requests) == 3
+        assert ask(proxy).status == 502
+    assert len(back_end.requests) == 2
 
 
 def test_what_a_back_end_says_after_its_answer_is_no_answer_to_the_next_request(
@@ -381,39 +391,6 @@ def pump(one: socket.socket, other: socket.socket) -> None:
 
 
 # --- certificates
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Of `localhost`, signed by itself, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed, which makes the certificate for this test")
-    folder = tmp_path_factory.mktemp("ca")
-    made, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-        "-keyout",
-        str(key),
-        "-out",
-        str(made),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    return made, key
 
 
 @pytest.fixture
