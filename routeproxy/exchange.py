@@ -39,12 +39,21 @@ class Inbound(Struct, frozen=True, kw_only=True):
     """Whose key was shown."""
     key_name: str | None = None
     """What the rules call the key that was shown; never the key."""
+    address: str | None = None
+    """Where the connection comes from."""
     no_fallback: bool = False
     """The client wants no other target than the first."""
     explain: bool = False
     """The client wants to hear why, and may."""
     shows_addresses: bool = False
     """The client may hear where back ends are: nobody needs a key here, so it is the operator."""
+
+    @property
+    def caller(self) -> tuple[str | None, ...]:
+        """Who takes turns with others for what there is little of: a key, or an address without one."""
+        if self.key_name is not None or self.team is not None:
+            return self.team, self.key_name
+        return None, None, self.address
 
     def header(self, name: str) -> str | None:
         values = self.headers.get(name)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.errors import NO_RETRY, ApiError, type_of_final_error
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.observe import Observer
@@ -77,9 +78,25 @@ class Proxy:
     async def decide(self, exchange: Exchange) -> Decision:
         """Which rule takes the request. Raises `ApiError` for a request that no rule is asked about."""
         policy, inbound = exchange.policy, exchange.inbound
+        try:
+            await read_beside(len(inbound.body), inbound.caller, self._decide_now, exchange)
+        except _NeedsThread:
+            facts = exchange.facts
+            assert facts is not None
+            facts.count = lambda: self._count(inbound.body)
+            loop = asyncio.get_running_loop()
+            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
+        decision = exchange.decision
+        assert decision is not None
+        self._observer.request_decided(exchange)
+        return decision
+
+    def _decide_now(self, exchange: Exchange) -> None:
+        """Raises `_NeedsThread` once a rule asks for the tokens of a large body."""
+        policy, inbound = exchange.policy, exchange.inbound
         envelope = exchange.envelope = _read_envelope(exchange)
         large = len(inbound.body) > LARGE_BODY
-        facts = exchange.facts = Facts(
+        exchange.facts = Facts(
             envelope,
             inbound.headers,
             url_target=inbound.url_target,
@@ -91,14 +108,7 @@ class Proxy:
         policy.check_headers(inbound.headers)
         if inbound.header("anthropic-version") is None:
             exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
-        try:
-            exchange.decision = policy.decide(facts)
-        except _NeedsThread:
-            loop = asyncio.get_running_loop()
-            facts.count = lambda: self._count(inbound.body)
-            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
-        self._observer.request_decided(exchange)
-        return exchange.decision
+        exchange.decision = policy.decide(exchange.facts)
 
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""

@@ -38,6 +38,22 @@ _SURROGATES = re.compile(
 )
 
 
+REPAIRED_AT_ONCE = 2**18
+"""Bytes, after which others get their turn."""
+
+_NO_BYTE = b"\xfe"
+"""Stands in no UTF-8."""
+_HIGH = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+_LOW = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+# It starts with a literal, which the engine looks for at the speed of memory, and has no groups: then its
+# replacement is put in without a call for each match.
+_LONE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!%b)|[c-fC-F][0-9a-fA-F]{2}(?<!%b\\u[dD].{3}))"
+    % (_LOW.pattern, _HIGH.pattern)
+)
+
+
 def decode_leniently(decoder: Decoder[T], text: bytes) -> T:
     """The value of `text`, with half emojis mended if it can't be decoded otherwise. Raises `InvalidRequest`
     with the path of what is wrong."""
@@ -61,7 +77,26 @@ def nested_too_deeply() -> InvalidRequest:
 
 def without_lone_surrogates(text: bytes) -> bytes:
     r"""`text` with each unpaired `\udXXX` escape replaced by `\ufffd`."""
-    return replace_lone_surrogates(text, lambda _: rb"\ufffd")
+    if _HALF.search(text) is None or _NO_BYTE in text:
+        return text
+    # What is left of the backslashes begins an escape.
+    hidden = text.replace(rb"\\", _NO_BYTE * 2)
+    pieces, start = [], 0
+    while start < len(hidden):
+        end = _end_of_piece(hidden, start + REPAIRED_AT_ONCE)
+        pieces.append(_LONE.sub(rb"\\ufffd", hidden[start:end]))
+        start = end
+    return b"".join(pieces).replace(_NO_BYTE * 2, rb"\\")
+
+
+def _end_of_piece(text: bytes, end: int) -> int:
+    """The first place from `end` on that is in no escape and in no pair of them."""
+    escape = text.find(b"\\u", max(0, end - 5), end + 1)
+    if 0 <= escape < end:
+        end = escape + 6
+    if _HIGH.match(text, end - 6) and _LOW.match(text, end):
+        end += 6
+    return end
 
 
 def replace_lone_surrogates(text: bytes, replacement: Callable[[bytes], bytes]) -> bytes:

@@ -1,17 +1,17 @@
 """A request's body as it comes over ASGI: within a size, and out of its content encoding."""
 
-import asyncio
 import zlib
 from collections.abc import Mapping
 
 from litestar.types import Receive
 
 from routeproxy.encodings import WBITS
+from routeproxy.large_bodies import INLINE, read_beside
 from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.web.body_memory import ClientLeft, HeldBody
 
-AT_ONCE = 65_536
-"""Bytes. More is decompressed in a thread, so that nobody else waits."""
+SMALL = 1024
+"""Bytes that become at most a megabyte when they are decompressed, which takes a millisecond."""
 
 DISCARD = 4
 """How many times the limit is read and thrown away, so that a client that is still sending gets to see its
@@ -54,10 +54,9 @@ async def read_body(
     encoding = ",".join(headers.get("content-encoding", ())).strip().lower()
     if encoding not in ("", "identity"):
         await held.grow(min(size * LARGEST_RATIO, limit))
-        if size <= AT_ONCE:
-            body = decoded(body, encoding, limit)
-        else:
-            body = await asyncio.to_thread(decoded, body, encoding, limit)
+        # A few bytes may become as many as the limit.
+        work = INLINE + 1 if size > SMALL else size
+        body = await read_beside(work, held.caller, decoded, body, encoding, limit)
     held.shrink(len(body))
     return body
 

@@ -10,7 +10,9 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec.structs import replace
 
 from routeproxy.exchange import Endpoint, Exchange, Inbound
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.errors import ApiError
+from routeproxy.messages.weight import check_weight
 from routeproxy.observe import Observer
 from routeproxy.output import Write
 from routeproxy.proxy import Proxy
@@ -116,6 +118,7 @@ class Exchanges:
             url_path=scope["path"],
             headers=headers,
             query=query,
+            address=client[0] if (client := scope["client"]) else None,
         )
         exchange = self._proxy.receive(inbound, endpoint)
         note_exchange(scope)
@@ -126,16 +129,14 @@ class Exchanges:
             self._observer.request_started(exchange)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
-            held.caller = (
-                (caller.team, caller.key_name) if caller.team else (scope.get("client") or (None,))[0]
-            )
+            held.caller = admitted.caller
             body = await read_body(receive, headers, _body_limit(exchange), held)
             if not self._is_current(caller, exchange):
                 # A body may take minutes, in which a key is taken back or a rule added.
                 self._proxy.renew(exchange)
                 _, admitted = self._admit(inbound, exchange, url_target)
                 check_size(len(body), _body_limit(exchange))
-            body = protocol.decode_request(body, endpoint)
+            body = await read_beside(len(body), admitted.caller, _decode, protocol, body, endpoint)
         except ClientLeft:
             note_disconnect(scope, exchange)
             self._observer.request_done(exchange)
@@ -181,6 +182,12 @@ class Exchanges:
 
     async def _explain(self, exchange: Exchange, write: Write) -> None:
         await write([await self._proxy.explain(exchange)])
+
+
+def _decode(protocol: ClientProtocol, body: bytes, endpoint: Endpoint) -> bytes:
+    """The Messages request. Raises `ApiError`, also for a text of more values than a decoder may take."""
+    check_weight(body)
+    return protocol.decode_request(body, endpoint)
 
 
 def _of_caller(inbound: Inbound, caller: Caller, exchange: Exchange) -> Inbound:

@@ -1,5 +1,6 @@
 """What is wrong with a client's JSON is said in the API's words, whatever the library that found it says."""
 
+import itertools
 import json
 import re
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from routeproxy.messages import decoding
 from routeproxy.messages.decoding import LARGEST_SEARCHED, explain_undecodable
 from routeproxy.messages.request import Envelope, MessagesRequest, decode_request
 
@@ -162,3 +164,17 @@ def refused_at(text: bytes, kind: Any) -> str | None:
 
 def test_what_can_be_read_after_all_is_not_blamed() -> None:
     assert decode_request(json.dumps(SOUND).encode()).model == "m"
+
+
+HALVES = [rb"\ud83d", rb"\ude00", rb"\\", rb"\uD83D", rb"\uDE00", rb"\u00e9", rb"\"", b"a"]
+
+
+@pytest.mark.parametrize("size", [7, 13, 2**18])
+def test_half_emojis_are_mended_wherever_a_piece_of_the_text_ends(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "REPAIRED_AT_ONCE", size)
+    for parts in itertools.product(HALVES, repeat=4):
+        text = b"".join(parts) + b"."
+        one_by_one = decoding.replace_lone_surrogates(text, lambda _: rb"\ufffd")
+        assert decoding.without_lone_surrogates(text) == one_by_one

@@ -12,6 +12,7 @@ import pytest
 
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange, Inbound
+from routeproxy.large_bodies import INLINE
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import decode_envelope
 from routeproxy.observe import Observer
@@ -23,7 +24,7 @@ from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
 from routeproxy.upstream import failover
-from routeproxy.upstream.chat.upstream import LONG_BODY, ChatUpstream, ChunkSource
+from routeproxy.upstream.chat.upstream import ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Upstream
 from routeproxy.upstream.failures import UpstreamFailure
@@ -135,7 +136,7 @@ class Watching(Blind):
         return super().profile(target)
 
 
-@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (LONG_BODY, "translation")])
+@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (INLINE, "bodies")])
 def test_a_long_conversation_is_translated_beside_the_event_loop(size: int, thread: str) -> None:
     """And what it is refused for is heard all the same."""
     back_end = Watching()

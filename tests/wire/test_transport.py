@@ -346,6 +346,18 @@ def test_a06_a_body_that_swells_beyond_the_limit_is_too_large(proxy: Running) ->
     assert answer.json()["error"]["details"]["error_code"] == "request_body_too_large_after_decoding"
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/route"])
+@pytest.mark.parametrize("content", [b"[" + b"[]," * 2**20 + b'"image"]', b'"' + b"\\ud83d" * 2**21 + b'"'])
+def test_a_body_of_more_values_or_escapes_than_a_decoder_may_take_is_too_large(
+    proxy: Running, path: str, content: bytes
+) -> None:
+    body = b'{"model":"claude-sonnet-5","max_tokens":9,"messages":[{"role":"user","content":%b}]}' % content
+    answer = proxy.post(gzip.compress(body), path, content_encoding="gzip")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (413, "request_too_large")
+    assert error["message"].startswith("Request too large (max 2")
+
+
 def test_the_limit_is_the_rules_files(tmp_path: Path) -> None:
     with running(
         "[server]\nmax_body_mb = 1\n[providers.echo]\n[default]\ntargets = ['echo/*']", tmp_path

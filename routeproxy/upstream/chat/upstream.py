@@ -1,16 +1,15 @@
 """Back ends that are asked in chat completions: the request translated on the way out, the chunks on the way
 back. How the bytes travel is the `ChatBackEnd`'s affair; what they mean is `translate/`'s."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Protocol
 
 from routeproxy.chat.completion import Chunk, coalesce_chunks
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call, Exchange
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import Incapable, type_of_final_error
 from routeproxy.messages.events import (
@@ -43,12 +42,6 @@ from routeproxy.upstream.params import with_params
 from routeproxy.upstream.synthetic import message_id, output_of, own_message, rough_tokens, tool_use_id
 
 log = logging.getLogger("routeproxy.upstream.chat")
-
-LONG_BODY = 2**18
-"""Bytes. A larger one is translated in a thread: 1 MB of conversation takes 8 ms, in which nobody else would
-be heard."""
-
-_translation_thread = ThreadPoolExecutor(1, "translation")
 
 
 class ChunkSource(Protocol):
@@ -134,10 +127,8 @@ class ChatUpstream:
 
     async def _translate(self, call: Call) -> TranslatedRequest:
         """Raises `InvalidRequest`, or failure `capability`."""
-        if len(call.exchange.inbound.body) <= LONG_BODY:
-            return self._translate_now(call)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_translation_thread, self._translate_now, call)
+        inbound = call.exchange.inbound
+        return await read_beside(len(inbound.body), inbound.caller, self._translate_now, call)
 
     def _translate_now(self, call: Call) -> TranslatedRequest:
         body = with_params(call.exchange.body, call.target.params)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from routeproxy.chat.reported_errors import ReportedError, read_error_body
 from routeproxy.exchange import Call
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import apply_edits, remove_foreign_traces
 from routeproxy.messages.request import OLDEST_VERSION
@@ -45,7 +46,7 @@ class MessagesUpstream:
         self._client = client
 
     async def send(self, call: Call, emit: Emit) -> None:
-        response = await self._post(call, "/v1/messages", _body(call))
+        response = await self._post(call, "/v1/messages", await _body(call))
         try:
             if not response.ok:
                 raise await _failure(response, call)
@@ -56,7 +57,7 @@ class MessagesUpstream:
 
     async def count_tokens(self, call: Call) -> Relayed | None:
         provider, timeouts = call.target.provider, call.target.timeouts
-        path, body = "/v1/messages/count_tokens", _body(call, counting=True)
+        path, body = "/v1/messages/count_tokens", await _body(call, counting=True)
         try:
             async with asyncio.timeout(min(timeouts.first_token, COUNTING)):
                 with closing(await self._post(call, path, body)) as response:
@@ -91,8 +92,13 @@ class MessagesUpstream:
 # --- the request
 
 
-def _body(call: Call, *, counting: bool = False) -> bytes:
+async def _body(call: Call, *, counting: bool = False) -> bytes:
     """The client's body, with as few bytes changed as can be."""
+    inbound = call.exchange.inbound
+    return await read_beside(len(inbound.body), inbound.caller, _edited, call, counting)
+
+
+def _edited(call: Call, counting: bool) -> bytes:
     exchange, target = call.exchange, call.target
     body, params = exchange.body, target.params
     if counting:

@@ -1,0 +1,58 @@
+"""Work on large bodies runs beside the loop, and no caller fills the thread."""
+
+import asyncio
+import threading
+
+import pytest
+
+from routeproxy.large_bodies import INLINE, read_beside
+
+
+@pytest.mark.parametrize(("size", "beside"), [(INLINE, False), (INLINE + 1, True)], ids=["small", "large"])
+def test_only_a_large_body_is_read_beside_the_loop(size: int, beside: bool) -> None:
+    thread = asyncio.run(read_beside(size, "caller", threading.current_thread))
+    assert (thread is not threading.main_thread()) is beside
+
+
+def test_who_sends_many_waits_for_oneself() -> None:
+    order: list[str] = []
+
+    async def all_at_once() -> None:
+        many = [read_beside(INLINE + 1, "many", order.append, "many") for _ in range(9)]
+        await asyncio.gather(*many, read_beside(INLINE + 1, "one", order.append, "one"))
+
+    asyncio.run(all_at_once())
+    assert len(order) == 10
+    assert order.index("one") <= 2
+
+
+def test_work_whose_client_has_left_counts_until_it_ends() -> None:
+    begun, end = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow() -> None:
+        begun.set()
+        end.wait(10)
+        order.append("left")
+
+    async def leave_and_come_back() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(read_beside(INLINE + 1, "caller", slow))
+            await asyncio.to_thread(begun.wait, 10)
+            first.cancel()
+            second = tasks.create_task(read_beside(INLINE + 1, "caller", order.append, "back"))
+            await asyncio.sleep(0.01)
+            assert not second.done()
+            end.set()
+
+    asyncio.run(leave_and_come_back())
+    assert order == ["left", "back"]
+
+
+def test_a_mistake_is_the_callers_and_the_next_has_its_turn() -> None:
+    async def twice() -> str:
+        with pytest.raises(ValueError, match="invalid"):
+            await read_beside(INLINE + 1, "caller", int, "x")
+        return await read_beside(INLINE + 1, "caller", str, "y")
+
+    assert asyncio.run(twice()) == "y"
