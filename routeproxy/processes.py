@@ -20,6 +20,7 @@ from typing import Protocol
 import uvicorn
 from litestar import Litestar
 
+from routeproxy.allocator import return_large_blocks
 from routeproxy.listening import BACKLOG
 from routeproxy.web.http_protocol import HttpProtocol
 from routeproxy.web.response import InFlight
@@ -87,6 +88,7 @@ class Server(uvicorn.Server):
         if self._owns_process:
             # What exists now stays: a sweep through all of it would stop every request for 20 ms.
             gc.freeze()
+            return_large_blocks()
         await super().serve(sockets)
         self._app.close()
         if self._owns_process:

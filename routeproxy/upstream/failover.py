@@ -17,6 +17,7 @@ from routeproxy.output import Content, Emit, Output, Relayed, Write
 from routeproxy.policy.decide import Decision
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
+from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.deadline import MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure
 from routeproxy.upstream.keys import Keys, needed_key
@@ -74,6 +75,7 @@ async def answer(
             return
         except UpstreamFailure as failure:
             _log_failure(failure, call, keys)
+            forget_tracebacks(failure)  # it is kept while other targets are asked
             if failure.shows_address and exchange.inbound.shows_addresses:
                 failure.message = failure.operator_message
             if exchange.first_content_at is not None:

@@ -16,6 +16,7 @@ from routeproxy.messages.weight import check_weight
 from routeproxy.observe import Observer
 from routeproxy.output import Write
 from routeproxy.proxy import Proxy
+from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.web.auth import Authenticator, Caller, Headers
 from routeproxy.web.body import check_size, read_body
 from routeproxy.web.body_memory import BodyMemory, ClientLeft, HeldBody
@@ -143,6 +144,7 @@ class Exchanges:
             return
         except Exception as raised:
             error = raised if isinstance(raised, ApiError) else bug(exchange.request_id, raised)
+            forget_tracebacks(raised)
             exchange.error, exchange.status = error.type, error.status
             await send_whole(send, *error_answer(error, exchange, protocol))
             self._observer.request_done(exchange)

@@ -20,6 +20,7 @@ from routeproxy.messages.reply import Message
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Relayed, TokenCount, Write
 from routeproxy.policy.explain import Explanation
+from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.web.headers import answer_headers, encoded
 from routeproxy.web.protocols import ClientProtocol
@@ -161,6 +162,7 @@ class ExchangeResponse:
             if not isinstance(error, ApiError):
                 log.exception("%s: this is a bug in routeproxy", self._exchange.request_id)
                 error = ApiError(500, "routeproxy failed on this request; its log says why")
+            forget_tracebacks(error)
             await self._send_error(error)
         else:
             await self._send_end()
