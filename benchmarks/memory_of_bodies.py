@@ -24,9 +24,8 @@ def megabytes(pid: int, field: str) -> int:
 
 
 def body(size: int) -> bytes:
-    return b'{"model":"claude-sonnet-5","max_tokens":9,"messages":[{"role":"user","content":"%b"}]}' % (
-        b"x" * size
-    )
+    head = b'{"model":"claude-sonnet-5","max_tokens":9,"messages":[{"role":"user","content":"'
+    return head + b"x" * size + b'"}]}'
 
 
 async def measure(url: str, pid: int, bodies: int, size: int) -> None:
