@@ -1,0 +1,169 @@
+"""What other clients feel while one sends bodies that are made to hold the server.
+
+    python benchmarks/hostile_bodies.py [NAME ...]
+
+A real `routeproxy serve` with one worker gets each body while `/healthz` is asked every 5 ms over a
+connection of its own. Printed are the status, how long the body took, and the median and the longest time
+that `/healthz` took to answer meanwhile (ms). The law: 50 in the median, 100 at most, on two idle cores.
+"""
+
+import argparse
+import gzip
+import http.client
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RULES = """
+[providers.echo]
+
+[[rules]]
+name = "pictures"
+match.images = true
+targets = "echo/pictures"
+
+[default]
+targets = "echo/*"
+"""
+SIZE = 31 * 2**20
+
+
+def _in_message(content: bytes) -> bytes:
+    return b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":%b}]}' % content
+
+
+def _beside_message(field: bytes) -> bytes:
+    return b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}],%b}' % field
+
+
+def _array(item: bytes, count: int | None = None) -> bytes:
+    count = SIZE // (len(item) + 1) if count is None else count
+    return b"[" + (item + b",") * count + item + b"]"
+
+
+def _string(text: bytes, size: int = SIZE) -> bytes:
+    return b'"' + text * (size // len(text)) + b'"'
+
+
+BODIES: dict[str, Callable[[], bytes]] = {
+    "arrays": lambda: _in_message(_array(b"[]")[:-1] + b',"image"]'),
+    "nested": lambda: _in_message(b"[" * (SIZE // 2) + b'"image"' + b"]" * (SIZE // 2)),
+    "objects": lambda: _in_message(_array(b'{"a":1}')),
+    "arrays-allowed": lambda: _in_message(_array(b"[]", 120_000)),
+    "objects-allowed": lambda: _in_message(_array(b'{"a":1}', 80_000)),
+    "blocks-allowed": lambda: _in_message(_array(b'{"type":"text","text":"a"}', 45_000)),
+    "half-emojis": lambda: _in_message(_string(b"\\ud83d")),
+    "half-emojis-allowed": lambda: _in_message(_string(b"\\ud83d", 1_900_000 * 6)),
+    "backslashes": lambda: _in_message(_string(b"\\\\")),
+    "escapes-allowed": lambda: _in_message(_string(b"\\n", 3_900_000)),
+    "code": lambda: _in_message(_string(b"return f(a, b, [c]) # it {\\n")),
+    "plain": lambda: _in_message(_string(b"plain ")),
+    "digits": lambda: _beside_message(b'"temperature":' + b"9" * 1_000_000),
+    "long-key": lambda: _beside_message(_string(b"k") + b":1"),
+    "keys": lambda: _beside_message(b",".join(b'"k%d":1' % at for at in range(1_000_000))),
+    "keys-allowed": lambda: _beside_message(b",".join(b'"k%d":1' % at for at in range(120_000))),
+    "metadata-allowed": lambda: _beside_message(
+        b'"metadata":{' + b",".join(b'"k%d":1' % at for at in range(120_000)) + b"}"
+    ),
+    "tools-allowed": lambda: _beside_message(b'"tools":' + _array(b'{"name":"a","input_schema":{}}', 40_000)),
+    "schema-allowed": lambda: _beside_message(
+        b'"tools":[{"name":"a","input_schema":{"enum":' + _array(b'{"a":1}', 80_000) + b"}}]"
+    ),
+    "no-utf-8": lambda: _in_message(_string(b"\xff")),
+    "cut": lambda: _in_message(_string(b"plain "))[:-5],
+    "wrong-type": lambda: _in_message(_array(b"1", 240_000)),
+}
+
+
+class _Watch(threading.Thread):
+    """Asks `/healthz` until it is stopped."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._port, self._stopped = port, threading.Event()
+        self.times: list[float] = []
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        while not self._stopped.is_set():
+            begun = time.perf_counter()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            self.times.append((time.perf_counter() - begun) * 1000)
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+def _send(port: int, path: str, body: bytes, **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST", path, body, {"content-type": "application/json", **named})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def _measure(name: str, port: int) -> None:
+    body = BODIES[name]()
+    packed = gzip.compress(body, 6)
+    ways = [("/v1/messages", body, {}), ("/v1/messages", packed, {"content_encoding": "gzip"})]
+    ways += [(path, body, {}) for path in ("/v1/messages/count_tokens", "/v1/route")]
+    for path, sent, headers in ways:
+        watch = _Watch(port)
+        watch.start()
+        begun = time.perf_counter()
+        status = _send(port, path, sent, **headers)
+        took = (time.perf_counter() - begun) * 1000
+        watch.stop()
+        how = f"{path}{' gzip' if headers else ''}"
+        print(
+            f"{name:20} {how:26} {status} {took:8.0f} ms   /healthz median"
+            f" {statistics.median(watch.times):6.1f}  longest {max(watch.times):7.1f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *BODIES], metavar="NAME")
+    parser.add_argument("--port", type=int, default=18_482)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Path(folder, "rules.toml")
+        rules.write_text(RULES, encoding="utf-8")
+        command = [sys.executable, "-m", "routeproxy", "serve", "--rules", str(rules)]
+        server = subprocess.Popen(
+            [*command, "--port", str(arguments.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            _wait_until_ready(arguments.port)
+            for name in arguments.names or BODIES:
+                _measure(name, arguments.port)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _wait_until_ready(port: int) -> None:
+    for _ in range(600):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the server did not start")
+
+
+if __name__ == "__main__":
+    main()
