@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.messages.body import Body
 from routeproxy.messages.request import Envelope, decode_envelope
@@ -65,6 +66,9 @@ class HypotheticalRequest:
         )
 
     def _envelope(self) -> Envelope:
+        in_body = self.stated.keys() & _READ_FROM_BODY
+        if in_body == {"model"} and str(self.stated["model"]).isascii():
+            return replace(_SMALLEST, model=self.stated["model"])
         body: dict[str, Any] = {"model": "", "messages": []}
         for name, value in self.stated.items():
             if value != "" and (state := BY_NAME[name].state) is not None:
@@ -90,6 +94,8 @@ class HypotheticalRequest:
 
 
 _order = {fact.name: place for place, fact in enumerate(FACTS)}.__getitem__
+_SMALLEST = decode_envelope(b'{"model": "", "messages": []}')
+_READ_FROM_BODY = frozenset(fact.name for fact in FACTS if fact.state is not None)
 _READ_FROM_HEADERS = [fact for fact in FACTS if fact.header is not None]
 
 
