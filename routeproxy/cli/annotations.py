@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 import routeproxy
-from routeproxy.policy.problems import Code, Location, Problem
+from routeproxy.policy.problems import AcceptedProblem, Code, Location, Problem
 
 MEANINGS: Mapping[Code, str] = {
     Code.SYNTAX: "The file is not TOML.",
@@ -42,12 +42,14 @@ MEANINGS: Mapping[Code, str] = {
     Code.READABLE_KEY: "A key file that others can read.",
     Code.EXPIRED: "A key that has expired.",
     Code.MISPLACED: "Something that stands where a file cut short would lack what follows.",
+    Code.UNUSED_ACCEPTANCE: "An acceptance of a warning that is not there.",
 }
 
 
 def sarif(problems: Sequence[Problem]) -> str:
     """The problems as a SARIF 2.1.0 log of one run."""
     codes = sorted({problem.code for problem in problems})
+    some = any(isinstance(problem, AcceptedProblem) for problem in problems)
     driver = {
         "name": "routeproxy",
         "version": routeproxy.__version__,
@@ -56,7 +58,12 @@ def sarif(problems: Sequence[Problem]) -> str:
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(problem, codes.index(problem.code)) for problem in problems],
+        "results": [
+            # The standard wants this of all results or of none.
+            _result(problem, codes.index(problem.code))
+            | ({"suppressions": _suppressions(problem)} if some else {})
+            for problem in problems
+        ],
     }
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -80,6 +87,8 @@ def _message(problem: Problem) -> str:
         lines.append(f"expected {problem.expected}")
     if problem.hint:
         lines.append(problem.hint)
+    if isinstance(problem, AcceptedProblem):
+        lines.append(f"accepted: {problem.reason}")
     return "\n".join(lines)
 
 
@@ -102,6 +111,12 @@ def _result(problem: Problem, rule_index: int) -> dict[str, Any]:
         "message": {"text": _message(problem)},
         "locations": [{"physicalLocation": _physical_location(problem.location)}] if problem.location else [],
     }
+
+
+def _suppressions(problem: Problem) -> list[dict[str, str]]:
+    if not isinstance(problem, AcceptedProblem):
+        return []
+    return [{"kind": "inSource", "status": "accepted", "justification": problem.reason}]
 
 
 def _physical_location(location: Location) -> dict[str, Any]:
@@ -140,4 +155,5 @@ def _command(problem: Problem) -> str:
             **properties,
         }
     written = ",".join(f"{name}={value.translate(_PROPERTY_ESCAPES)}" for name, value in properties.items())
-    return f"::{problem.severity} {written}::{_message(problem).translate(_DATA_ESCAPES)}"
+    level = "notice" if isinstance(problem, AcceptedProblem) else problem.severity
+    return f"::{level} {written}::{_message(problem).translate(_DATA_ESCAPES)}"

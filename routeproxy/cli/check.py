@@ -5,7 +5,7 @@ be meant: rules that are never reached, names that nothing uses, chains that get
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -17,7 +17,7 @@ from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.problems import Problem, RulesRefused
+from routeproxy.policy.problems import AcceptedProblem, Problem, RulesRefused
 from routeproxy.sources import Sources, find_rules
 from routeproxy.upstream.chat.model_facts import known_facts
 
@@ -34,6 +34,9 @@ def command(
         Format,
         typer.Option(help="For people, for programs, for code scanning, for annotations in GitHub Actions."),
     ] = "text",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the warnings that the file accepts, too, and why.")
+    ] = False,
     rules: RulesOption = None,
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
@@ -43,27 +46,62 @@ def command(
     read. Nothing is started, nobody contacted.
     """
     sources = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys)
-    run_and_exit(lambda: run_check(sources, strict=strict, format=format, out=sys.stdout))
+    run_and_exit(lambda: run_check(sources, strict=strict, format=format, verbose=verbose, out=sys.stdout))
 
 
-def run_check(sources: Sources, *, strict: bool = False, format: Format = "text", out: TextIO) -> int:
-    """Exit code 0: the file would be taken; 1: it has errors, or with `strict` warnings. Raises `OSError` or
-    `ValueError` if there is nothing to read."""
+def run_check(
+    sources: Sources, *, strict: bool = False, format: Format = "text", verbose: bool = False, out: TextIO
+) -> int:
+    """Exit code 0: the file would be taken; 1: it has errors, or with `strict` warnings that it doesn't
+    accept. `verbose`: text shows those that it accepts, which the other formats always have. Raises `OSError`
+    or `ValueError` if there is nothing to read."""
     path = sources.rules or Path("environment")
     policy: Policy | None = None
     try:
         policy = sources.load(also=Lints(known_facts))
-        problems = policy.warnings
+        problems, accepted = policy.warnings, policy.accepted
     except RulesRefused as refused:
-        problems = refused.problems
-    if report := _FORMATS[format](path, policy, problems):
+        problems, accepted = refused.problems, refused.accepted
+    if report := _report(format, path, policy, problems, accepted, verbose=verbose):
         print(report, file=out)
     return 1 if policy is None or (strict and problems) else 0
 
 
-def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:
+def _report(
+    format: Format,
+    path: Path,
+    policy: Policy | None,
+    problems: Sequence[Problem],
+    accepted: Sequence[AcceptedProblem],
+    *,
+    verbose: bool,
+) -> str:
+    match format:
+        case "text":
+            return _text(path, policy, problems, accepted, verbose=verbose)
+        case "json":
+            return _json(path, policy, problems, accepted)
+        case "sarif":
+            return sarif([*problems, *accepted])
+        case "github":
+            return github([*problems, *accepted])
+
+
+def _text(
+    path: Path,
+    policy: Policy | None,
+    problems: Sequence[Problem],
+    accepted: Sequence[AcceptedProblem],
+    *,
+    verbose: bool,
+) -> str:
     errors = sum(problem.severity == "error" for problem in problems)
-    counts = _join(", ", _count(errors, "error"), _count(len(problems) - errors, "warning"))
+    counts = _join(
+        ", ",
+        _count(errors, "error"),
+        _count(len(problems) - errors, "warning"),
+        f"{len(accepted)} accepted" if accepted else "",
+    )
     if policy is None:
         summary = counts
     else:
@@ -73,7 +111,7 @@ def _text(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str
         )
         contents = f"{rules} and a default, version {policy.version}"
         summary = _join("; ", contents + (f", {promises} held" if promises else ""), counts)
-    return "\n\n".join([*map(str, problems), f"{path}: {summary}"])
+    return "\n\n".join([*map(str, problems), *map(str, accepted if verbose else ()), f"{path}: {summary}"])
 
 
 def _join(separator: str, *parts: str) -> str:
@@ -86,19 +124,14 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
 
 
-def _json(path: Path, policy: Policy | None, problems: Sequence[Problem]) -> str:
+def _json(
+    path: Path, policy: Policy | None, problems: Sequence[Problem], accepted: Sequence[AcceptedProblem]
+) -> str:
     report = {
         "file": str(path),
         "ok": policy is not None,
         "version": policy.version if policy else None,
         "problems": problems,
+        "accepted": accepted,
     }
     return msgspec.json.format(msgspec.json.encode(report)).decode()
-
-
-_FORMATS: Mapping[Format, Callable[[Path, Policy | None, Sequence[Problem]], str]] = {
-    "text": _text,
-    "json": _json,
-    "sarif": lambda path, policy, problems: sarif(problems),
-    "github": lambda path, policy, problems: github(problems),
-}

@@ -17,7 +17,7 @@ from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.hypothetical import Case, Headers, HypotheticalRequest
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
-from routeproxy.policy.problems import KeyPath, Problem
+from routeproxy.policy.problems import AcceptedProblem, KeyPath, Problem
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.safeguards import Safeguards
 from routeproxy.policy.secrets import ClientKey
@@ -283,6 +283,8 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     absent_providers: Mapping[str, str] = {}
     """By the names in lower case by which a URL may mean a provider that is not there, why it is not."""
     warnings: tuple[Problem, ...] = ()
+    accepted: tuple[AcceptedProblem, ...] = ()
+    """The warnings that the rules file accepts."""
     reads: frozenset[str] = frozenset()
     """The names of the facts that some condition looks at."""
     reads_headers: frozenset[str] = frozenset()
@@ -323,9 +325,11 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         """Builds the index, for which the first decision would have to wait."""
         _ = self._lookup
 
-    def with_warnings(self, warnings: tuple[Problem, ...]) -> "Policy":
+    def with_warnings(
+        self, warnings: tuple[Problem, ...], accepted: tuple[AcceptedProblem, ...] = ()
+    ) -> "Policy":
         """The same policy, with the index if it is built already."""
-        policy = replace(self, warnings=warnings)
+        policy = replace(self, warnings=warnings, accepted=accepted)
         policy.__dict__.update(self.__dict__)
         return policy
 

@@ -46,6 +46,11 @@ class Code(StrEnum):
     READABLE_KEY = "RP109"
     EXPIRED = "RP110"
     MISPLACED = "RP111"
+    UNUSED_ACCEPTANCE = "RP112"
+
+
+ACCEPTABLE = tuple(code for code in Code if code.value >= "RP101" and code is not Code.UNUSED_ACCEPTANCE)
+"""The warnings that a rules file can accept."""
 
 
 class Location(Struct, frozen=True):
@@ -98,14 +103,31 @@ class Problem(Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
 
+class AcceptedProblem(Problem, frozen=True, kw_only=True):
+    """A warning that the rules file accepts: it counts for nothing."""
+
+    reason: str
+
+    @classmethod
+    def of(cls, problem: Problem, reason: str) -> "AcceptedProblem":
+        return cls(**{name: getattr(problem, name) for name in Problem.__struct_fields__}, reason=reason)
+
+    def __str__(self) -> str:
+        """As a problem that was accepted, with why."""
+        lines = super().__str__().replace(f"warning {self.code.value}", f"accepted {self.code.value}", 1)
+        margin = " " * len(str(self.location.line)) if self.location else " "
+        return f"{lines}\n{margin} = accepted: {self.reason}"
+
+
 class RulesRefused(Exception):
     """A rules file that must not take effect: all that is wrong with it, and what was noticed besides. As
     text it is what must be mended; warnings would only hide that."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[Problem, ...], accepted: tuple[AcceptedProblem, ...] = ()) -> None:
         errors = [problem for problem in problems if problem.severity == "error"]
         super().__init__("\n\n".join(map(str, errors or problems)))
         self.problems = problems
+        self.accepted = accepted
         self.files: tuple[Path, ...] = ()
         """The files and folders that were looked at besides the rules file."""
 

@@ -92,7 +92,7 @@ class ActionsCompiler:
 
     def _check_denial(self, table: ActionTable, path: KeyPath) -> None:
         for key in ActionTable.__struct_fields__:
-            if key != "deny" and getattr(table, key) is not None:
+            if key not in {"deny", "accept"} and getattr(table, key) is not None:
                 message = f"`{key}` means nothing beside `deny`"
                 self.report.error(Code.CONTRADICTION, (*path, key), message, key=True)
 

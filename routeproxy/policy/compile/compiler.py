@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from routeproxy.gc_pause import paused
+from routeproxy.policy.compile.acceptances import Acceptances
 from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
 from routeproxy.policy.compile.fingerprint import fingerprint
@@ -27,10 +28,10 @@ from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import MatchTable, ProviderTable, RulesFile, Targets
+from routeproxy.policy.file.tables import LayerFile, MatchTable, ProviderTable, RulesFile, Targets
 from routeproxy.policy.hypothetical import Case
 from routeproxy.policy.invariants import Invariant
-from routeproxy.policy.problems import Code, KeyPath, Problem, RulesRefused
+from routeproxy.policy.problems import Code, KeyPath, RulesRefused
 from routeproxy.policy.verify.proof import prove
 from routeproxy.policy.verify.run_case import run_case
 
@@ -87,10 +88,6 @@ class Compilation:
         """By the number of the file."""
         return self.rules.reports
 
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        return tuple(problem for report in self.reports for problem in report.problems)
-
     def policy(
         self,
         count: Callable[[bytes], int],
@@ -101,6 +98,9 @@ class Compilation:
     ) -> Policy:
         """Raises `RulesRefused`. `also` finds more to warn of."""
         policy = self._compile()
+        # A file is not whole before it is compiled: rules include others.
+        files: list[RulesFile | LayerFile] = [self.file, *(layer.file for layer in self.layers)]
+        acceptances = [Acceptances(file, report) for file, report in zip(files, self.reports, strict=True)]
         if policy is not None:
             if prove:
                 self._prove(policy)
@@ -108,9 +108,14 @@ class Compilation:
                 self._test(policy, count)
             if also is not None:
                 also(self, policy)
+                for of_file in acceptances:
+                    of_file.report_unused()
+        sorted_problems = [of_file.sort() for of_file in acceptances]
+        problems = tuple(problem for counting, _, _ in sorted_problems for problem in counting)
+        accepted = tuple(problem for _, accepted, _ in sorted_problems for problem in accepted)
         if policy is None or any(report.failed for report in self.reports):
-            raise RulesRefused(self.problems)
-        policy = policy.with_warnings(self.problems)
+            raise RulesRefused(problems, accepted)
+        policy = policy.with_warnings(problems, accepted)
         policy.prepare()
         return policy
 

@@ -14,6 +14,7 @@ from routeproxy.policy.file.tables import (
     InvariantTable,
     KeyTable,
     LayerFile,
+    LintsTable,
     MatchTable,
     ModelTable,
     ParamsTable,
@@ -55,12 +56,14 @@ TABLES: Mapping[type, str] = {
     TransformsTable: "What is done to the answer, streamed or not, and to the system text.",
     InvariantTable: "A promise about where requests go, proved of all requests before the file takes effect.",
     ReachTable: "What a target may be like; several keys hold together, and a list means any of its values.",
+    LintsTable: "What `check` is to leave alone.",
     CaseTable: "A test of the rules, run before the file takes effect.",
     RequestTable: "A request by its facts; what is left out is the smallest request's.",
     ExpectTable: "What must become of a test's request; what is left out is not looked at.",
 }
 
 KEYS: Mapping[type, Mapping[str, str]] = {
+    LintsTable: {"accept": "Warnings of this file that are meant, by their codes, each with the reason."},
     RulesFile: {
         "schema_version": "The version of this language; there is only one.",
         "server": "Where and how the server listens.",
@@ -71,11 +74,13 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "default": "What becomes of a request that no rule takes.",
         "invariants": "What must hold of all requests, whatever the rules say.",
         "tests": "Requests, and what must become of them.",
+        "lints": "What `check` is to leave alone in this file.",
     },
     LayerFile: {
         "team": "The team that this file belongs to: its rules take only that team's requests.",
         "rules": "The team's rules, which stand where this file is included.",
         "tests": "Requests of the team, and what must become of them.",
+        "lints": "What `check` is to leave alone in this file, and in no other.",
     },
     ServerTable: {
         "host": "The address to listen on; left out, `HOST` of the environment counts first.",
@@ -165,6 +170,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "transforms": "What is done to the answer.",
         "safeguards": "Who judges tool uses in auto mode: one target, an alias of one, or false.",
         "safeguards_timeout": "How long that may take; left out, the server's, else 20s.",
+        "accept": "Warnings of this rule that are meant, by their codes, each with the reason.",
     },
     MatchTable: {
         **{fact.name: fact.condition for fact in FACTS if fact.in_match},

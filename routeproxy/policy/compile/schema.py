@@ -15,18 +15,22 @@ from routeproxy.policy.compile.descriptions import KEYS, TABLES
 from routeproxy.policy.compile.params import CAPPED, PARAMS
 from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.tables import (
+    ActionTable,
     CaseTable,
     DenyTable,
     FallbackTable,
     KeyTable,
     LayerFile,
+    LintsTable,
     MatchTable,
     ParamsTable,
     ProviderTable,
     RequestTable,
     RulesFile,
+    RuleTable,
     TargetTable,
 )
+from routeproxy.policy.problems import ACCEPTABLE
 from routeproxy.policy.provider_types import TYPE_NAMES
 
 Schema = dict[str, Any]
@@ -45,6 +49,9 @@ NEEDED: Mapping[type, tuple[str, ...]] = {
 """No table is whole without these. Where one of several will do, none is named here."""
 
 CLOSED: Mapping[tuple[type, str], tuple[str, ...]] = {
+    (LintsTable, "accept"): ACCEPTABLE,
+    (ActionTable, "accept"): ACCEPTABLE,
+    (RuleTable, "accept"): ACCEPTABLE,
     (FallbackTable, "on"): (*FAILURES, "timeout"),
     (FallbackTable, "also"): (*FAILURES, "timeout"),
     (ParamsTable, "set"): tuple(sorted(PARAMS)),
@@ -167,10 +174,14 @@ def _restrict(names: Iterable[str], value: Schema) -> Schema:
         case "array":
             return {**value, "items": {"enum": list(names)}}
     properties = {
-        name: {"description": f"`{name}` of the Messages API.", **value["additionalProperties"]}
-        for name in names
+        name: {"description": _describe_name(name), **value["additionalProperties"]} for name in names
     }
     return {**value, "properties": properties, "additionalProperties": False}
+
+
+def _describe_name(name: str) -> str:
+    """What a key of a closed list means."""
+    return f"Why {name} is meant." if name in ACCEPTABLE else f"`{name}` of the Messages API."
 
 
 def _describe(cls: type, key: str) -> str:

@@ -136,6 +136,7 @@ class ActionTable(Table):
     transforms: TransformsTable | None = None
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
+    accept: dict[str, str] | None = None
 
 
 class RuleTable(ActionTable):
@@ -319,6 +320,10 @@ class CaseTable(Table):
     never: ReachTable | None = None
 
 
+class LintsTable(Table):
+    accept: dict[str, str] | None = None
+
+
 class RulesFile(Table):
     schema_version: Literal[1] = 1
     server: ServerTable = field(default_factory=ServerTable)
@@ -329,6 +334,7 @@ class RulesFile(Table):
     default: ActionTable | None = None
     invariants: list[InvariantTable] = field(default_factory=list)
     tests: list[CaseTable] = field(default_factory=list)
+    lints: LintsTable = field(default_factory=LintsTable)
 
 
 class LayerFile(Table):
@@ -337,3 +343,4 @@ class LayerFile(Table):
     team: str | None = None
     rules: list[RuleTable] = field(default_factory=list)
     tests: list[CaseTable] = field(default_factory=list)
+    lints: LintsTable = field(default_factory=LintsTable)
