@@ -410,6 +410,7 @@ KEY_TABLES = {
     "invariants": (file.InvariantTable, file.ReachTable),
     "tests": (file.CaseTable, file.RequestTable, file.ExpectTable),
     "server": (file.ServerTable,),
+    "lints": (file.LintsTable,),
 }
 """By a heading of docs/rules.md, the tables of the language whose keys have their rows there."""
 
