@@ -2,19 +2,17 @@
 
 import errno
 import os
-import re
 import socket
-from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
+from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
 
 from msgspec import Struct
+
+from routeproxy.policy.compile.listen_host import listen_host_problem
 
 BACKLOG = 2048
 ALL_ADDRESSES: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
 """What stands for every address of the machine, with one of them that a client there can open."""
-NAME = re.compile(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*\.?")
 EXPECTED = "expected an address of this machine, as 127.0.0.1 or ::1, or 0.0.0.0 for all of them"
 
 
@@ -62,7 +60,7 @@ def _bracketed(host: str) -> str:
 def check_address(address: Address) -> None:
     """Raises `ValueError` with where it was stated, what is wrong and what to write, for a host that is
     neither an IP address nor a name."""
-    problem = _host_problem(address.host)
+    problem = listen_host_problem(address.host)
     if problem is None:
         return
     what, host, port = problem
@@ -70,56 +68,11 @@ def check_address(address: Address) -> None:
     subject = (
         f"{origin.words} is `{address.host}`, {what}" if address.host.strip() else f"{origin.words} is {what}"
     )
-    if host and _host_problem(host) is not None:
+    if host and listen_host_problem(host) is not None:
         host, port = "", ""
     written = _WRITTEN[origin.kind]
     meant = " and ".join([written[0].format(host)] * bool(host) + [written[1].format(port)] * bool(port))
     raise ValueError(f"{subject}: {f'write {meant}' if meant else EXPECTED}")
-
-
-def _host_problem(host: str) -> tuple[str, str, str] | None:
-    """What a host is instead of an address, and the host and port that were meant, as far as can be seen."""
-    return None if _is_ip_address(host) else next(_problems(host), None)
-
-
-def _problems(host: str) -> Iterator[tuple[str, str, str]]:
-    if not host.strip():
-        yield "empty", "", ""
-    if "://" in host:
-        yield "a URL", *_parts(host)
-    if re.fullmatch(r"\[.*\](:\d*)?", host):
-        inner, port = _parts(f"http://{host}")
-        yield "an address with a port" if port else "an address in brackets", inner, port
-    if re.fullmatch(r"[^:/]+:\d+", host):
-        yield "an address with a port", *_parts(f"http://{host}")
-    if re.fullmatch(r"[^/]+/.*", host):
-        yield "an address with a path or a mask", *_parts(f"http://{host}")
-    if host.isdecimal():
-        yield "a number", "", host if int(host) < 2**16 else ""
-    if host == "*":
-        yield "no address", "0.0.0.0", ""
-    if re.fullmatch(r"[\d.]+", host):
-        yield "no IPv4 address, which has four numbers from 0 to 255", "", ""
-    if ":" in host:
-        yield "no IPv6 address", "", ""
-    if host != host.strip() or not NAME.fullmatch(host) or len(host) > 253:
-        yield "neither an address nor a name", "", ""
-
-
-def _parts(url: str) -> tuple[str, str]:
-    try:
-        parts = urlsplit(url)
-        return parts.hostname or "", str(parts.port or "")
-    except ValueError:
-        return "", ""
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def listen(address: Address) -> socket.socket:

@@ -58,6 +58,7 @@ def _link_out_of_the_folder(folder: Path) -> None:
 
 PREPARED: Mapping[str, Callable[[Path], None]] = {
     "layers/file_that_is_a_link_out_of_the_folder": _link_out_of_the_folder,
+    "warned/certificates_that_cannot_be_read": lambda folder: os.mkfifo(folder / "pipe"),
     "warned/key_file_that_everybody_can_read": lambda folder: (folder / "corp.key").chmod(0o644),
 }
 """What a checkout may not keep."""

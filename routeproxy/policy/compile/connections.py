@@ -37,9 +37,9 @@ def url_problem(url: str) -> str | None:
         return parts
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return "is not an address"
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         return "holds a password: write it as `api_key`"
-    if parts.fragment or parts.query:
+    if "?" in url or "#" in url:
         return "can't have a `?` or `#` part"
     if endpoint := _ENDPOINTS.search(parts.path.rstrip("/")):
         return f"is a whole endpoint: leave out `{endpoint[0]}`, which is added"
@@ -92,10 +92,14 @@ def _split(url: str) -> SplitResult | str:
     """The parts of an address, or why it has none."""
     if any(character.isspace() or not character.isprintable() for character in url):
         return "has a blank or a control character in it"
+    if "\\" in url:
+        return "has a `\\` in it: addresses have `/`"
     try:
         parts = urlsplit(url)
         if parts.port == 0:
             return "has no port 0"
+        if parts.port is None and parts.netloc.endswith(":"):
+            return "has a `:` without a port"
     except ValueError:
         return "is not an address: its port or its brackets can't be read"
     return parts
@@ -113,16 +117,27 @@ def _host_problem(host: str) -> str | None:
         return "has a host that is too long: 63 letters between two dots, 253 in all"
     if not all(re.fullmatch(r"[A-Za-z0-9_-]+", label) for label in labels):
         return f"has a host that can't be one: `{host[:80]}`"
+    if any(label[0] == "-" or label[-1] == "-" for label in labels):
+        return f"has a host that can't be one: `{host[:80]}` has a `-` where a name can't"
+    if labels[-1].isdecimal() and not is_always_own(encoded):
+        return f"has a host that can't be one: `{host[:80]}` is no IPv4 address"
     return None
 
 
-def header_problem(name: str, value: str, *, refers: bool) -> str | None:
-    """Why it can't be sent. `refers`: the value is that of a variable, and is not repeated."""
-    if name.lower() in OF_A_CONNECTION:
+_REFERENCE = re.compile(r"(?<![A-Za-z0-9])(env|file):[^\s,;)]+|\$\{\w+\}", re.ASCII | re.IGNORECASE)
+"""What may have been meant to stand for a variable or a file."""
+
+
+def header_problem(name: str, value: str, *, refers: bool, ascii_only: bool = False) -> str | None:
+    """Why it can't be sent. `refers`: the value is that of a variable, and is not repeated. `ascii_only`:
+    who sends it can't send anything else."""
+    if name.lower() in OF_A_CONNECTION or name.lower() == "proxy-authenticate":
         return f"`{name}` belongs to a connection, which writes it itself"
-    if not refers and (found := re.search(r"\b(env|file):\S+", value)):
+    if not refers and (found := _REFERENCE.search(value)):
         # What stands beside it may be a key.
         return f"`{found[0]}` is sent as it stands: `env:NAME` counts only as the whole value"
     if not value.isprintable():
         return "a header's value is one line of printable characters"
+    if ascii_only and not value.isascii():
+        return "LiteLLM sends headers of ASCII only"
     return None

@@ -2,13 +2,16 @@
 worse from one target to the next. Such a file compiles to a policy all the same."""
 
 import datetime
+import ssl
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from routeproxy.files import read_file
 from routeproxy.policy.compile.compiler import Compilation
 from routeproxy.policy.compile.connections import OF_A_CONNECTION
+from routeproxy.policy.compile.listen_host import listen_host_problem
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.unreachable import UnreachableRules
 from routeproxy.policy.conditions import (
@@ -79,6 +82,7 @@ class _Finder:
         self._check_conditions()
         self._check_statements()
         self._check_keys()
+        self._check_host()
         self._check_default()
 
     # --- rules that are never reached
@@ -230,10 +234,13 @@ class _Finder:
                     message = f"the key {key.name} expired on {key.expires}"
                     self.report.warn(Code.EXPIRED, (*path, index), message)
         for name, provider in policy.providers.items():
-            if provider.ca_file is not None and not Path(provider.ca_file).is_file():
-                path = ("providers", name, "ca_file")
-                message = f"the file {provider.ca_file} is not there: every request to `{name}` will fail"
-                self.report.warn(Code.UNSET_VARIABLE, path, message)
+            if provider.ca_file is not None and (problem := _ca_file_problem(provider.ca_file)):
+                message = f"the file {provider.ca_file} {problem}: every request to `{name}` will fail"
+                starts = (
+                    hint for start, hint in _CA_FILE_HINTS.items() if provider.ca_file.startswith(start)
+                )
+                hint = next(starts, None)
+                self.report.warn(Code.UNSET_VARIABLE, ("providers", name, "ca_file"), message, hint=hint)
             for secret in provider.keys:
                 self._check_key_file(secret, ("providers", name, "api_key"))
         for name, team in policy.teams.items():
@@ -256,6 +263,22 @@ class _Finder:
             message = f"everybody on this machine can read the key file {name}"
             self.report.warn(Code.READABLE_KEY, path, message, hint=f"chmod o-r {name}")
 
+    # --- where it listens
+
+    def _check_host(self) -> None:
+        """An error, which `serve` finds too, unless `--host` says it otherwise."""
+        host, hint = self.compilation.file.server.host, None
+        if problem := listen_host_problem(host):
+            what, meant, port = problem
+            if meant and listen_host_problem(meant) is None:
+                lines = [f'`host = "{meant}"`', *([f"`port = {port}`"] if port else [])]
+                hint = f"write {' and '.join(lines)}"
+            elif port and not meant:
+                hint = f"write `port = {port}`"
+            expected = "an address of this machine, as 127.0.0.1 or ::1, or 0.0.0.0 for all of them"
+            message = f"`{host}` is {what}" if host.strip() else f"the host is {what}"
+            self.report.error(Code.WRONG_VALUE, ("server", "host"), message, expected=expected, hint=hint)
+
     # --- what a half-written file would lack
 
     def _check_default(self) -> None:
@@ -271,6 +294,28 @@ class _Finder:
 
     def _warn(self, rule: Rule, code: Code, path: KeyPath, message: str, hint: str | None = None) -> None:
         self.compilation.reports[rule.file].warn(code, path, message, hint=hint)
+
+
+def _ca_file_problem(file: str) -> str | None:
+    """Why nobody is trusted by it, to stand behind its name; `None` if somebody is."""
+    try:
+        read_file(file)  # OpenSSL would wait for a pipe
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=file)
+    except ssl.SSLError:
+        return "has no certificate in it that can be read (PEM is expected)"
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    return None if context.cert_store_stats()["x509"] else "has no certificate in it"
+
+
+_CA_FILE_HINTS = {
+    "~": "`~` is not expanded here: write the whole path",
+    "env:": "`env:` is not read here: write the path",
+    "file:": "write the path alone",
+}
 
 
 def _teams(check: Check) -> Iterator[str]:

@@ -259,7 +259,9 @@ class _ProviderCompiler:
             headers[name.lower()] = value = (
                 self.secrets.resolve_variable(written, path) if refers else written
             )
-            if problem := header_problem(name, value, refers=refers):
+            if problem := header_problem(
+                name, value, refers=refers, ascii_only=self._choose_engine() == "litellm"
+            ):
                 self.report.error(Code.WRONG_VALUE, path, problem)
         return headers
 
