@@ -92,6 +92,10 @@ def test_a_protocol_has_what_ours_overrides(name: str) -> None:
     assert name in vars(ResponseHandler)
 
 
+def test_a_protocol_is_told_that_what_was_written_is_out() -> None:
+    assert callable(ResponseHandler.resume_writing)
+
+
 def test_a_protocol_keeps_its_loop() -> None:
     async def kept() -> bool:
         loop = asyncio.get_running_loop()

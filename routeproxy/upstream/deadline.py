@@ -2,7 +2,28 @@
 What the limits are is not decided here."""
 
 import asyncio
+from contextvars import ContextVar
 from types import TracebackType
+from typing import Protocol
+
+STALL = 0.05
+"""Seconds. A timer that fires later than this comes of a loop that was busy, and what arrived meanwhile is
+yet to be read."""
+
+LONGEST_STALL = 1.0
+"""Seconds that are given for such a delay, at most."""
+
+
+class BackEndClock(Protocol):
+    """Runs while a back end has a request of ours: not while that waits for our own threads."""
+
+    def request_sent(self) -> None: ...
+
+    def request_over(self) -> None: ...
+
+
+BACK_END_CLOCK: ContextVar[BackEndClock | None] = ContextVar("back_end_clock", default=None)
+"""The one of the attempt at hand."""
 
 
 class MovingTimeout:
@@ -19,6 +40,8 @@ class MovingTimeout:
         self._timer: asyncio.TimerHandle | None = None
         self._fires_at = limit
         self._fired = False
+        self._has_waited = False
+        """Longer than the limit, once, since the loop was busy."""
 
     async def __aenter__(self) -> "MovingTimeout":
         self._loop = asyncio.get_running_loop()
@@ -47,6 +70,7 @@ class MovingTimeout:
     def move(self, limit: float) -> None:
         """What is awaited from now on must be there by `limit`."""
         self._limit = limit
+        self._has_waited = False
         if self._timer is None or limit < self._fires_at:
             self._set_timer(limit)
 
@@ -60,8 +84,12 @@ class MovingTimeout:
         self._timer = None
         if self._limit is None:
             return  # paused, and `move` sets it again
-        if self._loop.time() < self._limit:
+        now = self._loop.time()
+        if now < self._limit:
             self._set_timer(self._limit)
+        elif now - self._limit > STALL and not self._has_waited:
+            self._has_waited = True
+            self._set_timer(now + min(now - self._limit, LONGEST_STALL))
         else:
             self._fired = True
             self._timeout.reschedule(0.0)  # long ago, so at once

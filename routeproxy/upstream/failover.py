@@ -18,7 +18,7 @@ from routeproxy.policy.decide import Decision
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.tracebacks import forget_tracebacks
-from routeproxy.upstream.deadline import MovingTimeout
+from routeproxy.upstream.deadline import BACK_END_CLOCK, MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure
 from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.synthetic import refusal
@@ -202,7 +202,12 @@ class RetryPlan:
         return self.deadline is not None and self._now() + wait >= self.deadline
 
 
+OWN_WORK = 300.0
+"""Seconds that an attempt may wait for what is ours: a free thread, an import, a name's address. Nobody waits
+so long for it; it only keeps a request from waiting for ever."""
+
 TIMEOUT_FAILURES: Mapping[str, tuple[Kind, str]] = {
+    "own_work": ("timeout_connect", "could not be asked in time: routeproxy was busy"),
     "first_token": ("timeout_first_token", "gave no token in time"),
     "deadline": ("timeout_first_token", "gave no token before the deadline of the rule"),
     "idle": ("timeout_idle", "went silent in the middle of its answer"),
@@ -232,14 +237,13 @@ class Attempt:
         self._held: list[Content] = []
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
+        self._first_token = timeouts.first_token
         self._deadline = deadline or math.inf
         self._total_at = started + timeouts.total if timeouts.total else math.inf
-        limit, self._limit_name = min(
-            (started + timeouts.first_token, "first_token"),
-            (self._deadline, "deadline"),
-            (self._total_at, "total"),
-        )
+        limit, self._limit_name = self._first_of(started + OWN_WORK, "own_work")
         self._clock = MovingTimeout(limit)
+        self._is_asking = False
+        """Nothing of an answer is there yet."""
 
     async def run(self, upstream: Upstream) -> None:
         """Raises `UpstreamFailure`, before the first content or after it."""
@@ -264,16 +268,38 @@ class Attempt:
     async def _send(self, upstream: Upstream) -> None:
         needed_key(self._call)
         provider = self._call.target.provider.name
+        clock_before = BACK_END_CLOCK.set(self)
         try:
             async with self._clock:
+                self._is_asking = True
                 await self._ask(upstream, self._relay if self._check is None else self._relay_checked)
         except TimeoutError:
             if not self._clock.expired:
                 raise
             kind, words = TIMEOUT_FAILURES[self._limit_name]
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
+        finally:
+            self._is_asking = False
+            BACK_END_CLOCK.reset(clock_before)
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
+
+    def request_sent(self) -> None:
+        """The back end has it, as far as we know: from now on `first_token` runs."""
+        if self._is_asking:
+            self._limit_wait(self._now() + self._first_token, "first_token")
+
+    def request_over(self) -> None:
+        """What comes next is our own again: another shape of the request, a thread that translates it."""
+        if self._is_asking and not self._clock.expired:  # else it is over because of that
+            self._limit_wait(self._now() + OWN_WORK, "own_work")
+
+    def _limit_wait(self, until: float, name: str) -> None:
+        limit, self._limit_name = self._first_of(until, name)
+        self._clock.move(limit)
+
+    def _first_of(self, until: float, name: str) -> tuple[float, str]:
+        return min((until, name), (self._deadline, "deadline"), (self._total_at, "total"))
 
     async def _ask(self, upstream: Upstream, emit: Emit) -> None:
         """Asks; and once more, if the back end has refused the shape of the request before any content, and
@@ -298,6 +324,7 @@ class Attempt:
             return
         if before.content:
             await self._relay(before)
+        self._is_asking = False
         self._clock.pause()  # what comes now takes its own time
         is_open = self._call.exchange.first_content_at is not None
         until = self._total_at if is_open else min(self._total_at, self._deadline)
@@ -324,6 +351,7 @@ class Attempt:
         exchange, record = self._call.exchange, self._record
         exchange.first_content_at = record.first_content_at = time.perf_counter()
         self._observer.first_content(exchange, record)
+        self._is_asking = False
         self._clock.pause()  # a client that reads slowly is not the back end's fault
         await self._write(self._held)
         self._held = []

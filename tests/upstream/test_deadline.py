@@ -96,3 +96,36 @@ def test_a_bell_that_rings_just_as_the_answer_comes_harms_nobody() -> None:
             assert asyncio.run(crossing()) == [0, 1, 2]
         except TimeoutError:
             continue  # late is late: but nothing else may happen
+
+
+def test_what_arrived_while_the_loop_was_busy_is_not_late() -> None:
+    async def answered_during_a_stall() -> str:
+        loop = asyncio.get_running_loop()
+        async with MovingTimeout(now() + 0.1) as clock:
+            loop.call_later(0.05, time.sleep, 0.3)
+            # Two turns of the loop after the stall, as a read that brings half an answer takes.
+            loop.call_later(0.06, lambda: loop.call_later(0.02, came.set))
+            came = asyncio.Event()
+            await came.wait()
+            clock.pause()
+        return "answered"
+
+    assert asyncio.run(answered_during_a_stall()) == "answered"
+
+
+def test_a_busy_loop_is_no_reason_to_wait_for_ever() -> None:
+    async def never_answered() -> None:
+        loop = asyncio.get_running_loop()
+
+        def stall() -> None:
+            time.sleep(0.1)
+            loop.call_later(0.01, stall)
+
+        async with MovingTimeout(now() + 0.15):
+            stall()
+            await asyncio.sleep(seconds(30))
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(never_answered())
+    assert time.monotonic() - began < seconds(2)

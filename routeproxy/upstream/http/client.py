@@ -20,6 +20,7 @@ import routeproxy
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.redaction import redact_bytes
+from routeproxy.upstream.deadline import BACK_END_CLOCK
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.errors.connecting import cause_of
 from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
@@ -202,6 +203,8 @@ class Response:
 
     def close(self) -> None:
         """Lets the connection go: to its pool if it can carry more, else for good."""
+        if (clock := BACK_END_CLOCK.get()) is not None:
+            clock.request_over()
         transport = self._connection.transport
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()  # it was answered before it was asked in full: the rest need not go out
@@ -410,6 +413,10 @@ async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingReques
         reader = protocol.expect_response()
         head = request.head()
         transport.writelines([head, request.body])
+        if (clock := BACK_END_CLOCK.get()) is not None:
+            clock.request_sent()
+            if transport.get_write_buffer_size():
+                protocol.on_sent = clock.request_sent  # again, once the rest of a long one is on its way
         try:
             await reader.read_head()
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):

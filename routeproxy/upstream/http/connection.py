@@ -5,6 +5,7 @@ Python six times for each chunk of a stream, and that was a third of what a stre
 import asyncio
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -34,6 +35,14 @@ class ClientConnection(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._reader: ResponseReader | None = None
+        self.on_sent: Callable[[], None] | None = None
+        """Called once nearly all that was written is out."""
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_sent is not None:
+            on_sent, self.on_sent = self.on_sent, None
+            on_sent()
 
     def expect_response(self) -> "ResponseReader":
         """The next answer, which is all that may come from now on. Raises `aiohttp.ClientError` where
