@@ -1,8 +1,10 @@
 """`timeouts.first_token` runs while a back end has the request: not while that waits for a thread of ours."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,22 +39,34 @@ def proxy(tmp_path: Path, back_end: BackEnd) -> Iterator[Running]:
         yield proxy
 
 
-LONG = "x" * (chat_upstream.LONG_BODY + 1)
-"""Translated in a thread."""
+def translate_after(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    """Lets each translation wait as long for its thread."""
+
+    async def read_late(
+        size: int, caller: object, work: Callable[..., object], *args: Any, **kwargs: Any
+    ) -> object:
+        await asyncio.sleep(delay)
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(chat_upstream, "read_beside", read_late)
 
 
-def test_it_stands_still_while_the_request_waits_for_our_thread(proxy: Running, back_end: BackEnd) -> None:
-    chat_upstream._translation_thread.submit(time.sleep, 3 * LIMIT)
-    answer = proxy.post(request(LONG))
+def test_it_stands_still_while_the_request_waits_for_our_thread(
+    proxy: Running, back_end: BackEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translate_after(monkeypatch, 3 * LIMIT)
+    answer = proxy.post(request("Hi"))
     assert answer.status_code == 200, answer.text
     assert len(back_end.requests) == 1
 
 
-def test_it_runs_from_when_the_request_was_sent(proxy: Running, back_end: BackEnd) -> None:
-    chat_upstream._translation_thread.submit(time.sleep, LIMIT)
+def test_it_runs_from_when_the_request_was_sent(
+    proxy: Running, back_end: BackEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translate_after(monkeypatch, LIMIT)
     back_end.answers = [[HANG]]
     started = time.monotonic()
-    answer = proxy.post(request(LONG))
+    answer = proxy.post(request("Hi"))
     assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
     assert 2 * LIMIT * 0.9 < time.monotonic() - started < 2 * LIMIT + seconds(1)
 
