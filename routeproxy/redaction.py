@@ -13,6 +13,8 @@ REDACTED = "***"
 LONG = 16
 """Characters. Of a secret that has as many its beginning and its end are looked for, too: of a shorter one
 there would be too little left to tell it from other words."""
+SHORT = 4
+"""Characters. What has fewer is no secret, and would be found in everything that is said."""
 END = 8
 """Characters of a beginning or an end."""
 LONGEST = 4096
@@ -22,7 +24,7 @@ _WORD = re.compile(rf"[\w+/=.~%*-]{{0,{LONGEST}}}")
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` with `***` in place of each word that has some of a secret in it."""
+    """`text` with `***` in place of each word that has some of a secret in it, or is a short one."""
     spans = sorted(span for part in _parts_of(frozenset(secrets)) for span in _spans(text, *part))
     if not spans:
         return text
@@ -46,12 +48,24 @@ def _spans(text: str, part: str, whole_word: bool) -> Iterator[tuple[int, int]]:
     at = text.find(part)
     while at >= 0:
         start, end = at, at + len(part)
-        if whole_word:
+        if not whole_word:
+            if not _stands_alone(text, start, end):
+                at = text.find(part, start + 1)
+                continue
+        else:
             before = max(0, start - LONGEST)
             start = before + _start_of_word(text[before:start])
             end = _end_of_word(text, end)
         yield start, end
         at = text.find(part, end)
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether no word goes on before or behind: keys such as `ollama` are parts of many."""
+    return not any(
+        character.isalnum() or character in "_-"
+        for character in text[max(0, start - 1) : start] + text[end : end + 1]
+    )
 
 
 def _start_of_word(text: str) -> int:
@@ -80,8 +94,10 @@ def words_of(credential: str) -> Iterator[str]:
 
 @lru_cache(256)
 def _parts_of(secrets: frozenset[str]) -> tuple[tuple[str, bool], ...]:
-    """What to look for, and whether the rest of its word goes with it."""
-    return tuple(dict.fromkeys(part for secret in sorted(secrets) if secret for part in _parts(secret)))
+    """What to look for, and whether the rest of its word goes with it: else it has to be the whole word."""
+    return tuple(
+        dict.fromkeys(part for secret in sorted(secrets) if len(secret) >= SHORT for part in _parts(secret))
+    )
 
 
 def _parts(secret: str) -> Iterator[tuple[str, bool]]:

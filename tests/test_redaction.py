@@ -42,6 +42,18 @@ def test_a_short_secret_goes_alone() -> None:
     assert redact("the key test123 is refused", ["test123"]) == "the key *** is refused"
 
 
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        pytest.param("a", "the back end had a bad day", id="a letter"),
+        pytest.param("key", "the key is wrong", id="three letters"),
+        pytest.param("ollama", "ollama-cloud and my_ollama are no such models", id="a part of names"),
+    ],
+)
+def test_what_could_be_any_word_stays(secret: str, text: str) -> None:
+    assert redact(text, [secret]) is text
+
+
 def test_what_holds_none_is_the_very_same_object() -> None:
     content = b"\xff\xfe and so on"
     assert redact_bytes(content, [KEY]) is content
