@@ -44,6 +44,7 @@ OPTIONS: Mapping[str, str] = {
 }
 """LiteLLM's parameters → options of single types."""
 PLACEHOLDERS: Mapping[str, str] = {
+    "aws_region_name": "us-west-2",  # LiteLLM's own default
     "base_url": PLACEHOLDER_ADDRESS,
     "project": "my-project",
     "location": "us-central1",

@@ -35,14 +35,10 @@ PARAMS_OF_EVERY_TYPE = (
 """How a model draws its words."""
 
 PARAMS_OF_TYPE: Mapping[str, tuple[str, ...]] = {
-    # Of these two the region and the profile are keys of the table.
-    **dict.fromkeys(("bedrock", "sagemaker_chat"), _AWS),
-    **dict.fromkeys(
-        ("bedrock_mantle", "sagemaker", "sagemaker_nova"), (*_AWS, "aws_profile_name", "aws_region_name")
-    ),
+    # The region and the profile are keys of the table.
+    **dict.fromkeys(("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova"), _AWS),
     **dict.fromkeys(("azure", "azure_ai"), _AZURE),
-    "vertex_ai": ("vertex_credentials",),
-    "vertex_ai_beta": ("vertex_credentials", "vertex_location", "vertex_project"),
+    **dict.fromkeys(("vertex_ai", "vertex_ai_beta"), ("vertex_credentials",)),
     "oci": (
         "oci_compartment_id",
         "oci_endpoint_id",

@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from routeproxy.policy import litellm_types
+
 Zone = Literal["local", "private", "public"]
 """Where the bytes of a request go."""
 
@@ -116,26 +118,17 @@ TYPES: Mapping[str, ProviderType] = {
         own_client=True,
     ),
     "openai_compatible": ProviderType(engines=CHAT, required=("base_url",), own_client=True, responses=True),
-    "bedrock": ProviderType(options=("aws_region_name", "aws_profile_name")),
-    "sagemaker_chat": ProviderType(options=("aws_region_name", "aws_profile_name")),
+    "vertex_ai_beta": ProviderType(
+        required=("project", "location"), options=("project", "location", "credentials")
+    ),
+    **dict.fromkeys(
+        ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova"),
+        # Where it is not said, LiteLLM takes it out of the environment, AWS's files, or the air.
+        ProviderType(
+            required=("aws_region_name",), options=("aws_region_name", "aws_profile_name")
+        ),
+    ),
 }
-
-# The other providers that LiteLLM 1.110.2 can hold a conversation with: importing it to ask takes seconds.
-_LITELLM = """
-    abliteration ai21 ai21_chat aiand aihubmix aiml apertis assemblyai azure_ai baseten bedrock_mantle
-    bigmodel bytez cerebras charity_engine chatgpt chutes clarifai clf_ai_gateway cloudflare codestral
-    cognition cohere cohere_chat cometapi compactifai coralbricks cortecs crusoe darkbloom dashscope
-    databricks datarobot deepinfra deepseek docker_model_runner edenai empiriolabs empower fireworks_ai
-    friendliai galadriel gdc gigachat github github_copilot gmi groq helicone heroku hosted_vllm
-    hostinger_router huggingface hyperbolic inception inferenceapis kyma lambda_ai langgraph lemonade
-    libertai litellm_proxy llamafile llamagate lm_studio meta meta_llama minimax mistral modelscope
-    moonshot morph nadir nano-gpt nebius neosantara nlp_cloud novita nscale oci opencode_go openinfer
-    ovhcloud parasail perplexity petals pinstripes poe predibase prism publicai qwen_ai_platform qwencloud
-    ragflow refuseless reka replicate sagemaker sagemaker_nova sail sambanova sap sarvam scaleway scx-ai
-    snowflake streamlake synthetic tencent tensormesh triton v0 veniceai vercel_ai_gateway vertex_ai_beta
-    volcengine wally wandb watsonx xai xiaomi_mimo xinference zai zerogpu
-"""
-_OTHERS = tuple(_LITELLM.split())
 
 _PLAIN_CHAT: Mapping[str, ProviderType] = {
     "gradient_ai": ProviderType(
@@ -169,38 +162,23 @@ _PLAIN_CHAT: Mapping[str, ProviderType] = {
 """Of LiteLLM's names those of back ends that speak plain chat completions, and that LiteLLM can't ask: it
 refuses every request, or tools, or asks by a client of its own, past our proxies and zones."""
 
-# These sign in by other means, run on one's own machine, or take a key only if one was set up.
-_KEYLESS = """
-    chatgpt docker_model_runner gdc github_copilot hosted_vllm langgraph lemonade litellm_proxy llamafile
-    lm_studio oci petals sagemaker sagemaker_nova sap triton vertex_ai_beta xinference
-"""
-_KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
-    "cohere_chat": ("COHERE_API_KEY",),
-    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
-    "perplexity": ("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
-    "apertis": ("STIMA_API_KEY", "APERTIS_API_KEY"),
-    "nano-gpt": ("NANOGPT_API_KEY", "NANO_GPT_API_KEY"),
-    "scaleway": ("SCW_SECRET_KEY", "SCALEWAY_API_KEY"),
-    "scx-ai": ("SCX_API_KEY", "SCX_AI_API_KEY"),
-    "tensormesh": ("TENSORMESH_INFERENCE_API_KEY", "TENSORMESH_API_KEY"),
-    "veniceai": ("VENICE_AI_API_KEY", "VENICEAI_API_KEY"),
-    **dict.fromkeys(_KEYLESS.split(), ()),
-}
-
-
 def provider_type(name: str) -> ProviderType | None:
     """The type of this name; `None` if there is none."""
     if name in TYPES:
         return TYPES[name]
     if name in _PLAIN_CHAT:
         return _PLAIN_CHAT[name]
-    if name not in _OTHERS:
+    if name not in litellm_types.NAMES:
         return None
-    variable = f"{name.upper().replace('-', '_')}_API_KEY"
-    return ProviderType(key_variables=_KEY_VARIABLES.get(name, (variable,)))
+    return ProviderType(
+        base_url=litellm_types.ADDRESSES.get(name),
+        required=("base_url",) if name in litellm_types.WITHOUT_ADDRESS else (),
+        key_variables=litellm_types.key_variables(name),
+        zone="local" if name in litellm_types.ON_THIS_MACHINE else "public",
+    )
 
 
-TYPE_NAMES: tuple[str, ...] = (*TYPES, *_PLAIN_CHAT, *_OTHERS)
+TYPE_NAMES: tuple[str, ...] = (*TYPES, *_PLAIN_CHAT, *litellm_types.NAMES)
 
 
 def speaks_messages(type_name: str) -> bool:

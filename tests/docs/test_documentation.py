@@ -41,6 +41,7 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.decide import USUAL_FAILURES
 from routeproxy.policy.file import tables as file
 from routeproxy.policy.file.tables import Ability
+from routeproxy.policy.litellm_environment import KEPT_FROM_LITELLM
 from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.provider_types import TYPES
 from routeproxy.policy.targets import Timeouts
@@ -101,11 +102,11 @@ KEYS = {
 
 
 class EveryVariable(Mapping[str, str]):
-    """An environment in which everything is set, each to something else, but for what moves a provider. A
-    value passes for a key and for an address."""
+    """An environment in which everything is set, each to something else, but for what would move a provider or
+    choose its account. A value passes for a key and for an address."""
 
     def __getitem__(self, name: str) -> str:
-        if name.endswith("_API_BASE"):
+        if name.endswith("_API_BASE") or name in KEPT_FROM_LITELLM:
             raise KeyError(name)
         return f"https://set.example/{name}"
 

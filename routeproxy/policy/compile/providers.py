@@ -10,6 +10,7 @@ from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
 from routeproxy.policy.file.values import Strings, listed
+from routeproxy.policy.litellm_environment import address_variables, variables_heeded
 from routeproxy.policy.litellm_params import NEVER_ALLOWED, allowed_for
 from routeproxy.policy.patterns import WILD
 from routeproxy.policy.problems import Code, KeyPath, closest, one_of
@@ -114,9 +115,7 @@ class _ProviderCompiler:
             supports=frozenset(table.supports or ()),
             mid_system=table.mid_system,
             without_vision=table.without_vision,
-            options={
-                option: value for option in kind.options if (value := getattr(table, option)) is not None
-            },
+            options=self._compile_options(),
             litellm_params=self._compile_litellm_params(),
             spellings=names,
             prefixes=tuple(
@@ -164,6 +163,7 @@ class _ProviderCompiler:
                 if getattr(table, key) is not None:
                     self._warn_of_pass_through(key)
         self._check_proxy()
+        self._check_variables()
         for index, header in enumerate(table.forward or ()):
             if header.lower() in SECRET_HEADERS:
                 message = f"`{header}` is never passed on"
@@ -215,7 +215,6 @@ class _ProviderCompiler:
         written = self.table.base_url
         path = (*self.path, "base_url")
         if written is None:
-            self._check_moved()
             return self.kind.base_url
         url = written
         if written.startswith("env:"):
@@ -234,22 +233,40 @@ class _ProviderCompiler:
             )
         return url.rstrip("/")
 
-    def _check_moved(self) -> None:
-        """For a type of LiteLLM's own, LiteLLM takes the address from the environment where the rules give
-        none."""
-        if (
-            self._choose_engine() == "direct"
-            or self.type in TYPES
-            or self.table.zone is not None
-            or self.report.faulty((*self.path, "zone"))
-        ):
+    def _check_variables(self) -> None:
+        """LiteLLM takes much out of the environment. What moves nobody is said; what would is an error."""
+        environ = self.secrets.environ
+        if self._choose_engine() == "direct" and self.kind.direct_models is None:
             return
-        known = self.type.upper().replace("-", "_")
-        variables = (f"{name}_API_BASE" for name in (known, known.removesuffix("_AI")))
-        if name := next((name for name in variables if self.secrets.environ.get(name)), None):
-            message = f"the variable `{name}` says where it is, so its `zone` must be said"
-            expected = '`zone = "local"`, `"private"` or `"public"`, or a `base_url`'
-            self.report.error(Code.MISSING, self.path, message, expected=expected, key=True)
+        if self.table.base_url is None and self.kind.base_url is not None:
+            for name in address_variables(self.type):
+                if environ.get(name):
+                    self._report_address_variable(name)
+        unsaid = {
+            name: key
+            for name, key in variables_heeded(self.type).items()
+            if environ.get(name) and not self._states(key)
+        }
+        for name, key in unsaid.items():
+            message = f"the variable `{name}` has no effect: whom a provider asks, and as whom, stands here"
+            hint = f'write `{key} = "env:{name}"`, or unset the variable' if key else "unset the variable"
+            self.report.error(Code.MISSING, self.path, message, hint=hint, key=True)
+
+    def _report_address_variable(self, name: str) -> None:
+        hint = f'`base_url = "env:{name}"` has it asked there'
+        message = f"the variable `{name}` moves nobody: type {self.type} is asked at {self.kind.base_url}"
+        if self.table.zone in {"local", "private"}:
+            # The zone was meant for where the variable leads.
+            self.report.error(Code.CONTRADICTION, self.path, message, hint=hint, key=True)
+        else:
+            self.report.warn(Code.NO_EFFECT, self.path, message, hint=hint, key=True)
+
+    def _states(self, key: str) -> bool:
+        """Whether the table says this key, which may be one of `litellm_params`."""
+        table, _, param = key.partition(".")
+        if param:
+            return param in (self.table.litellm_params or {})
+        return bool(key) and getattr(self.table, table) is not None
 
     def _compile_headers(self) -> Mapping[str, str]:
         headers = {}
@@ -264,6 +281,16 @@ class _ProviderCompiler:
             ):
                 self.report.error(Code.WRONG_VALUE, path, problem)
         return headers
+
+    def _compile_options(self) -> Mapping[str, Any]:
+        options = {}
+        for option in self.kind.options:
+            value = getattr(self.table, option)
+            if isinstance(value, str) and value.startswith("env:"):
+                value = self.secrets.resolve_variable(value, (*self.path, option))
+            if value is not None:
+                options[option] = value
+        return options
 
     def _compile_litellm_params(self) -> Mapping[str, Any]:
         path = (*self.path, "litellm_params")

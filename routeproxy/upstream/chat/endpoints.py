@@ -123,6 +123,9 @@ _ENDPOINTS: Mapping[str, Endpoint] = {
     "gemini": Endpoint(url=_gemini_url, key_header="x-goog-api-key", key_prefix=""),
     "vertex_ai": Endpoint(url=_vertex_url, signs_in_to_google=True),
     "vertex_ai_beta": Endpoint(signs_in_to_google=True),
+    "nlp_cloud": Endpoint(key_prefix="Token "),
+    "replicate": Endpoint(key_prefix="Token "),
+    "bytez": Endpoint(key_prefix="Key "),
 }
 
 

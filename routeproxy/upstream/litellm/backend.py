@@ -155,7 +155,7 @@ def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     arguments |= {
         "model": deployment if bare else f"{name}/{prefix}{deployment}",
         "custom_llm_provider": name,
-        "api_key": needed_key(call) or litellm_provider.placeholder_key,
+        "api_key": litellm_provider.key_argument(needed_key(call)),
         "max_retries": 0,
         "num_retries": 0,
         "timeout": NO_LIMIT,

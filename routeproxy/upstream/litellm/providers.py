@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from routeproxy.policy.providers import Provider
 
 NO_KEY = "routeproxy-no-key"
-"""Given to LiteLLM where there is no key, so that it does not look for one in the environment. Never sent."""
+"""Given to LiteLLM in place of a key, so that it does not look for one in the environment. Never sent."""
 
 
 def _api_base(base_url: str) -> Mapping[str, str]:
@@ -28,6 +28,10 @@ def _versioned_api_base(base_url: str) -> Mapping[str, str]:
 def _ollama_api_base(base_url: str) -> Mapping[str, str]:
     """Its own API is beside its OpenAI-compatible one, which people also write down."""
     return {"api_base": base_url.removesuffix("/v1").removesuffix("/api")}
+
+
+def _slashed_api_base(base_url: str) -> Mapping[str, str]:
+    return {"api_base": f"{base_url}/"}
 
 
 def _azure_api_base(base_url: str) -> Mapping[str, str]:
@@ -65,8 +69,9 @@ class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     """`base_url`, which is what that provider's own documentation calls so → LiteLLM's arguments."""
     option_arguments: Mapping[str, str] = {}
     """Our option → LiteLLM's argument."""
-    sends_key: bool = False
-    """The key goes out as it is, in a header: so no header with another credential may."""
+    sends_key: bool = True
+    """The key goes out as it is, in a header that we write: LiteLLM never has it, and nothing that it writes
+    besides goes out. Else LiteLLM signs in, or makes something of the key."""
     placeholder_key: str | None = NO_KEY
     """What LiteLLM gets for a key where there is none."""
     verbatim: bool = False
@@ -80,27 +85,47 @@ class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     """Where LiteLLM does the reading: the finish reason can be seen in the bytes of an answer, so one without
     it was cut, whatever LiteLLM says. Else LiteLLM's word counts."""
     hosts: tuple[str, ...] = ()
-    """The domains that it is asked at where the rules give no address. Empty: LiteLLM alone knows."""
+    """The domains that it is asked at where there is no one address."""
     location: tuple[str, str] | None = None
     """The option that says where it answers, and the pattern that every address then contains: LiteLLM takes
     some models elsewhere."""
     responses_name: str = ""
     """The name under which LiteLLM goes over Responses where a model needs that. Empty: it never does."""
 
+    def key_argument(self, key: str | None) -> str | None:
+        """What LiteLLM gets for a key."""
+        return self.placeholder_key if self.sends_key or key is None else key
+
 
 # `custom_openai` is OpenAI's protocol without an opinion. Under their own names LiteLLM reads its table's
 # rules into every model: the system prompt of an `o3` becomes a user's turn, a gateway's `gpt-5` loses its
 # sampling, Together's new models lose their tools.
-_OPENAI = LiteLLMProvider(name="custom_openai", sends_key=True, verbatim=True)
+_OPENAI = LiteLLMProvider(name="custom_openai", verbatim=True)
 
 _AWS = LiteLLMProvider(
     name="aws",
+    sends_key=False,
     shows_finish_reason=False,  # some models' events are in Base64
     placeholder_key=None,
     option_arguments={"aws_region_name": "aws_region_name", "aws_profile_name": "aws_profile_name"},
     hosts=("amazonaws.com", "amazonaws.com.cn", "api.aws"),
     location=("aws_region_name", ".{}."),
 )
+
+_VERTEX = LiteLLMProvider(
+    name="vertex_ai",
+    placeholder_key=None,
+    allowed_params=(),
+    option_arguments={
+        "project": "vertex_project",
+        "location": "vertex_location",
+        "credentials": "vertex_credentials",
+    },
+    hosts=("googleapis.com",),
+    location=("location", "/locations/{}/"),
+)
+
+_SIGNS_IN = LiteLLMProvider(name="signs in", sends_key=False, placeholder_key=None)
 
 _PROVIDERS: Mapping[str, LiteLLMProvider] = {
     "openai": replace(_OPENAI, responses_name="openai"),
@@ -127,45 +152,31 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
     "openai_like": _OPENAI,
     "gemini": LiteLLMProvider(
         name="gemini",
-        sends_key=True,
         address_arguments=_gemini_api_base,
         allowed_params=(),
     ),
-    "vertex_ai": LiteLLMProvider(
-        name="vertex_ai",
-        sends_key=True,
-        placeholder_key=None,
-        allowed_params=(),
-        option_arguments={
-            "project": "vertex_project",
-            "location": "vertex_location",
-            "credentials": "vertex_credentials",
-        },
-        hosts=("googleapis.com",),
-        location=("location", "/locations/{}/"),
-    ),
+    "vertex_ai": _VERTEX,
+    "vertex_ai_beta": replace(_VERTEX, name="vertex_ai_beta"),
     "ollama": LiteLLMProvider(
         name="ollama_chat",
-        sends_key=True,
         address_arguments=_ollama_api_base,
         allowed_params=(),
     ),
-    "bedrock": replace(_AWS, name="bedrock"),
-    "sagemaker_chat": replace(_AWS, name="sagemaker_chat"),
+    **{
+        name: replace(_AWS, name=name)
+        for name in ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova")
+    },
+    # These sign in by other means.
+    "chatgpt": replace(_SIGNS_IN, name="chatgpt", hosts=("chatgpt.com", "auth.openai.com")),
+    "gigachat": LiteLLMProvider(name="gigachat", sends_key=False, hosts=("devices.sberbank.ru",)),
+    "github_copilot": replace(_SIGNS_IN, name="github_copilot", hosts=("githubcopilot.com", "github.com")),
+    "oci": replace(_SIGNS_IN, name="oci", hosts=("oraclecloud.com",)),
+    "sap": replace(_SIGNS_IN, name="sap"),
+    "watsonx": LiteLLMProvider(name="watsonx", sends_key=False),
+    # LiteLLM says beside the key of what kind it is, or chooses the header by the host.
+    "snowflake": LiteLLMProvider(name="snowflake", sends_key=False),
+    "azure_ai": LiteLLMProvider(name="azure_ai", sends_key=False),
 }
-_WITHOUT_API_KEY = frozenset(
-    {  # they sign in by other means
-        "bedrock_mantle",
-        "chatgpt",
-        "gdc",
-        "github_copilot",
-        "oci",
-        "sagemaker",
-        "sagemaker_nova",
-        "sap",
-        "vertex_ai_beta",
-    }
-)
 _WITHOUT_FINISH_REASONS = frozenset({"bytez", "langgraph", "nlp_cloud", "petals", "replicate", "triton"})
 """Their formats have none."""
 
@@ -174,9 +185,8 @@ def litellm_provider_of(provider: Provider) -> LiteLLMProvider:
     """A type that is not in the table has the same name at LiteLLM."""
     if known := _PROVIDERS.get(provider.type):
         return known
-    placeholder_key = None if provider.type in _WITHOUT_API_KEY else NO_KEY
     return LiteLLMProvider(
         name=provider.type,
-        placeholder_key=placeholder_key,
+        address_arguments=_slashed_api_base if provider.type == "nlp_cloud" else _api_base,
         shows_finish_reason=provider.type not in _WITHOUT_FINISH_REASONS,
     )

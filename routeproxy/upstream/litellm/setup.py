@@ -11,7 +11,11 @@ import importlib
 import os
 import sys
 import warnings
+<<<<<<< HEAD
 from collections.abc import Callable, Iterator
+=======
+from collections.abc import Iterator, Mapping
+>>>>>>> a8570e4 (No environment variable moves a provider, chooses its key or its account: COHERE_API_BASE and fifty others did, and four types without an address were asked at OpenAI's with their own key)
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -19,6 +23,7 @@ from typing import Any
 import httpx
 
 from routeproxy.gc_pause import paused
+from routeproxy.policy.litellm_environment import KEPT_FROM_LITELLM
 from routeproxy.telemetry.logs import quiet
 from routeproxy.upstream.litellm.providers import NO_KEY
 from routeproxy.upstream.litellm.transport import (
@@ -32,13 +37,19 @@ SWITCH_INTERVAL = 0.0005
 """Seconds that a thread may hold the interpreter during the import; Python's own 5 ms would be felt."""
 
 
+SET_FOR_LITELLM: Mapping[str, str] = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the import asks the network for a price list
+    "LITELLM_MODE": "PRODUCTION",  # else it takes variables out of whatever `.env` is near its own files
+}
 # --- the import
 
 
 def import_litellm() -> Any:
     """The module, set up. Takes seconds, the first time."""
-    # Without this the import asks the network for a price list.
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ |= SET_FOR_LITELLM
+    # (The rules' own environment was read before.)
+    for name in KEPT_FROM_LITELLM:
+        os.environ.pop(name, None)
     with _yielding_often():
         litellm = importlib.import_module("litellm")
         _set_up(litellm)

@@ -26,8 +26,14 @@ from routeproxy.upstream.litellm.providers import NO_KEY, LiteLLMProvider
 
 CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 
-# What LiteLLM and OpenAI's client say of themselves, or find for themselves in the environment, besides what
-# is of their connection.
+PROTOCOL_HEADERS = frozenset(
+    {"accept", "content-type", "request-source", "x-novita-source", "x-pplx-integration"}
+)
+"""Headers that LiteLLM may write of itself where the key is ours to send: more might come out of the
+environment."""
+
+# Of those that sign in: what LiteLLM and OpenAI's client say of themselves, or find for themselves in the
+# environment, besides what is of their connection.
 _LIBRARY_HEADERS = HOP_BY_HOP | {
     "accept-encoding",
     "content-length",
@@ -186,7 +192,7 @@ class LiteLLMTransport:
 
     def _check_address(self, provider: Provider, url: httpx.URL) -> None:
         hosts = self._litellm_provider.hosts
-        if hosts and not any(f".{url.host}".endswith(f".{host}") for host in hosts):
+        if not any(f".{url.host}".endswith(f".{host}") for host in hosts):
             raise self._refuse(f"a request would have gone to {url.host}, which is not {' or '.join(hosts)}")
         option, pattern = self._litellm_provider.location or ("", "")
         location = provider.options.get(option)
@@ -218,14 +224,16 @@ class LiteLLMTransport:
     def headers(self, written: httpx.Headers) -> dict[str, str]:
         """What goes out in place of the headers that LiteLLM has `written`."""
         call, sends_key = self._call, self._litellm_provider.sends_key
-        protocol = {
-            name: value
-            for name, value in written.items()
-            if name not in _LIBRARY_HEADERS and not name.startswith("x-stainless-")
-        }
-        for name in CREDENTIALS:
-            if name in protocol and (sends_key or NO_KEY in protocol[name]):
-                del protocol[name]
+        if sends_key:
+            protocol = {name: value for name, value in written.items() if name in PROTOCOL_HEADERS}
+        else:
+            protocol = {
+                name: value
+                for name, value in written.items()
+                if name not in _LIBRARY_HEADERS
+                and not name.startswith("x-stainless-")
+                and not (name in CREDENTIALS and NO_KEY in value)
+            }
         # In the header where the back end looks for the key. LiteLLM shows Azure a key as a Bearer token once
         # it has seen that somebody had none.
         credentials = dict(self._signature)

@@ -9,6 +9,7 @@ from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
 from tests.policy.asking import brief, policy, problems
 
+REGION = 'aws_region_name = "eu-central-1"'
 ENDS = '\n[default]\ndeny = "no"\n'
 
 
@@ -26,7 +27,7 @@ def provider(text: str, environ: dict[str, str] | None = None, **how: Any) -> Pr
         ("echo", None, "local", "direct"),
         ("gemini", "https://generativelanguage.googleapis.com/v1beta", "public", "direct"),
         ("openrouter", "https://openrouter.ai/api/v1", "public", "direct"),
-        ("groq", None, "public", "litellm"),
+        ("groq", "https://api.groq.com/openai/v1", "public", "litellm"),
     ],
 )
 def test_one_line_is_a_whole_provider(name: str, base_url: str | None, zone: str, engine: str) -> None:
@@ -67,8 +68,8 @@ def test_an_address_of_ones_own_discards_the_preset_zone(text: str, zone: str) -
         ("huggingface]", {}, ["env:HF_TOKEN"]),
         ("nano-gpt]", {}, ["env:NANOGPT_API_KEY"]),
         ("ollama]", {}, []),
-        ("bedrock]", {}, []),
-        ("hosted_vllm]", {}, []),
+        (f"bedrock]\n{REGION}", {}, []),
+        ('hosted_vllm]\nbase_url = "http://x.example/v1"', {}, []),
         ('x]\ntype = "openai_compatible"\nbase_url = "http://x"', {"OPENAI_API_KEY": "a"}, []),
     ],
 )
@@ -188,7 +189,7 @@ def test_a_location_that_is_none_is_refused(location: str) -> None:
     ("text", "message"),
     [
         pytest.param(
-            'bedrock]\nengine = "direct"',
+            f'bedrock]\n{REGION}\nengine = "direct"',
             'type bedrock is always spoken to through LiteLLM: leave out `engine = "direct"`',
             id="not there",
         ),
@@ -275,9 +276,10 @@ def test_a_header_from_a_variable_is_a_secret() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_ALLOWED))
-@pytest.mark.parametrize("type", ["openai", "groq", "bedrock"])
+@pytest.mark.parametrize("type", ["openai", "groq", "snowflake"])
 def test_nothing_that_chooses_who_is_asked_goes_by_litellm_params(type: str, name: str) -> None:
-    (found, *_) = problems(f'[providers.{type}]\napi_key = "none"\nlitellm_params = {{ {name} = "x" }}{ENDS}')
+    text = f'[providers.{type}]\nbase_url = "https://x.example"\napi_key = "none"'
+    (found, *_) = problems(f'{text}\nlitellm_params = {{ {name} = "x" }}{ENDS}')
     assert (found.severity, found.path[-1]) == ("error", name)
     assert "chooses who is asked" in found.message
 
@@ -292,24 +294,27 @@ def test_nothing_that_chooses_who_is_asked_goes_by_litellm_params(type: str, nam
     ],
 )
 def test_what_a_type_does_not_take_is_an_error(type: str, name: str, problem: str) -> None:
-    (found, *_) = problems(f'[providers.{type}]\napi_key = "none"\nlitellm_params = {{ {name} = "x" }}{ENDS}')
+    region = REGION if type == "bedrock" else ""
+    (found, *_) = problems(
+        f'[providers.{type}]\napi_key = "none"\n{region}\nlitellm_params = {{ {name} = "x" }}{ENDS}'
+    )
     assert found.message.startswith(problem)
 
 
 def test_a_variable_in_litellm_params_is_read_and_a_secret() -> None:
-    text = 'bedrock]\nlitellm_params = { aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }'
+    text = f'bedrock]\n{REGION}\nlitellm_params = {{ aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }}'
     compiled = provider(text, {"AWS": "sk-1"})
     assert compiled.litellm_params == {"aws_access_key_id": "AKID", "aws_secret_access_key": "sk-1"}
     assert compiled.secret_values == ("AKID", "AKID", "sk-1", "sk-1")
 
 
 def test_the_version_knows_no_variables_value() -> None:
-    text = '[providers.bedrock]\nlitellm_params = { aws_secret_access_key = "env:AWS" }' + ENDS
+    text = f'[providers.bedrock]\n{REGION}\nlitellm_params = {{ aws_secret_access_key = "env:AWS" }}{ENDS}'
     assert policy(text, {"AWS": "a"}).version == policy(text, {"AWS": "b"}).version
 
 
 def test_a_file_in_litellm_params_is_an_error_and_not_sent_as_a_text() -> None:
     (found,) = problems(
-        f'[providers.bedrock]\nlitellm_params = {{ aws_session_token = "file:/run/t" }}{ENDS}'
+        f'[providers.bedrock]\n{REGION}\nlitellm_params = {{ aws_session_token = "file:/run/t" }}{ENDS}'
     )
     assert found.message == "`file:` is not read here: the text itself would be sent"

@@ -73,13 +73,16 @@ def test_nothing_is_known_of_a_model_that_is_not_listed() -> None:
     assert policy.providers["corp"].facts_of("other").region is None
 
 
-def test_a_variable_that_moves_a_provider_makes_its_zone_unknown() -> None:
+def test_a_variable_moves_no_provider_whatever_zone_was_meant_for_where_it_leads() -> None:
     text = DEFAULT + "[providers.mistral]\n"
     assert problems(text, MISTRAL_API_KEY="k") == []
     moved = {"MISTRAL_API_KEY": "k", "MISTRAL_API_BASE": "http://elsewhere.example"}
-    said = ["the variable `MISTRAL_API_BASE` says where it is, so its `zone` must be said"]
-    assert problems(text, **moved) == said
-    assert problems(text + 'zone = "private"\n', **moved) == []
+    said = "the variable `MISTRAL_API_BASE` moves nobody: type mistral is asked at https://api.mistral.ai/v1"
+    assert problems(text + 'zone = "private"\n', **moved) == [said]
+    policy = compile_rules(text, path=Path("rules.toml"), environ=moved)
+    assert policy.providers["mistral"].base_url == "https://api.mistral.ai/v1"
+    assert policy.providers["mistral"].zone == "public"
+    assert said in [warning.message for warning in policy.warnings]
 
 
 # --- files that are made to harm

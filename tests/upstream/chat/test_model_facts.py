@@ -60,6 +60,7 @@ def test_of_a_model_that_nobody_knows_nothing_is_known() -> None:
 def test_a_star_asks_only_for_models_that_are_listed(asked: str, region: str | None) -> None:
     found = policy("""
         [providers.bedrock]
+        aws_region_name = "eu-central-1"
         [providers.bedrock.models]
         "eu.anthropic.*" = { region = "eu" }
         "eu.anthropic.special" = { region = "de" }
