@@ -1,7 +1,7 @@
-"""Variables by which LiteLLM would choose whom it asks, or as whom, by the type of provider. Under a rules file
-none of them does: addresses and keys are always said to it, so that most are not even looked at. For the rest
-the rules say what stands in them, or they are refused. (Names as in LiteLLM 1.110.2; that these are all is
-tested against what it reads: `tests/upstream/litellm/test_environment.py`.)"""
+"""Variables by which LiteLLM would choose whom it asks, or as whom, by the type of provider. Under a rules
+file none of them does: addresses and keys are always said to it, so that most are not even looked at. For the
+rest the rules say what stands in them, or they are refused. (Names as in LiteLLM 1.110.2; that these are all
+is tested against what it reads: `tests/upstream/litellm/test_environment.py`.)"""
 
 from collections.abc import Mapping
 
@@ -36,6 +36,7 @@ _AWS: Mapping[str, str] = {
 }
 """LiteLLM's own, beside AWS's own credentials."""
 _BEARER: Mapping[str, str] = {"AWS_BEARER_TOKEN_BEDROCK": "api_key"}
+_VERTEX: Mapping[str, str] = {"GEMINI_API_BASE": "base_url", "VERTEXAI_API_BASE": "base_url"}
 _OCI = ("compartment_id", "fingerprint", "key", "key_file", "region", "tenancy", "user")
 
 _HEEDED: Mapping[str, Mapping[str, str]] = {
@@ -48,9 +49,7 @@ _HEEDED: Mapping[str, Mapping[str, str]] = {
         "BEDROCK_MANTLE_API_KEY": "api_key",
         "BEDROCK_MANTLE_REGION": "aws_region_name",
     },
-    **dict.fromkeys(
-        ("vertex_ai", "vertex_ai_beta"), {"GEMINI_API_BASE": "base_url", "VERTEXAI_API_BASE": "base_url"}
-    ),
+    **dict.fromkeys(("vertex_ai", "vertex_ai_beta"), _VERTEX),
     "chatgpt": dict.fromkeys(
         ("CHATGPT_API_BASE", "CHATGPT_AUTH_FILE", "CHATGPT_TOKEN_DIR", "OPENAI_CHATGPT_API_BASE"), ""
     ),
@@ -73,7 +72,8 @@ _HEEDED: Mapping[str, Mapping[str, str]] = {
         ),
         "",
     ),
-    "oci": {f"OCI_{name.upper()}": f"litellm_params.oci_{name}" for name in _OCI} | {"OCI_REGION_METADATA": ""},
+    "oci": {f"OCI_{name.upper()}": f"litellm_params.oci_{name}" for name in _OCI}
+    | {"OCI_REGION_METADATA": ""},
     "predibase": {"PREDIBASE_TENANT_ID": "litellm_params.predibase_tenant_id"},
     "sap": dict.fromkeys(
         (

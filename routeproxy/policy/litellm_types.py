@@ -108,20 +108,19 @@ _AT = """
     zai                 https://api.z.ai/api/paas/v4
     zerogpu             https://api.zerogpu.ai/v1
 """
-ADDRESSES: Mapping[str, str] = {
-    name: address for name, address in (line.split() for line in _AT.strip().splitlines())
-}
+_ROWS = (line.split() for line in _AT.strip().splitlines())
+ADDRESSES: Mapping[str, str] = {row[0]: row[1] for row in _ROWS}
 """Where a type is asked, in the form in which LiteLLM takes an address."""
 
 ON_THIS_MACHINE = frozenset({"docker_model_runner", "langgraph", "lemonade", "llamafile"})
 """Servers for one's own machine."""
 
 WITHOUT_ADDRESS = frozenset(
-    """
-    azure_ai cloudflare databricks gdc heroku hosted_vllm litellm_proxy lm_studio ragflow sap
-    snowflake triton watsonx xinference
-    """.split()
-)
+    {
+        "azure_ai", "cloudflare", "databricks", "gdc", "heroku", "hosted_vllm", "litellm_proxy", "lm_studio",
+        "ragflow", "sap", "snowflake", "triton", "watsonx", "xinference",
+    }
+)  # fmt: skip
 """Types whose address is somebody's own, so that the rules must give it: LiteLLM would take it out of the
 environment, or ask OpenAI."""
 

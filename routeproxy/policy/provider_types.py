@@ -124,9 +124,7 @@ TYPES: Mapping[str, ProviderType] = {
     **dict.fromkeys(
         ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova"),
         # Where it is not said, LiteLLM takes it out of the environment, AWS's files, or the air.
-        ProviderType(
-            required=("aws_region_name",), options=("aws_region_name", "aws_profile_name")
-        ),
+        ProviderType(required=("aws_region_name",), options=("aws_region_name", "aws_profile_name")),
     ),
 }
 
@@ -161,6 +159,7 @@ _PLAIN_CHAT: Mapping[str, ProviderType] = {
 }
 """Of LiteLLM's names those of back ends that speak plain chat completions, and that LiteLLM can't ask: it
 refuses every request, or tools, or asks by a client of its own, past our proxies and zones."""
+
 
 def provider_type(name: str) -> ProviderType | None:
     """The type of this name; `None` if there is none."""

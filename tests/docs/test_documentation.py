@@ -102,8 +102,8 @@ KEYS = {
 
 
 class EveryVariable(Mapping[str, str]):
-    """An environment in which everything is set, each to something else, but for what would move a provider or
-    choose its account. A value passes for a key and for an address."""
+    """An environment in which everything is set, each to something else, but for what would move a provider
+    or choose its account. A value passes for a key and for an address."""
 
     def __getitem__(self, name: str) -> str:
         if name.endswith("_API_BASE") or name in KEPT_FROM_LITELLM:

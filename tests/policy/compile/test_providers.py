@@ -302,7 +302,8 @@ def test_what_a_type_does_not_take_is_an_error(type: str, name: str, problem: st
 
 
 def test_a_variable_in_litellm_params_is_read_and_a_secret() -> None:
-    text = f'bedrock]\n{REGION}\nlitellm_params = {{ aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }}'
+    params = '{ aws_access_key_id = "AKID", aws_secret_access_key = "env:AWS" }'
+    text = f"bedrock]\n{REGION}\nlitellm_params = {params}"
     compiled = provider(text, {"AWS": "sk-1"})
     assert compiled.litellm_params == {"aws_access_key_id": "AKID", "aws_secret_access_key": "sk-1"}
     assert compiled.secret_values == ("AKID", "AKID", "sk-1", "sk-1")

@@ -1,5 +1,5 @@
-"""What is said of variables by which LiteLLM would choose whom it asks, or as whom. (That it takes no notice of
-them: `tests/upstream/litellm/test_environment.py`.)"""
+"""What is said of variables by which LiteLLM would choose whom it asks, or as whom. (That it takes no notice
+of them: `tests/upstream/litellm/test_environment.py`.)"""
 
 import pytest
 

@@ -1,5 +1,6 @@
-"""No environment variable moves a provider, chooses its key or its account: LiteLLM is imported and asked under
-an environment in which everything is set that its installed source reads, and asks as if nothing were."""
+"""No environment variable moves a provider, chooses its key or its account: LiteLLM is imported and asked
+under an environment in which everything is set that its installed source reads, and asks as if nothing
+were."""
 
 import json
 import os
@@ -77,7 +78,13 @@ def test_what_it_reads_is_found() -> None:
     names = variables_read()
     assert len(names) > 700
     assert names["USE_LITELLM_PROXY"] == "True"
-    for name in ("COHERE_API_BASE", "LLAMA_API_BASE", "MISTRAL_AZURE_API_BASE", "CO_API_KEY", "TOGETHER_AI_TOKEN"):
+    for name in (
+        "COHERE_API_BASE",
+        "LLAMA_API_BASE",
+        "MISTRAL_AZURE_API_BASE",
+        "CO_API_KEY",
+        "TOGETHER_AI_TOKEN",
+    ):
         assert name in names
 
 
@@ -124,7 +131,9 @@ ASKS_NOBODY = {
 }
 
 
-def test_nearly_every_type_asks_its_own_address_with_our_key_and_no_other(undisturbed: dict[str, Any]) -> None:
+def test_nearly_every_type_asks_its_own_address_with_our_key_and_no_other(
+    undisturbed: dict[str, Any],
+) -> None:
     assert {type for type, asked in undisturbed.items() if isinstance(asked, str)} == set(ASKS_NOBODY)
     for type, asked in undisturbed.items():
         if type in ASKS_NOBODY:

@@ -76,6 +76,7 @@ type = "{type}"
 base_url = "{url}/v1"
 api_key = "env:KEY"
 zone = "local"
+{more}
 [[rules]]
 match.model.equals = "{type}"
 targets = "{type}/some/model"
@@ -91,7 +92,8 @@ def back_end() -> Iterator[BackEnd]:
 
 @pytest.fixture(scope="module")
 def proxy(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    tables = [RULES.format(type=type, url=back_end.url) for type in SWEPT]
+    more = {"bedrock_mantle": 'aws_region_name = "eu-central-1"'}
+    tables = [RULES.format(type=type, url=back_end.url, more=more.get(type, "")) for type in SWEPT]
     rules = "\n".join([*tables, '[default]\ndeny = "no such type"'])
     with running(rules, tmp_path_factory.mktemp("sweep"), {"KEY": KEY}) as proxy:
         yield proxy

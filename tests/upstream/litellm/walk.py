@@ -24,7 +24,6 @@ from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.provider_types import TYPE_NAMES, provider_type
 from routeproxy.policy.targets import Target
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.litellm.transport import Failed, LiteLLMTransport
 from tests.upstream.litellm.asking import LOOP, call, chat
@@ -89,7 +88,9 @@ class Walk:
             walk.asked.append(
                 {
                     "url": str(request.url),
-                    "headers": {name: headers[name] for name in sorted(headers) if name not in NEVER_THE_SAME},
+                    "headers": {
+                        name: headers[name] for name in sorted(headers) if name not in NEVER_THE_SAME
+                    },
                     "body": body.decode("utf-8", "replace"),
                 }
             )
