@@ -11,11 +11,7 @@ import importlib
 import os
 import sys
 import warnings
-<<<<<<< HEAD
-from collections.abc import Callable, Iterator
-=======
-from collections.abc import Iterator, Mapping
->>>>>>> a8570e4 (No environment variable moves a provider, chooses its key or its account: COHERE_API_BASE and fifty others did, and four types without an address were asked at OpenAI's with their own key)
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -41,6 +37,7 @@ SET_FOR_LITELLM: Mapping[str, str] = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the import asks the network for a price list
     "LITELLM_MODE": "PRODUCTION",  # else it takes variables out of whatever `.env` is near its own files
 }
+
 # --- the import
 
 
