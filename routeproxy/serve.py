@@ -37,6 +37,7 @@ from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.telemetry.reload_log import ReloadLog
 from routeproxy.telemetry.request_log import RequestLog
+from routeproxy.upstream.ambient import without_credentials
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
@@ -296,6 +297,8 @@ def startup_lines(
         lines.append("  provider   none")
     # A line each: `check` shows them whole.
     warnings = [str(warning).partition("\n")[0] for warning in policy.warnings]
+    variables = sources.variables()
+    warnings += filter(None, (without_credentials(each, variables) for each in policy.providers.values()))
     if problem is not None:
         warnings.insert(0, "this is the last good version, since: " + problem.partition("\n")[0])
     team_keys = [key for team in policy.teams.values() for key in team.keys]
