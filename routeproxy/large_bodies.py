@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
+
+from routeproxy.gc_pause import paused
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,10 +33,16 @@ async def read_beside(
     if turn is None:
         turn = _turns[key] = asyncio.Lock()
     await turn.acquire()
-    job = _thread.submit(work, *args, **kwargs)
+    job = _thread.submit(_without_sweeps, partial(work, *args, **kwargs))
     # Also when its client has left: what runs in a thread can't be stopped, and counts until it ends.
     job.add_done_callback(lambda _: _give_back(loop, turn))
     return await asyncio.wrap_future(job)
+
+
+def _without_sweeps(work: Callable[[], T]) -> T:
+    """A sweep holds the interpreter, and takes longer the more values there are."""
+    with paused():
+        return work()
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, turn: asyncio.Lock) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from routeproxy.exchange import Call
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.decoding import without_lone_surrogates
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
@@ -21,17 +22,17 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 class Echo:
     async def send(self, call: Call, emit: Emit) -> None:
-        for output in _outputs(call):
+        inbound = call.exchange.inbound
+        content, stop_reason = await read_beside(len(inbound.body), inbound.caller, _answer, inbound.body)
+        for output in _outputs(call, content, stop_reason):
             await emit(output)
 
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
 
-def _outputs(call: Call) -> Iterator[Output]:
+def _outputs(call: Call, content: tuple[ReplyBlock, ...], stop_reason: StopReason) -> Iterator[Output]:
     exchange = call.exchange
-    body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(exchange.inbound.body))
-    content, stop_reason = _answer(body)
     text = "".join(block.text for block in content if isinstance(block, TextBlock))
     usage = Usage(
         input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(text.encode()) // 4)
@@ -59,7 +60,8 @@ def _pieces(text: str) -> Iterator[str]:
         yield "".join(words[at : at + size])
 
 
-def _answer(body: dict[str, Any]) -> tuple[tuple[ReplyBlock, ...], StopReason]:
+def _answer(text: bytes) -> tuple[tuple[ReplyBlock, ...], StopReason]:
+    body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(text))
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "tool" and isinstance(choice.get("name"), str):
         return (ToolUseBlock(tool_use_id(), choice["name"]),), "tool_use"
