@@ -82,11 +82,10 @@ async def _discard(contents: object) -> None:
 
 
 def _refused(error: ApiError, target: Target) -> Refused:
-    kind = "invalid_request"
-    if isinstance(error, UpstreamFailure):
-        error.redact(target.provider.secret_values)
-        kind = error.kind
-    return Refused(error.status, kind, error.message)
+    if not isinstance(error, UpstreamFailure):
+        return Refused(error.status, "invalid_request", error.message)
+    error.redact(target.provider.secret_values)
+    return Refused(error.status, error.kind, error.operator_message)
 
 
 # --- what would be sent
