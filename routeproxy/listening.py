@@ -8,9 +8,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from routeproxy.descriptors import notice_silent_end
 from routeproxy.policy.compile.listen_host import listen_host_problem
 
 BACKLOG = 2048
+CLIENT_GONE = 60
+"""Seconds in which a client takes nothing of its answer."""
 ALL_ADDRESSES: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
 """What stands for every address of the machine, with one of them that a client there can open."""
 EXPECTED = "expected an address of this machine, as 127.0.0.1 or ::1, or 0.0.0.0 for all of them"
@@ -85,6 +88,7 @@ def listen(address: Address) -> socket.socket:
     except OSError as error:
         raise OSError(_cannot(address, error)) from error
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    notice_silent_end(sock, CLIENT_GONE)
     try:
         if address.host == "::":  # all of them, as 0.0.0.0 is of its family
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

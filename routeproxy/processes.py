@@ -12,23 +12,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, cast
 
 import uvicorn
 from litestar import Litestar
 
 from routeproxy.allocator import return_large_blocks
+from routeproxy.descriptors import most_clients
 from routeproxy.listening import BACKLOG
-from routeproxy.web.http_protocol import HttpProtocol
+from routeproxy.policy.server import ServerSettings
+from routeproxy.web.http_protocol import HttpProtocol, Room
 from routeproxy.web.response import InFlight
 
 log = logging.getLogger("routeproxy.processes")
 
-KEEP_ALIVE = 75
-"""Seconds. uvicorn's own 5 s race the connection pools of clients."""
+NEVER = 86_400
+"""Seconds. uvicorn's own timer for idle connections, which ours closes (`HttpProtocol.check_time`)."""
+TICKS = 5
+"""Tenths of a second between looks at the time that clients take."""
 FLUSH_SECONDS = 3
 """How long clients have to take what was written before the server stopped."""
 SWITCH_INTERVAL = 0.001
@@ -50,6 +55,10 @@ class ServedApp(Protocol):
     def close(self) -> None:
         """Called once everything is answered."""
 
+    @property
+    def settings(self) -> ServerSettings:
+        """Those in force."""
+
 
 class Server(uvicorn.Server):
     """uvicorn's server, but while it stops, streams may finish, and new requests are answered with 503, so
@@ -63,7 +72,7 @@ class Server(uvicorn.Server):
                 app.build,
                 factory=True,
                 loop="uvloop",
-                http=HttpProtocol,
+                http=cast(type[HttpProtocol], partial(HttpProtocol, room=Room(most_clients()))),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -72,7 +81,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE,
+                timeout_keep_alive=NEVER,
                 timeout_graceful_shutdown=FLUSH_SECONDS,
             )
         )
@@ -82,6 +91,7 @@ class Server(uvicorn.Server):
         self._stopping_since: float | None = None
         """On the monotonic clock; -inf if running answers are not waited for."""
         self._drain_logged = False
+        self._checked = time.monotonic()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -112,6 +122,14 @@ class Server(uvicorn.Server):
         self._stopping_since = -math.inf if at_once else time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS == 0:
+            now = time.monotonic()
+            # What clients sent while the loop was busy has not been read yet.
+            elapsed = min(now - self._checked, TICKS / 5)
+            self._checked = now
+            settings = self._app.settings
+            for connection in tuple(self.server_state.connections):
+                cast(HttpProtocol, connection).check_time(elapsed, settings)
         if self._stopping_since is not None and not self.should_exit:
             in_flight = self._app.in_flight
             remaining = self._stopping_since + self._app.drain - time.monotonic()

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 import routeproxy
 from routeproxy import tokens
 from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
+from routeproxy.descriptors import raise_limit
 from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
 from routeproxy.observe import Observer, Observers
 from routeproxy.policy.decide import Policy
@@ -67,6 +68,7 @@ def _serve(sources: Sources, options: Options) -> int:
         host = address.host
         resolve(address)  # a name that is none must not be called open to everybody
         refuse_strangers(sources, host, policy)
+        raise_limit()
         sock = listen(address)
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
         logs.print_banner(lines)
@@ -156,6 +158,10 @@ class App:
         self._observers = observers
         self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
         self._decision_log = DecisionLog(rules.policy)
+
+    @property
+    def settings(self) -> ServerSettings:
+        return self.rules.policy.server
 
     @property
     def drain(self) -> float:

@@ -111,6 +111,7 @@ def test_a_protocol_keeps_its_loop() -> None:
     "name",
     [
         *("connection_lost", "connection_made", "data_received", "on_headers_complete", "on_message_begin"),
+        *("on_url", "on_header", "on_body"),
         *("on_message_complete", "on_response_complete", "eof_received"),
         *("_start_asgi_task", "_unset_keepalive_if_required"),
     ],

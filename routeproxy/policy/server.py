@@ -30,6 +30,12 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     """Names, in lower case, that a server without keys answers to besides its own."""
+    header_timeout: float = 10.0
+    """The seconds in which a request's headers must be complete."""
+    body_timeout: float = 20.0
+    """The seconds that may pass without a byte of a body."""
+    keep_alive: float = 75.0
+    """The seconds that a connection is kept without a request. The usual 5 s race the pools of clients."""
     drain: float = 30.0
     """The seconds that running answers have to finish when the server stops."""
     safeguards: str | None = None

@@ -25,11 +25,10 @@ def request_headers(scope: Scope) -> dict[str, tuple[str, ...]]:
 
 
 def _with_all_values(lines: list[tuple[bytes, bytes]]) -> dict[str, tuple[str, ...]]:
-    headers: dict[str, tuple[str, ...]] = {}
+    headers: dict[str, list[str]] = {}
     for name, value in lines:
-        text = name.decode("latin-1")
-        headers[text] = (*headers.get(text, ()), value.decode("latin-1"))
-    return headers
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return {name: tuple(values) for name, values in headers.items()}
 
 
 def answer_headers(exchange: Exchange) -> list[tuple[str, str]]:

@@ -1,9 +1,13 @@
 """HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear, how often it writes, how it tells
-that a client is gone, and what becomes of bytes that are no HTTP."""
+that a client is gone, how much and how long it waits for a request, and what becomes of bytes that are no
+HTTP."""
 
 import asyncio
+import logging
+import math
 import re
 import select
+import time
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -15,7 +19,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from routeproxy.exchange import SmallRequest, new_request_id
 from routeproxy.messages.errors import ApiError, error_body
 from routeproxy.observe import Observer
+from routeproxy.policy.server import ServerSettings
 from routeproxy.web.response import DISCONNECT_SIGNAL, DisconnectSignal, Refusal
+
+log = logging.getLogger("routeproxy.web.connections")
+
+TELL_EVERY = 60.0
+"""Seconds between lines that say that there is no room."""
 
 LOOK_EVERY = 0.25
 """Seconds between looks at a client of which nothing is read for now: its leave stands behind what it
@@ -23,6 +33,27 @@ sent."""
 
 AT_MOST = 65_536
 """Bytes that wait for what else is written in this turn of the event loop."""
+
+MOST_HEAD = 65_536
+"""Bytes of a request's first line, headers and trailers together, which are read before anybody shows a
+key."""
+
+MOST_LINES = 200
+"""Of headers and trailers together."""
+
+MOST_FRAMING = 9
+"""Bytes around each byte of a chunked body, beyond what a head may have. Chunks of a single byte have
+five."""
+
+BODY_AT_MOST = 300.0
+"""Seconds that a body may take in all, while it is read."""
+
+MOST_TOLD = 16
+"""Connections beyond the room that are still told so, on spare descriptors; more are closed."""
+
+LINGER = 2.0
+"""Seconds in which a refused client may go on sending: closing on what it still sends would take the answer
+from it."""
 
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 """A request's target as proxies get it, and the host in it."""
@@ -34,19 +65,47 @@ class HttpProtocol(HttpToolsProtocol):
     """A client that ends its side of the connection has left, whether or not it would go on reading: no
     client of the API does that, and the two look the same (docs/internals/architecture.md)."""
 
+    def __init__(self, *args: Any, room: "Room", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._room = room
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self.disconnect_signal = DisconnectSignal()
         self._in_head = False
+        self._refused = False
+        self._reading = 0
+        self._fed = 0
+        """Bytes that came of this message, after the read in which it began."""
+        self._body = 0
+        self._head = 0
+        self._lines = 0
+        self._waited = 0.0
+        """Seconds in this state: for a head, for a body, for the next request. `check_time` adds to it."""
+        self._silent = 0.0
+        """Seconds since the last byte, counted likewise: so no event looks at a clock."""
+        self._excess: ApiError | None = None
         self._answered: RequestResponseCycle | None = None
         """What is answered, or was last: `cycle` is a request that came after it where a client does not wait
         for its answer."""
         self.flow = WatchfulFlow(self.transport, self.loop)
         self.transport = cast(asyncio.Transport, CoalescingTransport(self.transport, self.loop))
+        connections = len(self.connections)
+        if connections > self._room.most:
+            self._room.tell_that_it_is_full()
+            if connections > self._room.most + MOST_TOLD:
+                self.transport.abort()
+            else:
+                headers = {"retry-after": "1"}
+                self._refuse(ApiError(529, "this server has no room for a connection", headers=headers))
 
     def data_received(self, data: bytes) -> None:
         """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
         well, and the request waits for ever."""
+        if self._refused:
+            return
+        self._silent = 0.0
+        self._reading = len(data)
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
         offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
         self._unset_keepalive_if_required()
@@ -55,25 +114,90 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # nothing else than HTTP is spoken here, which the answer shows
         except httptools.HttpParserError:
-            self._refuse(ApiError(400, "what came is not HTTP, or not what HTTP allows"))
+            self._refuse(self._excess or ApiError(400, "what came is not HTTP, or not what HTTP allows"))
+            return
+        self._fed += self._reading
+        if self._fed > MOST_HEAD + MOST_FRAMING * self._body:
+            # A name or a value that does not end, or chunks that hold next to nothing.
+            self._refuse(_too_long() if self._in_head else ApiError(400, "the body has hardly any content"))
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._lines += 1
+        self._count_head(len(name) + len(value) + 4)
+        if self._in_head:
+            super().on_header(name, value)
+        # Else it is a trailer, which must not count as a header: nobody has looked at it before the body.
+
+    def _count_head(self, size: int) -> None:
+        self._head += size
+        if self._head > MOST_HEAD or self._lines > MOST_LINES:
+            self._excess = _too_long()
+            raise ValueError("too long")  # ends the parser, and is not heard of any more
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
+    def check_time(self, elapsed: float, settings: ServerSettings) -> None:
+        """Ends what takes too long to ask. Called every now and then, with the seconds since."""
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self._waited += elapsed
+            if self._waited > LINGER:
+                self.transport.abort()
+            return
+        cycle = self.cycle
+        answered = cycle is None or cycle.response_complete
+        if not answered and not cycle.more_body:
+            return  # now we are asked
+        is_paused = self.flow.read_paused or self.disconnect_signal.is_body_waiting
+        if not answered and (is_paused or cycle.waiting_for_100_continue):
+            return  # it waits for us
+        self._waited += elapsed
+        self._silent += elapsed
+        if not answered:
+            if self._silent > settings.body_timeout:
+                self._refuse(ApiError(408, f"nothing came of the body for {settings.body_timeout:g} s"))
+            elif self._waited > BODY_AT_MOST:
+                self._refuse(ApiError(408, f"the body was not complete after {BODY_AT_MOST:g} s"))
+        elif self._in_head:
+            if self._waited > settings.header_timeout:
+                message = f"the headers were not complete after {settings.header_timeout:g} s"
+                self._refuse(ApiError(408, message))
+        elif self._waited > (settings.header_timeout if cycle is None else settings.keep_alive):
+            self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
         """Answers what is no request and ends the connection: where the next request begins nobody knows."""
         cycle, request_id = self.cycle, new_request_id()
         if cycle is None or cycle.response_complete:
-            self._tell_of_refused(error, request_id)
+            if error.status != 529:  # the log has a line for all of these
+                self._tell_of_refused(error, request_id)
         elif cycle.response_started or not cycle.more_body:
             self.transport.close()  # that answer is another request's
             return
         else:
             self.disconnect_signal.refusal = Refusal(error.status, error.type, request_id)
         body = error_body(error, request_id)
+        more = "".join(f"{name}: {value}\r\n" for name, value in error.headers.items())
         head = (
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {error.status} {_phrase(error.status)}\r\ncontent-type: application/json\r\n{more}"
             f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self.transport.flush()  # type: ignore[attr-defined]
+        self.transport.write_eof()
+        self._refused, self._waited = True, 0.0
+        self.flow.resume_reading()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.disconnect_signal.fire()
 
     def _tell_of_refused(self, error: ApiError, request_id: str) -> None:
         """Method and path are those that were read, if the first line was."""
@@ -92,6 +216,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        self._fed, self._body, self._head, self._lines = -self._reading, 0, 0, 0
+        if self.cycle is not None:  # the first may take as long as its connection
+            self._waited = 0.0
         self.scope["extensions"] = {DISCONNECT_SIGNAL: self.disconnect_signal}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
@@ -101,6 +228,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers[:] = [*others, (b"host", target[1])]
         super().on_headers_complete()
         self._in_head = False
+        self._waited = 0.0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -129,6 +257,37 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
+        self._waited = 0.0
+
+
+class Room:
+    """How many connections of clients there is room for."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._told = -math.inf
+
+    def tell_that_it_is_full(self) -> None:
+        """Once, and again if it still is after a while."""
+        now = time.monotonic()
+        if now - self._told > TELL_EVERY:
+            self._told = now
+            log.error(
+                "%d connections of clients are open, and the limit of file descriptors (ulimit -n) has room "
+                "for no more: new ones are answered 529",
+                self.most,
+            )
+
+
+def _too_long() -> ApiError:
+    return ApiError(431, f"Headers too large (max {MOST_HEAD // 1024} kB and {MOST_LINES} lines)")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # 529 is the API's own
+        return "Overloaded"
 
 
 class WatchfulFlow(FlowControl):

@@ -19,6 +19,7 @@ def compile_server(
     _check_models(table, report)
     _check_origins(table, report)
     _check_hosts(table, report)
+    _check_client_timeouts(table, report)
     some_team_has_keys = any(team.keys is not None for team in file.teams.values())
     if table.require_key and not some_team_has_keys and not secrets.environ.get("ANTHROPIC_AUTH_TOKEN"):
         message = "a key is required, but `ANTHROPIC_AUTH_TOKEN` is not set: nobody gets in"
@@ -40,6 +41,9 @@ def compile_server(
         decision_log=table.decision_log,
         cors_origins=tuple(table.cors_origins or ()),
         hosts=tuple(host.lower().removesuffix(".") for host in table.hosts or ()),
+        header_timeout=seconds(table.header_timeout),
+        body_timeout=seconds(table.body_timeout),
+        keep_alive=seconds(table.keep_alive),
         drain=seconds(table.drain),
     )
 
@@ -68,6 +72,14 @@ def _check_hosts(table: ServerTable, report: Report) -> None:
         elif problem := host_name_problem(host):
             expected = 'a name alone, as clients have it in their base URL: `"routeproxy"`'
             report.error(Code.WRONG_VALUE, path, f"`{host}` {problem}", expected=expected)
+
+
+def _check_client_timeouts(table: ServerTable, report: Report) -> None:
+    for name in ("header_timeout", "body_timeout", "keep_alive"):
+        if seconds(getattr(table, name)) <= 0:
+            message = f"`{name}` of no time would close every connection"
+            expected = 'a duration such as "10s"'
+            report.error(Code.WRONG_VALUE, ("server", name), message, expected=expected)
 
 
 def _compile_signing_key(written: str | None, secrets: SecretResolver) -> Secret | None:

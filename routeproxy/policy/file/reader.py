@@ -293,6 +293,10 @@ def _describe(value: Any) -> str:
     return "this"
 
 
+_DURATIONS = frozenset(
+    {"deadline", "backoff", "drain", "connect", "first_token", "idle", "total"}
+    | {"header_timeout", "body_timeout", "keep_alive"}
+)
 _NUMBERS = frozenset(fact.name for fact in FACTS if fact.kind == "number")
 
 
@@ -302,9 +306,7 @@ def _hint_for_value(value: Any, path: KeyPath) -> str | None:
             return f"each {name.removesuffix('s')} begins with `[[{name}]]`, in double brackets"
         case (str(name),) if isinstance(value, list):
             return f"write `[{name}]`, in single brackets: there is only one"
-        case (*_, "deadline" | "backoff" | "drain" | "connect" | "first_token" | "idle" | "total") if (
-            isinstance(value, int | float)
-        ):
+        case (*_, str(name)) if name in _DURATIONS and isinstance(value, int | float):
             return f'write "{value}s" for seconds'
         case (*_, "expires") if isinstance(value, str):
             return "leave out the quotes: TOML has dates"

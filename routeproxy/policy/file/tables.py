@@ -257,6 +257,9 @@ class ServerTable(Table):
     decision_log: str | None = None
     cors_origins: list[str] | None = None
     hosts: list[str] | None = None
+    header_timeout: Duration = "10s"
+    body_timeout: Duration = "20s"
+    keep_alive: Duration = "75s"
     drain: Duration = "30s"
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None

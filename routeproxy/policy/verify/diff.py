@@ -233,6 +233,7 @@ def _invariant_fields(invariant: Invariant) -> dict[str, Any]:
 
 
 def _compare_server(before: Policy, after: Policy) -> Iterator[str]:
+    durations = {"drain", "safeguards_timeout", "header_timeout", "body_timeout", "keep_alive"}
     for name in before.server.__struct_fields__:
         old_value, new_value = getattr(before.server, name), getattr(after.server, name)
         if old_value == new_value:
@@ -240,7 +241,7 @@ def _compare_server(before: Policy, after: Policy) -> Iterator[str]:
         if name in {"admin_keys", "signing_key"}:
             yield f"[server] {name} changed"
         else:
-            unit = " s" if name in {"drain", "safeguards_timeout"} else ""
+            unit = " s" if name in durations else ""
             yield f"[server] {name} is {_format(new_value)}{unit} instead of {_format(old_value)}{unit}"
 
 

@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 import routeproxy
+from routeproxy.descriptors import notice_silent_end
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.redaction import redact_bytes
@@ -37,6 +38,9 @@ from routeproxy.upstream.http.sockets import Delivery, has_something_to_say
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
+
+SILENTLY_GONE = 20
+"""Seconds in which a back end takes nothing of a request: a firewall has dropped the connection."""
 
 LONGEST_ERROR_BODY = 2**20
 """Bytes. What a longer one says beyond them is not read."""
@@ -486,7 +490,9 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, *_ = address
-    return socket.socket(family, kind, protocol)
+    opened = socket.socket(family, kind, protocol)
+    notice_silent_end(opened, SILENTLY_GONE)
+    return opened
 
 
 def _open_local_socket(address: tuple[Any, ...]) -> socket.socket:

@@ -1,0 +1,61 @@
+"""File descriptors: as many as the system lets us have, and how many clients they are good for; and the
+options of a socket whose other end may be gone without a word."""
+
+import os
+import socket
+from contextlib import suppress
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
+MOST = 1_048_576
+"""Descriptors. A hard limit may be infinite, and there are libraries that walk through all up to the soft."""
+
+SPARE = 32
+"""For files, the watch on the rules, threads, and connections that are told that there is no room."""
+
+
+def raise_limit() -> None:
+    """Raises the soft limit to the hard one."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(OSError, ValueError):  # some systems have a lower one that they do not name
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def most_clients() -> int:
+    """Connections of clients, each of which may need one to a back end."""
+    soft = MOST if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if resource is not None and soft == resource.RLIM_INFINITY:
+        soft = MOST
+    return max((soft - _open_now() - SPARE) // 2, 1)
+
+
+def _open_now() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return len(os.listdir(folder))
+    return SPARE
+
+
+def notice_silent_end(sock: socket.socket, user_timeout: int) -> None:
+    """Ends a connection whose other end is gone without a word: after `user_timeout` seconds in which it took
+    nothing, or in three probes. What it accepts inherits that."""
+    options = {
+        "TCP_KEEPIDLE": 15,
+        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": user_timeout * 1000,
+    }
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)

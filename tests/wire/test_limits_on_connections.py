@@ -1,0 +1,156 @@
+"""What a server bears before anybody shows a key: bytes and lines of headers, and the time that a request
+takes."""
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from routeproxy.descriptors import raise_limit
+from tests.budgets import seconds
+from tests.running import ECHO, Running, connect, receive_until, request, request_bytes, running, until
+
+RULES = ECHO + '[server]\nheader_timeout = "1s"\nbody_timeout = "1s"\nkeep_alive = "1s"\n'
+HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(ECHO, tmp_path_factory.mktemp("patient")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(RULES, tmp_path_factory.mktemp("hurried")) as server:
+        yield server
+
+
+def error_of(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["type"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(HEAD + b"x: 1\r\n" * 40_000 + b"\r\n", id="40,000 equal lines"),
+        pytest.param(HEAD + b"".join(b"x-%d: 1\r\n" % number for number in range(201)), id="201 lines"),
+        pytest.param(HEAD + b"cookie: " + b"a" * 65_536 + b"\r\n\r\n", id="a huge cookie"),
+        pytest.param(HEAD + b"cookie: " + b"a" * 2**20, id="a value that does not end"),
+        pytest.param(HEAD + b"a" * 2**20, id="a name that does not end"),
+        pytest.param(b"GET /" + b"a" * 2**20, id="a first line that does not end"),
+        pytest.param(CHUNKED + b"0\r\n" + b"x: 1\r\n" * 300 + b"\r\n", id="300 trailers"),
+    ],
+)
+def test_headers_beyond_64_kb_or_200_lines_are_answered_431_and_closed(patient: Running, head: bytes) -> None:
+    with connect(patient.url) as sock:
+        sock.sendall(head)
+        assert error_of(receive_until(sock)) == (431, "invalid_request_error")
+
+
+def test_200_lines_and_nearly_64_kb_are_served(patient: Running) -> None:
+    lines = {f"x_{number}": "v" * 300 for number in range(190)}
+    assert patient.post(request(), **lines).status_code == 200
+
+
+def test_a_trailer_is_no_header(patient: Running) -> None:
+    body = json.dumps(request()).encode()
+    chunk = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    with connect(patient.url) as sock:
+        sock.sendall(CHUNKED + chunk + b"x-routeproxy-no-fallback: maybe\r\n\r\n")
+        assert receive_until(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_in_chunks_of_one_byte_is_served(patient: Running) -> None:
+    body = json.dumps(request("a" * 100_000)).encode()
+    with connect(patient.url) as sock:
+        sock.sendall(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert receive_until(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_chunk_whose_extension_does_not_end_is_refused(patient: Running) -> None:
+    with connect(patient.url) as sock:
+        sock.sendall(CHUNKED + b"1;" + b"x" * 2**20)
+        assert error_of(receive_until(sock)) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(HEAD, id="half a header"),
+        pytest.param(HEAD + b"content-length: 100\r\n\r\n{", id="half a body"),
+        pytest.param(CHUNKED + b"64\r\n{", id="half a chunk"),
+        pytest.param(HEAD + b"expect: 100-continue\r\ncontent-length: 9\r\n\r\n", id="no body after 100"),
+    ],
+)
+def test_a_request_that_does_not_go_on_is_answered_408_and_closed(hurried: Running, sent: bytes) -> None:
+    with connect(hurried.url) as sock:
+        sock.settimeout(seconds(10))
+        sock.sendall(sent)
+        answer = receive_until(sock).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert error_of(answer) == (408, "timeout_error")
+
+
+def test_a_header_that_comes_byte_by_byte_gets_no_more_time(hurried: Running) -> None:
+    with connect(hurried.url) as sock:
+        sock.settimeout(0.1)
+        sock.sendall(HEAD + b"x: ")
+        answer, limit = b"", time.monotonic() + seconds(10)
+        while not answer and time.monotonic() < limit:
+            sock.sendall(b"a")
+            try:
+                answer = sock.recv(65_536)
+            except TimeoutError:
+                continue
+        assert error_of(answer) == (408, "timeout_error")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n", request_bytes(b"", "/healthz", "GET")], ids=["nothing", "a line", "one request"]
+)
+def test_a_silent_connection_is_closed_without_a_word(hurried: Running, sent: bytes) -> None:
+    with connect(hurried.url) as sock:
+        sock.settimeout(seconds(10))
+        sock.sendall(sent)
+        answer = receive_until(sock)
+        assert answer.count(b"HTTP/1.1") == (1 if b"healthz" in sent else 0)
+
+
+def test_the_limits_follow_a_reload(tmp_path: Path) -> None:
+    with running(ECHO, tmp_path) as server:
+        server.rules.write_text(RULES)
+        until(lambda: server.app.settings.header_timeout == 1, 5)
+        with connect(server.url) as sock:
+            sock.settimeout(seconds(8))
+            sock.sendall(HEAD)
+            assert error_of(receive_until(sock)) == (408, "timeout_error")
+
+
+def test_beyond_the_room_clients_hear_529_and_the_log_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("routeproxy.processes.most_clients", lambda: 2)
+    with running(ECHO, tmp_path) as server:
+        held = [connect(server.url) for _ in range(2)]
+        until(lambda: server.post(request()).status_code == 529)
+        answer = server.post(request())
+        assert (answer.headers["retry-after"], answer.json()["error"]["type"]) == ("1", "overloaded_error")
+        for sock in held:
+            sock.close()
+        until(lambda: server.post(request()).status_code == 200, 8)
+    assert len([line for line in caplog.messages if "529" in line and "descriptors" in line]) == 1
+
+
+def test_the_limit_of_descriptors_is_the_hard_one() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        raise_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(before[1], 1_048_576)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
