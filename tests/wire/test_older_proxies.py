@@ -94,6 +94,10 @@ class World:
         requests = [*self._secure.requests, *self._plain.requests]
         return [one for one in requests if not one.path.endswith("/token")]
 
+    @property
+    def peers(self) -> tuple[BackEnd, BackEnd]:
+        return self._secure, self._plain
+
     def forget(self) -> None:
         self._secure.requests.clear()
         self._plain.requests.clear()
