@@ -9,7 +9,7 @@ import msgspec
 
 from routeproxy.exchange import Call
 from routeproxy.large_bodies import read_beside
-from routeproxy.messages.decoding import without_lone_surrogates
+from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of
 from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
 from routeproxy.output import Emit, Output, Relayed
@@ -17,6 +17,7 @@ from routeproxy.upstream.synthetic import own_message, rough_tokens, tool_use_id
 
 SILENCE = "(the last user message has no text)"
 MOST_EVENTS = 200
+_fields: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
@@ -61,7 +62,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _answer(text: bytes) -> tuple[tuple[ReplyBlock, ...], StopReason]:
-    body: dict[str, Any] = msgspec.json.decode(without_lone_surrogates(text))
+    body = decode_leniently(_fields, text)
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "tool" and isinstance(choice.get("name"), str):
         return (ToolUseBlock(tool_use_id(), choice["name"]),), "tool_use"

@@ -1,12 +1,13 @@
 """The echo provider: a Messages back end that needs no key and says back what it hears."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 
-from tests.running import Running, running
+from tests.running import ECHO, Running, running
 from tests.wire.asking import Reply, ask
 
 
@@ -123,3 +124,21 @@ def test_the_sdk_takes_it_for_claude(proxy: Running) -> None:
     assert [block.type for block in streamed.content] == ["text"]
     assert streamed.content[0].text == whole.content[0].text == "Hi there"  # type: ignore[union-attr]
     assert whole.usage.output_tokens == streamed.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        pytest.param(b'"user_id": ' + b"9" * 5000, "it has a number that can't be read", id="digits"),
+        pytest.param(b'"user_id": "\xff"', "a text in it is not valid UTF-8", id="no UTF-8"),
+    ],
+)
+def test_what_no_reader_could_read_is_a_mistake_of_the_request(
+    tmp_path: Path, field: bytes, words: str
+) -> None:
+    body = (
+        b'{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "x": {%b}}' % field
+    )
+    with running(ECHO, tmp_path) as proxy:
+        answer = proxy.post(body)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, f"invalid JSON: {words}")
