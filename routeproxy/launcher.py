@@ -186,8 +186,9 @@ def ask_server(url: str, *, of_a_session: bool = False) -> Server | str:
         return f"nothing answers ({_reason(error)})"
     except ValueError:
         return "something answers that is no routeproxy"
-    rules, version = greeting.get("rules"), greeting.get("rules_version")
-    if not str(greeting.get("message")).startswith("routeproxy") or not rules or not version:
+    # A server whose clients have keys names its rules to nobody else, but always their version.
+    rules, version = greeting.get("rules") or "rules of its own", state.get("rules_version")
+    if not str(greeting.get("message")).startswith("routeproxy") or not version:
         return "something answers that is no routeproxy"
     if state.get("of_a_session") and not of_a_session:
         return "a server of another session answers"
