@@ -2,9 +2,9 @@
 What the limits are is not decided here."""
 
 import asyncio
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol
 
 STALL = 0.05
 """Seconds. A timer that fires later than this comes of a loop that was busy, and what arrived meanwhile is
@@ -14,12 +14,25 @@ LONGEST_STALL = 1.0
 """Seconds that are given for such a delay, at most."""
 
 
-class BackEndClock(Protocol):
-    """Runs while a back end has a request of ours: not while that waits for our own threads."""
+class BackEndClock:
+    """Runs while a back end has a request of ours: not while that waits for our own threads. Whatever is
+    scheduled meanwhile, such as the end of an idle connection, keeps it for a minute: so it lets go of its
+    attempt, and of a body of megabytes, once that is over."""
 
-    def request_sent(self) -> None: ...
+    def __init__(self, sent: Callable[[], None], over: Callable[[], None]) -> None:
+        self._sent: Callable[[], None] | None = sent
+        self._over: Callable[[], None] | None = over
 
-    def request_over(self) -> None: ...
+    def request_sent(self) -> None:
+        if self._sent is not None:
+            self._sent()
+
+    def request_over(self) -> None:
+        if self._over is not None:
+            self._over()
+
+    def let_go(self) -> None:
+        self._sent = self._over = None
 
 
 BACK_END_CLOCK: ContextVar[BackEndClock | None] = ContextVar("back_end_clock", default=None)

@@ -18,7 +18,7 @@ from routeproxy.policy.decide import Decision
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.tracebacks import forget_tracebacks
-from routeproxy.upstream.deadline import BACK_END_CLOCK, MovingTimeout
+from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTimeout
 from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure
 from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.synthetic import refusal
@@ -268,7 +268,8 @@ class Attempt:
     async def _send(self, upstream: Upstream) -> None:
         needed_key(self._call)
         provider = self._call.target.provider.name
-        clock_before = BACK_END_CLOCK.set(self)
+        back_end_clock = BackEndClock(self._request_sent, self._request_over)
+        clock_before = BACK_END_CLOCK.set(back_end_clock)
         try:
             async with self._clock:
                 self._is_asking = True
@@ -280,16 +281,17 @@ class Attempt:
             raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
         finally:
             self._is_asking = False
+            back_end_clock.let_go()
             BACK_END_CLOCK.reset(clock_before)
         if self._call.exchange.first_content_at is None:
             raise UpstreamFailure("connection", f"the back end {provider} answered with nothing")
 
-    def request_sent(self) -> None:
+    def _request_sent(self) -> None:
         """The back end has it, as far as we know: from now on `first_token` runs."""
         if self._is_asking:
             self._limit_wait(self._now() + self._first_token, "first_token")
 
-    def request_over(self) -> None:
+    def _request_over(self) -> None:
         """What comes next is our own again: another shape of the request, a thread that translates it."""
         if self._is_asking and not self._clock.expired:  # else it is over because of that
             self._limit_wait(self._now() + OWN_WORK, "own_work")
