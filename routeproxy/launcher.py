@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
@@ -35,6 +34,7 @@ from routeproxy.claude_code import (
     passes_logins_on,
 )
 from routeproxy.listening import Address, listen, url_of
+from routeproxy.policy.compile.connections import is_loopback
 from routeproxy.policy.server import ServerSettings
 from routeproxy.sources import Sources
 
@@ -228,11 +228,7 @@ def _get(url: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 def is_here(url: str) -> bool:
     """Whether the host of a URL is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 # --- a server of our own

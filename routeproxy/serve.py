@@ -1,7 +1,6 @@
 """Builds the parts and runs uvicorn: the only place where everything meets."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import shutil
@@ -25,6 +24,7 @@ from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell,
 from routeproxy.descriptors import raise_limit
 from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
 from routeproxy.observe import Observer, Observers
+from routeproxy.policy.compile.connections import is_loopback
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
@@ -121,7 +121,7 @@ def _delete(options: Options, folder: Path) -> None:
 def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
     """Raises `ValueError` where everybody on the network would be a client. A reload must not open what
     start-up would refuse to."""
-    if _is_loopback(host) or sources.options.insecure or Authenticator(policy, sources.token()).needs_key:
+    if is_loopback(host) or sources.options.insecure or Authenticator(policy, sources.token()).needs_key:
         return
     raise ValueError(
         f"anybody who can reach {host} could use this server and its provider keys. Write keys for teams "
@@ -320,7 +320,7 @@ def startup_lines(
         lines.append("  clients    all refused: a key is required and none is set")
     else:
         lines.append("  clients    need no key")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             message = f"--insecure: anybody who can reach {Address(host, port)} may use it"
             warnings.insert(0, f"{message}, by an IP address or a name of `[server] hosts`")
     if policy.tests and sources.options.skip_tests:
@@ -347,13 +347,6 @@ def _claude_code_lines(policy: Policy, url: str, *, needs_key: bool) -> list[str
 
 def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _provider_line(provider: Provider, keys: Keys) -> str:

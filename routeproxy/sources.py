@@ -9,10 +9,9 @@ from msgspec import Struct
 
 from routeproxy import tokens
 from routeproxy.files import is_pipe, is_there, read_file
-from routeproxy.gc_pause import paused
 from routeproxy.listening import DEFAULT, Address, Origin, check_address
 from routeproxy.migrate.environment import environment_policy, environment_rules, read_environment
-from routeproxy.policy.compile.compiler import Compilation, Lint, compile_rules
+from routeproxy.policy.compile.compiler import Lint, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.includes import CopyingFolder, Disk, KeptFolder
 from routeproxy.policy.live.live_rules import Loaded
@@ -110,16 +109,17 @@ class Sources(Struct, frozen=True):
         copies = CopyingFolder(disk)
         text = self._text(self.rules)
         try:
-            with paused():
-                compilation = Compilation(
-                    text, self.rules, variables, self.options.allow_literal_keys, copies
-                )
-                policy = compilation.policy(
-                    tokens.count,
-                    prove=promises,
-                    test=promises and not self.options.skip_tests,
-                    also=also,
-                )
+            policy = compile_rules(
+                text,
+                path=self.rules,
+                environ=variables,
+                allow_literal_keys=self.options.allow_literal_keys,
+                folder=copies,
+                count=tokens.count,
+                skip_proof=not promises,
+                skip_tests=not promises or self.options.skip_tests,
+                also=also,
+            )
         except RulesRefused as refused:
             refused.files = tuple(disk.looked_at)
             raise

@@ -13,12 +13,12 @@ import msgspec
 import typer
 
 from routeproxy.cli.annotations import github, sarif
-from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
-from routeproxy.cli.running import run_and_exit, sources_of
+from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, new_app
+from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.policy.compile.lints import Lints
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import AcceptedProblem, Problem, RulesRefused
-from routeproxy.sources import Sources, find_rules
+from routeproxy.sources import Sources
 from routeproxy.upstream.chat.model_facts import known_facts
 
 Format = Literal["text", "json", "sarif", "github"]
@@ -45,7 +45,7 @@ def command(
     Its invariants are proved and its tests run. Exit code 0: it would; 1: it has problems; 2: it cannot be
     read. Nothing is started, nobody contacted.
     """
-    sources = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys)
+    sources = chosen_sources(file, rules, allow_literal_keys=allow_literal_keys)
     run_and_exit(lambda: run_check(sources, strict=strict, format=format, verbose=verbose, out=sys.stdout))
 
 

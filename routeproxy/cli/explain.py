@@ -17,10 +17,9 @@ from routeproxy.cli.options import (
     LiteralKeysOption,
     RulesArgument,
     RulesOption,
-    chosen_rules,
     new_app,
 )
-from routeproxy.cli.running import run_and_exit, sources_of
+from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.exchange import Exchange, Inbound
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.conditions import visible
@@ -29,7 +28,6 @@ from routeproxy.policy.explain import DryRun, Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.targets import Target
-from routeproxy.sources import find_rules
 from routeproxy.tokens import count as count_tokens
 from routeproxy.upstream.dry_run import dry_runs
 from routeproxy.upstream.registry import Registry, signing_key_of
@@ -84,7 +82,7 @@ def command(
             **stated_facts(options),
         )
 
-    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
+    load = chosen_sources(file, rules, allow_literal_keys=allow_literal_keys).unproved
     complete = decision is not None
     run_and_exit(lambda: run_explain(load, question, complete=complete, json=json, out=sys.stdout))
 

@@ -11,14 +11,12 @@ from routeproxy.cli.options import (
     LiteralKeysOption,
     RulesArgument,
     RulesOption,
-    chosen_rules,
     new_app,
 )
-from routeproxy.cli.running import run_and_exit, sources_of
+from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.policy.conditions import in_words
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.verify.proof import Finding, Proof, Verdict, prove
-from routeproxy.sources import find_rules
 
 app = new_app()
 
@@ -34,7 +32,7 @@ def command(
 
     Exit code 0: all are proved; 1: some are not; 2: the file cannot be read.
     """
-    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
+    load = chosen_sources(file, rules, allow_literal_keys=allow_literal_keys).unproved
     run_and_exit(lambda: run_prove(load, json=json, out=sys.stdout))
 
 

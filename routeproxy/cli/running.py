@@ -8,13 +8,19 @@ from typing import NoReturn
 
 import typer
 
+from routeproxy.cli.options import chosen_rules
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.sources import Options, Sources
+from routeproxy.sources import Options, Sources, find_rules
 
 
 def sources_of(rules: Path | None, *, allow_literal_keys: bool) -> Sources:
     """The sources of a rules file, or of the environment alone, with the variables of this process."""
     return Sources.opened(Options(rules=rules, allow_literal_keys=allow_literal_keys), dict(os.environ))
+
+
+def chosen_sources(file: Path | None, rules: Path | None, *, allow_literal_keys: bool) -> Sources:
+    """The same of the rules that were named, as FILE or by `--rules`, or of those that are here."""
+    return sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys)
 
 
 def run_and_exit(run: Callable[[], int]) -> NoReturn:

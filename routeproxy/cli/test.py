@@ -10,12 +10,11 @@ import typer
 from msgspec import Struct
 
 from routeproxy import tokens
-from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, chosen_rules, new_app
-from routeproxy.cli.running import run_and_exit, sources_of
+from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, new_app
+from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import explain
 from routeproxy.policy.verify.run_case import Outcome, run_case
-from routeproxy.sources import find_rules
 
 app = new_app()
 
@@ -39,7 +38,7 @@ def command(
 
     Exit code 0: all pass; 1: some don't, or the rules have errors; 2: the file cannot be read.
     """
-    load = sources_of(find_rules(chosen_rules(file, rules)), allow_literal_keys=allow_literal_keys).unproved
+    load = chosen_sources(file, rules, allow_literal_keys=allow_literal_keys).unproved
     run_and_exit(
         lambda: run_test(
             load, coverage=coverage, min_coverage=min_coverage, junit=junit, out=sys.stdout, err=sys.stderr

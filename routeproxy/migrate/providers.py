@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from routeproxy.migrate.source import Node
 from routeproxy.migrate.toml import quoted, section
+from routeproxy.policy.compile.connections import is_below_localhost, is_loopback
 from routeproxy.policy.provider_types import TYPES, provider_type
 
 Table = dict[str, Any]
@@ -94,7 +94,7 @@ class Address(Struct, frozen=True):
         if type == "gemini":
             base_url = base_url.removesuffix("/models")
         fields = {"base_url": base_url, "api_version": self.version, "deployment": deployment}
-        zone = {"zone": "local"} if _is_loopback(self.host) else {}
+        zone = {"zone": "local"} if is_loopback(self.host) or is_below_localhost(self.host) else {}
         return {key: value for key, value in fields.items() if value} | zone
 
 
@@ -120,13 +120,6 @@ def _split(text: str) -> SplitResult | None:
         return url if url.scheme in {"http", "https"} and url.hostname and url.port != 0 else None
     except ValueError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 class KeyVariables:

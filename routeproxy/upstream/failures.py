@@ -144,6 +144,20 @@ class UpstreamFailure(ApiError):
             self.relay = self.relay.redacted(known)
 
 
+def failed_at(
+    kind: Kind, provider: str, words: str, address: object | None, *, shows_address: bool
+) -> UpstreamFailure:
+    """What happened on the way to a back end; operators hear the address, too. `shows_address`: as of
+    `UpstreamFailure`."""
+    at = f" ({address})" if address is not None else ""
+    return UpstreamFailure(
+        kind,
+        f"the back end {provider} {words}",
+        operator_message=f"the back end {provider}{at} {words}",
+        shows_address=shows_address,
+    )
+
+
 def _whole_seconds(seconds: float) -> str:
     return str(math.ceil(min(max(seconds, 0.0), LONGEST_RETRY_AFTER)))
 

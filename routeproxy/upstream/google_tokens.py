@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
+from routeproxy.upstream.ambient import GOOGLE, is_found
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.threads import run_in_daemon_thread
@@ -185,7 +185,7 @@ def _load_failure(error: Exception, provider: str, file: str | None) -> Upstream
         why = next(words for kind, words in _UNUSABLE_FILES if isinstance(error, kind))
         why = f"its `credentials` file {file} {why}"
     else:
-        why = _NOTHING_USABLE if _has_own_credentials() else _NOTHING_FOUND
+        why = _NOTHING_USABLE if is_found(GOOGLE, os.environ) else _NOTHING_FOUND
     return _auth_failure(provider, why)
 
 
@@ -206,13 +206,6 @@ def _refresh_failure(error: Exception, provider: str) -> UpstreamFailure:
 def _auth_failure(provider: str, why: str) -> UpstreamFailure:
     words = f"provider {provider} can't sign in to Google: {why}"
     return UpstreamFailure("auth", words, should_retry=False)
-
-
-def _has_own_credentials() -> bool:
-    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        return True
-    path = importlib.import_module("google.auth._cloud_sdk").get_application_default_credentials_path()
-    return Path(path).exists()
 
 
 # --- what is asked for a token

@@ -22,6 +22,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 import routeproxy
 from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
+from routeproxy.policy.compile.connections import is_below_localhost, is_loopback
 from routeproxy.policy.decide import Denial, Policy, Rule
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control
@@ -236,20 +237,21 @@ _HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[(?P<v6>[0-9A-Fa-f:.]+)
 
 def _is_host(host: str) -> bool:
     parts = _HOST.fullmatch(host)
-    return parts is not None and (parts["v6"] is None or _address(parts["v6"]) is not None)
+    return parts is not None and (parts["v6"] is None or _is_address(parts["v6"]))
 
 
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    address = _address(host)
-    return host == "localhost" or host.endswith(".localhost") if address is None else address.is_loopback
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _is_address(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text)
+        ipaddress.ip_address(text)
     except ValueError:
-        return None
+        return False
+    return True
+
+
+def is_here(url: str) -> bool:
+    """Whether its host is the machine of whoever looks at the page."""
+    host = urlsplit(url).hostname or ""
+    return is_loopback(host) or is_below_localhost(host)
 
 
 # --- how it looks
@@ -264,7 +266,7 @@ def write_page(page: FrontPage) -> bytes:
             key=page.env.get("ANTHROPIC_AUTH_TOKEN", SOME_KEY),
             model=page.models[0] if page.models else EXAMPLE_MODEL,
             keeps_login="ANTHROPIC_AUTH_TOKEN" not in page.env,
-            here=is_loopback(page.base_url),
+            here=is_here(page.base_url),
         )
         .encode()
     )

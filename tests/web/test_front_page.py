@@ -21,7 +21,7 @@ from routeproxy.web.front_page import (
     ListedProvider,
     ListedRule,
     base_url,
-    is_loopback,
+    is_here,
     prefers_html,
     write_page,
 )
@@ -275,7 +275,7 @@ def test_the_address_is_the_one_that_was_asked_for(headers: dict[str, tuple[str,
     ],
 )
 def test_routeproxys_own_command_is_shown_on_the_machine_itself(url: str, loopback: bool) -> None:
-    assert is_loopback(url) == loopback
+    assert is_here(url) == loopback
 
 
 # --- what is shown to be copied

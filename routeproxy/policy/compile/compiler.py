@@ -44,17 +44,20 @@ def compile_rules(
     allow_literal_keys: bool = False,
     folder: Folder | None = None,
     count: Callable[[bytes], int] = lambda body: len(body) // 4,
+    skip_proof: bool = False,
     skip_tests: bool = False,
+    also: "Lint | None" = None,
 ) -> Policy:
     """The policy that `text` describes, proved and tested. Raises `RulesRefused` with all its problems;
     warnings stay with it.
 
     `environ` answers `env:NAME`. Of `folder`, that of the file, only what the text includes is read; a
-    `file:` key is opened when it is used. `count` gives the tokens of a test's body.
+    `file:` key is opened when it is used. `count` gives the tokens of a test's body. `also` finds
+    more to warn of.
     """
     with paused():
         compilation = Compilation(text, path, environ, allow_literal_keys, folder)
-        return compilation.policy(count, test=not skip_tests)
+        return compilation.policy(count, prove=not skip_proof, test=not skip_tests, also=also)
 
 
 class Compilation:

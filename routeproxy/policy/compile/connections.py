@@ -60,10 +60,23 @@ def proxy_problem(url: str) -> str | None:
     return _host_problem(parts.hostname)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine for certain: a loopback address, or the name of that."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_below_localhost(host: str) -> bool:
+    """Whether it is a name that should lead to this machine (RFC 6761), as every browser takes it."""
+    return host.endswith(".localhost")
+
+
 def is_always_own(host: str) -> bool:
     """Whether a server answers to it without a word in its rules: loopback names and IP addresses."""
     name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
+    if is_loopback(name) or is_below_localhost(name):
         return True
     try:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))

@@ -24,7 +24,7 @@ from routeproxy.redaction import redact_bytes
 from routeproxy.upstream.deadline import BACK_END_CLOCK
 from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.errors.connecting import cause_of
-from routeproxy.upstream.failures import Kind, UpstreamFailure, redirect_refused
+from routeproxy.upstream.failures import Kind, UpstreamFailure, failed_at, redirect_refused
 from routeproxy.upstream.http.addresses import NotLocal, ProxyEnvironment, is_local
 from routeproxy.upstream.http.body_form import BLANK, BYTE_ORDER_MARK, Form, form_of
 from routeproxy.upstream.http.connection import (
@@ -112,13 +112,7 @@ def failure_of(error: BaseException, provider: str, address: Address | None = No
             break
     if (cause := _cause_of(error, wrapped, is_secure=address is not None and address.is_secure)) is not None:
         words = f"{words}: {cause}"
-    at = f" ({address})" if address is not None else ""
-    return UpstreamFailure(
-        kind,
-        f"the back end {provider} {words}",
-        operator_message=f"the back end {provider}{at} {words}",
-        shows_address=isinstance(error, _NEVER_REACHED),
-    )
+    return failed_at(kind, provider, words, address, shows_address=isinstance(error, _NEVER_REACHED))
 
 
 _NEVER_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)

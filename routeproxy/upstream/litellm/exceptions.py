@@ -13,7 +13,7 @@ from routeproxy.upstream.errors.classify import KIND_OF_STATUS, classify_reporte
 from routeproxy.upstream.errors.connecting import cause_of, related_errors
 from routeproxy.upstream.errors.refusals import Refusal
 from routeproxy.upstream.errors.words import are_a_programs
-from routeproxy.upstream.failures import STATUS_OF_KIND, Kind, UpstreamFailure, credentials_refused
+from routeproxy.upstream.failures import STATUS_OF_KIND, Kind, UpstreamFailure, credentials_refused, failed_at
 
 log = logging.getLogger("routeproxy.upstream.litellm")
 
@@ -240,13 +240,8 @@ def _unreached(error: BaseException, kind: Kind, provider: str, address: str | N
     words, cause = _WORDS[kind], cause_of(error)
     if cause is not None:
         words = f"{'could not be reached' if kind == 'connection' else words}: {cause}"
-    at = f" ({address})" if address is not None else ""
-    return UpstreamFailure(
-        kind,
-        f"the back end {provider} {words}",
-        operator_message=f"the back end {provider}{at} {words}",
-        shows_address=cause is not None or kind == "timeout_connect",
-    )
+    shows_address = cause is not None or kind == "timeout_connect"
+    return failed_at(kind, provider, words, address, shows_address=shows_address)
 
 
 def is_no_answer_of_the_back_end(error: BaseException) -> bool:
