@@ -9,7 +9,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from routeproxy.policy.compile.connections import is_loopback
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
-from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.problems import Code, Problem, RulesRefused
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.server import ServerSettings
 from routeproxy.processes import Server, Workers, stop_with_client, stop_with_parent
@@ -38,7 +38,7 @@ from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.telemetry.reload_log import ReloadLog
 from routeproxy.telemetry.request_log import RequestLog
-from routeproxy.upstream.ambient import without_credentials
+from routeproxy.upstream.ambient import export_credentials
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
@@ -69,6 +69,7 @@ def _serve(sources: Sources, options: Options) -> int:
         resolve(address)  # a name that is none must not be called open to everybody
         refuse_strangers(sources, host, policy)
         raise_limit()
+        export_credentials(sources.variables())
         sock = listen(address)
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
         logs.print_banner(lines)
@@ -299,12 +300,13 @@ def startup_lines(
         lines.append(f"  decisions  are logged to {policy.server.decision_log}")
     keys = Keys()
     lines += [f"  provider   {_provider_line(provider, keys)}" for provider in policy.providers.values()]
+    unset = {name for name, each in policy.providers.items() if each.keys and not keys.of(each)}
     if not policy.providers:
         lines.append("  provider   none")
     # A line each: `check` shows them whole.
-    warnings = [str(warning).partition("\n")[0] for warning in policy.warnings]
-    variables = sources.variables()
-    warnings += filter(None, (without_credentials(each, variables) for each in policy.providers.values()))
+    warnings = [
+        str(warning).partition("\n")[0] for warning in policy.warnings if not _is_named(warning, unset)
+    ]
     if problem is not None:
         warnings.insert(0, "this is the last good version, since: " + problem.partition("\n")[0])
     team_keys = [key for team in policy.teams.values() for key in team.keys]
@@ -347,6 +349,14 @@ def _claude_code_lines(policy: Policy, url: str, *, needs_key: bool) -> list[str
 
 def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _is_named(warning: Problem, unset: Set[str]) -> bool:
+    """Whether the line of a provider says already that its key is not set."""
+    match warning.path:
+        case ("providers", name) | ("providers", name, "api_key", *_):
+            return warning.code is Code.UNSET_VARIABLE and name in unset
+    return False
 
 
 def _provider_line(provider: Provider, keys: Keys) -> str:

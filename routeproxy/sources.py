@@ -1,6 +1,7 @@
 """Where the policy and the address come from: the command line, a rules file, the environment, a `.env`."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from routeproxy.policy.live.live_rules import Loaded
 from routeproxy.policy.live.versions import Bundle
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.server import ServerSettings
+from routeproxy.upstream.ambient import sign_in_problem
 
 DEFAULT_RULES = Path("rules.toml")
 
@@ -102,6 +104,7 @@ class Sources(Struct, frozen=True):
                 variables,
                 process_newlines=self.options.process_newlines,
                 preserve_openai_newlines=self.options.preserve_openai_newlines,
+                sign_in_problem=partial(sign_in_problem, environ=variables),
             )
             text = environment_rules(variables)
             return Loaded(policy, Bundle(version=policy.version, source=policy.source, text=text))
@@ -119,6 +122,7 @@ class Sources(Struct, frozen=True):
                 skip_proof=not promises,
                 skip_tests=not promises or self.options.skip_tests,
                 also=also,
+                sign_in_problem=partial(sign_in_problem, environ=variables),
             )
         except RulesRefused as refused:
             refused.files = tuple(disk.looked_at)

@@ -130,8 +130,9 @@ def test_it_names_providers_and_whether_their_key_is_set_but_never_the_key(tmp_p
 
 
 def test_it_shows_the_warnings_of_the_rules(tmp_path: Path) -> None:
-    assert "warning    " in (shown := start_up(sources(tmp_path, RULES)))
-    assert "CLAUDE_KEY" in shown.partition("warning    ")[2]
+    text = RULES + '[teams.ops]\nkeys = ["env:OPS_KEY"]\n'
+    assert "warning    " in (shown := start_up(sources(tmp_path, text)))
+    assert "OPS_KEY" in shown.partition("warning    ")[2]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from routeproxy.migrate.environment_variables import (
     without_placeholders,
     zone_of,
 )
-from routeproxy.policy.compile.compiler import compile_rules
+from routeproxy.policy.compile.compiler import SignInProblem, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.problems import Code, RulesRefused
 from routeproxy.policy.provider_types import TYPES
@@ -100,7 +100,11 @@ def _text_of(dotenv: Path) -> str:
 
 
 def environment_policy(
-    environ: Mapping[str, str], *, process_newlines: bool = False, preserve_openai_newlines: bool = False
+    environ: Mapping[str, str],
+    *,
+    process_newlines: bool = False,
+    preserve_openai_newlines: bool = False,
+    sign_in_problem: SignInProblem = lambda provider: None,
 ) -> Policy:
     """The policy that `environ` describes; what is merely odd about it is among the warnings. Raises
     `RulesRefused` with every variable that is wrong.
@@ -109,7 +113,12 @@ def environment_policy(
     """
     description = _Description(environ)
     text = tomli_w.dumps(description.document())
-    policy = compile_rules(text, path=Path("environment"), environ=without_placeholders(environ))
+    policy = compile_rules(
+        text,
+        path=Path("environment"),
+        environ=without_placeholders(environ),
+        sign_in_problem=sign_in_problem,
+    )
     warnings = (*description.notes, *policy.warnings)
     return replace(policy, warnings=warnings, absent_providers=description.absent_providers())
 

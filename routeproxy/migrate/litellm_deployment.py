@@ -76,7 +76,7 @@ REASONS: Mapping[str, str] = {
     "aws_access_key_id": "set AWS_ACCESS_KEY_ID in the environment",
     "aws_secret_access_key": "set AWS_SECRET_ACCESS_KEY in the environment",
     "aws_session_token": "set AWS_SESSION_TOKEN in the environment",
-    "azure_ad_token": "type azure signs in with an api_key",
+    "azure_ad_token": 'write `litellm_params.azure_ad_token = "env:NAME"` into the provider',
     "drop_params": DROPPED,
     "input_cost_per_token": NO_PRICES,
     "litellm_credential_name": "write what it names into the provider: base_url, api_key, api_version",

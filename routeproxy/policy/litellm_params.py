@@ -3,6 +3,9 @@ choose who is asked (`fallbacks`, `api_base`), with which key, or how often (`nu
 be kept beside them. So what is not listed here is refused. (Names as in LiteLLM 1.110.2.)"""
 
 from collections.abc import Mapping
+from typing import Any
+
+from routeproxy.policy.litellm_types import AWS as AWS_TYPES
 
 _AWS = (
     "aws_access_key_id",
@@ -13,7 +16,7 @@ _AWS = (
     "aws_session_token",
     "aws_web_identity_token",
 )
-_AZURE = (
+_AZURE_AI = (
     "azure_ad_token",
     "azure_password",
     "azure_scope",
@@ -36,8 +39,10 @@ PARAMS_OF_EVERY_TYPE = (
 
 PARAMS_OF_TYPE: Mapping[str, tuple[str, ...]] = {
     # The region and the profile are keys of the table.
-    **dict.fromkeys(("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova"), _AWS),
-    **dict.fromkeys(("azure", "azure_ai"), _AZURE),
+    **dict.fromkeys(AWS_TYPES, _AWS),
+    # What gets such a token, LiteLLM leaves to a library that asks by itself, and holds everything meanwhile.
+    "azure": ("azure_ad_token",),
+    "azure_ai": _AZURE_AI,
     **dict.fromkeys(("vertex_ai", "vertex_ai_beta"), ("vertex_credentials",)),
     "oci": (
         "oci_compartment_id",
@@ -54,6 +59,32 @@ PARAMS_OF_TYPE: Mapping[str, tuple[str, ...]] = {
     "watsonx": ("project_id", "region_name", "space_id", "token", "zen_api_key"),
 }
 """Who one is there, and where."""
+
+SIGN_IN_PARAMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(
+        AWS_TYPES,
+        (
+            ("aws_access_key_id", "aws_secret_access_key"),
+            ("aws_web_identity_token", "aws_role_name", "aws_session_name"),
+        ),
+    ),
+    "azure": (("azure_ad_token",),),
+    "azure_ai": (
+        ("azure_ad_token",),
+        ("client_id", "client_secret", "tenant_id"),
+        ("client_id", "azure_username", "azure_password"),
+    ),
+    "watsonx": (("token",), ("zen_api_key",)),
+}
+"""By which of them one signs in, where all of a line are stated: no key is looked for then."""
+
+
+def stated_sign_in(type_name: str, params: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """The parameters by which a provider of this type signs in; `None` where it takes a key, or what the
+    machine has."""
+    ways = SIGN_IN_PARAMS.get(type_name, ())
+    return next((way for way in ways if params and all(params.get(name) for name in way)), None)
+
 
 NEVER_ALLOWED = frozenset(
     {

@@ -112,6 +112,9 @@ _ROWS = (line.split() for line in _AT.strip().splitlines())
 ADDRESSES: Mapping[str, str] = {row[0]: row[1] for row in _ROWS}
 """Where a type is asked, in the form in which LiteLLM takes an address."""
 
+AWS = ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova")
+"""Those that sign with AWS's credentials. They have tables of their own (`policy/provider_types.py`)."""
+
 ON_THIS_MACHINE = frozenset({"docker_model_runner", "langgraph", "lemonade", "llamafile"})
 """Servers for one's own machine."""
 

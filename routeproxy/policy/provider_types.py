@@ -122,7 +122,7 @@ TYPES: Mapping[str, ProviderType] = {
         required=("project", "location"), options=("project", "location", "credentials")
     ),
     **dict.fromkeys(
-        ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova"),
+        litellm_types.AWS,
         # Where it is not said, LiteLLM takes it out of the environment, AWS's files, or the air.
         ProviderType(required=("aws_region_name",), options=("aws_region_name", "aws_profile_name")),
     ),

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
-from routeproxy.upstream.ambient import GOOGLE, is_found
+from routeproxy.upstream.ambient import names_google_file
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.threads import run_in_daemon_thread
@@ -185,7 +185,7 @@ def _load_failure(error: Exception, provider: str, file: str | None) -> Upstream
         why = next(words for kind, words in _UNUSABLE_FILES if isinstance(error, kind))
         why = f"its `credentials` file {file} {why}"
     else:
-        why = _NOTHING_USABLE if is_found(GOOGLE, os.environ) else _NOTHING_FOUND
+        why = _NOTHING_USABLE if names_google_file(os.environ) else _NOTHING_FOUND
     return _auth_failure(provider, why)
 
 

@@ -32,6 +32,7 @@ from routeproxy.policy.file.tables import LayerFile, MatchTable, ProviderTable, 
 from routeproxy.policy.hypothetical import Case
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Code, KeyPath, RulesRefused
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.verify.proof import prove
 from routeproxy.policy.verify.run_case import run_case
 
@@ -47,16 +48,17 @@ def compile_rules(
     skip_proof: bool = False,
     skip_tests: bool = False,
     also: "Lint | None" = None,
+    sign_in_problem: "SignInProblem" = lambda provider: None,
 ) -> Policy:
     """The policy that `text` describes, proved and tested. Raises `RulesRefused` with all its problems;
     warnings stay with it.
 
     `environ` answers `env:NAME`. Of `folder`, that of the file, only what the text includes is read; a
     `file:` key is opened when it is used. `count` gives the tokens of a test's body. `also` finds
-    more to warn of.
+    more to warn of. `sign_in_problem` knows the machine.
     """
     with paused():
-        compilation = Compilation(text, path, environ, allow_literal_keys, folder)
+        compilation = Compilation(text, path, environ, allow_literal_keys, folder, sign_in_problem)
         return compilation.policy(count, prove=not skip_proof, test=not skip_tests, also=also)
 
 
@@ -70,10 +72,12 @@ class Compilation:
         environ: Mapping[str, str],
         allow_literal_keys: bool = False,
         folder: Folder | None = None,
+        sign_in_problem: "SignInProblem" = lambda provider: None,
     ) -> None:
         """Raises `RulesRefused` if `text` is no TOML."""
         self.path = path
         self.folder = folder or Disk(path.parent)
+        self.sign_in_problem = sign_in_problem
         self.report = Report(text.removeprefix("\ufeff"), str(path))
         self.file = read(self.report.parse(), self.report, RulesFile)
         self.names = NameTable(self.report.document, self.file.providers)
@@ -168,6 +172,8 @@ class Compilation:
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
         if provider := compile_provider(name, table, self.report, self.secrets):
             self.names.providers[name] = provider
+            if problem := self.sign_in_problem(provider):
+                self.report.warn(Code.UNSET_VARIABLE, path, problem, key=True)
 
     def _compile_alias(self, name: str, targets: Targets) -> None:
         path: KeyPath = ("aliases", name)
@@ -223,5 +229,8 @@ class Compilation:
                 self.reports[case.file].error(Code.TEST_FAILED, case.path, message, hint=hint)
 
 
+SignInProblem = Callable[[Provider], str | None]
+"""What is to be said of a provider that has no credentials, on this machine; `None` where there are some, or
+none are needed."""
 Lint = Callable[[Compilation, Policy], None]
 """Reports to the compilation what is odd about its policy."""

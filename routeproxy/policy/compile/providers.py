@@ -11,7 +11,7 @@ from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
 from routeproxy.policy.file.values import Strings, listed
 from routeproxy.policy.litellm_environment import address_variables, variables_heeded
-from routeproxy.policy.litellm_params import NEVER_ALLOWED, allowed_for
+from routeproxy.policy.litellm_params import NEVER_ALLOWED, allowed_for, stated_sign_in
 from routeproxy.policy.patterns import WILD
 from routeproxy.policy.problems import Code, KeyPath, closest, one_of
 from routeproxy.policy.provider_types import TYPE_NAMES, TYPES, Engine, ProviderType, provider_type
@@ -340,6 +340,8 @@ class _ProviderCompiler:
     def _find_usual_key(self) -> tuple[Secret, ...]:
         variables = self.kind.key_variables
         if not variables or self.report.faulty((*self.path, "api_key")):
+            return ()
+        if stated_sign_in(self.type, self.table.litellm_params):
             return ()
         name = next((name for name in variables if self.secrets.environ.get(name)), variables[0])
         secret = secret_of(f"env:{name}", self.secrets.environ)

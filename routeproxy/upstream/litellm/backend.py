@@ -25,7 +25,7 @@ from routeproxy.upstream.chat.lenient import salvage_usage
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.until_error import ChunksUntilError
 from routeproxy.upstream.chat.upstream import ChunkSource
-from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, stream_cut
+from routeproxy.upstream.failures import UpstreamFailure, key_unusable, not_a_completion, stream_cut
 from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.keys import needed_key
@@ -80,18 +80,17 @@ class LiteLLMBackEnd:
     async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:
         litellm = await self.load()
         request = request_of(litellm, chat, call)
-        provider = call.target.provider
-        signs_in = call.key is None and endpoint_of(provider).signs_in_to_google
+        litellm_provider = litellm_provider_of(call.target.provider)
         transport = LiteLLMTransport(
             self._client,
             call,
-            litellm_provider_of(provider),
+            litellm_provider,
             request.body,
             stream=bool(chat.stream),
             additions=chat.thinking_off or None,
             decoder_for=self._decoder_for,
             loop=asyncio.get_running_loop(),
-            signature=await self._google_tokens.headers(provider) if signs_in else {},
+            signature=await self._signature(call, litellm_provider) if call.key is None else {},
         )
         current_transport.set(transport)
         try:
@@ -99,6 +98,15 @@ class LiteLLMBackEnd:
         except BaseException:
             transport.close()
             raise
+
+    async def _signature(self, call: Call, litellm_provider: LiteLLMProvider) -> Mapping[str, str]:
+        provider = call.target.provider
+        if endpoint_of(provider).signs_in_to_google:
+            return await self._google_tokens.headers(provider)
+        token = str(provider.litellm_params.get(litellm_provider.token_param) or "")
+        if not (token.isascii() and token.isprintable()):
+            raise key_unusable(provider.name)
+        return {"authorization": f"Bearer {token}"} if token else {}
 
 
 async def _answer(litellm: Any, request: "_Request", transport: LiteLLMTransport, call: Call) -> ChunkSource:

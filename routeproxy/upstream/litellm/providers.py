@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from routeproxy.policy.litellm_types import AWS as AWS_TYPES
 from routeproxy.policy.providers import Provider
 
 NO_KEY = "routeproxy-no-key"
@@ -72,6 +73,8 @@ class LiteLLMProvider(Struct, frozen=True, kw_only=True):
     sends_key: bool = True
     """The key goes out as it is, in a header that we write: LiteLLM never has it, and nothing that it writes
     besides goes out. Else LiteLLM signs in, or makes something of the key."""
+    token_param: str = ""
+    """The one of `litellm_params` that we show as a bearer's token where there is no key."""
     placeholder_key: str | None = NO_KEY
     """What LiteLLM gets for a key where there is none."""
     verbatim: bool = False
@@ -135,6 +138,7 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
         name="azure",
         address_arguments=_azure_api_base,
         option_arguments={"api_version": "api_version"},
+        token_param="azure_ad_token",
         responses_name="azure",
         # `azure/M` goes to OpenAI's path, with the key as a token, as soon as LiteLLM knows a `mistral/M`.
         prefixes_models=False,
@@ -162,10 +166,7 @@ _PROVIDERS: Mapping[str, LiteLLMProvider] = {
         address_arguments=_ollama_api_base,
         allowed_params=(),
     ),
-    **{
-        name: replace(_AWS, name=name)
-        for name in ("bedrock", "bedrock_mantle", "sagemaker", "sagemaker_chat", "sagemaker_nova")
-    },
+    **{name: replace(_AWS, name=name) for name in AWS_TYPES},
     # These sign in by other means.
     "chatgpt": replace(_SIGNS_IN, name="chatgpt", hosts=("chatgpt.com", "auth.openai.com")),
     "gigachat": LiteLLMProvider(name="gigachat", sends_key=False, hosts=("devices.sberbank.ru",)),
