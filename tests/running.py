@@ -1,6 +1,7 @@
 """A real routeproxy on loopback: `running` has it in a thread of this process, `serving` as the command that
 users run."""
 
+import asyncio
 import json
 import os
 import re
@@ -45,10 +46,17 @@ Result = TypeVar("Result")
 class Running:
     """A server in a thread of this process, and what it was built from."""
 
-    def __init__(self, url: str, app: App, rules: Path) -> None:
+    def __init__(self, url: str, app: App, rules: Path, server: Server) -> None:
         self.url = url
         self.app = app
         self.rules = rules
+        self._server = server
+
+    @property
+    def tasks(self) -> list[str]:
+        """What is at work in the server, by the names of its coroutines."""
+        tasks = asyncio.all_tasks(self._server.servers[0].get_loop())
+        return sorted(getattr(task.get_coro(), "__qualname__", "") for task in tasks)
 
     def post(self, body: object, path: str = "/v1/messages", **headers: str) -> httpx.Response:
         """A POST, answered whole. Header names are written with underscores."""
@@ -119,7 +127,7 @@ def _running(
         assert time.monotonic() < limit, "the server did not start in time"
         time.sleep(0.005)
     try:
-        yield Running(f"http://127.0.0.1:{sock.getsockname()[1]}", app, path)
+        yield Running(f"http://127.0.0.1:{sock.getsockname()[1]}", app, path, server)
     finally:
         server.stop(at_once=True)
         thread.join(seconds(15))

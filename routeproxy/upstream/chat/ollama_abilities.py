@@ -2,6 +2,7 @@
 the newer ones. It is asked once for a model, and only when a request wants one to think of which nothing is
 known: `think: true` is an error for a model that cannot."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -50,6 +51,9 @@ class OllamaAbilities:
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             log.warning("%s: /api/show does not say what it can do: it is not asked to think", target.name)
             return
+        except asyncio.CancelledError:  # its client left, and the next one asks
+            self._asked.pop(place, None)
+            raise
         if isinstance(capabilities, list) and "thinking" in capabilities:
             learn(target, THINKS)
 
