@@ -6,6 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -100,7 +101,9 @@ class ResponseReader:
         self._head_size = 0
         self._buffered = 0
         self._paused = False
-        self._failure: aiohttp.ClientError | None = None
+        self._failure: Callable[[], aiohttp.ClientError] | None = None
+        """Makes it anew each time: one that was raised holds the frames that it came through, which hold this
+        reader and the request's body, and all of them would keep each other."""
         self._waiter: asyncio.Future[None] | None = None
 
     # --- reading
@@ -139,7 +142,7 @@ class ResponseReader:
 
     async def _wait_for_data(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure()
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -161,9 +164,9 @@ class ResponseReader:
         except httptools.HttpParserUpgrade:
             self._finish(reusable=False)
         except httptools.HttpParserError:
-            self._fail(aiohttp.ClientError("not HTTP"))
+            self._fail(lambda: aiohttp.ClientError("not HTTP"))
         if not self._head_complete and self._head_size > LONGEST_HEAD:
-            self._fail(aiohttp.ClientError("not HTTP: its head does not end"))
+            self._fail(lambda: aiohttp.ClientError("not HTTP: its head does not end"))
         self._buffered += sum(map(len, self._parts[parts_before:]))
         if self._buffered > MOST_BUFFERED and not (self._paused or self.complete):
             self._paused = True
@@ -177,20 +180,18 @@ class ResponseReader:
         elif self._head_complete and error is None and self._ends_with_connection():
             self._finish(reusable=False)
         elif self._head_complete:
-            self._fail(aiohttp.ClientPayloadError("cut"))
+            self._fail(lambda: aiohttp.ClientPayloadError("cut"))
         elif isinstance(error, OSError):
-            failure = aiohttp.ClientOSError(*error.args)
-            failure.__cause__ = error  # TLS says there why
-            self._fail(failure)
+            self._fail(partial(_broken, error))
         else:
-            self._fail(aiohttp.ServerDisconnectedError())
+            self._fail(aiohttp.ServerDisconnectedError)
         self._wake()
 
     def _ends_with_connection(self) -> bool:
         coding = self.header("transfer-encoding")
         return not coding.endswith("chunked") if coding else not self.header("content-length")
 
-    def _fail(self, failure: aiohttp.ClientError) -> None:
+    def _fail(self, failure: Callable[[], aiohttp.ClientError]) -> None:
         self.reusable = False
         if self._failure is None and not self.complete:
             self._failure = failure
@@ -228,6 +229,12 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self._head_complete and not self.complete:
             self._finish(reusable=self._parser.should_keep_alive())
+
+
+def _broken(error: OSError) -> aiohttp.ClientError:
+    failure = aiohttp.ClientOSError(*error.args)
+    failure.__cause__ = error  # TLS says there why
+    return failure
 
 
 # --- content encodings that came although none was asked for

@@ -37,7 +37,7 @@ from routeproxy.upstream.litellm.transport import (
     Answered,
     Failed,
     LiteLLMTransport,
-    current_transport,
+    set_current_transport,
 )
 
 log = logging.getLogger("routeproxy.upstream.litellm")
@@ -92,7 +92,7 @@ class LiteLLMBackEnd:
             loop=asyncio.get_running_loop(),
             signature=await self._signature(call, litellm_provider) if call.key is None else {},
         )
-        current_transport.set(transport)
+        set_current_transport(transport)
         try:
             return ChunksUntilError(await _answer(litellm, request, transport, call), call.target)
         except BaseException:
@@ -268,7 +268,7 @@ async def _stream(
     stream: AsyncIterator[Any] = aiter(answer)
     while True:
         # Each step may run in another task, and so in another context.
-        current_transport.set(transport)
+        set_current_transport(transport)
         try:
             received = begun.pop() if begun else await anext(stream)
         except StopAsyncIteration:

@@ -25,7 +25,7 @@ from routeproxy.upstream.litellm.providers import NO_KEY
 from routeproxy.upstream.litellm.transport import (
     DispatchingTransport,
     SyncDispatchingTransport,
-    current_transport,
+    is_nobody_to_be_asked,
 )
 from routeproxy.upstream.threads import run_in_daemon_thread
 
@@ -147,9 +147,7 @@ def _keep_dry_runs_from_signing_in() -> None:
 def _unless_dry(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        transport = current_transport.get()
-        is_dry = transport is not None and transport.is_dry
-        return (otherwise if is_dry else function)(*args, **kwargs)
+        return (otherwise if is_nobody_to_be_asked() else function)(*args, **kwargs)
 
     return wrapper
 

@@ -4,6 +4,7 @@ them."""
 
 import asyncio
 import re
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -50,9 +51,28 @@ _FINISH_REASON = re.compile(
 )
 _LONGEST_FINISH_REASON = 80
 
-current_transport: ContextVar["LiteLLMTransport | None"] = ContextVar("current_transport", default=None)
+_current_transport: ContextVar["weakref.ref[LiteLLMTransport] | None"] = ContextVar(
+    "current_transport", default=None
+)
 """That of the call on whose behalf LiteLLM is at work. A variable of the context, because few of its paths
-pass a client on to the end."""
+pass a client on to the end. Connections and timers that are made meanwhile keep their context as long as they
+last, so it only refers to the transport: they would keep the call, and with it a request's body."""
+
+
+def set_current_transport(transport: "LiteLLMTransport") -> None:
+    _current_transport.set(weakref.ref(transport))
+
+
+def current_transport() -> "LiteLLMTransport | None":
+    """`None`: no call asks, or it is over."""
+    reference = _current_transport.get()
+    return None if reference is None else reference()
+
+
+def is_nobody_to_be_asked() -> bool:
+    """Whether LiteLLM is at work for a dry run, or still is for a call that is over."""
+    reference = _current_transport.get()
+    return reference is not None and ((transport := reference()) is None or transport.is_dry)
 
 
 class Outcome:
@@ -321,7 +341,7 @@ class DispatchingTransport(httpx.AsyncBaseTransport):
     """The one transport of all clients that LiteLLM uses: each request goes to the transport of its call."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        transport = current_transport.get()
+        transport = current_transport()
         if transport is None:
             raise httpx.UnsupportedProtocol("no call asked for this")
         return await transport.send(request)
@@ -332,7 +352,7 @@ class SyncDispatchingTransport(httpx.BaseTransport):
     would stop every other request, so it is refused there."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        transport = current_transport.get()
+        transport = current_transport()
         if transport is None or _on_event_loop():
             raise httpx.UnsupportedProtocol("this would stop the event loop")
         transport.provider_for(request)

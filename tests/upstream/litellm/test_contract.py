@@ -30,7 +30,7 @@ from routeproxy.upstream.litellm.transport import (
     DispatchingTransport,
     LiteLLMTransport,
     SyncDispatchingTransport,
-    current_transport,
+    set_current_transport,
 )
 from tests.backend import BackEnd, chunk, done, error, sse
 from tests.budgets import seconds
@@ -171,7 +171,7 @@ def received(one: Call, request: ChatRequest) -> Received:
         transport = LiteLLMTransport(
             LOOP.client, one, known, body, stream=bool(request.stream), decoder_for=lambda path: None
         )
-        current_transport.set(transport)
+        set_current_transport(transport)
         try:
             answer = await litellm.acompletion(**arguments)
             return Received(answer, [chunk async for chunk in answer] if request.stream else [])

@@ -1,6 +1,7 @@
 """Where LiteLLM may ask: at the provider's own address, or where its type and its options allow."""
 
 import asyncio
+import contextvars
 from pathlib import Path
 
 import httpx
@@ -12,9 +13,11 @@ from routeproxy.policy.targets import Target
 from routeproxy.upstream.http.client import Client
 from routeproxy.upstream.litellm.providers import litellm_provider_of
 from routeproxy.upstream.litellm.transport import (
+    DispatchingTransport,
     LiteLLMTransport,
     SyncDispatchingTransport,
-    current_transport,
+    is_nobody_to_be_asked,
+    set_current_transport,
 )
 
 RULES = """
@@ -102,19 +105,35 @@ def test_nothing_is_fetched_for_a_prompt(url: str) -> None:
 
 def test_nothing_is_fetched_without_the_event_loop_either() -> None:
     transport = transport_of("vertex")
-    token = current_transport.set(transport)
-    try:
+
+    def asking() -> None:
+        set_current_transport(transport)
         with pytest.raises(httpx.UnsupportedProtocol, match="is not sent for a chat"):
             SyncDispatchingTransport().handle_request(
                 httpx.Request("GET", "https://pictures.example/cat.png")
             )
-    finally:
-        current_transport.reset(token)
+
+    contextvars.copy_context().run(asking)
+
+
+def test_what_is_still_at_work_for_a_call_that_is_over_asks_nobody() -> None:
+    def asking() -> None:
+        assert not is_nobody_to_be_asked()
+        transport = transport_of("vertex")
+        set_current_transport(transport)
+        assert not is_nobody_to_be_asked()
+        del transport
+        assert is_nobody_to_be_asked()
+        with pytest.raises(httpx.UnsupportedProtocol, match="no call asked"):
+            asyncio.run(DispatchingTransport().handle_async_request(httpx.Request("POST", EUROPE)))
+
+    contextvars.copy_context().run(asking)
 
 
 def test_on_the_event_loop_nothing_is_asked_without_awaiting() -> None:
     async def asking() -> None:
-        current_transport.set(transport_of("vertex"))
+        transport = transport_of("vertex")
+        set_current_transport(transport)
         with pytest.raises(httpx.UnsupportedProtocol, match="stop the event loop"):
             SyncDispatchingTransport().handle_request(httpx.Request("POST", EUROPE))
 
