@@ -78,7 +78,7 @@ class Body:
                 system=values.get("system", NULL),
                 tools=self._tools.heads if "tools" in values else None,
             )
-        except (*UNREADABLE, RecursionError):
+        except UNREADABLE:
             return decode_envelope(self.text)  # mends half emojis, or says where the mistake is
 
     def request(self) -> MessagesRequest:
@@ -91,7 +91,7 @@ class Body:
                 system=_system.decode(values.get("system", NULL)),
                 tools=self._tools.whole if "tools" in values else None,
             )
-        except (*UNREADABLE, RecursionError):
+        except UNREADABLE:
             return decode_request(self.text)
 
     @property

@@ -18,9 +18,9 @@ from routeproxy.messages.errors import InvalidRequest
 
 T = TypeVar("T")
 
-UNREADABLE = (DecodeError, UnicodeDecodeError)
+UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a text that is not what its type says: text that is no UTF-8 was the second before
-0.23 and is the first since."""
+0.23 and is the first since; a text that is nested some thousand times is the third."""
 
 NO_UTF_8 = "a text in it is not valid UTF-8"
 
@@ -65,10 +65,10 @@ def decode_leniently(decoder: Decoder[T], text: bytes) -> T:
             if repaired == text:
                 raise
             return decoder.decode(repaired)
-    except UNREADABLE:
-        raise explain_undecodable(text, decoder.type) from None
     except RecursionError:
         raise nested_too_deeply() from None
+    except UNREADABLE:
+        raise explain_undecodable(text, decoder.type) from None
 
 
 def nested_too_deeply() -> InvalidRequest:
@@ -122,10 +122,10 @@ def explain_undecodable(text: bytes, expected_type: Any) -> InvalidRequest:
     repaired = without_lone_surrogates(text)
     try:
         value = msgspec.json.decode(repaired)
-    except UNREADABLE:
-        return InvalidRequest(f"invalid JSON: {_syntax_error(repaired)}")
     except RecursionError:
         return nested_too_deeply()
+    except UNREADABLE:
+        return InvalidRequest(f"invalid JSON: {_syntax_error(repaired)}")
     try:
         mismatch = _first_mismatch(value, inspect.type_info(expected_type), ())
     except RecursionError:

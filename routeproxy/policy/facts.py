@@ -173,7 +173,7 @@ class Facts:
 def session_in(user_id: str) -> str | None:
     """The session that Claude Code writes into `metadata.user_id`, as JSON or (until 2026) as a text."""
     if user_id.startswith("{"):
-        with suppress(*UNREADABLE, RecursionError):
+        with suppress(*UNREADABLE):
             return _user_of_claude_code.decode(user_id).session_id or None
         return None
     written = _USER_OF_OLD_CLAUDE_CODE.fullmatch(user_id)

@@ -12,6 +12,7 @@ from tests.backend import (
     BackEnd,
     Script,
     Step,
+    answer,
     chunk,
     completion,
     data,
@@ -222,3 +223,56 @@ def test_a_whole_answer_that_is_none_goes_to_the_next_target_too(
     answers(back_end, json_answer(answer))
     answers(another, json_answer(completion("Hello")))
     assert ask(proxy, "chat").text == "Hello"
+
+
+DEEP = b"[" * 3000 + b"]" * 3000
+"""Valid JSON that no decoder can hold."""
+
+NESTED = {
+    "chat": b'{"choices":[{"index":0,"delta":{"content":%b}}]}' % DEEP,
+    "responses": b'{"type":"response.completed","status":"completed","response":{"output":%b},"output":%b}'
+    % (DEEP, DEEP),
+    "gemini": b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"n","args":%b}}]}}]}' % DEEP,
+    "ollama": b'{"model":"m","message":{"content":%b},"done":true}' % DEEP,
+}
+"""By format: an answer in its shape in which something is nested so."""
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("where", ["inside", "all of it"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_answer_that_is_nested_too_deeply_to_be_read_is_none(
+    proxy: Running, back_ends: tuple[BackEnd, BackEnd], format: str, where: str, stream: bool
+) -> None:
+    back_end, another = back_ends
+    body = DEEP if where == "all of it" else NESTED[format]
+    frame = body + b"\n" if format == "ollama" else b"data: %b\n\n" % body
+    answers(back_end, script(format, frame) if stream else json_bytes(body))
+    answers(another, json_answer(completion("Hello")))
+    assert ask(proxy, format, stream=stream).text == "Hello"
+    assert len(another.requests) == 1
+
+
+def json_bytes(body: bytes) -> Script:
+    return answer(200, body, content_type="application/json")
+
+
+def test_a_list_of_geminis_answers_may_hold_what_is_no_unicode(
+    proxy: Running, back_ends: tuple[BackEnd, BackEnd]
+) -> None:
+    back_end, another = back_ends
+    said = b'{"candidates":[{"content":{"parts":[{"text":"H\xff"}]}}]}'
+    answers(back_end, json_bytes(b'[%b,{"candidates":[{"finishReason":"STOP"}]}]' % said))
+    answers(another)
+    assert ask(proxy, "gemini", stream=True).text == "H\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("reads", ["one read", "two reads"])
+@pytest.mark.parametrize("after", [ollama(" there"), ollama(done=True, done_reason="length"), b"{half\n"])
+def test_nothing_follows_the_end_of_ollamas_answer(
+    proxy: Running, back_ends: tuple[BackEnd, BackEnd], reads: str, after: bytes
+) -> None:
+    back_end, _ = back_ends
+    end = ollama("Hi", done=True, done_reason="stop")
+    answers(back_end, script("ollama", *([end + after] if reads == "one read" else [end, pause(0.1), after])))
+    assert ask(proxy, "ollama", stream=True).script == ["text Hi", "end_turn"]

@@ -85,6 +85,11 @@ MISTAKES = [
     ),
     pytest.param(b"data: {not json}\n\n", "an event that is not JSON", id="no JSON"),
     pytest.param(
+        AGAIN.replace(b'" look"', b"[" * 3000 + b"]" * 3000),
+        "an event that is not JSON",
+        id="nested more deeply than can be read",
+    ),
+    pytest.param(
         b'data: {"type":"vendor","n":NaN}\n\n', "an event that is not JSON", id="a number that JSON has not"
     ),
     pytest.param(AGAIN.replace(b"look", b"l\xffk"), "an event that is not JSON", id="bytes that are no text"),
@@ -379,6 +384,8 @@ def test_d35_an_end_before_that_is_an_error(proxy: Running, one: BackEnd, frames
 # --- errors in other shapes than the API's
 
 
+NO_REASON = "the back end one reported an error"
+
 FOREIGN_ERRORS = [
     pytest.param(b'event: error\ndata: {"message":"no room"}\n\n', "api_error", "no room", id="a message"),
     pytest.param(
@@ -401,6 +408,9 @@ FOREIGN_ERRORS = [
     ),
     pytest.param(b'event: error\ndata: {"detail":"no room"}\n\n', "api_error", "no room", id="FastAPI's"),
     pytest.param(b"event: error\ndata: no room\n\n", "api_error", "no room", id="a text"),
+    pytest.param(b"event: error\n\n", "api_error", NO_REASON, id="nothing but its name"),
+    pytest.param(b"event: error\nid: 7\n: hm\n\n", "api_error", NO_REASON, id="its name and a comment"),
+    pytest.param(b"event: error\ndata:\n\n", "api_error", NO_REASON, id="no words"),
     pytest.param(b'event: error\ndata: "no room"\n\n', "api_error", "no room", id="a string"),
     pytest.param(
         b'data: {"error":{"message":"no room","code":529}}\n\n',
@@ -508,6 +518,25 @@ def test_a_200_that_is_no_message_is_a_failure(
     assert (status in (500, 502), type, found) == (True, "api_error", words)
     answers(two, streamed(*messages_stream("from two")) if stream else json_answer(message()))
     assert ask(proxy, "with-fallback", stream=stream).said("provider") == "two"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [{"type": "completion"}, {"type": ""}, {"type": None}, {"content": [{"type": 7}]}],
+    ids=str,
+)
+def test_a_stream_that_adds_up_to_no_message_is_a_failure(
+    proxy: Running, one: BackEnd, two: BackEnd, start: dict[str, Any]
+) -> None:
+    frames = messages_stream("Let me", model="m")
+    frames[0] = event("message_start", message=message(model="m", content=[]) | start)
+    answers(one, streamed(*frames))
+    if "content" in start:  # which the stream tells itself
+        assert ask(proxy, "m").text == "Let me"
+        return
+    assert ask(proxy, "m").error == (502, "api_error", NO_MESSAGE)
+    answers(two, json_answer(message()))
+    assert ask(proxy, "with-fallback").said("provider") == "two"
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "text/event-stream", ""])

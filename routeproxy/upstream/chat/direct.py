@@ -125,6 +125,6 @@ class ChunkStream:
                 return chunks
             self._over = True
             chunks, self.done = self._decoder.end()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise not_a_completion(self._target.provider.name) from error
         return chunks

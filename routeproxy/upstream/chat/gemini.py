@@ -209,7 +209,9 @@ def _usage(reported: Mapping[str, Any]) -> CompletionUsage:
 
 def _answers_in(body: bytes) -> list[bytes]:
     """The parts of an answer that was streamed as a list, as Gemini does unless events are asked for."""
-    return list(msgspec.json.decode(body, type=list[Raw])) if body.lstrip().startswith(b"[") else [body]
+    if not body.lstrip().startswith(b"["):
+        return [body]
+    return [bytes(part) for part in msgspec.json.decode(body, type=list[Raw])]
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)

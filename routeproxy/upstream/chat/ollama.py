@@ -69,8 +69,8 @@ class OllamaDecoder:
         decoded: list[_Line] = []
         for line in lines:
             decoded.append(read := _decode_line(line))
-            if read.error:
-                break  # whatever follows an error, it is no answer
+            if read.error or read.done is True:
+                break  # whatever follows an error or the end, it is no answer
         return [self._chunk(line) for line in decoded], any(line.done is True for line in decoded)
 
     def _chunk(self, line: _Line) -> Chunk:

@@ -647,7 +647,7 @@ def _check_json(event: bytes) -> list[Chunk]:
     """Nothing. Raises `ValueError` for what is no JSON."""
     try:
         _decode_raw(event)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         decode_object_leniently(event)
     return []
 
@@ -680,7 +680,7 @@ def _read_response(body: bytes) -> Response:
     try:
         try:
             return _decode_response(body)
-        except msgspec.DecodeError:  # of half an emoji, too, which back ends do send
+        except UNREADABLE:  # because of half an emoji, too, which back ends do send
             return msgspec.convert(json.loads(body), Response)
     except (ValueError, RecursionError):
         return Response()

@@ -101,19 +101,24 @@ async def _read_message(response: Response, call: Call) -> bytes:
     target = call.target
     if failure := find_error_in_answer(body, provider=response.provider, model=target.model):
         raise failure
-    try:
-        head = _decode_reply_head(body)
-    except UNREADABLE:
-        raise not_a_message(response.provider) from None
-    if head.type != "message" or not all(block.is_sound for block in head.content):
-        raise not_a_message(response.provider)
-    UsageTally(call).add(read_usage(msgspec.json.decode(head.usage)))
+    UsageTally(call).add(read_usage(msgspec.json.decode(_check_reply(body, response.provider).usage)))
     try:
         if model := model_to_show(call):
             body = apply_edits(body, set_members(body, {"model": msgspec.json.encode(model)}))
         return frames_of_message(decode_object(body)) if call.exchange.stream else body
-    except (InvalidRequest, ValueError, LookupError, TypeError):
+    except (InvalidRequest, ValueError, LookupError, TypeError, RecursionError):
         raise not_a_message(response.provider) from None
+
+
+def _check_reply(body: bytes, provider: str) -> _ReplyHead:
+    """Raises `UpstreamFailure` for what is no whole reply."""
+    try:
+        head = _decode_reply_head(body)
+    except UNREADABLE:
+        raise not_a_message(provider) from None
+    if head.type != "message" or not all(block.is_sound for block in head.content):
+        raise not_a_message(provider)
+    return head
 
 
 async def _read_stream(response: Response, call: Call) -> bytes:
@@ -127,11 +132,13 @@ async def _read_stream(response: Response, call: Call) -> bytes:
     await _relay_frames(response, call, collect)
     try:
         message = assemble_message(b"".join(parts))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise not_a_message(response.provider) from None
     if message.get("type") == "error":
         raise classify_error_object(message, provider=response.provider, model=call.target.model)
-    return encode(message)
+    body = encode(message)
+    _check_reply(body, response.provider)
+    return body
 
 
 # --- frames

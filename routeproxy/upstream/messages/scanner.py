@@ -165,9 +165,10 @@ def _next_event(frames: bytes, at: int) -> tuple[Event | None, int]:
     data = frame_data(frame)
     if data == DONE:
         return DONE, end
-    if data:
-        names = _EVENT_LINE.findall(frame)
-        return read_event(names[-1].decode("utf-8", "replace") if names else None, data), end
+    names = _EVENT_LINE.findall(frame)
+    name = names[-1].decode("utf-8", "replace") if names else None
+    if data or name == "error":
+        return read_event(name, data), end
     if _ODD_LINE.search(frame):
         raise InvalidStream("text that is no event")
     return None, end

@@ -1,0 +1,35 @@
+"""What a fuzzer is made of: inputs to begin with, a way to change one, a check that all of them pass."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+SURFACES = ("streams",)
+
+FOUND = Path(__file__).parent / "found"
+"""A folder a surface: inputs that broke a law once. They are tests, and fuzzing begins with them."""
+
+
+class Surface(NamedTuple):
+    seeds: Sequence[bytes]
+    mutate: Callable[[bytes, Random], bytes]
+    """Another input like this one."""
+    check: Callable[[bytes], object]
+    """Raises whatever shows that a law is broken; `BrokenLaw` where nothing else does."""
+    modules: Sequence[str]
+    """Whose lines the coverage is counted of, by their prefix."""
+
+
+class BrokenLaw(AssertionError):
+    """The law, and what of the input breaks it."""
+
+
+def surface(name: str) -> Surface:
+    found: Surface = import_module(f"tests.fuzz.{name}").SURFACE
+    return found
+
+
+def found_inputs(name: str) -> list[Path]:
+    return sorted(path for path in (FOUND / name).glob("*") if path.is_file())
