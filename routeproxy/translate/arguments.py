@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from routeproxy.messages.decoding import UNREADABLE
+
 _OPENING = re.compile(r'\s*\{\s*"')
 _EMPTY_FORMS = ("", "null", '""', "[]", "{}")
 _MAX_DEPTH = 100
@@ -181,7 +183,7 @@ def _object_in(text: str) -> str | None:
 def _is_object(text: str) -> bool:
     try:
         _decode_object(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except (*UNREADABLE, UnicodeEncodeError):
         return False
     return True
 

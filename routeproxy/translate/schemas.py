@@ -15,6 +15,8 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Raw
 
+from routeproxy.messages.decoding import UNREADABLE
+
 SchemaRules = Literal["openai", "gemini"]
 Schema = dict[str, Any]
 
@@ -124,7 +126,7 @@ def misses(schema: Raw, text: str) -> str | None:
     wanted = _dict(msgspec.json.decode(schema))
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except (*UNREADABLE, UnicodeEncodeError):
         return "it is no JSON"
     types = [type for type in _types(wanted) if isinstance(type, str)]
     if types and not any(_is_of_type(value, type) for type in types):
@@ -373,7 +375,8 @@ def _type(value: Any) -> Any:
     """A type or a list of them, in JSON schema's own words."""
     if isinstance(value, str):
         return _TYPES.get(value.lower()) or _GONE
-    names = [_type(name) for name in value] if isinstance(value, list) else []
+    # A list in it is no type, as an object is none.
+    names = [_type(name) if isinstance(name, str) else _GONE for name in _list(value)]
     return _GONE if not names or _GONE in names else list(dict.fromkeys(names))
 
 
@@ -390,7 +393,7 @@ def _as_one_of(value: Any, types: frozenset[Any]) -> Any:
     if isinstance(value, str):
         try:
             written = msgspec.json.decode(value.strip().lower())
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (*UNREADABLE, UnicodeEncodeError):
             return _GONE
         return written if any(_is_of_type(written, type) for type in types) else _GONE
     return _GONE

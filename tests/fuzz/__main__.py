@@ -79,7 +79,7 @@ def main() -> None:
         import atheris
     except ImportError:
         sys.exit("fuzzing needs atheris: pip install routeproxy[fuzz]")
-    with atheris.instrument_imports(include=["routeproxy"]):
+    with atheris.instrument_imports(include=list(SURFACES[options.surface])):
         fuzzed = surface(options.surface)
     corpus = options.corpus or Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
     corpus.mkdir(parents=True, exist_ok=True)

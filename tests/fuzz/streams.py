@@ -550,22 +550,4 @@ def mutate(data: bytes, random: Random) -> bytes:
     return head + b"\n" + body
 
 
-SURFACE = Surface(
-    seeds=tuple(_seeds()),
-    mutate=mutate,
-    check=check,
-    modules=(
-        "routeproxy.upstream.chat",
-        "routeproxy.upstream.messages",
-        "routeproxy.upstream.http.sse",
-        "routeproxy.upstream.errors",
-        "routeproxy.translate.stream",
-        "routeproxy.translate.delta_reader",
-        "routeproxy.translate.tool_calls",
-        "routeproxy.translate.arguments",
-        "routeproxy.translate.filters",
-        "routeproxy.translate.finish",
-        "routeproxy.translate.reply",
-        "routeproxy.translate.web_search",
-    ),
-)
+SURFACE = Surface(tuple(_seeds()), mutate, check)

@@ -52,6 +52,17 @@ def cleaned(property: Any, rules: SchemaRules = "openai", **more: Any) -> Any:
             {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}], "items": {}},
             id="a tuple as drafts before 2019 wrote it",
         ),
+        # types that are none
+        pytest.param({"type": ["string", ["null"]]}, {}, id="a list among types"),
+        pytest.param({"type": [["string"]]}, {}, id="a list of a list"),
+        pytest.param({"type": ["string", {"a": 1}]}, {}, id="an object among types"),
+        pytest.param({"type": ["string", None, 7]}, {}, id="null and a number among types"),
+        pytest.param({"type": [[[["string"]]]]}, {}, id="lists of lists"),
+        pytest.param(
+            {"type": "integer", "enum": ["[" * 3000, "3"]},
+            {"type": "integer", "enum": [3]},
+            id="a value that is nested too deeply to be read",
+        ),
         # yes and no for a schema
         pytest.param(True, {}, id="true"),
         pytest.param(False, "gone", id="false"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, DecodeError, Raw
+from msgspec import UNSET, Raw
 
 from routeproxy.chat.request import (
     Assistant,
@@ -27,6 +27,7 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
+from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.params import merge
 
@@ -216,7 +217,7 @@ def _response_object(text: str) -> Any:
     if text.lstrip().startswith("{"):
         try:
             msgspec.json.decode(text, type=dict[str, Raw])
-        except (DecodeError, UnicodeEncodeError):
+        except (*UNREADABLE, UnicodeEncodeError):
             pass
         else:
             return Raw(text.encode())
