@@ -1,6 +1,6 @@
-"""HTTP/1.1 as uvicorn speaks it, but for one offer that it must not hear, how often it writes, how it tells
-that a client is gone, how much and how long it waits for a request, and what becomes of bytes that are no
-HTTP."""
+"""HTTP/1.1 as uvicorn speaks it, but for offers that it must not hear, how often it writes, how it tells that
+a client is gone, how much and how long it waits for a request, what HTTP/1.0 can read, and what becomes of
+bytes that are no HTTP."""
 
 import asyncio
 import logging
@@ -12,7 +12,13 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    Scope,
+)
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -51,6 +57,9 @@ BODY_AT_MOST = 300.0
 MOST_TOLD = 16
 """Connections beyond the room that are still told so, on spare descriptors; more are closed."""
 
+MOST_PIPELINED = 16
+"""Requests that may wait while the one before them is answered. One read can bring thousands."""
+
 LINGER = 2.0
 """Seconds in which a refused client may go on sending: closing on what it still sends would take the answer
 from it."""
@@ -58,7 +67,8 @@ from it."""
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 """A request's target as proxies get it, and the host in it."""
 
-_OFFER = re.compile(rb"\r\nupgrade: *h2c *(?=\r\n)", re.IGNORECASE)
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
+"""To go on in another protocol."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -74,6 +84,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.disconnect_signal = DisconnectSignal()
         self._in_head = False
         self._refused = False
+        self._is_last_request_read = False
+        """More have come than may wait: those that wait are answered, and then the connection ends."""
         self._reading = 0
         self._fed = 0
         """Bytes that came of this message, after the read in which it began."""
@@ -100,20 +112,23 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(ApiError(529, "this server has no room for a connection", headers=headers))
 
     def data_received(self, data: bytes) -> None:
-        """Java's client offers to go on in HTTP/2, which a server may ignore. uvicorn ignores the body as
-        well, and the request waits for ever."""
-        if self._refused:
+        """Java's client offers to go on in HTTP/2, others in TLS, which a server may ignore. The parser takes
+        what comes after the headers for the other protocol, and the body would be lost."""
+        if self._refused or self._is_last_request_read:
             return
         self._silent = 0.0
         self._reading = len(data)
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
-        offers = data.find(b"h2c", 0, data.rfind(b"\r") + 1) >= 0
+        end = data.rfind(b"\r") + 1
+        offers = data.find(b"pgrade:", 0, end) >= 0 or data.find(b"PGRADE:", 0, end) >= 0
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(_OFFER.sub(b"", data) if offers else data)
         except httptools.HttpParserUpgrade:
             pass  # nothing else than HTTP is spoken here, which the answer shows
         except httptools.HttpParserError:
+            if self._is_last_request_read:
+                return
             self._refuse(self._excess or ApiError(400, "what came is not HTTP, or not what HTTP allows"))
             return
         self._fed += self._reading
@@ -130,6 +145,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._count_head(len(name) + len(value) + 4)
         if self._in_head:
             super().on_header(name, value)
+            if len(name) == 17 and name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
+                self._excess = ApiError(
+                    400, "transfer-encoding: expected chunked, nothing else is undone here"
+                )
+                raise ValueError("a coding")
         # Else it is a trailer, which must not count as a header: nobody has looked at it before the body.
 
     def _count_head(self, size: int) -> None:
@@ -190,18 +210,24 @@ class HttpProtocol(HttpToolsProtocol):
             f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.flush()  # type: ignore[attr-defined]
-        self.transport.write_eof()
-        self._refused, self._waited = True, 0.0
-        self.flow.resume_reading()
+        self._end()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
             self.disconnect_signal.fire()
 
+    def _end(self) -> None:
+        """Nothing more is written. What the client still sends is thrown away, for a while."""
+        self.transport.flush()  # type: ignore[attr-defined]
+        self.transport.write_eof()
+        self._refused, self._waited = True, 0.0
+        self.flow.resume_reading()
+
     def _tell_of_refused(self, error: ApiError, request_id: str) -> None:
         """Method and path are those that were read, if the first line was."""
-        url = self.url if self._in_head else b""
+        url = (
+            _ABSOLUTE.sub(b"", self.url) if self._in_head else b""
+        )  # what stands before a host is a password
         observer: Observer | None = getattr(self.config.loaded_app, "observer", None)
         if observer is not None:
             request = SmallRequest(
@@ -214,6 +240,9 @@ class HttpProtocol(HttpToolsProtocol):
             observer.small_request_done(request)
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._is_last_request_read = True
+            raise ValueError("too many")  # ends the parser
         super().on_message_begin()
         self._in_head = True
         self._fed, self._body, self._head, self._lines = -self._reading, 0, 0, 0
@@ -226,6 +255,13 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/") and (target := _ABSOLUTE.match(self.url)):
             others = [(name, value) for name, value in self.headers if name != b"host"]
             self.headers[:] = [*others, (b"host", target[1])]
+            if not self.url.startswith(b"/", target.end()):
+                self.url = self.url[: target.end()] + b"/" + self.url[target.end() :]
+        version = self.parser.get_http_version()
+        if version != "1.1":
+            if version != "1.0":
+                raise ValueError("a version that nobody speaks")
+            self.expect_100_continue = False  # it knows of no such answer
         super().on_headers_complete()
         self._in_head = False
         self._waited = 0.0
@@ -239,7 +275,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(
+            cycle, _until_closed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
+        )
 
     def eof_received(self) -> None:
         cycle = self._answered
@@ -256,8 +294,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
+        is_last = self._is_last_request_read and not self.pipeline
         super().on_response_complete()
         self._waited = 0.0
+        if is_last and not self.transport.is_closing():
+            self._end()
 
 
 class Room:
@@ -277,6 +318,22 @@ class Room:
                 "for no more: new ones are answered 529",
                 self.most,
             )
+
+
+def _until_closed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """`app`, whose answers of no known length end with the connection: HTTP/1.0 can't read chunks."""
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_unframed(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body":
+                cycle.chunked_encoding, cycle.expected_content_length = False, len(message.get("body", b""))
+            else:
+                cycle.chunked_encoding = True  # or uvicorn would say so in a header
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return answer
 
 
 def _too_long() -> ApiError:

@@ -2,19 +2,23 @@
 takes."""
 
 import json
+import re
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from routeproxy.descriptors import raise_limit
+from routeproxy.web import http_protocol
 from tests.budgets import seconds
 from tests.running import ECHO, Running, connect, receive_until, request, request_bytes, running, until
 
 RULES = ECHO + '[server]\nheader_timeout = "1s"\nbody_timeout = "1s"\nkeep_alive = "1s"\n'
 HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+STATUS = re.compile(rb"HTTP/1\.1 (\d+) ")
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -79,46 +83,58 @@ def test_a_chunk_whose_extension_does_not_end_is_refused(patient: Running) -> No
         assert error_of(receive_until(sock)) == (400, "invalid_request_error")
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        pytest.param(HEAD, id="half a header"),
-        pytest.param(HEAD + b"content-length: 100\r\n\r\n{", id="half a body"),
-        pytest.param(CHUNKED + b"64\r\n{", id="half a chunk"),
-        pytest.param(HEAD + b"expect: 100-continue\r\ncontent-length: 9\r\n\r\n", id="no body after 100"),
-    ],
-)
-def test_a_request_that_does_not_go_on_is_answered_408_and_closed(hurried: Running, sent: bytes) -> None:
-    with connect(hurried.url) as sock:
-        sock.settimeout(seconds(10))
-        sock.sendall(sent)
-        answer = receive_until(sock).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert error_of(answer) == (408, "timeout_error")
+LATE = {
+    "half a header": (HEAD, [408]),
+    "half a body": (HEAD + b"content-length: 100\r\n\r\n{", [408]),
+    "half a chunk": (CHUNKED + b"64\r\n{", [408]),
+    "half an extension": (CHUNKED + b"64;x", [408]),
+    "half a trailer": (CHUNKED + b"1\r\n{\r\n0\r\nx", [408]),
+    "no body after 100": (HEAD + b"expect: 100-continue\r\ncontent-length: 9\r\n\r\n", [100, 408]),
+    "nothing": (b"", []),
+    "a line": (b"\r\n", []),
+    "one request": (request_bytes(b"", "/healthz", "GET"), [200]),
+    "one request and half of another": (request_bytes(b"", "/healthz", "GET") + HEAD, [200, 408]),
+}
+"""What is sent and never goes on, and what is answered until the connection ends."""
 
 
-def test_a_header_that_comes_byte_by_byte_gets_no_more_time(hurried: Running) -> None:
-    with connect(hurried.url) as sock:
+def test_who_does_not_go_on_is_answered_408_or_not_at_all_and_closed(hurried: Running) -> None:
+    """All at once: each takes as long as its limit."""
+    socks = {name: connect(hurried.url) for name in LATE}
+    for name, (sent, _) in LATE.items():
+        socks[name].settimeout(seconds(10))
+        socks[name].sendall(sent)
+    heard = {name: receive_until(sock) for name, sock in socks.items()}
+    for sock in socks.values():
+        sock.close()
+    statuses = {name: [int(found) for found in STATUS.findall(answer)] for name, answer in heard.items()}
+    assert statuses == {name: expected for name, (_, expected) in LATE.items()}
+    assert all(answer.count(b"timeout_error") == (408 in statuses[name]) for name, answer in heard.items())
+
+
+def test_a_body_has_five_minutes_in_all_however_steadily_it_comes(
+    hurried: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert http_protocol.BODY_AT_MOST == 300
+    monkeypatch.setattr(http_protocol, "BODY_AT_MOST", 0.5)
+    assert drip(hurried, HEAD + b"content-length: 100000\r\n\r\n") == (408, "timeout_error")
+
+
+def drip(server: Running, beginning: bytes) -> tuple[int, str]:
+    """The answer to what never stops coming, a byte at a time."""
+    with connect(server.url) as sock:
         sock.settimeout(0.1)
-        sock.sendall(HEAD + b"x: ")
+        sock.sendall(beginning)
         answer, limit = b"", time.monotonic() + seconds(10)
         while not answer and time.monotonic() < limit:
             sock.sendall(b"a")
-            try:
+            with suppress(TimeoutError):
                 answer = sock.recv(65_536)
-            except TimeoutError:
-                continue
-        assert error_of(answer) == (408, "timeout_error")
+        return error_of(answer)
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"\r\n", request_bytes(b"", "/healthz", "GET")], ids=["nothing", "a line", "one request"]
-)
-def test_a_silent_connection_is_closed_without_a_word(hurried: Running, sent: bytes) -> None:
-    with connect(hurried.url) as sock:
-        sock.settimeout(seconds(10))
-        sock.sendall(sent)
-        answer = receive_until(sock)
-        assert answer.count(b"HTTP/1.1") == (1 if b"healthz" in sent else 0)
+def test_a_header_that_comes_byte_by_byte_gets_no_more_time(hurried: Running) -> None:
+    assert drip(hurried, HEAD + b"x: ") == (408, "timeout_error")
 
 
 def test_the_limits_follow_a_reload(tmp_path: Path) -> None:
