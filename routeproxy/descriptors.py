@@ -13,6 +13,9 @@ except ImportError:  # Windows has no such limit
 MOST = 1_048_576
 """Descriptors. A hard limit may be infinite, and there are libraries that walk through all up to the soft."""
 
+PROBES = {"TCP_KEEPIDLE": 8, "TCP_KEEPINTVL": 4, "TCP_KEEPCNT": 3}
+"""How TCP finds out whether an idle connection still has another end: seconds, seconds, and a number."""
+
 SPARE = 32
 """For files, the watch on the rules, threads, and connections that are told that there is no room."""
 
@@ -44,15 +47,12 @@ def _open_now() -> int:
     return SPARE
 
 
-def notice_silent_end(sock: socket.socket, user_timeout: int) -> None:
-    """Ends a connection whose other end is gone without a word: after `user_timeout` seconds in which it took
-    nothing, or in three probes. What it accepts inherits that."""
-    options = {
-        "TCP_KEEPIDLE": 15,
-        "TCP_KEEPINTVL": 5,
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": user_timeout * 1000,
-    }
+def notice_silent_end(sock: socket.socket, user_timeout: int | None = None) -> None:
+    """Ends a connection whose other end is gone without a word, by three probes; with `user_timeout`, also
+    after so many seconds in which it took nothing. What it accepts inherits that."""
+    options = dict(PROBES)
+    if user_timeout is not None:
+        options["TCP_USER_TIMEOUT"] = user_timeout * 1000
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in options.items():

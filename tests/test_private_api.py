@@ -133,9 +133,10 @@ def test_uvicorns_protocol_makes_a_scope_and_writes_to_its_transport() -> None:
     assert isinstance(protocol.transport, asyncio.Transport)
     assert isinstance(protocol.loop, asyncio.AbstractEventLoop)
     assert protocol.scope["type"] == "http"
-    assert (protocol.url, protocol.cycle) == (b"", None)
+    assert (protocol.url, protocol.cycle, protocol.expect_100_continue) == (b"", None, False)
     assert (type(protocol.flow), len(protocol.pipeline)) == (FlowControl, 0)
     attributes = {"response_started", "response_complete", "more_body", "disconnected", "message_event"}
+    attributes |= {"chunked_encoding", "expected_content_length"}
     assert attributes <= _attributes_set_in(RequestResponseCycle)
 
 

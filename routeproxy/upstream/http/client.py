@@ -34,13 +34,13 @@ from routeproxy.upstream.http.connection import (
     UnsupportedEncoding,
 )
 from routeproxy.upstream.http.headers import secrets_in
-from routeproxy.upstream.http.sockets import Delivery, has_something_to_say
+from routeproxy.upstream.http.sockets import Delivery, SilenceWatch, has_something_to_say
 
 KEEP_ALIVE = 60.0
 """Seconds that an idle connection is kept: a person's pause between two turns should not cost a handshake."""
 
 SILENTLY_GONE = 20
-"""Seconds in which a back end takes nothing of a request: a firewall has dropped the connection."""
+"""Seconds in which nobody confirms what was sent: a firewall has dropped the connection."""
 
 LONGEST_ERROR_BODY = 2**20
 """Bytes. What a longer one says beyond them is not read."""
@@ -407,10 +407,12 @@ async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingReques
     """Raises `_NeverReceived`, or what aiohttp raises."""
     connection, protocol, transport = await _connected(connector, request)
     delivery = Delivery(transport) if protocol.was_used else None
+    watch = None
     try:
         reader = protocol.expect_response()
         head = request.head()
         transport.writelines([head, request.body])
+        watch = SilenceWatch(transport, SILENTLY_GONE, reader.feed_end)
         if (clock := BACK_END_CLOCK.get()) is not None:
             clock.request_sent()
             if transport.get_write_buffer_size():
@@ -427,6 +429,8 @@ async def _send_through(connector: aiohttp.TCPConnector, request: OutgoingReques
         connection.close()
         raise
     finally:
+        if watch is not None:
+            watch.close()
         if delivery is not None:
             delivery.close()
 
@@ -485,7 +489,7 @@ _PRINTABLE = re.compile(r"[!-~]+")
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, *_ = address
     opened = socket.socket(family, kind, protocol)
-    notice_silent_end(opened, SILENTLY_GONE)
+    notice_silent_end(opened)
     return opened
 
 

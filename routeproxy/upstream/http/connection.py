@@ -25,6 +25,9 @@ decompresses."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What a header of ours, to which some are copied, must not hold."""
 
+MOST_FRAMING = 9
+"""Bytes around each byte of a body, beyond what a head may have. Chunks of a single byte have five."""
+
 SWITCHING_PROTOCOLS = 101
 """Of the informational answers the one that no other follows."""
 
@@ -99,6 +102,8 @@ class ResponseReader:
         )
         self._head_complete = False
         self._head_size = 0
+        self._framing = 0
+        """Bytes that are no body, less those that what came of the body may have."""
         self._buffered = 0
         self._paused = False
         self._failure: Callable[[], aiohttp.ClientError] | None = None
@@ -167,7 +172,12 @@ class ResponseReader:
             self._fail(lambda: aiohttp.ClientError("not HTTP"))
         if not self._head_complete and self._head_size > LONGEST_HEAD:
             self._fail(lambda: aiohttp.ClientError("not HTTP: its head does not end"))
-        self._buffered += sum(map(len, self._parts[parts_before:]))
+        body = sum(map(len, self._parts[parts_before:]))
+        self._framing += len(data) - body * (1 + MOST_FRAMING)
+        if self._framing > LONGEST_HEAD and not self.complete:
+            # Extensions of chunks or trailers, which nobody gets to see, may go on for ever.
+            self._fail(lambda: aiohttp.ClientError("not HTTP: it is hardly anything but framing"))
+        self._buffered += body
         if self._buffered > MOST_BUFFERED and not (self._paused or self.complete):
             self._paused = True
             self._transport.pause_reading()

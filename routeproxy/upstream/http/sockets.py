@@ -2,16 +2,23 @@
 other end has spoken or closed it, and how much of what was sent has arrived."""
 
 import asyncio
+import errno
 import os
 import select
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 _BYTES_ACKED = struct.Struct("Q")
 _OFFSET = 120
 """Of `tcpi_bytes_acked` in Linux's `tcp_info`."""
+
+_STATE = struct.Struct("2x B B 4x I 12x I 28x I")
+"""Its beginning: retransmissions without an answer, probes of a closed window without one, the time until the
+next retransmission (microseconds), segments that are not confirmed, the time since the last confirmation
+(milliseconds)."""
 
 _SPOKEN_OR_CLOSED: int = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
@@ -24,6 +31,61 @@ def has_something_to_say(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(descriptor, _SPOKEN_OR_CLOSED)
     return bool(poll.poll(0))
+
+
+class SilenceWatch:
+    """Looks, while an answer is waited for, whether the other end confirms what was sent. A firewall that has
+    dropped a connection says nothing; a back end that reads nothing for minutes, as its model loads, is there
+    all the same, which the system's own limit (`TCP_USER_TIMEOUT`) does not tell apart."""
+
+    def __init__(
+        self, transport: asyncio.Transport, seconds: float, on_gone: Callable[[OSError], None]
+    ) -> None:
+        """Calls `on_gone` once nobody has been there for `seconds`."""
+        self._transport = transport
+        self._seconds = seconds
+        self._on_gone = on_gone
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        if self._transport.is_closing():
+            return
+        if _is_gone(self._transport.get_extra_info("socket"), self._seconds):
+            self._on_gone(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(self._seconds / 8, self._look)
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+
+def _is_gone(sock: socket.socket, seconds: float) -> bool:
+    """Whether what was sent, or a probe, has been repeated without an answer for so long. Who is there
+    answers each."""
+    info = _tcp_info(sock)
+    if len(info) < _STATE.size:
+        return False
+    resent: int
+    probed: int
+    timeout_us: int
+    unconfirmed: int
+    silence_ms: int
+    resent, probed, timeout_us, unconfirmed, silence_ms = _STATE.unpack_from(info)
+    if silence_ms < seconds * 1000:
+        return False
+    return probed >= 2 or (resent >= 2 and unconfirmed > 0 and silence_ms > 1.2 * timeout_us / 1000)
+
+
+def _tcp_info(sock: socket.socket) -> bytes:
+    """Linux's `tcp_info`; empty where the system does not tell."""
+    if sys.platform != "linux":
+        return b""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    except OSError:
+        return b""
 
 
 class Delivery:
@@ -44,12 +106,7 @@ class Delivery:
 
     def _acked(self) -> int | None:
         """Bytes; `None` where the system does not tell."""
-        if self._socket is None or sys.platform != "linux":
-            return None
-        try:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        except OSError:
-            return None
+        info = _tcp_info(self._socket) if self._socket is not None else b""
         if len(info) < _OFFSET + _BYTES_ACKED.size:
             return None
         acked: int = _BYTES_ACKED.unpack_from(info, _OFFSET)[0]

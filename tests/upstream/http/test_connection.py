@@ -123,6 +123,39 @@ ANSWERS = [
     pytest.param([OK + b"x: a\0b\r\n\r\n"], (0, b"", "ClientError"), id="a control character in a header"),
     pytest.param([CHUNKED + b"zz\r\n"], (200, b"", "ClientError"), id="a chunk without a size"),
     pytest.param(
+        [CHUNKED + b"f" * 18 + b"\r\nhi"], (200, b"", "ClientError"), id="a size beyond all numbers"
+    ),
+    pytest.param(
+        [CHUNKED + b"2;" + b"x" * 70_000], (200, b"", "ClientError"), id="an extension without an end"
+    ),
+    pytest.param(
+        [CHUNKED + b"2\r\nhi\r\n0\r\n" + b"x: y\r\n" * 12_000],
+        (200, b"hi", "ClientError"),
+        id="trailers without an end",
+    ),
+    pytest.param(
+        [CHUNKED + b"2\r\nhi\r\n0\r\nx: " + b"y" * 70_000],
+        (200, b"hi", "ClientError"),
+        id="a trailer without an end",
+    ),
+    pytest.param([CHUNKED + b"1\r\na\r\n" * 30_000], (200, b"a" * 30_000, "waits"), id="chunks of a byte"),
+    pytest.param(
+        [b"HTTP/1.1 100 Continue\r\n\r\n" * 4000], (0, b"", "ClientError"), id="told to go on without an end"
+    ),
+    pytest.param([b"HTTP/1.1 100 Continue\r\n\r\n"], (0, b"", "waits"), id="told to go on, and nothing"),
+    pytest.param(
+        [OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"],
+        (0, b"", "ClientError"),
+        id="a length and chunks",
+    ),
+    pytest.param(
+        [OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi!"], (0, b"", "ClientError"), id="two lengths"
+    ),
+    pytest.param(
+        [OK + b"content-length: -2\r\n\r\nhi"], (0, b"", "ClientError"), id="a length below nothing"
+    ),
+    pytest.param([OK + b"x-a: 1\r\n 2\r\n" + EMPTY], (200, b"", "reused"), id="a folded header"),
+    pytest.param(
         [OK + b"content-length: 2\r\nconnection: close\r\n\r\nhi"], (200, b"hi", "closed"), id="the last one"
     ),
     pytest.param([b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nhi"], (200, b"hi", "closed"), id="HTTP/1.0"),
