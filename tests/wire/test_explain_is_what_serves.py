@@ -24,7 +24,7 @@ from routeproxy.upstream.http.dry_client import NotSent
 from routeproxy.upstream.litellm import model_table
 from routeproxy.upstream.registry import Registry, signing_key_of
 from tests.backend import BackEnd, error
-from tests.budgets import seconds
+from tests.budgets import part, seconds
 from tests.running import Running, request, running
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS
 from tests.wire.asking import Reply
@@ -192,7 +192,7 @@ def client(proxy: Running) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("asked", REQUESTS)
+@pytest.mark.parametrize("asked", part(REQUESTS))
 def test_explain_and_route_say_what_serving_does(
     proxy: Running, client: httpx.Client, back_end: BackEnd, asked: str
 ) -> None:

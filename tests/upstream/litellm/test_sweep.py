@@ -26,6 +26,7 @@ from tests.backend import (
     streamed,
     tool_chunk,
 )
+from tests.budgets import part_of_table
 from tests.running import Running, running
 from tests.upstream.litellm.asking import LITELLMS_WARNINGS, call, chat, said, target, until_failure
 from tests.upstream.litellm.asking import ask as ask_engine
@@ -208,8 +209,7 @@ WITHOUT_TOOLS = {"perplexity"}
     ("type", "name"),
     [
         pytest.param(type, name, id=f"{type}, {name}")
-        for type in SWEPT
-        for name in CASES
+        for type, name in part_of_table(SWEPT, CASES)
         if not (type in WITHOUT_TOOLS and "tools" in name)
     ],
 )
