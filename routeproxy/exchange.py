@@ -15,6 +15,7 @@ from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.targets import Target
+from routeproxy.redaction import maskable
 
 Endpoint = Literal["messages", "count_tokens", "route"]
 """What is asked for: an answer, a count of its tokens, or (`route`) what would become of the request."""
@@ -128,6 +129,8 @@ class Exchange:
         """Headers of a Messages back end's answer that are the client's to see."""
         self.secrets: frozenset[str] = frozenset()
         """What back ends were shown for this request, and nobody else is."""
+        self.masked: tuple[bytes, ...] = ()
+        """Those that must not be seen in an answer either, should a back end say them back."""
         self.usage: Usage | None = None
         """Of the answer that the client gets."""
         self.first_content_at: float | None = None
@@ -185,6 +188,12 @@ class Exchange:
         """What is known of the answer stays."""
         self.safeguards = AttemptRecord(target=target, started=time.perf_counter(), purpose="safeguards")
         return self.safeguards
+
+    def keep_secret(self, secrets: frozenset[str]) -> None:
+        """A back end was shown these. Only while the conversation is there."""
+        if not secrets <= self.secrets:
+            self.masked = (*self.masked, *maskable(secrets - self.secrets, self.inbound.body))
+            self.secrets |= secrets
 
     def add_count_attempt(self, target: Target, failure: str | None = None) -> None:
         """A back end was asked to count tokens. `failure` is the class of what ended that."""

@@ -35,6 +35,7 @@ from routeproxy.claude_code import (
 )
 from routeproxy.listening import Address, listen, url_of
 from routeproxy.policy.compile.connections import is_loopback
+from routeproxy.policy.secrets import USER_IN_ADDRESS
 from routeproxy.policy.server import ServerSettings
 from routeproxy.sources import Sources
 
@@ -42,8 +43,8 @@ ANSWER_SECONDS = 5
 """How long a server has for a question."""
 START_SECONDS = 60
 """How long a server has from its start until it is ready; rules by the thousand are proved meanwhile."""
-READY = re.compile(r"routeproxy \S+: (http://\S+)")
-"""The first line of what a server says at its start."""
+READY = re.compile(r"routeproxy \S+: (http://[^\s\"]+)")
+"""What a server says once it listens, in either form of the log; what is odd about a `.env` comes before."""
 
 DEFAULT_URL = url_of(ServerSettings().host, ServerSettings().port)
 
@@ -166,7 +167,8 @@ def _checked_url(origin: str, text: str) -> str:
     except ValueError:
         valid = alone = False
     if not valid or not alone or re.search(r"\s", text):
-        what = "is empty" if not text.strip() else f"is `{text}`, which is no address of a server"
+        shown = USER_IN_ADDRESS.sub(r"\1***", text.partition("?")[0])  # what stands there may be a password
+        what = "is empty" if not text.strip() else f"is `{shown}`, which is no address of a server"
         raise ValueError(f"{origin} {what}: expected one such as http://127.0.0.1:8082")
     return re.sub(r"/v1(/messages)?$", "", text.rstrip("/"))
 
@@ -280,7 +282,7 @@ def _free_or_zero(port: int, say: Say) -> int:
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> Server:
     limit = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < limit:
-        if address := READY.match(log.read_text(encoding="utf-8", errors="replace")):
+        if address := READY.search(log.read_text(encoding="utf-8", errors="replace")):
             server = ask_server(address[1], of_a_session=True)
             if isinstance(server, Server):
                 return server

@@ -44,6 +44,23 @@ def redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
     return content if redacted is text else redacted.encode("latin-1")
 
 
+def maskable(secrets: Iterable[str], known: bytes) -> tuple[bytes, ...]:
+    """Those that can be told from other words, and that are not in `known`: a client that works on the file
+    where a key stands must get it back as it was."""
+    words = {secret.rpartition(" ")[2] for secret in secrets}  # without `Bearer`
+    encoded = (word.encode("utf-8", "surrogateescape") for word in sorted(words) if len(word) >= LONG)
+    return tuple(word for word in encoded if word not in known)
+
+
+def mask(content: bytes, secrets: Iterable[bytes]) -> bytes:
+    """`content` with as many asterisks in place of each whole secret, so that lengths stay. What resembles
+    one stays: these may be a model's words, which are the client's to see."""
+    for secret in secrets:
+        if secret in content:
+            content = content.replace(secret, b"*" * len(secret))
+    return content
+
+
 def _spans(text: str, part: str, whole_word: bool) -> Iterator[tuple[int, int]]:
     at = text.find(part)
     while at >= 0:

@@ -39,7 +39,7 @@ from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.telemetry.reload_log import ReloadLog
 from routeproxy.telemetry.request_log import RequestLog
 from routeproxy.upstream.ambient import export_credentials
-from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.keys import Keys, SecretFiles, secrets_of
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Authenticator
@@ -182,6 +182,9 @@ class App:
         decision_log = self._decision_log
         observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
         rules.listeners.append(observer)
+
+        files = SecretFiles()
+        logs.keep_secret(lambda: secrets_of(rules.policy, sources.token(), files))
 
         def on_change(policy: Policy) -> None:
             upstreams.use_environment(sources.variables())

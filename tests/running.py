@@ -133,6 +133,9 @@ def _running(
         thread.join(seconds(15))
 
 
+_ADDRESS = re.compile(r"http://[\w.:\[\]]+")
+
+
 class Served:
     """`routeproxy serve`, a process of its own."""
 
@@ -144,7 +147,9 @@ class Served:
     def url(self) -> str:
         """The address that the server prints at its start. From then on it takes connections, though it may
         not answer yet."""
-        address = until(lambda: re.search(r"http://\S+", self.stderr) or self.process.poll() is not None, 10)
+        address = until(
+            lambda: re.search(r"http://[\w.:\[\]]+", self.stderr) or self.process.poll() is not None, 10
+        )
         assert isinstance(address, re.Match), self.stderr
         return address[0]
 

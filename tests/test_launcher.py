@@ -172,6 +172,22 @@ def test_without_a_server_it_starts_one_that_ends_with_it(here: Path) -> None:
     until(lambda: not answers(seen["environ"]["ANTHROPIC_BASE_URL"]), 5)
 
 
+@pytest.mark.parametrize(
+    ("variables", "dotenv"),
+    [
+        pytest.param({"LOG_FORMAT": "json"}, "", id="a log in JSON"),
+        pytest.param({"LOG_LEVEL": "ERROR"}, "", id="a log of errors"),
+        pytest.param({}, "no assignment\nLOG_FORMAT=json\n", id="a .env with an odd line"),
+    ],
+)
+def test_it_knows_when_its_server_is_ready_whatever_the_log_says(
+    here: Path, variables: dict[str, str], dotenv: str
+) -> None:
+    (here / ".env").write_text(dotenv)
+    assert claude(here, environ=variables).returncode == 7
+    assert report(here)["answer"] == "Hi"
+
+
 def get_version(log: Path) -> str:
     return log.read_text().partition("version ")[2].partition(",")[0]
 

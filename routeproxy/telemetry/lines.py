@@ -3,13 +3,26 @@
 import json
 import logging
 import time
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
 
+from routeproxy.redaction import redact
 
-class Lines(logging.Formatter):
+
+class Redacting(logging.Formatter):
+    """Takes secrets out of tracebacks: what libraries say of a failure may quote anything."""
+
+    secrets: ClassVar[Callable[[], Iterable[str]]] = tuple
+    """What must not be seen, as it is now."""
+
+    def formatException(self, ei: Any) -> str:
+        return redact(super().formatException(ei), Redacting.secrets())
+
+
+class Lines(Redacting):
     """A line for people. Keeps what strangers wrote from looking like a log line, or from steering a
     terminal."""
 
@@ -65,7 +78,7 @@ class JsonLine(Struct, omit_defaults=True):
     stack: str | None = None
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(Redacting):
     """An object for machines, each on one line."""
 
     def __init__(self) -> None:

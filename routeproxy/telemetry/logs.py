@@ -24,7 +24,7 @@ from routeproxy.telemetry.line_writer import (
     TextOutput,
     counted_lines,
 )
-from routeproxy.telemetry.lines import JsonLines, Lines
+from routeproxy.telemetry.lines import JsonLines, Lines, Redacting
 
 LEVELS = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 
@@ -86,6 +86,11 @@ def print_banner(lines: Iterable[str]) -> None:
             records = (logging.LogRecord(name, level, __file__, 0, line.strip(), (), None) for line in lines)
             lines = [form.format(record) for record in records]
         handler.writer.put(_encoded("\n".join(lines)), time.time())
+
+
+def keep_secret(secrets: Callable[[], Iterable[str]]) -> None:
+    """What no traceback may show, from now on."""
+    Redacting.secrets = staticmethod(secrets)
 
 
 def flush(limit: float = EXIT_SECONDS) -> None:

@@ -2,9 +2,11 @@
 tried one after the other. No key is kept anywhere else, nor shown."""
 
 import logging
+from collections.abc import Iterator
 
 from routeproxy.exchange import Call
 from routeproxy.files import FileStamp, read_file, stamp_of
+from routeproxy.policy.decide import Policy
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
 from routeproxy.upstream.failures import key_missing, key_unusable
@@ -71,6 +73,18 @@ class Keys:
         # not move back.
         if len(values) > 1 and values[0] == key:
             self._first[provider.name, provider.keys] = values[1]
+
+
+def secrets_of(policy: Policy, token: str | None, files: SecretFiles) -> Iterator[str]:
+    """All that nobody may see: keys of providers, teams and admins, and what else is shown to back ends."""
+    providers = [*policy.providers.values()]
+    providers += [provider for team in policy.teams.values() for provider in team.providers.values()]
+    clients = [key for team in policy.teams.values() for key in team.keys]
+    secrets = [secret for provider in providers for secret in provider.keys]
+    secrets += [key.secret for key in (*clients, *policy.server.admin_keys)]
+    secrets += [policy.server.signing_key] if policy.server.signing_key is not None else []
+    yield from filter(None, (token, *(files.value(secret) for secret in secrets)))
+    yield from (value for provider in providers for value in provider.secret_values)
 
 
 def needed_key(call: Call) -> str | None:

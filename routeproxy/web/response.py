@@ -20,6 +20,7 @@ from routeproxy.messages.reply import Message
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Relayed, TokenCount, Write
 from routeproxy.policy.explain import Explanation
+from routeproxy.redaction import mask
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.web.headers import answer_headers, encoded
@@ -228,6 +229,8 @@ class ExchangeResponse:
             data = self._encode(contents[0])
         else:
             data = b"".join([self._encode(content) for content in contents])
+        if self._exchange.masked:
+            data = mask(data, self._exchange.masked)
         if self._exchange.stream:
             await self._send_part(data)
         else:

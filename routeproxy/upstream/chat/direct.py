@@ -41,7 +41,7 @@ class DirectBackEnd:
         provider = call.target.provider.name
         summaries = provider not in self._without_summaries
         response = await self._post(chat, call, format, summaries=summaries)
-        call.exchange.secrets |= response.secrets
+        call.exchange.keep_secret(response.secrets)
         if response.ok:
             stream = ChunkStream(response, format.decoder(), call.target, stream=chat.stream is True)
             return ChunksUntilError(stream, call.target)

@@ -164,7 +164,7 @@ class LiteLLMTransport:
                 connect=self._call.target.timeouts.connect,
             )
             self._responses.append(response)
-            self._call.exchange.secrets |= response.secrets
+            self._call.exchange.keep_secret(response.secrets)
             if not response.ok:
                 failure, _ = await read_failure(response, self._call.target.model)
                 raise failure

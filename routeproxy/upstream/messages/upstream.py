@@ -85,7 +85,7 @@ class MessagesUpstream:
             headers=_headers(call),
             connect=call.target.timeouts.connect,
         )
-        call.exchange.secrets |= response.secrets
+        call.exchange.keep_secret(response.secrets)
         return response
 
 
