@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from routeproxy import launcher
+from routeproxy.sources import Options, Sources
 from tests.budgets import seconds
 from tests.running import ECHO, get, running, serving, until
 
@@ -335,14 +337,25 @@ def test_a_server_with_other_rules_is_no_substitute_for_rules_that_were_named(he
         assert report(here)["environ"]["ANTHROPIC_BASE_URL"] == server.url
 
 
-def test_the_port_of_a_folders_env_file_may_be_another_programs(here: Path) -> None:
-    with web_site() as port:
+def test_the_port_of_a_folders_env_file_may_be_another_programs(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the usual one is looked at, too; here it is one that is free."""
+    monkeypatch.chdir(here)
+    lines: list[str] = []
+    with web_site() as port, running(ECHO, here) as usual:
+        monkeypatch.setattr(launcher, "DEFAULT_URL", usual.url)
         (here / ".env").write_text(f"PORT={port}\n")
-        environ = environment(here)
-        del environ["PORT"]
-        ran = subprocess.run(
-            command("--url", ""), cwd=here, env=environ, capture_output=True, text=True, timeout=seconds(60)
-        )
+        wishes = launcher.Wishes(sources=Sources(Options(), {}))
+        found = launcher._running_server(wishes, lines.append)
+        assert found is not None
+        assert found.url == usual.url
+        elsewhere = launcher.Wishes(sources=Sources(Options(), {"PORT": str(port)}))
+        assert launcher._running_server(elsewhere, lines.append) is None  # that is no folder's word
+
+
+def test_an_empty_address_is_refused(here: Path) -> None:
+    ran = claude(here, "--url", "")
     assert ran.stderr == "routeproxy: --url is empty: expected one such as http://127.0.0.1:8082\n"
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 import msgspec
 import typer
 
+from routeproxy.cli.completions import model_names
 from routeproxy.cli.fact_options import stated_facts, with_fact_options
 from routeproxy.cli.logged import logged_question
 from routeproxy.cli.options import (
@@ -41,7 +42,12 @@ def command(
     file: RulesArgument = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The model that the request asks for.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="The model that the request asks for.",
+            show_default=False,
+            autocompletion=model_names,
+        ),
     ] = None,
     request: Annotated[
         Path | None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from routeproxy.cli.completions import completion_of
 from routeproxy.policy.fact_table import BY_NAME, FACTS, Fact, Kind
 from routeproxy.policy.facts import as_line
 
@@ -44,7 +45,14 @@ def _parameter(fact: Fact) -> Parameter:
     option = fact.option
     assert option is not None
     least = 0 if fact.kind == "number" else None
-    info = typer.Option(option.flag, metavar=option.metavar, help=option.help, min=least, show_default=False)
+    info = typer.Option(
+        option.flag,
+        metavar=option.metavar,
+        help=option.help,
+        min=least,
+        show_default=False,
+        autocompletion=completion_of(fact.name),
+    )
     default, value = (False, bool) if fact.kind == "flag" else (None, _VALUES[fact.kind] | None)
     return Parameter(fact.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[value, info])
 

@@ -12,6 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from routeproxy.cli.completions import team_names
 from routeproxy.cli.options import new_app
 from routeproxy.policy.secrets import digest_of
 
@@ -28,7 +29,12 @@ def _keys() -> None:
 
 @app.command(short_help="Make a key for a team, and the line that lets it in.")
 def new(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team's name.", show_default=False)],
+    team: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEAM", help="The team's name.", show_default=False, autocompletion=team_names
+        ),
+    ],
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What to call the key, if there are several.", show_default=False),

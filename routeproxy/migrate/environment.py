@@ -164,7 +164,7 @@ class _Description:
         variables = self._variables
         unsaid = variables.get("PREFERRED_PROVIDER") is None and self._preference.provider == "openai"
         led_there = any(provider == "openai" for provider, _ in self._models.values())
-        if not unsaid or not led_there or variables.get("OPENAI_API_KEY") or self._preference.closed:
+        if not unsaid or not led_there or variables.get("OPENAI_API_KEY") or self._preference.names_stay:
             return
         google = self._preference.google
         others = [
@@ -206,8 +206,8 @@ class _Description:
         for name in SET_UP_BY:
             if name in self._providers:
                 continue
-            if preference.sealed and name not in OWN_BASE_URLS:
-                reason = f"{self._why_sealed()}, so it leads to no public provider"
+            if preference.urls_stay and name not in OWN_BASE_URLS:
+                reason = f"{self._why_urls_stay()}, so it leads to no public provider"
             else:
                 reason = f"it is not set up here: {self._reason_for_missing(name)}"
             kind = TYPE_OF.get(name, name)
@@ -218,7 +218,7 @@ class _Description:
             absent[RESPONSES] = "`azure` asks for these models too"
         return absent
 
-    def _why_sealed(self) -> str:
+    def _why_urls_stay(self) -> str:
         preference = self._preference
         variable = BASE_URLS.get(preference.provider)
         if variable is None:
@@ -241,9 +241,9 @@ class _Description:
         for owner, names in preference.well_known.items():
             prefixes[owner] += names
         in_urls = [name for name in self._providers if name != RESPONSES]
-        by_name = [name for name in in_urls if not preference.closed or self._is_own(name)]
+        by_name = [name for name in in_urls if not preference.names_stay or self._is_own(name)]
         missing = {name: prefixes[name] for name in prefixes if name not in by_name}
-        whole = preference.has_vendors and not preference.sealed
+        whole = preference.has_vendors and not preference.urls_stay
         if not whole:
             yield from self._denials(missing)
         yield from self._route("the model in the URL", {"url_target": True}, *in_urls)
@@ -270,10 +270,10 @@ class _Description:
     def _denials(self, missing: Mapping[str, list[str]]) -> Iterator[Table]:
         """Rules that deny the models of providers which can't be reached."""
         preferred = self._preference.provider
-        if self._preference.closed:
+        if self._preference.names_stay:
             all_prefixes = [prefix for prefixes in missing.values() for prefix in prefixes]
             deny = f"everything here goes to `{preferred}`: a model's name can't lead to another provider"
-            if not self._preference.sealed:
+            if not self._preference.urls_stay:
                 deny += ", a target in the URL can"
             yield _denial("nothing leaves for a public provider", all_prefixes, deny)
             return

@@ -48,7 +48,7 @@ def choose_models(
     together = variables.get("TOGETHER_MODEL") or TOGETHER_MODEL
     usual_big, usual_small = {**BIG_AND_SMALL, "together": (together, together)}.get(provider, (None, None))
     big, small = variables.get("BIG_MODEL"), variables.get("SMALL_MODEL")
-    elsewhere = preference.closed or provider == preference.service
+    elsewhere = preference.names_stay or provider == preference.service
     if deployment is not None and not (big or small):
         big = small = deployment
     if elsewhere and (big or small):
@@ -95,7 +95,7 @@ class _Owners:
         if is_placeholder(name):
             message = f"{variable} is `{name}`, the placeholder of an example: no such model will be found"
             self._variables.note(Code.WRONG_VALUE, variable, message)
-        if owner == preferred == "openai" and self._preference.closed:
+        if owner == preferred == "openai" and self._preference.names_stay:
             return preferred, name  # such as `openai/gpt-oss-120b`, by the name that its maker gave it
         if preferred == self._preference.service == "azure" and owner == "openai":
             return preferred, rest
@@ -103,7 +103,7 @@ class _Owners:
             return preferred, rest
         if owner is None or self._is_vendors(name, owner):
             return self._owner_of_bare_name(variable, name), name
-        if not self._preference.closed:
+        if not self._preference.names_stay:
             return owner, rest
         if preferred == "custom" and owner == "openai":
             message = f"{variable} is `{name}`: it goes to CUSTOM_BASE_URL as `{rest}`, not to OpenAI"
@@ -117,7 +117,7 @@ class _Owners:
         """Whether the head of `name` is that of a vendor, whose models the preferred provider serves."""
         if self._preference.has_vendors:
             return True
-        return self._preference.closed and self._preference.provider == "openai" and owner == "anthropic"
+        return self._preference.names_stay and self._preference.provider == "openai" and owner == "anthropic"
 
     def _owner_of_bare_name(self, variable: str, name: str) -> str:
         if self._preference.prefers_google and not name.lower().startswith(GEMINI_NAMES):

@@ -86,13 +86,13 @@ class Preference:
         stated = self._preferred(variables)
         self.provider = self.service if stated == "openai" and self.service else stated
         own_url = has_own_url(variables, stated)
-        self.closed = self.provider in {"ollama", "custom"} or (own_url and self.provider != "azure")
+        self.names_stay = self.provider in {"ollama", "custom"} or (own_url and self.provider != "azure")
         """No model's name leads from this provider to a public one."""
-        self.sealed = self.closed
+        self.urls_stay = self.names_stay
         """Nor does a target in the URL."""
-        if own_url and self.closed:
+        if own_url and self.names_stay:
             url = variables.url(BASE_URLS[stated])
-            self.sealed = url is None or zone_of(url) != "public"
+            self.urls_stay = url is None or zone_of(url) != "public"
         self.well_known: dict[str, tuple[str, ...]] = {}
         """The beginnings of names that belong to a provider without its prefix."""
         if (self.provider == "openai" or self.prefers_google) and not has_own_url(variables, "openai"):
@@ -180,7 +180,7 @@ class ProviderTables:
         for name in (preferred, *(name for name in SET_UP_BY if name != preferred)):
             table = make_table.get(name, self._hosted)(name)
             if table is None or (
-                self._preference.sealed and name != preferred and table.get("zone", "public") == "public"
+                self._preference.urls_stay and name != preferred and table.get("zone", "public") == "public"
             ):
                 continue
             kind = self._type(name)
@@ -273,7 +273,7 @@ class ProviderTables:
     def _ollama(self, name: str) -> Table | None:
         variables = self._variables
         stated = [name for name in ("OLLAMA_BASE_URL", "OLLAMA_API_BASE") if variables.url(name)]
-        if not stated and self._preference.sealed and name != self._preference.provider:
+        if not stated and self._preference.urls_stay and name != self._preference.provider:
             return None
         address = self._address(stated[0]) if stated else {"zone": "local"}
         return address | {"num_ctx": variables.number("OLLAMA_NUM_CTX", 128_000) or 128_000}

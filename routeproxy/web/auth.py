@@ -35,7 +35,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     may_explain: bool = False
     is_operator: bool = False
     """Nobody needs a key here, and there is none: whoever asks runs the server."""
-    as_of: int = 0
+    keys_version: int = 0
     """What counted when the key was looked at, by `Authenticator.is_current`."""
     expires: datetime.date | None = None
     """The last day of the key that was shown."""
@@ -61,7 +61,7 @@ class Authenticator:
         self, policy: Policy, token: str | None, today: Callable[[], datetime.date] = today_in_utc
     ) -> None:
         self._today = today
-        self._as_of = 0
+        self._keys_version = 0
         self._salt = secrets.token_bytes(32)
         self._files = SecretFiles()
         self.update(policy, token)
@@ -89,7 +89,9 @@ class Authenticator:
         Raises 401 (never 403: Claude Code then shows its login screen) unless a key that is shown is right.
         """
         if self._open:
-            return Caller(headers=headers, may_explain=True, is_operator=True, as_of=self._as_of)
+            return Caller(
+                headers=headers, may_explain=True, is_operator=True, keys_version=self._keys_version
+            )
         lines = [(name, line) for name in ("authorization", "x-api-key") for line in headers.get(name, ())]
         keys = [(name, line, key) for name, line in lines if (key := _key_in(name, line))]
         known = {(name, line): owner for name, line, key in keys if (owner := self._owner(key))}
@@ -98,7 +100,7 @@ class Authenticator:
         }
         if not owners:
             self._check_needed(list(known.values()), any_key=bool(keys))
-            return Caller(headers=headers, may_explain=not self._by_team, as_of=self._as_of)
+            return Caller(headers=headers, may_explain=not self._by_team, keys_version=self._keys_version)
         if len(owners) > 1:
             raise ApiError(401, "invalid x-api-key: two keys were shown, and they are not of one team")
         (owner,) = owners.values()
@@ -111,7 +113,7 @@ class Authenticator:
             key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
             may_explain=owner.admin or (team.explain if team else not self._by_team),
-            as_of=self._as_of,
+            keys_version=self._keys_version,
             expires=owner.key.expires if owner.key is not None else None,
         )
 
@@ -120,7 +122,9 @@ class Authenticator:
         the day of the key is not over. Nothing is hashed for that."""
         if not self._open:
             self._current_owners()
-        return caller.as_of == self._as_of and (caller.expires is None or caller.expires >= self._today())
+        return caller.keys_version == self._keys_version and (
+            caller.expires is None or caller.expires >= self._today()
+        )
 
     def _check_needed(self, expired_keys: list[_KeyOwner], *, any_key: bool) -> None:
         """Raises 401 unless no key is needed. Whoever shows a key that was right knows it, and may hear that
@@ -145,7 +149,7 @@ class Authenticator:
         return self._owners
 
     def _owners_by_digest(self) -> dict[bytes, _KeyOwner]:
-        self._as_of += 1
+        self._keys_version += 1
         found: dict[bytes, _KeyOwner] = {}
         twice: set[bytes] = set()
         for owner in self._all_owners():

@@ -5,21 +5,16 @@ A page that somebody opens may send requests to any address, this machine's amon
 be made to lead here (DNS rebinding): then it reads the answers too. No page can choose `Host`, `Origin` or
 `Sec-Fetch-…`, which the browser writes; `X-Forwarded-Host` is anybody's word, so it says nothing here."""
 
-import ipaddress
 import logging
-import re
-import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from litestar.types import HTTPScope
-from msgspec import Struct
 
 from routeproxy.messages.errors import NO_RETRY, ApiError
 from routeproxy.upstream.guard import LivePolicy
 from routeproxy.web.auth import Authenticator
+from routeproxy.web.authority import Authority, authority_of
 
 log = logging.getLogger("routeproxy.web.cross_site")
 
@@ -34,54 +29,10 @@ _OWN_SITE = frozenset({"same-origin", "none"})
 _NAVIGATION = {"sec-fetch-mode": ["navigate"], "sec-fetch-dest": ["document"]}
 """Somebody follows a link: the page with the link sees nothing of what it leads to."""
 
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::([0-9]{0,5}))?")
-_NAME = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-_NUMBERS = re.compile(r"[0-9][0-9a-fx.]*")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 REPORTED = 100
 """Hosts and origins whose refusal is logged; each once, so that a page can't fill the log."""
-
-
-class Authority(Struct, frozen=True):
-    """The host and the port of a `Host` header or of an origin."""
-
-    host: str
-    """In lower case, without brackets and final dot."""
-    port: str
-    """Empty: the usual one."""
-    is_address: bool
-
-
-@lru_cache(256)
-def authority_of(text: str) -> Authority | None:
-    """Reads `name`, `name:port`, an IPv4 address or an IPv6 address in brackets; `None` for anything else."""
-    text = text.lower()
-    with suppress(ValueError):  # without brackets: no name can look like that
-        return Authority(str(ipaddress.IPv6Address(text)), "", is_address=True)
-    if not (match := _HOST.fullmatch(text)):
-        return None
-    host, port = match[1], match[2] or ""
-    if host.startswith("["):
-        try:
-            return Authority(str(ipaddress.IPv6Address(host[1:-1])), port, is_address=True)
-        except ValueError:
-            return None
-    host = host.removesuffix(".")
-    if _is_ipv4(host):
-        return Authority(host, port, is_address=True)
-    return Authority(host, port, is_address=False) if _NAME.fullmatch(host) else None
-
-
-def _is_ipv4(host: str) -> bool:
-    """`127.1` and `0x7f.1` are addresses too, and no name of the DNS ends in a number."""
-    if not _NUMBERS.fullmatch(host):
-        return False
-    try:
-        socket.inet_aton(host)
-    except OSError:
-        return False
-    return True
 
 
 class CrossSiteGuard:

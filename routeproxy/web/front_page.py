@@ -5,7 +5,6 @@ import asyncio
 import base64
 import datetime
 import hashlib
-import ipaddress
 import json
 import re
 import shlex
@@ -27,6 +26,7 @@ from routeproxy.policy.decide import Denial, Policy, Rule
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control
 from routeproxy.web.auth import Authenticator, Headers, KeyNeed
+from routeproxy.web.authority import Authority, authority_of
 from routeproxy.web.headers import request_headers
 from routeproxy.web.models import Models
 from routeproxy.web.replies import AnyRequest
@@ -224,28 +224,13 @@ def base_url(scope: Scope, headers: Headers) -> str:
     forwarded = headers.get("x-forwarded-proto", ("",))[0].partition(",")[0].strip().lower()
     scheme = forwarded if forwarded in ("http", "https") else scope["scheme"]
     (host, *others) = headers.get("host", ("",))
-    if others or not _is_host(host):
+    authority = authority_of(host) if not others else None
+    # What is shown to be copied into a shell must be an address and nothing else. Without brackets nobody
+    # can tell which part of an IPv6 address is the port.
+    if authority is None or (":" in authority.host and not host.startswith("[")):
         address, port = scope["server"] or ("127.0.0.1", None)
-        host = f"[{address}]" if ":" in address else address
-        host += f":{port}" if port is not None else ""
-    return f"{scheme}://{host}"
-
-
-# What is shown to be copied into a shell must be an address and nothing else.
-_HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[(?P<v6>[0-9A-Fa-f:.]+)\])(:[0-9]{1,5})?")
-
-
-def _is_host(host: str) -> bool:
-    parts = _HOST.fullmatch(host)
-    return parts is not None and (parts["v6"] is None or _is_address(parts["v6"]))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+        authority = Authority(address, str(port or ""), is_address=True)
+    return f"{scheme}://{authority}"
 
 
 def is_here(url: str) -> bool:

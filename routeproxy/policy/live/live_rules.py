@@ -64,7 +64,7 @@ class LiveRules:
         self._versions = versions
         self._refusal: str | None = None
         """Why what is on disk is not in force; `None` when it is."""
-        self._blindness: str | None = None
+        self._watch_problem: str | None = None
         """Why it can't be told whether anything has changed; `None` when it can."""
         self.on_change: list[Callable[[Policy], None]] = []
         """Called with what was loaded, in the same step as it takes effect. Other things than the policy may
@@ -87,7 +87,7 @@ class LiveRules:
     @property
     def problem(self) -> str | None:
         """Why what is on disk is not in force, or why nobody can tell; `None` when all is well."""
-        return "\n".join(filter(None, (self._refusal, self._blindness))) or None
+        return "\n".join(filter(None, (self._refusal, self._watch_problem))) or None
 
     # --- the beginning
 
@@ -170,13 +170,13 @@ class LiveRules:
                 problems.append(_in_words(error))
                 if problems[-1].startswith(_BUG):
                     log.debug("while changes were looked for:", exc_info=error)
-        blindness = "changes can't be told: " + "; ".join(problems) if problems else None
-        if blindness != self._blindness:
-            if blindness is not None:
-                log.error("%s", blindness)
+        watch_problem = "changes can't be told: " + "; ".join(problems) if problems else None
+        if watch_problem != self._watch_problem:
+            if watch_problem is not None:
+                log.error("%s", watch_problem)
             else:
                 log.info("changes can be told again")
-        self._blindness = blindness
+        self._watch_problem = watch_problem
 
     async def _look_at_pointer(self) -> None:
         """Another worker may have put another version in force."""
