@@ -708,10 +708,9 @@ def test_the_logs_have_the_judge_as_an_attempt_of_its_own(
     answers(corp, calls(("Bash", {"command": "rm"}), ("Read", {"path": "a"}), stream=False))
     answers(judging, judge({"Bash": "flagged: a secret reason", "Read": "not_flagged"}))
     log = folder / "decisions.jsonl"
-    before = len(log.read_text().splitlines())
     with caplog.at_level(logging.INFO, "routeproxy.requests"):
         reply = ask_auto(proxy, stream=False)
-        until(lambda: len(log.read_text().splitlines()) > before)
+        until(lambda: log.exists() and reply.headers["request-id"] in log.read_text())
     assert reply.said("attempts") == "1"
     logged = json.loads(log.read_text().splitlines()[-1])
     assert logged["attempts"] == [["corp/m", None]]
@@ -754,10 +753,8 @@ def test_the_decision_log_says_why_there_was_no_verdict(
 ) -> None:
     answers(judging, error(500, "boom"))
     log = folder / "decisions.jsonl"
-    log.touch()
-    before = len(log.read_text().splitlines())
-    ask_auto(proxy)
-    until(lambda: len(log.read_text().splitlines()) > before)
+    reply = ask_auto(proxy)
+    until(lambda: log.exists() and reply.headers["request-id"] in log.read_text())
     assert json.loads(log.read_text().splitlines()[-1])["safeguards"] == {
         "target": "judge/j", "failure": "server_error", "verdicts": {"unavailable": 1},
     }  # fmt: skip

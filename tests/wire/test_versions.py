@@ -186,7 +186,8 @@ def test_an_included_file_is_live_within_a_second_when_it_appears_changes_and_go
             layer.write_text(f'team = "known"\n[[rules]]\ntargets = "echo/{model}"\n')
             until(lambda model=model: goes_to(model))  # type: ignore[misc]
         layer.write_text('team = "known"\n[[rules]]\ntargets = "ecko/two"\n')
-        assert "teams/known.toml:3:11" in until(lambda: problem(proxy))
+        # What is written may be seen half written, and is a problem of another kind for that moment.
+        until(lambda: "teams/known.toml:3:11" in (problem(proxy) or ""))
         layer.write_text('team = "known"\n[[rules]]\ntargets = "echo/ten"\n')  # mended in the layer alone
         until(lambda: goes_to("ten"))
         layer.unlink()
