@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.running import ECHO, Running, connect, receive_until, request, running, until
 from tests.wire.test_limits_on_connections import error_of
@@ -199,3 +200,26 @@ def test_thousands_behind_one_that_takes_time_are_not_kept_in_memory(proxy: Runn
         heard = receive_until(sock)
     assert heard.count(b"HTTP/1.1 200 OK") == 17
     assert b"to be echoed" in heard.partition(b'"ok"')[0]
+
+
+# --- what costs the server more than the client
+
+
+def test_a_body_in_tiny_chunks_is_looked_at_once_a_read(
+    proxy: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    on_body = HttpToolsProtocol.on_body
+
+    def counted(self: HttpToolsProtocol, body: bytes) -> None:
+        seen.append(len(body))
+        on_body(self, body)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_body", counted)
+    text = json.dumps(request("a" * 200_000)).encode()
+    sent = chunked(body=b"".join(b"1\r\n%c\r\n" % byte for byte in text) + b"0\r\n\r\n")
+    with connect(proxy.url) as sock:
+        sock.sendall(sent)
+        assert receive_until(sock, b"end_turn").startswith(b"HTTP/1.1 200")
+    assert sum(seen) == len(text)
+    assert len(seen) < 1000
