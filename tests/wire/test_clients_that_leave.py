@@ -355,8 +355,8 @@ def test_silence_in_mid_stream_is_filled_with_pings(proxy: Running, back_end: Ba
 
 
 def test_a_steady_stream_has_no_pings(proxy: Running, back_end: BackEnd) -> None:
-    frames = [frame for frame in messages_stream(chunks=["tick "] * 6) if b"event: ping" not in frame]
-    steady = [step for frame in frames for step in (frame, pause(PING / 2))]
+    frames = [frame for frame in messages_stream(chunks=["tick "] * 40) if b"event: ping" not in frame]
+    steady = [step for frame in frames for step in (frame, pause(PING / 10))]
     back_end.answers = [streamed(*steady)]
     assert "ping" not in events(proxy.post(request(stream=True)).text)
 
