@@ -56,6 +56,12 @@ def _home(environ: Environ) -> Path:
     return Path(environ.get("HOME") or Path.home())
 
 
+def _shown(file: Path, environ: Environ) -> str:
+    """As people write it."""
+    home = _home(environ)
+    return f"~/{file.relative_to(home)}" if file.is_relative_to(home) else str(file)
+
+
 def _nothing_found(looked: Sequence[str], but: Sequence[str] = ()) -> str:
     found = f"; {'; '.join(but)}" if but else ""
     return (
@@ -116,8 +122,9 @@ def _google_problem(provider: Provider, environ: Environ) -> str | None:
     default = _google_default_file(environ)
     if (problem := _google_file_problem(default)) is None:
         return None
-    but = [] if problem == "is not there" else [f"{default} {problem}"]
-    return _nothing_found(["GOOGLE_APPLICATION_CREDENTIALS", str(default)], but)
+    shown = _shown(default, environ)
+    but = [] if problem == "is not there" else [f"{shown} {problem}"]
+    return _nothing_found(["GOOGLE_APPLICATION_CREDENTIALS", shown], but)
 
 
 # --- AWS: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
@@ -152,7 +159,7 @@ def _aws_problem(provider: Provider, environ: Environ) -> str | None:
     if any(_has_profile(file, profile) for file in files):
         return None
     if provider.options.get("aws_profile_name"):
-        where = " or ".join(map(str, files))
+        where = " or ".join(_shown(file, environ) for file in files)
         return f"no profile `{profile}` with credentials is in {where}: every request will fail"
     but = []
     for names in _AWS_VARIABLES:
@@ -164,7 +171,7 @@ def _aws_problem(provider: Provider, environ: Environ) -> str | None:
     if named:
         but.append(f"AWS_PROFILE is `{profile}`, and no such profile has credentials")
     looked = [name for names in _AWS_VARIABLES for name in names]
-    return _nothing_found([*looked, "AWS_PROFILE", *map(str, files)], but)
+    return _nothing_found([*looked, "AWS_PROFILE", *(_shown(file, environ) for file in files)], but)
 
 
 def _has_profile(file: Path, profile: str) -> bool:

@@ -34,6 +34,7 @@ UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 KEYS = {
     "ANTHROPIC_API_KEY": "key of anthropic",
     "CORP_API_KEY": "key of corp",
+    "HOME": "/nowhere",
     "OPENAI_API_KEY": "key of openai",
     "PAYMENTS_KEY": "key of payments",
     "PAYMENTS_OPENAI_KEY": "key of payments at openai",
