@@ -20,6 +20,11 @@ SPARE = 32
 """For files, the watch on the rules, threads, and connections that are told that there is no room."""
 
 
+OF_CLIENT = 3.125
+"""Descriptors: its connection, one to a back end, a second of that while an answer to it is waited for, and
+an eighth of one for clients that are told that there is no room."""
+
+
 def raise_limit() -> None:
     """Raises the soft limit to the hard one."""
     if resource is None:
@@ -33,11 +38,11 @@ def raise_limit() -> None:
 
 
 def most_clients() -> int:
-    """Connections of clients, each of which may need one to a back end."""
+    """Connections of clients, and as many to back ends."""
     soft = MOST if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if resource is not None and soft == resource.RLIM_INFINITY:
         soft = MOST
-    return max((soft - _open_now() - SPARE) // 2, 1)
+    return max(int((soft - _open_now() - SPARE) / OF_CLIENT), 1)
 
 
 def _open_now() -> int:

@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -180,8 +181,15 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """`routeproxy serve` in `folder`, with these flags and variables."""
+def serving(
+    folder: Path, *flags: str, environ: Mapping[str, str] | None = None, descriptors: int | None = None
+) -> Iterator[Served]:
+    """`routeproxy serve` in `folder`, with these flags and variables, and as many file descriptors."""
+
+    def limit() -> None:
+        if descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
     log = folder / "stderr.txt"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
@@ -189,6 +197,7 @@ def serving(folder: Path, *flags: str, environ: Mapping[str, str] | None = None)
             cwd=folder,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), **(environ or {})},
             stderr=stderr,
+            preexec_fn=limit if descriptors is not None else None,
             start_new_session=True,  # so that a test can press Ctrl-C
         )
     try:

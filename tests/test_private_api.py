@@ -5,6 +5,7 @@ changes one fails here, and says which. LiteLLM's have a file of their own,
 import asyncio
 import inspect
 import re
+from collections import defaultdict
 from typing import Any
 
 import aiohttp
@@ -53,6 +54,19 @@ def test_a_connector_makes_its_connections_with_what_factory_is() -> None:
 
 def test_a_connector_is_asked_for_a_connection_by_request_traces_and_timeout() -> None:
     assert parameters(aiohttp.TCPConnector.connect) == ["self", "req", "traces", "timeout"]
+
+
+def test_a_connector_knows_its_connections_and_makes_them_in_one_place() -> None:
+    async def kept() -> tuple[object, object]:
+        connector = aiohttp.TCPConnector()
+        found = connector._conns, connector._acquired
+        await connector.close()
+        return found
+
+    assert [type(kind) for kind in asyncio.run(kept())] == [defaultdict, set]
+    assert parameters(aiohttp.TCPConnector._create_connection) == ["self", "req", "traces", "timeout"]
+    source = inspect.getsource(aiohttp.TCPConnector._release)
+    assert "self._conns[key].append((protocol, monotonic()))" in source
 
 
 @pytest.mark.parametrize("name", ["release", "close", "protocol", "transport"])

@@ -54,8 +54,9 @@ five."""
 BODY_AT_MOST = 300.0
 """Seconds that a body may take in all, while it is read."""
 
-MOST_TOLD = 16
-"""Connections beyond the room that are still told so, on spare descriptors; more are closed."""
+LEAST_TOLD = 16
+"""Connections beyond the room that are told so and may take their time, at least; an eighth of the room where
+that is more. Others are told and closed at once, which what they still send may take from them."""
 
 MOST_PIPELINED = 16
 """Requests that may wait while the one before them is answered. One read can bring thousands."""
@@ -109,11 +110,10 @@ class HttpProtocol(HttpToolsProtocol):
         connections = len(self.connections)
         if connections > self._room.most:
             self._room.tell_that_it_is_full()
-            if connections > self._room.most + MOST_TOLD:
-                self.transport.abort()
-            else:
-                headers = {"retry-after": "1"}
-                self._refuse(ApiError(529, "this server has no room for a connection", headers=headers))
+            headers = {"retry-after": "1"}
+            self._refuse(ApiError(529, "this server has no room for a connection", headers=headers))
+            if connections > self._room.most + self._room.told:
+                self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Java's client offers to go on in HTTP/2, others in TLS, which a server may ignore. The parser takes
@@ -317,6 +317,7 @@ class Room:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.told = max(LEAST_TOLD, most // 8)
         self._told = -math.inf
 
     def tell_that_it_is_full(self) -> None:

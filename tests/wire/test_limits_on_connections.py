@@ -14,7 +14,17 @@ import pytest
 from routeproxy.descriptors import raise_limit
 from routeproxy.web import http_protocol
 from tests.budgets import seconds
-from tests.running import ECHO, Running, connect, receive_until, request, request_bytes, running, until
+from tests.running import (
+    ECHO,
+    Running,
+    connect,
+    receive_until,
+    request,
+    request_bytes,
+    running,
+    serving,
+    until,
+)
 
 RULES = ECHO + '[server]\nheader_timeout = "1s"\nbody_timeout = "1s"\nkeep_alive = "1s"\n'
 HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\n"
@@ -160,6 +170,31 @@ def test_beyond_the_room_clients_hear_529_and_the_log_one_line(
             sock.close()
         until(lambda: server.post(request()).status_code == 200, 8)
     assert len([line for line in caplog.messages if "529" in line and "descriptors" in line]) == 1
+
+
+def test_many_beyond_the_room_hear_529(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than may take their time."""
+    monkeypatch.setattr("routeproxy.processes.most_clients", lambda: 2)
+    with running(ECHO, tmp_path) as server:
+        socks = [connect(server.url) for _ in range(60)]
+        heard = [receive_until(sock) for sock in socks[2:]]
+        for sock in socks:
+            sock.close()
+    assert all(error_of(answer) == (529, "overloaded_error") for answer in heard)
+
+
+def test_sixty_four_descriptors_serve_a_client_beside_two_hundred(tmp_path: Path) -> None:
+    """As many as there is room for, and everybody else hears why."""
+    (tmp_path / "rules.toml").write_text(ECHO)
+    with serving(tmp_path, "--rules", "rules.toml", "--port", "0", descriptors=64) as server:
+        until(lambda: server.post(request()).status_code == 200, 10)
+        held = [connect(server.url) for _ in range(200)]
+        statuses = {server.post(request()).status_code for _ in range(5)}
+        assert statuses <= {200, 529}
+        for sock in held:
+            sock.close()
+        until(lambda: server.post(request()).status_code == 200, 8)
+        assert server.stderr.count("descriptors") == 1
 
 
 def test_the_limit_of_descriptors_is_the_hard_one() -> None:

@@ -2,11 +2,12 @@
 redirect, keeps no cookie, and connects to no address outside for a provider whose zone is local."""
 
 import asyncio
+import math
 import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from string import punctuation
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 import routeproxy
-from routeproxy.descriptors import notice_silent_end
+from routeproxy.descriptors import most_clients, notice_silent_end
 from routeproxy.files import FileStamp, read_file, stamp_of
 from routeproxy.policy.providers import Provider
 from routeproxy.redaction import redact_bytes
@@ -288,7 +290,9 @@ class Client:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """`environ` is where proxies may be named; the process's own if it is left out."""
         self.use_environment(os.environ if environ is None else environ)
-        self._connectors: dict[tuple[bool, bool], aiohttp.TCPConnector] = {}
+        self._most = most_clients()
+        """Connections. Idle ones make room for others: each client is to have one."""
+        self._connectors: dict[tuple[bool, bool], _Connector] = {}
         self._routes: dict[tuple[str, str, str | None, Authorities | None], Route] = {}
         self._contexts: dict[Authorities, ssl.SSLContext] = {}
 
@@ -337,12 +341,21 @@ class Client:
             # failed. Any idle connection may be stale: take a new one.
             return await _send_through(self._connector(local_only, fresh=True), request)
 
-    def _connector(self, local_only: bool, *, fresh: bool = False) -> aiohttp.TCPConnector:
+    def _connector(self, local_only: bool, *, fresh: bool = False) -> "_Connector":
         if (local_only, fresh) not in self._connectors:
             pool: dict[str, Any] = {"force_close": True} if fresh else {"keepalive_timeout": KEEP_ALIVE}
             socket_factory = _open_local_socket if local_only else _open_socket
-            self._connectors[local_only, fresh] = _Connector(socket_factory=socket_factory, **pool)
+            self._connectors[local_only, fresh] = _Connector(
+                self._make_room, socket_factory=socket_factory, **pool
+            )
         return self._connectors[local_only, fresh]
+
+    def _make_room(self) -> None:
+        """For a connection about to be made, at the cost of that which has idled longest."""
+        connectors = self._connectors.values()
+        if sum(connector.open_connections for connector in connectors) > self._most:
+            longest = min(connectors, key=lambda connector: connector.idle_since)
+            longest.close_longest_idle()
 
     def _route(self, provider: Provider, scheme: str, netloc: str) -> Route:
         proxy = self._proxies.proxy_for(provider)
@@ -394,9 +407,29 @@ class Client:
 
 
 class _Connector(aiohttp.TCPConnector):
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, make_room: Callable[[], None], **settings: Any) -> None:
         super().__init__(limit=0, **settings)
+        self._make_room = make_room
         self._factory = cast(Any, partial(ClientConnection, loop=self._loop))
+
+    @property
+    def open_connections(self) -> int:
+        """Those at work, those that are being made, and those that idle."""
+        return len(self._acquired) + sum(map(len, self._conns.values()))
+
+    @property
+    def idle_since(self) -> float:
+        """When that which idles longest began to; infinite if none does."""
+        return min((idle[0][1] for idle in self._conns.values() if idle), default=math.inf)
+
+    def close_longest_idle(self) -> None:
+        idle = [connections for connections in self._conns.values() if connections]
+        if idle:
+            min(idle, key=lambda connections: connections[0][1]).popleft()[0].close()
+
+    async def _create_connection(self, *arguments: Any) -> ResponseHandler:
+        self._make_room()
+        return await super()._create_connection(*arguments)
 
 
 class _NeverReceived(Exception):
