@@ -66,8 +66,10 @@ def latest_effort(messages: bytes) -> str | None:
             continue
         _check_keys(turn)
         config = turn.get("output_config")
-        if turn.get("role") != "system" or not isinstance(config, dict):
+        if turn.get("role") != "system" or config is None:
             continue
+        if not isinstance(config, dict):
+            raise InvalidRequest(f"messages.{index}.output_config: Input should be a valid dictionary")
         _check_keys(config)
         effort = config.get("effort")
         if isinstance(effort, str):
@@ -82,13 +84,25 @@ def system_text(system: bytes) -> str:
     decoded = _decoded(system)
     if isinstance(decoded, str):
         return decoded
-    blocks = [block for block in decoded if isinstance(block, dict)] if isinstance(decoded, list) else []
-    for block in blocks:
-        _check_keys(block)
-    texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
+    if not isinstance(decoded, list | None):
+        raise InvalidRequest("system: Input should be a string or a list of blocks")
+    blocks = [_text_of(block, index) for index, block in enumerate(decoded or ())]
+    texts = [text for text in blocks if text is not None]
     if texts and texts[0].startswith(ATTRIBUTION):
         del texts[0]
     return "\n".join(texts)
+
+
+def _text_of(block: Any, index: int) -> str | None:
+    """Of a block of `system`, which may be one of another kind. What some back end might take for text all
+    the same is refused."""
+    if not isinstance(block, dict):
+        raise InvalidRequest(f"system.{index}: Input should be a valid dictionary")
+    _check_keys(block)
+    text = block.get("text")
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequest(f"system.{index}.text: Input should be a valid string")
+    return text
 
 
 def _may_contain(text: bytes, word: bytes) -> bool:

@@ -154,6 +154,8 @@ PLACES: Mapping[str, list[dict[str, str]]] = {
             user(), '{"role": "user", "content": "x", "output_config": {"effort": "high"}, "role": "system"}'
         ),
         turns(user(), system_turn("5")),
+        turns(user(), '{"role": "system", "content": "note", "output_config": "high"}'),
+        turns(user(), '{"role": "system", "content": "note", "output_config": [{"effort": "high"}]}'),
         config("5"),
     ],
     "thinking": [
@@ -205,6 +207,10 @@ PLACES: Mapping[str, list[dict[str, str]]] = {
         {"system": f'[{TEXT}, {{"type": "text", "text": "a secret \\ude00"}}]'},
         {"system": '[{"type": "text", "text": "a", "text": "a secret"}]'},
         {"system": '[{"type": "text", "text": "a secret", "text": "a"}]'},
+        {"system": '{"type": "text", "text": "a secret"}'},
+        {"system": '["a secret"]'},
+        {"system": '[{"type": "text", "text": ["a secret"]}]'},
+        {"system": '[[{"type": "text", "text": "a secret"}]]'},
     ],
     "user": [
         {},
