@@ -127,6 +127,9 @@ WITHOUT_ADDRESS = frozenset(
 """Types whose address is somebody's own, so that the rules must give it: LiteLLM would take it out of the
 environment, or ask OpenAI."""
 
+AT_ONE_ADDRESS = frozenset({"bytez", "replicate"})
+"""Types that LiteLLM asks at their own address, whatever it is told."""
+
 ELSEWHERE = frozenset({"chatgpt", "gigachat", "github_copilot", "oci"})
 """Types that have several addresses, by region or for signing in: which domains they are under is known
 (`upstream/litellm/providers.py`)."""

@@ -42,6 +42,8 @@ class ProviderType(Struct, frozen=True, kw_only=True):
     """Answers by itself: no address, no key, no headers."""
     responses: bool = False
     """Whether `api = "responses"` can be had."""
+    at_one_address: bool = False
+    """No `base_url` moves it."""
     speaks_messages: bool = False
     """Takes Messages as they are: nothing is translated on the way."""
 
@@ -174,6 +176,7 @@ def provider_type(name: str) -> ProviderType | None:
         required=("base_url",) if name in litellm_types.WITHOUT_ADDRESS else (),
         key_variables=litellm_types.key_variables(name),
         zone="local" if name in litellm_types.ON_THIS_MACHINE else "public",
+        at_one_address=name in litellm_types.AT_ONE_ADDRESS,
     )
 
 

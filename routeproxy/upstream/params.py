@@ -18,21 +18,35 @@ CHOOSING = frozenset(
         "base_url",
         "content_policy_fallbacks",
         "context_window_fallbacks",
+        "custom_llm_provider",
         "default_fallbacks",
         "deployment_id",
+        "extra_body",
+        "fallback",
+        "fallback_model",
         "fallback_models",
         "fallbacks",
+        "litellm_metadata",
+        "mock_response",
+        "mock_testing_content_policy_fallbacks",
+        "mock_testing_context_fallbacks",
+        "mock_testing_fallbacks",
         "model_list",
         "models",
+        "num_retries",
+        "plugins",
         "preset",
         "provider",
         "providerOptions",
         "route",
+        "router_settings_override",
+        "specific_deployment",
+        "tags",
         "user_config",
     }
 )
-"""The fields by which Anthropic, OpenRouter, LiteLLM's proxy or Vercel's gateway would ask another model, or
-somebody else. A rule's `extra_body` may set them."""
+"""The fields by which Anthropic, OpenRouter, LiteLLM's proxy or Vercel's gateway would ask another model,
+somebody else besides (a search, by OpenRouter's plugins), more often or nobody. A rule's `extra_body` may set them."""
 
 SMALLEST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""

@@ -289,6 +289,18 @@ def test_half_an_emoji_goes_through_as_it_came(proxy: Running, back_end: BackEnd
         ("providerOptions", {"gateway": {"order": ["elsewhere"]}}),
         ("api_base", "http://elsewhere.example"),
         ("user_config", {"model_list": []}),
+        ("fallback", ["a"]),
+        ("fallback_model", "a"),
+        ("extra_body", {"models": ["a"]}),
+        ("custom_llm_provider", "elsewhere"),
+        ("mock_response", "nobody was asked"),
+        ("mock_testing_fallbacks", True),
+        ("num_retries", 3),
+        ("plugins", [{"id": "web"}]),
+        ("router_settings_override", {"fallbacks": []}),
+        ("specific_deployment", True),
+        ("tags", ["paid"]),
+        ("litellm_metadata", {"tags": ["paid"]}),
     ],
 )
 def test_whom_the_client_would_have_asked_is_dropped_with_a_warning(

@@ -154,6 +154,10 @@ class _ProviderCompiler:
             elif key in {"proxy", "ca_file"} and not kind.own_client and self._choose_engine() != "direct":
                 message = f"`{key}` can't be enforced for type {self.type}: its connections are LiteLLM's"
                 report.error(Code.NOT_FOR_TYPE, (*path, key), message, key=True)
+        if kind.at_one_address and table.base_url is not None:
+            message = f"type {self.type} is asked at {kind.base_url} alone, whatever `base_url` says"
+            hint = "a gateway in front of it that speaks chat completions is of type `openai_compatible`"
+            report.error(Code.NOT_FOR_TYPE, (*path, "base_url"), message, hint=hint)
         if table.location is not None and not _LOCATION.fullmatch(table.location):
             message = f"`{table.location}` is no location of Google Cloud"
             expected = "a region such as `europe-west1`, `global`, or a multi-region: `us`, `eu`"

@@ -263,6 +263,13 @@ def test_ollama_on_this_machine_has_no_proxy() -> None:
     assert "is not reached by way of a proxy" in found.message
 
 
+@pytest.mark.parametrize("type", ["bytez", "replicate"])
+def test_a_type_that_litellm_asks_at_its_own_address_takes_no_other(type: str) -> None:
+    rest = 'base_url = "https://elsewhere.example/v1"\napi_key = "none"'
+    with pytest.raises(RulesRefused, match=f"type {type} is asked at https://api.{type}.com/.* alone"):
+        provider(f"{type}]\n{rest}")
+
+
 def test_a_header_from_a_variable_is_a_secret() -> None:
     headers = '{ x-key = "env:KEY", x-auth = "env:AUTH", x-app = "routeproxy" }'
     environ = {"KEY": "sk-1", "AUTH": "Bearer sk-2"}
