@@ -46,7 +46,8 @@ CHOOSING = frozenset(
     }
 )
 """The fields by which Anthropic, OpenRouter, LiteLLM's proxy or Vercel's gateway would ask another model,
-somebody else besides (a search, by OpenRouter's plugins), more often or nobody. A rule's `extra_body` may set them."""
+somebody besides (a search, by OpenRouter's plugins), more often or nobody. A rule's `extra_body` may set
+them."""
 
 SMALLEST_BUDGET = 1024
 """The API's lower bound for `thinking.budget_tokens`."""

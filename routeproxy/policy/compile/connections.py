@@ -137,7 +137,11 @@ def _host_problem(host: str) -> str | None:
     return None
 
 
-_REFERENCE = re.compile(r"(?<![A-Za-z0-9])(env|file):[^\s,;)]+|\$\{\w+\}", re.ASCII | re.IGNORECASE)
+_OF_A_CODING = frozenset({"accept-encoding", "content-encoding"})
+_REFERENCE = re.compile(
+    r"(?<![A-Za-z0-9])(?i:env|file):[^\s,;)]+|\$\{\w+\}|\$[A-Z][A-Z0-9_]{2,}\b|%[A-Z][A-Z0-9_]{2,}%|\{\{.+\}\}",
+    re.ASCII,
+)
 """What may have been meant to stand for a variable or a file."""
 
 
@@ -146,6 +150,8 @@ def header_problem(name: str, value: str, *, refers: bool, ascii_only: bool = Fa
     who sends it can't send anything else."""
     if name.lower() in OF_A_CONNECTION or name.lower() == "proxy-authenticate":
         return f"`{name}` belongs to a connection, which writes it itself"
+    if name.lower() in _OF_A_CODING:
+        return f"`{name}` says how the bytes of a body travel, which is not for the rules to say"
     if not refers and (found := _REFERENCE.search(value)):
         # What stands beside it may be a key.
         return f"`{found[0]}` is sent as it stands: `env:NAME` counts only as the whole value"

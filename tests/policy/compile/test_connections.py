@@ -71,7 +71,9 @@ def test_a_proxy_that_cannot_be_used_is_none(url: str) -> None:
     assert proxy_problem(url)
 
 
-@pytest.mark.parametrize("value", ["Bearer key", "a env b", "profile:a", "text/plain; q=1", "$5"])
+@pytest.mark.parametrize(
+    "value", ["Bearer key", "a env b", "profile:a", "text/plain; q=1", "$5", "US$", "100%", "$x"]
+)
 def test_a_header_that_can_be_sent_is_one(value: str) -> None:
     assert header_problem("X-A", value, refers=False) is None
 
@@ -85,6 +87,11 @@ def test_a_header_that_can_be_sent_is_one(value: str) -> None:
         ("X-A", "Bearer_ENV:KEY", "`ENV:KEY` is sent as it stands"),
         ("X-A", "file:/key", "`file:/key` is sent as it stands"),
         ("X-A", "Bearer ${KEY}", "`${KEY}` is sent as it stands"),
+        ("X-A", "Bearer $OUR_KEY", "`$OUR_KEY` is sent as it stands"),
+        ("X-A", "%OUR_KEY%", "`%OUR_KEY%` is sent as it stands"),
+        ("X-A", "{{ our_key }}", "`{{ our_key }}` is sent as it stands"),
+        ("Accept-Encoding", "br", "how the bytes of a body travel"),
+        ("content-encoding", "gzip", "how the bytes of a body travel"),
         ("X-A", "a\r\nb: c", "one line"),
     ],
 )
