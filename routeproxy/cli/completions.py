@@ -4,8 +4,7 @@ errors, or can't be read, offers nothing, and nothing is said of it while somebo
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-import typer
+from typing import Any
 
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import BY_NAME
@@ -16,7 +15,7 @@ parameters by their names."""
 
 
 def _names(choose: Callable[[Policy], Iterable[str]]) -> Completion:
-    def complete(ctx: typer.Context, incomplete: str) -> Sequence[str]:
+    def complete(ctx: Any, incomplete: str) -> Sequence[str]:
         policy = _policy_of(ctx)
         found = dict.fromkeys(choose(policy)) if policy is not None else ()
         return [name for name in found if name.startswith(incomplete)]
@@ -24,7 +23,7 @@ def _names(choose: Callable[[Policy], Iterable[str]]) -> Completion:
     return complete
 
 
-def _policy_of(context: typer.Context) -> Policy | None:
+def _policy_of(context: Any) -> Policy | None:
     from routeproxy.cli.running import sources_of
     from routeproxy.policy.problems import RulesRefused
     from routeproxy.sources import find_rules

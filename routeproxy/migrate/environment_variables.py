@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from routeproxy.policy.compile.connections import url_problem
 from routeproxy.policy.problems import Code, Problem
 from routeproxy.policy.provider_types import Zone
 
@@ -77,6 +78,10 @@ class EnvironmentVariables:
             # Its text is not repeated: it may hold a password.
             expected = "an address such as `https://host/v1`, without a password in it"
             self.error(Code.WRONG_VALUE, name, f"{name} is not an address", expected=expected)
+        elif text and not query and (problem := url_problem(text.rstrip("/"))):
+            self.error(
+                Code.WRONG_VALUE, name, f"{name} {problem}", expected="an address such as `https://host/v1`"
+            )
         elif url is not None and is_placeholder(url.hostname or ""):
             message = f"{name} is at {url.hostname}, {PLACEHOLDER}: put your own there"
             self.note(Code.WRONG_VALUE, name, message)
@@ -176,12 +181,18 @@ def without_placeholders(environ: Mapping[str, str]) -> dict[str, str]:
 _QUOTED_WITH_COMMENT = re.compile(r"""(?P<value>(?P<quote>["']).*?(?P=quote))\s+#.*""")
 
 
+_UNSEEN = " \t\r\n\ufeff\u00a0\u200b\u2060"
+"""What nobody sees around a value: blanks, byte order marks, and what web pages have between words."""
+_QUOTES = {('"', '"'), ("'", "'"), ("\u201c", "\u201d"), ("\u2018", "\u2019")}
+"""The last two are what word processors make of them."""
+
+
 def cleaned(value: str) -> str:
     """What the author of a variable meant: without the byte order mark, the line break, the pair of quotes
     and the comment behind them that files, secret stores and Docker's `--env-file` leave around it."""
-    value = value.strip("\ufeff \t\r\n")
+    value = value.strip(_UNSEEN)
     if commented := _QUOTED_WITH_COMMENT.fullmatch(value):
         value = commented["value"]
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1].strip("\ufeff \t\r\n")
+    if len(value) >= 2 and (value[0], value[-1]) in _QUOTES:
+        value = value[1:-1].strip(_UNSEEN)
     return value

@@ -1242,3 +1242,21 @@ def test_lines_without_effect_are_logged_by_their_number_alone(
         f"{dotenv}:3 has no effect: it is not of the form NAME=value",
         f"{dotenv}:6 is in force for A, not line 5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://10.0.0.1/v1/chat/completions", "is a whole endpoint: leave out `/chat/completions`"),
+        ("http://10.0.0.1/v1/responses", "is a whole endpoint: leave out `/responses`"),
+        ("http://a_very_long_label" + "x" * 60 + "/v1", "has a host that is too long"),
+        ("http://127.1/v1", "has a host that can't be one: `127.1` is no IPv4 address"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_named_by_its_variable(address: str, words: str) -> None:
+    environ = {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "key", "BIG_MODEL": "m"}
+    with pytest.raises(RulesRefused) as refused:
+        environment_policy(environ)
+    (problem,) = refused.value.problems
+    assert f"OPENAI_BASE_URL {words}" in problem.message
+    assert problem.path == ("OPENAI_BASE_URL",)

@@ -292,6 +292,13 @@ WRITTEN = [
         id="for a shell, with export",
     ),
     pytest.param(
+        "OPENAI_API_KEY=\u201ckey-o\u201d\nBIG_MODEL=\u2018gpt-4o\u2019\u200b\n".encode(),
+        {},
+        Sent("gpt-4o", "api.openai.com/v1/chat/completions", "OPENAI_API_KEY"),
+        [],
+        id="by way of a word processor",
+    ),
+    pytest.param(
         b'OPENAI_API_KEY = key-o\nBIG_MODEL = "gpt-4o"   # the large one\n',
         {},
         Sent("gpt-4o", "api.openai.com/v1/chat/completions", "OPENAI_API_KEY"),
