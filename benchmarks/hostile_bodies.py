@@ -41,6 +41,10 @@ def _beside_message(field: bytes) -> bytes:
     return b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}],%b}' % field
 
 
+def _of_messages(message: bytes, count: int) -> bytes:
+    return b'{"model":"m","max_tokens":9,"messages":%b}' % _array(message, count - 1)
+
+
 def _array(item: bytes, count: int | None = None) -> bytes:
     count = SIZE // (len(item) + 1) if count is None else count
     return b"[" + (item + b",") * count + item + b"]"
@@ -50,33 +54,45 @@ def _string(text: bytes, size: int = SIZE) -> bytes:
     return b'"' + text * (size // len(text)) + b'"'
 
 
+VALUES, MEMBERS, ESCAPES = 590_000, 99_000, 1_900_000
+"""Just below the bounds of `routeproxy/messages/weight.py`."""
+
 BODIES: dict[str, Callable[[], bytes]] = {
     "arrays": lambda: _in_message(_array(b"[]")[:-1] + b',"image"]'),
     "nested": lambda: _in_message(b"[" * (SIZE // 2) + b'"image"' + b"]" * (SIZE // 2)),
     "objects": lambda: _in_message(_array(b'{"a":1}')),
-    "arrays-allowed": lambda: _in_message(_array(b"[]", 120_000)),
-    "objects-allowed": lambda: _in_message(_array(b'{"a":1}', 80_000)),
-    "blocks-allowed": lambda: _in_message(_array(b'{"type":"text","text":"a"}', 45_000)),
+    "arrays-allowed": lambda: _in_message(_array(b"[]", VALUES // 2)),
+    "objects-allowed": lambda: _in_message(_array(b'{"a":1}', VALUES // 3)),
+    "messages-allowed": lambda: _of_messages(b'{"role":"user","content":"a"}', 100_000),
+    "blocks-allowed": lambda: _in_message(_array(b'{"type":"text","text":"a"}', VALUES // 5)),
+    "results-allowed": lambda: _in_message(
+        _array(
+            b'{"type":"tool_result","tool_use_id":"a","content":[{"type":"text","text":"a"}]}', VALUES // 12
+        )
+    ),
     "half-emojis": lambda: _in_message(_string(b"\\ud83d")),
-    "half-emojis-allowed": lambda: _in_message(_string(b"\\ud83d", 1_900_000 * 6)),
+    "half-emojis-allowed": lambda: _in_message(_string(b"\\ud83d", ESCAPES * 6)),
     "backslashes": lambda: _in_message(_string(b"\\\\")),
-    "escapes-allowed": lambda: _in_message(_string(b"\\n", 3_900_000)),
+    "escapes-allowed": lambda: _in_message(_string(b"\\nabcdefghijklm", ESCAPES * 15)),
+    "controls-allowed": lambda: _in_message(_string(b"\\u0001", ESCAPES * 6)),
     "code": lambda: _in_message(_string(b"return f(a, b, [c]) # it {\\n")),
     "plain": lambda: _in_message(_string(b"plain ")),
     "digits": lambda: _beside_message(b'"temperature":' + b"9" * 1_000_000),
     "long-key": lambda: _beside_message(_string(b"k") + b":1"),
     "keys": lambda: _beside_message(b",".join(b'"k%d":1' % at for at in range(1_000_000))),
-    "keys-allowed": lambda: _beside_message(b",".join(b'"k%d":1' % at for at in range(120_000))),
+    "keys-allowed": lambda: _beside_message(b",".join(b'"k%d":1' % at for at in range(MEMBERS))),
     "metadata-allowed": lambda: _beside_message(
-        b'"metadata":{' + b",".join(b'"k%d":1' % at for at in range(120_000)) + b"}"
+        b'"metadata":{' + b",".join(b'"k%d":1' % at for at in range(MEMBERS)) + b"}"
     ),
-    "tools-allowed": lambda: _beside_message(b'"tools":' + _array(b'{"name":"a","input_schema":{}}', 40_000)),
+    "tools-allowed": lambda: _beside_message(
+        b'"tools":' + _array(b'{"name":"a","input_schema":{}}', VALUES // 6)
+    ),
     "schema-allowed": lambda: _beside_message(
-        b'"tools":[{"name":"a","input_schema":{"enum":' + _array(b'{"a":1}', 80_000) + b"}}]"
+        b'"tools":[{"name":"a","input_schema":{"enum":' + _array(b'{"a":1}', VALUES // 3) + b"}}]"
     ),
     "no-utf-8": lambda: _in_message(_string(b"\xff")),
     "cut": lambda: _in_message(_string(b"plain "))[:-5],
-    "wrong-type": lambda: _in_message(_array(b"1", 240_000)),
+    "wrong-type": lambda: _in_message(_array(b"1", VALUES)),
 }
 
 

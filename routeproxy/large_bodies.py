@@ -1,4 +1,4 @@
-"""Work on a large body, beside the event loop: in one thread, in turns between callers."""
+"""Work on a large body, beside the event loop: in few threads, in turns between callers."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -15,10 +15,32 @@ T = TypeVar("T")
 INLINE = 131_072
 """Bytes. What is not longer is read where it came: a thread would cost more than it saves."""
 
+
+class Threads:
+    """Of one caller's work only so much is under way at once that a thread is left for others; with a single
+    thread, one piece, so that others have their turn next."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, name)
+        self._share = max(1, count - 1)
+        self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def run(self, caller: Hashable, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns or raises, once it is the caller's turn."""
+        loop = asyncio.get_running_loop()
+        key = (id(loop), caller)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Semaphore(self._share)
+        await turn.acquire()
+        job = self._pool.submit(partial(work, *args, **kwargs))
+        # Also when its client has left: what runs in a thread can't be stopped, and counts until it ends.
+        job.add_done_callback(lambda _: _give_back(loop, turn))
+        return await asyncio.wrap_future(job)
+
+
 # One: a decoder holds the interpreter, so that two would only take turns with the loop.
-_thread = ThreadPoolExecutor(1, "bodies")
-_turns: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
-"""Of each caller at most one piece of work is in the thread's queue, so that nobody fills it."""
+_threads = Threads(1, "bodies")
 
 
 async def read_beside(
@@ -27,24 +49,18 @@ async def read_beside(
     """What `work` makes of a body of `size` bytes."""
     if size <= INLINE:
         return work(*args, **kwargs)
-    loop = asyncio.get_running_loop()
-    key = (id(loop), caller)
-    turn = _turns.get(key)
-    if turn is None:
-        turn = _turns[key] = asyncio.Lock()
-    await turn.acquire()
-    job = _thread.submit(_without_sweeps, partial(work, *args, **kwargs))
-    # Also when its client has left: what runs in a thread can't be stopped, and counts until it ends.
-    job.add_done_callback(lambda _: _give_back(loop, turn))
-    return await asyncio.wrap_future(job)
+    return await _threads.run(caller, without_sweeps, size, partial(work, *args, **kwargs))
 
 
-def _without_sweeps(work: Callable[[], T]) -> T:
-    """A sweep holds the interpreter, and takes longer the more values there are."""
+def without_sweeps(size: int, work: Callable[[], T]) -> T:
+    """What `work` makes of a body of `size` bytes: of a large one it builds so many values that a sweep of
+    the collector would hold the interpreter for long."""
+    if size <= INLINE:
+        return work()
     with paused():
         return work()
 
 
-def _give_back(loop: asyncio.AbstractEventLoop, turn: asyncio.Lock) -> None:
+def _give_back(loop: asyncio.AbstractEventLoop, turn: asyncio.Semaphore) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(turn.release)

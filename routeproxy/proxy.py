@@ -5,15 +5,14 @@ attempt, and only for a target that does not speak Messages; see `upstream/chat/
 `upstream/messages/` for the two ways to get an answer.
 """
 
-import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
 from routeproxy.exchange import Call, Endpoint, Exchange, Inbound
-from routeproxy.large_bodies import read_beside
+from routeproxy.large_bodies import Threads, read_beside, without_sweeps
 from routeproxy.messages.errors import NO_RETRY, ApiError, type_of_final_error
 from routeproxy.messages.request import OLDEST_VERSION, Envelope
 from routeproxy.observe import Observer
@@ -54,7 +53,7 @@ class Proxy:
         self._dry_upstreams = InvariantGuard(dry_upstreams, rules) if dry_upstreams is not None else None
         self._observer = observer or Observer()
         self._count = count
-        self._counting = ThreadPoolExecutor(COUNTING_THREADS, "tokens")
+        self._counting = Threads(COUNTING_THREADS, "tokens")
         self._keys = Keys()
         self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
 
@@ -84,8 +83,10 @@ class Proxy:
             facts = exchange.facts
             assert facts is not None
             facts.count = lambda: self._count(inbound.body)
-            loop = asyncio.get_running_loop()
-            exchange.decision = await loop.run_in_executor(self._counting, policy.decide, facts)
+            decide = partial(policy.decide, facts)
+            exchange.decision = await self._counting.run(
+                inbound.caller, without_sweeps, len(inbound.body), decide
+            )
         decision = exchange.decision
         assert decision is not None
         self._observer.request_decided(exchange)
@@ -122,8 +123,9 @@ class Proxy:
         decision = await self.decide(exchange)
         if decision.deny is None and (count := await self._count_of(decision.targets[0], exchange)):
             return count
-        loop = asyncio.get_running_loop()
-        estimate = await loop.run_in_executor(self._counting, self._count, exchange.inbound.body)
+        inbound = exchange.inbound
+        counted = partial(self._count, inbound.body)
+        estimate = await self._counting.run(inbound.caller, without_sweeps, len(inbound.body), counted)
         return TokenCount(max(1, estimate))
 
     async def _count_of(self, target: Target, exchange: Exchange) -> Relayed | None:

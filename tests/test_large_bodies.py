@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from routeproxy.large_bodies import INLINE, read_beside
+from routeproxy.large_bodies import INLINE, Threads, read_beside
 
 
 @pytest.mark.parametrize(("size", "beside"), [(INLINE, False), (INLINE + 1, True)], ids=["small", "large"])
@@ -24,6 +24,32 @@ def test_who_sends_many_waits_for_oneself() -> None:
     asyncio.run(all_at_once())
     assert len(order) == 10
     assert order.index("one") <= 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_who_sends_many_leaves_a_thread_to_others(count: int) -> None:
+    """All but one, where there is more than one."""
+    at_once: list[int] = []
+    running, free = threading.Semaphore(0), threading.Event()
+
+    def slow() -> None:
+        running.release()
+        free.wait(10)
+
+    async def all_at_once() -> None:
+        threads = Threads(count, "test")
+        async with asyncio.TaskGroup() as tasks:
+            many = [tasks.create_task(threads.run("many", slow)) for _ in range(9)]
+            other = tasks.create_task(threads.run("other", at_once.append, 0))
+            for _ in range(max(1, count - 1)):
+                await asyncio.to_thread(running.acquire, timeout=10)
+            if count > 1:
+                await other
+            assert not any(task.done() for task in many)
+            free.set()
+
+    asyncio.run(all_at_once())
+    assert at_once == [0]
 
 
 def test_work_whose_client_has_left_counts_until_it_ends() -> None:

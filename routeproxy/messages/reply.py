@@ -144,6 +144,12 @@ class Message(Struct, frozen=True, kw_only=True, tag="message"):
     usage: Usage
     safeguard_results: tuple[SafeguardResult, ...] | UnsetType = UNSET
 
+    @property
+    def size(self) -> int:
+        """About how many bytes its JSON has."""
+        texts = (getattr(block, name, "") for block in self.content for name in ("text", "thinking", "input"))
+        return sum(len(memoryview(text) if isinstance(text, Raw) else text) for text in texts)
+
 
 _encoder = msgspec.json.Encoder()
 

@@ -2,18 +2,21 @@
 have somebody to talk to."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
-from routeproxy.exchange import Call
+from routeproxy.exchange import Call, Exchange
 from routeproxy.large_bodies import read_beside
 from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of
-from routeproxy.messages.reply import ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
+from routeproxy.messages.reply import Message, ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
 from routeproxy.output import Emit, Output, Relayed
 from routeproxy.upstream.synthetic import own_message, rough_tokens, tool_use_id
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SILENCE = "(the last user message has no text)"
 MOST_EVENTS = 200
@@ -23,34 +26,46 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 class Echo:
     async def send(self, call: Call, emit: Emit) -> None:
-        inbound = call.exchange.inbound
-        content, stop_reason = await read_beside(len(inbound.body), inbound.caller, _answer, inbound.body)
-        for output in _outputs(call, content, stop_reason):
+        exchange = call.exchange
+        message = await _beside(exchange, _message, exchange)
+        exchange.usage = message.usage
+        if not exchange.stream:
+            await emit(Output(message, True))
+            return
+        for output in await _beside(exchange, _outputs, message):
             await emit(output)
 
     async def count_tokens(self, call: Call) -> Relayed | None:
         return None
 
 
-def _outputs(call: Call, content: tuple[ReplyBlock, ...], stop_reason: StopReason) -> Iterator[Output]:
-    exchange = call.exchange
+async def _beside(exchange: Exchange, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    inbound = exchange.inbound
+    return await read_beside(len(inbound.body), inbound.caller, work, *args, **kwargs)
+
+
+def _message(exchange: Exchange) -> Message:
+    body = exchange.inbound.body
+    content, stop_reason = _answer(body)
     text = "".join(block.text for block in content if isinstance(block, TextBlock))
-    usage = Usage(
-        input_tokens=rough_tokens(exchange.inbound.body), output_tokens=max(1, len(text.encode()) // 4)
-    )
-    message = own_message(exchange, content, stop_reason, usage=usage)
-    exchange.usage = usage
-    if not exchange.stream:
-        yield Output(message, True)
-        return
+    usage = Usage(input_tokens=rough_tokens(body), output_tokens=max(1, len(text.encode()) // 4))
+    return own_message(exchange, content, stop_reason, usage=usage)
+
+
+def _outputs(message: Message) -> list[Output]:
+    """At most `MOST_EVENTS` and a few."""
+    outputs: list[Output] = []
     started = False
     for event in events_of(message):
         started = started or isinstance(event, ContentBlockStart)
         if isinstance(event, ContentBlockDelta) and isinstance(event.delta, TextDelta):
-            for piece in _pieces(event.delta.text):
-                yield Output((ContentBlockDelta(event.index, TextDelta(piece)),), True)
+            outputs += (
+                Output((ContentBlockDelta(event.index, TextDelta(piece)),), True)
+                for piece in _pieces(event.delta.text)
+            )
         else:
-            yield Output((event,), started)
+            outputs.append(Output((event,), started))
+    return outputs
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -49,8 +49,8 @@ async def read_body(
         if not message.get("more_body", False) or size > limit * DISCARD:
             break
     check_size(size, limit)
-    body = b"".join(parts)
-    del parts, data, message  # the body alone is counted
+    body = await read_beside(size, held.caller, _joined, parts)
+    del data, message  # the body alone is counted
     encoding = ",".join(headers.get("content-encoding", ())).strip().lower()
     if encoding not in ("", "identity"):
         await held.grow(min(size * LARGEST_RATIO, limit))
@@ -58,6 +58,13 @@ async def read_body(
         work = INLINE + 1 if size > SMALL else size
         body = await read_beside(work, held.caller, decoded, body, encoding, limit)
     held.shrink(len(body))
+    return body
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    """Empties `parts`: the body alone is counted."""
+    body = b"".join(parts)
+    parts.clear()
     return body
 
 

@@ -421,8 +421,12 @@ class CoalescingTransport:
         self._transport.close()
 
     def flush(self) -> None:
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._size = 0
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        waiting, size = self._waiting, self._size
+        self._waiting, self._size = [], 0
+        if not size or self._transport.is_closing():
+            return
+        if size > AT_MOST:  # a copy of a long answer takes its time, and its memory
+            for data in waiting:
+                self._transport.write(data)
+        else:
+            self._transport.write(b"".join(waiting))

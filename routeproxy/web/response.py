@@ -14,6 +14,7 @@ from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
 from routeproxy.exchange import Exchange
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.errors import ApiError
 from routeproxy.messages.events import Ping, error_event
 from routeproxy.messages.reply import Message
@@ -225,18 +226,24 @@ class ExchangeResponse:
         self._last_write = self._loop.time()
         if self._ping is not None:
             await self._ping_sent(self._ping)
+        exchange = self._exchange
+        if exchange.stream:
+            await self._send_part(self._encoded(contents))
+            return
+        size = sum(content.size for content in contents if isinstance(content, Message))
+        data = await read_beside(size, exchange.inbound.caller, self._encoded, contents)
+        del contents
+        headers = [*self._protocol.reply_headers, *answer_headers(exchange)]
+        if exchange.first_content_at is not None:
+            exchange.forget_text()  # a client that reads slowly keeps its answer, and no more
+        await self._send_whole(200, headers, data)
+
+    def _encoded(self, contents: Sequence[Content]) -> bytes:
         if len(contents) == 1:  # as for most events of a stream
             data = self._encode(contents[0])
         else:
             data = b"".join([self._encode(content) for content in contents])
-        if self._exchange.masked:
-            data = mask(data, self._exchange.masked)
-        if self._exchange.stream:
-            await self._send_part(data)
-        else:
-            await self._send_whole(
-                200, [*self._protocol.reply_headers, *answer_headers(self._exchange)], data
-            )
+        return mask(data, self._exchange.masked) if self._exchange.masked else data
 
     def _encode(self, content: Content) -> bytes:
         protocol = self._protocol

@@ -15,6 +15,9 @@ MANY = 2**20
         pytest.param(b"[" * MANY, id="nested"),
         pytest.param(b'[{"a":1},' * (MANY // 4), id="objects"),
         pytest.param(b"{" + b'"a":1,' * (MANY // 4) + b"}", id="members"),
+        pytest.param(
+            b'{"a":[' + b'{"a":[]},' * 9 + b"{" + b'"a":{},' * 100_001 + b"}]}", id="members within"
+        ),
         pytest.param(b'["a","\\\\",' * (MANY // 4), id="strings that end with a backslash"),
         pytest.param(b'["\\"",' * (MANY // 2), id="strings of a quote"),
         pytest.param(b'"' + b"\\n" * (2 * MANY) + b'"', id="escapes"),
@@ -33,6 +36,7 @@ def test_more_values_or_escapes_than_a_decoder_may_take_are_too_large(text: byte
         pytest.param(b'["' + b"[{,:" * MANY + b'"]', id="text that looks like values"),
         pytest.param(b'["' + b'\\"[{,:' * MANY + b'"]', id="JSON in a string"),
         pytest.param(b'["' + b"f(a, b, [c]);  // plain code\\n" * MANY + b'"]', id="31 MB of code"),
+        pytest.param(b"[" + b'{"a":1},' * 120_000 + b"{}]", id="as many members, of many objects"),
         pytest.param(b'["' + b"A" * (31 * MANY) + b'"]', id="31 MB of base64"),
         pytest.param(b"[" + b"1," * (weight.MAX_VALUES - 2) + b"1]", id="as many values as may be"),
     ],
@@ -47,4 +51,19 @@ def test_where_the_slices_end_changes_no_count(size: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(weight, "SLICE", size)
     for most in range(20):
         monkeypatch.setattr(weight, "MAX_VALUES", most)
-        assert weight._has_more_values(text) is (most < 11)
+        assert is_refused(text) is (most < 11)
+    for most in range(5):
+        monkeypatch.setattr(weight, "MAX_MEMBERS", most)
+        assert is_refused(text) is (most < 2)
+
+
+def is_refused(text: bytes) -> bool:
+    try:
+        weight._check_structure(text)
+    except ApiError:
+        return True
+    return False
+
+
+def test_the_api_takes_as_many_messages() -> None:
+    weight.check_weight(b'{"messages":[' + b",".join([b'{"role":"user","content":"a"}'] * 100_000) + b"]}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from routeproxy.chat.completion import Chunk
 from routeproxy.chat.request import ChatRequest
 from routeproxy.exchange import Call
+from routeproxy.large_bodies import read_beside
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.chat.endpoints import Endpoint, deployment_of, endpoint_of, with_additions
@@ -63,10 +64,14 @@ class DirectBackEnd:
             protocol={"content-type": "application/json"},
             credentials=await self._credentials(call, endpoint),
         )
+        inbound = call.exchange.inbound
+        body = await read_beside(
+            len(inbound.body), inbound.caller, _encoded, chat, call, format, summaries=summaries
+        )
         return await self._client.post(
             provider,
             endpoint.url(provider, deployment_of(target), path),
-            body=with_additions(format.encode(chat, target, summaries), call),
+            body=body,
             headers=headers,
             connect=target.timeouts.connect,
         )
@@ -78,6 +83,10 @@ class DirectBackEnd:
         if endpoint.signs_in_to_google:
             return await self._google_tokens.headers(call.target.provider)
         return {}
+
+
+def _encoded(chat: ChatRequest, call: Call, format: Format, *, summaries: bool) -> bytes:
+    return with_additions(format.encode(chat, call.target, summaries), call)
 
 
 class ChunkStream:
