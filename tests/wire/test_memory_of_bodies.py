@@ -36,11 +36,16 @@ LARGE = 1_300_000
 """Bytes. One of them fits beside small bodies, two don't."""
 
 
+LONG_ANSWER = 7
+"""Tokens, for which an answer comes that no socket's buffers hold."""
+
+
 def script(received: Received) -> Script:
     """What is not streamed is answered, and no stream ends."""
     if received.json.get("stream"):
         return streamed(*messages_stream()[:4], HANG)
-    return json_answer(message())
+    long = received.json["max_tokens"] == LONG_ANSWER
+    return json_answer(message("x" * 16_000_000) if long else message())
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +161,14 @@ def test_the_first_content_of_an_answer_makes_room(patient: Running) -> None:
         client.sendall(request_bytes(large(stream=True)))
         receive_until(client, b"text_delta")  # and it has not ended
         assert patient.post(large()).status_code == 200
+
+
+def test_a_whole_answer_makes_room_before_it_is_read(patient: Running, back_end: BackEnd) -> None:
+    with connect(patient.url) as client:
+        client.sendall(request_bytes(large(max_tokens=LONG_ANSWER)))
+        until(lambda: back_end.requests, 10)
+        assert patient.post(large()).status_code == 200
+        assert receive_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,13 @@ from routeproxy.encodings import WBITS
 LONGEST_HEAD = 65_536
 """Bytes."""
 
-MOST_BUFFERED = 2**18
+MOST_BUFFERED = 2**16
 """Bytes of a body that may wait to be read, before the connection is paused; also the most that one read
 decompresses."""
+
+MOST_READ = 2**15
+"""Bytes of a body: one read brings at most twice as many. What is made of them waits for the client, and a
+chunk takes twenty times its bytes."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What a header of ours, to which some are copied, must not hold."""
@@ -124,12 +128,27 @@ class ResponseReader:
             if self.complete:
                 return b""
             await self._wait_for_data()
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._buffered = 0
-        if self._paused:
+        data = self._take()
+        self._buffered -= len(data)
+        if self._paused and self._buffered <= MOST_BUFFERED:
             self._paused = False
             self._transport.resume_reading()
+        return data
+
+    def _take(self) -> bytes:
+        if self._buffered <= MOST_READ:  # as most reads are
+            data = b"".join(self._parts)
+            self._parts.clear()
+            return data
+        size = count = 0
+        while size < MOST_READ:
+            size += len(self._parts[count])
+            count += 1
+        data = b"".join(self._parts[:count])
+        del self._parts[:count]
+        if len(data) > 2 * MOST_READ:
+            self._parts.insert(0, data[MOST_READ:])
+            data = data[:MOST_READ]
         return data
 
     def header(self, name: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from routeproxy.upstream.http.connection import (
     MOST_BUFFERED,
+    MOST_READ,
     ClientConnection,
     Decompressor,
+    ResponseReader,
     UnsupportedEncoding,
 )
 from tests.backend import CUT, RESET, BackEnd, json_answer
@@ -200,6 +202,29 @@ def cut_at(text: bytes, places: list[int]) -> list[bytes]:
     return [text[start:end] for start, end in pairwise(bounds) if start < end]
 
 
+@pytest.mark.parametrize("chunk", [1, 100, MOST_READ, 3 * MOST_READ, 9 * MOST_READ])
+def test_a_long_answer_is_read_in_parts_of_bounded_size(chunk: int) -> None:
+    text = bytes(range(256)) * (4 * MOST_READ // 256)
+    chunks = [text[at : at + chunk] for at in range(0, len(text), chunk)]
+
+    async def read() -> list[bytes]:
+        handler, transport = ClientConnection(asyncio.get_running_loop()), FakeTransport()
+        handler.connection_made(transport)
+        incoming = handler.expect_response()
+        handler.data_received(CHUNKED)
+        handler.data_received(b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in chunks) + b"0\r\n\r\n")
+        return [part async for part in until_end(incoming)]
+
+    parts = asyncio.run(read())
+    assert b"".join(parts) == text
+    assert max(map(len, parts)) <= 2 * MOST_READ
+
+
+async def until_end(incoming: ResponseReader) -> AsyncIterator[bytes]:
+    while data := await incoming.read():
+        yield data
+
+
 @pytest.mark.parametrize(("pieces", "outcome"), ANSWERS)
 def test_an_answer_is_the_same_byte_by_byte(pieces: list[bytes | str], outcome: tuple[Any, ...]) -> None:
     single = [
@@ -226,7 +251,11 @@ def test_no_more_is_read_than_is_taken() -> None:
         handler.data_received(OK + b"\r\n")
         for _ in range(3):
             handler.data_received(b"x" * (MOST_BUFFERED // 2 + 1))
-        assert len(await incoming.read()) == (MOST_BUFFERED // 2 + 1) * 3
+        came = [len(await incoming.read())]
+        while sum(came) < (MOST_BUFFERED // 2 + 1) * 3:
+            came.append(len(await incoming.read()))
+        assert sum(came) == (MOST_BUFFERED // 2 + 1) * 3
+        assert max(came) <= 2 * MOST_READ
         handler.data_received(b"x")
         return transport.paused
 
