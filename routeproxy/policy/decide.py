@@ -296,7 +296,7 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
 
     def decide(self, facts: Facts) -> Decision:
         """What becomes of a request. Raises `InvalidRequest` if a fact that a rule asks for can't be read."""
-        team = self.teams.get(facts.team) if facts.team is not None else None
+        team = self._team_of(facts)
         decision = self._decide(facts, team)
         if team is None or not team.providers:
             return decision
@@ -309,12 +309,24 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
 
     def _decide(self, facts: Facts, team: Team | None) -> Decision:
         gate = (team.gate,) if team is not None and team.gate is not None else ()
-        for rule in gate:
-            if rule.first_miss(facts) is None:
-                return rule.decision(facts, AskedRules(gate, (), 0), self.version)
+        number = self._taker(facts, team)
+        if number is None:
+            return gate[0].decision(facts, AskedRules(gate, (), 0), self.version)
         rules, _ = self._lookup
-        number = next(self.taken_by(facts))
         return rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
+
+    def taker(self, facts: Facts) -> int | None:
+        """The number of the rule that takes the request, as `decide` has it. The default's is the last;
+        `None`: the gate of its team. Raises as `decide` does."""
+        return self._taker(facts, self._team_of(facts))
+
+    def _taker(self, facts: Facts, team: Team | None) -> int | None:
+        if team is not None and team.gate is not None and team.gate.first_miss(facts) is None:
+            return None
+        return next(self.taken_by(facts))
+
+    def _team_of(self, facts: Facts) -> Team | None:
+        return self.teams.get(facts.team) if facts.team is not None else None
 
     def taken_by(self, facts: Facts) -> Iterator[int]:
         """The numbers of the rules that would take the request, in order. The default's is the last."""

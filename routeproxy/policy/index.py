@@ -15,9 +15,10 @@ An example, as if it were thousands of rules:
     5  match = { system = "translator" }
 
 *Guards.* `haiku` is shared by two rules, `a` and `b` by one each, so `x-team` guards rules 0 and 1: a
-dictionary leads from `b` to rule 1. What is more than a word (a prefix, a part, a pattern) is a regex, and
-one search finds all regexes that are in a text. Nothing has to be there where a `not` holds, so rule 3 has no
-guard, and is a candidate for every request.
+dictionary leads from `b` to rule 1. What is more than a word (a prefix, a pattern) is a regex, and one search
+finds all regexes that are in a text; a part of a model's name is found by a piece of it that few other parts
+have. Nothing has to be there where a `not` holds, so rule 3 has no guard, and is a candidate for every
+request.
 
 *Bitsets.* Rule 2 is guarded by its range. A set of rules is an integer with a bit for each: before 100 no
 range has begun, from there on rule 2 has (`0b000100`), and from 201 on it has ended. For a number, bisection
@@ -26,6 +27,9 @@ finds the set of the ranges that have begun and the set of those that have not e
 *Cost.* The system text costs something, so it guards nothing. Rule 4, the first that begins with it, is
 always a candidate. Once it was asked, the text is there, and the rest of such rules are looked up by it like
 any others.
+
+*Narrowing.* Of many rules that one word leads to, each with a range besides, those are left out whose range
+doesn't hold, once the number is known.
 
 A request with `x-team: b`, 150 for `max_tokens` and `translator` in its system text has the candidates 1, 2,
 3, 4 and 5. They come one by one, in the order of the file, until one of them takes it.
@@ -54,12 +58,21 @@ from routeproxy.policy.conditions import (
     Within,
     settled_below,
 )
-from routeproxy.policy.fact_table import Fact
+from routeproxy.policy.fact_table import INPUT_TOKENS, MODEL, Fact
 from routeproxy.policy.facts import Facts
-from routeproxy.policy.patterns import as_regex, search_of
+from routeproxy.policy.patterns import as_regex, is_glob, search_of
 
 FEW = 8
 """So few rules are asked one by one: that takes 0.5 to 4 µs, and a lookup among any number 1 to 4 µs."""
+
+PIECE = 16
+"""So many characters have the longest pieces by which parts of a text are found."""
+
+PLACES = 24
+"""So many pieces of a part are compared, to find the one that the fewest others have."""
+
+MOST_SHARING = 32
+"""Of one piece. Parts of which every piece is shared by more are searched for by the engine."""
 
 LONG = 1_000
 """No regex of more characters is looked up: what RE2 prepares takes the square of that, 1 s for 100,000."""
@@ -101,6 +114,7 @@ class Index:
         """By the name of a fact, the rules that it guards by ranges."""
         self._expensive: list[_ExpensiveWords | _ExpensiveTokens] = []
         """The rules that are looked up by a fact which costs something."""
+        self._narrowing = _Narrowing(checks_of_rules) if len(checks_of_rules) > few else None
         self._unguarded: Sequence[int] = range(len(checks_of_rules))
         """The rules that are candidates for every request."""
         if len(checks_of_rules) > few:
@@ -116,6 +130,8 @@ class Index:
             if name in self._by_header:
                 by_words.update(*self._by_header[name].rules(facts))
         numbers: Iterable[int] = sorted(by_words)
+        if self._narrowing and len(by_words) > FEW:
+            numbers = self._narrowing.narrowed(sorted(by_words), facts)
         if self._ranges or self._expensive:
             by_ranges = (_numbers_of(ranges.holding(ranges.read(facts))) for ranges in self._ranges.values())
             numbers = merge(numbers, *by_ranges, *(group.rules(facts) for group in self._expensive))
@@ -141,7 +157,7 @@ class Index:
                 if isinstance(word, Range):
                     self._ranges.setdefault(fact, _Ranges(subjects[fact].read)).add(word, rule)
                 else:
-                    self._words.setdefault(fact, _Words(subjects[fact].read)).add(word, rule)
+                    self._words.setdefault(fact, _Words(subjects[fact])).add(word, rule)
         for ranges in self._ranges.values():
             ranges.finish()
         left_over = [*chain(*(words.finish() for words in self._words.values()))]
@@ -172,8 +188,10 @@ class Index:
 class _Words:
     """Rules that are looked up by words of one fact."""
 
-    def __init__(self, read: Read) -> None:
-        self._read = read
+    def __init__(self, subject: Fact) -> None:
+        self._read: Read = subject.read
+        self._is_short = subject is MODEL
+        """Whether the texts are: no rule is asked about a model's name of more than 256 characters."""
         self._by_value: dict[object, list[int]] = {}
         self._by_regex: dict[bytes, list[int]] = {}
         self._by_part: dict[str, list[int]] = {}
@@ -204,7 +222,7 @@ class _Words:
             else:
                 self._searches.append((search, rules))
         if self._by_part:
-            self._parts = _Parts(list(self._by_part))
+            self._parts = _Parts(list(self._by_part), in_short_texts=self._is_short)
 
     def rules(self, facts: Facts) -> Iterator[list[int]]:
         """The rules of which a word is right, some of them twice."""
@@ -217,12 +235,13 @@ class _Words:
                     yield from self._found_in(text)
 
     def _found_in(self, text: str) -> Iterator[list[int]]:
-        encoded = text.encode("utf-8", "replace")
-        for search, rules in self._searches:
-            for number in search(encoded):
-                yield rules[number]
+        if self._searches:
+            encoded = _encoded(text)
+            for search, rules in self._searches:
+                for number in search(encoded):
+                    yield rules[number]
         if self._parts is not None:
-            for part in self._parts.found_in(text, encoded):
+            for part in self._parts.found_in(text):
                 yield self._by_part[part]
 
 
@@ -230,20 +249,22 @@ class _Parts:
     """Finds which of many parts a text has in it. One that begins or ends with another part is looked for
     only where that one was found: of long chains (`a`, `ab`, `abc`, …) the engine would search for each."""
 
-    def __init__(self, parts: Sequence[str]) -> None:
+    def __init__(self, parts: Sequence[str], *, in_short_texts: bool) -> None:
         shorter = _ends_of([part[::-1] for part in parts])
         shorter = {part[::-1]: end[::-1] for part, end in shorter.items()} | _ends_of(parts)
         longer: dict[str | None, list[str]] = {}
         for part in parts:
             longer.setdefault(shorter.get(part), []).append(part)
-        self._longer = {part: _FewParts(of_part) for part, of_part in longer.items()}
+        self._longer = {
+            part: _FewParts(of_part, in_short_texts=in_short_texts) for part, of_part in longer.items()
+        }
         """By part, those that begin or end with it; by `None`, those that are looked for first."""
 
-    def found_in(self, text: str, encoded: bytes) -> Iterator[str]:
+    def found_in(self, text: str) -> Iterator[str]:
         left: list[str | None] = [None]
         while left:
             if (parts := self._longer.get(left.pop())) is not None:
-                for part in parts.found_in(text, encoded):
+                for part in parts.found_in(text):
                     yield part
                     left.append(part)
 
@@ -251,12 +272,16 @@ class _Parts:
 class _FewParts:
     """Parts of which none is another's beginning or end."""
 
-    def __init__(self, parts: list[str]) -> None:
+    def __init__(self, parts: list[str], *, in_short_texts: bool) -> None:
         self._by_search: list[tuple[Callable[[bytes], list[int]], list[str]]] = []
+        self._by_piece: dict[int, dict[str, list[str]]] = {}
+        """By the length of a piece and the piece, parts that have it in them."""
         self._one_by_one: list[str] = []
         if len(parts) <= FEW:
             self._one_by_one = parts
             return
+        if in_short_texts:
+            self._by_piece, parts = _by_rarest_piece(parts)
         for search, numbers in _searches([_literal(part) for part in parts]):
             some = [parts[number] for number in numbers]
             if search is None:
@@ -264,13 +289,48 @@ class _FewParts:
             else:
                 self._by_search.append((search, some))
 
-    def found_in(self, text: str, encoded: bytes) -> Iterator[str]:
+    def found_in(self, text: str) -> Iterator[str]:
         for part in self._one_by_one:
             if part in text:
                 yield part
-        for search, parts in self._by_search:
-            for number in search(encoded):
-                yield parts[number]
+        for length, parts_of in self._by_piece.items():
+            pieces = {text[start : start + length] for start in range(len(text) - length + 1)}
+            for piece in parts_of.keys() & pieces:
+                for part in parts_of[piece]:
+                    if part in text:
+                        yield part
+        if self._by_search:
+            encoded = _encoded(text)
+            for search, parts in self._by_search:
+                for number in search(encoded):
+                    yield parts[number]
+
+
+def _by_rarest_piece(parts: list[str]) -> tuple[dict[int, dict[str, list[str]]], list[str]]:
+    """By the length of a piece and the piece, the parts that have it and hardly any other's; and the parts
+    that are left over."""
+    by_length: dict[int, list[str]] = {}
+    for part in parts:
+        by_length.setdefault(min(PIECE, 1 << (len(part).bit_length() - 1)), []).append(part)
+    by_piece: dict[int, dict[str, list[str]]] = {}
+    left_over: list[str] = []
+    for length, some in by_length.items():
+        pieces_of = {part: _pieces(part, length) for part in some}
+        sharing = Counter(chain.from_iterable(pieces_of.values()))
+        parts_of: dict[str, list[str]] = {}
+        for part, pieces in pieces_of.items():
+            parts_of.setdefault(min(pieces, key=sharing.__getitem__), []).append(part)
+        left_over += chain(*(sharers for sharers in parts_of.values() if len(sharers) > MOST_SHARING))
+        by_piece[length] = {
+            piece: sharers for piece, sharers in parts_of.items() if len(sharers) <= MOST_SHARING
+        }
+    return by_piece, left_over
+
+
+def _pieces(part: str, length: int) -> list[str]:
+    """Pieces of this length, from all over the part."""
+    last = len(part) - length
+    return [part[start : start + length] for start in range(0, last + 1, last // PLACES + 1)]
 
 
 def _ends_of(texts: Iterable[str]) -> dict[str, str]:
@@ -305,12 +365,15 @@ class _Ranges:
 
     def __init__(self, read: Read) -> None:
         self.read = read
+        self.ranged = 0
+        """The set of the rules that have a range."""
         self._by_min: dict[int | None, int] = {}
         self._by_max: dict[int | None, int] = {}
         self._lows, self._highs = list[int](), list[int]()
         self._begun, self._not_ended = list[int](), list[int]()
 
     def add(self, range: Range, rule: int) -> None:
+        self.ranged |= 1 << rule
         self._by_min[range.min] = self._by_min.get(range.min, 0) | 1 << rule
         self._by_max[range.max] = self._by_max.get(range.max, 0) | 1 << rule
 
@@ -326,6 +389,48 @@ class _Ranges:
             return 0
         begun = self._begun[bisect_right(self._lows, number)]
         return begun & self._not_ended[bisect_right(self._highs, -number)]
+
+
+class _Narrowing:
+    """Leaves out rules whose ranges don't hold. Nothing is counted for it: a range of tokens is looked at when
+    some rule has had them counted."""
+
+    def __init__(self, checks_of_rules: Sequence[tuple[Check, ...]]) -> None:
+        self._ranges: dict[str, _Ranges] = {}
+        """By the name of a fact, the rules that want it to be in a range, whatever else they want."""
+        self._bytes = len(checks_of_rules) // 8 + 1
+        for rule, checks in enumerate(checks_of_rules):
+            for check in checks:
+                if isinstance(check, Within) and len(checks) > 1 and not (check.cost and check.subject is not INPUT_TOKENS):
+                    ranges = self._ranges.setdefault(check.fact, _Ranges(check.subject.read))
+                    ranges.add(Range(check.min, check.max), rule)
+        for ranges in self._ranges.values():
+            ranges.finish()
+
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
+    def narrowed(self, numbers: Sequence[int], facts: Facts) -> Iterator[int]:
+        """`numbers` without rules that can't take the request. Whoever takes the next has asked the rule
+        before."""
+        asked = 0
+        if INPUT_TOKENS.name in self._ranges and facts.counted is None:
+            for asked, number in enumerate(numbers, 1):
+                yield number
+                if facts.counted is not None:
+                    break
+        if asked < len(numbers):
+            possible = self._possible(facts).to_bytes(self._bytes, "little")
+            yield from (
+                number for number in numbers[asked:] if possible[number >> 3] >> (number & 7) & 1
+            )
+
+    def _possible(self, facts: Facts) -> int:
+        """The set of the rules of which all ranges hold."""
+        possible = (1 << 8 * self._bytes) - 1
+        for ranges in self._ranges.values():
+            possible &= ~ranges.ranged | ranges.holding(ranges.read(facts))
+        return possible
 
 
 def _cumulated(rules: Mapping[int | None, int]) -> tuple[list[int], list[int]]:
@@ -349,7 +454,7 @@ class _ExpensiveWords:
 
     def __init__(self, checks: Mapping[int, Plain]) -> None:
         self._first, *others = checks
-        self._words = _Words(checks[self._first].subject.read)
+        self._words = _Words(checks[self._first].subject)
         for rule in others:
             for _, word in _keys(checks[rule]):
                 self._words.add(word, rule)  # type: ignore[arg-type]
@@ -452,11 +557,22 @@ def _keys(check: Plain) -> list[Key]:
             words = [rb"\A" + _literal(value) for value in check.values]
         case Contains():
             words = map(Part, check.values)
+        case Matches() if check.syntax == "glob" and all(map(_is_part, check.values)):
+            words = [Part(glob[1:-1]) for glob in check.values]
         case Matches() if check.syntax == "glob":
             words = [as_regex(glob).encode() for glob in check.values]
         case Matches():
             words = [regex.encode() for regex in check.values]
     return [(check.fact, word) for word in words]
+
+
+def _is_part(glob: str) -> bool:
+    """Whether it matches every text that has something in it."""
+    return len(glob) > 2 and glob[0] == glob[-1] == "*" and not is_glob(glob[1:-1])
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _literal(text: str) -> bytes:

@@ -1,9 +1,8 @@
 """Globs and regular expressions: matched in linear time, and compared with each other without any text."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from re import escape, findall
-from typing import Any
 
 import re2  # without stubs: nothing else imports it
 
@@ -13,11 +12,15 @@ Search = Callable[[bytes], object]
 WILD = "*?"
 _PROBE = b"probe"
 
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.never_capture = True
+
 
 def regex(pattern: str) -> Search:
     """The search for `pattern` anywhere in UTF-8 text. Raises `ValueError` with the engine's words."""
     try:
-        search: Search = re2.compile(pattern, _options()).search
+        search: Search = re2.compile(pattern, _OPTIONS).search
     except re2.error as error:
         reason = error.args[0] if error.args else error
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
@@ -29,14 +32,31 @@ def regex(pattern: str) -> Search:
 def glob(pattern: str) -> Search:
     """The search whether `pattern` matches the whole of a UTF-8 text: `*` is any text, `?` one character,
     nothing else is special."""
-    if "?" in pattern or pattern.count("*") > 1:
+    if "?" in pattern:
         return regex(as_regex(pattern))
     # Most globs are names, or begin or end with one, and some are tried on each of a client's tools.
-    head, star, tail = (part.encode() for part in pattern.partition("*"))
-    if not star:
+    head, *others = (part.encode() for part in pattern.split("*"))
+    if not others:
         return head.__eq__
+    *inner, tail = others
     least = len(head) + len(tail)
-    return lambda text: len(text) >= least and text.startswith(head) and text.endswith(tail)
+    if not any(inner):
+        return lambda text: len(text) >= least and text.startswith(head) and text.endswith(tail)
+    return partial(_has_in_order, head, tuple(filter(None, inner)), tail)
+
+
+def _has_in_order(head: bytes, inner: tuple[bytes, ...], tail: bytes, text: bytes) -> bool:
+    """Whether `text` begins with `head`, ends with `tail` and has the inner parts between them. What stands
+    first leaves the most for the others."""
+    if not (text.startswith(head) and text.endswith(tail)):
+        return False
+    start, end = len(head), len(text) - len(tail)
+    for part in inner:
+        start = text.find(part, start, end)
+        if start < 0:
+            return False
+        start += len(part)
+    return start <= end
 
 
 def as_regex(glob: str) -> str:
@@ -54,10 +74,9 @@ def search_of(regexes: Sequence[bytes]) -> Callable[[bytes], list[int]] | None:
     `re2.Set`, takes 2 ms for each text that it has not seen yet.)
     """
     filters = re2.Filter()
-    options = _options()
     try:
         for pattern in (*regexes, _PROBE):
-            filters.Add(pattern, options)
+            filters.Add(pattern, _OPTIONS)
         filters.Compile()
     except re2.error:
         return None
@@ -133,8 +152,3 @@ def _past_stars(places: set[int], pattern: str) -> set[int]:
     return reachable
 
 
-def _options() -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    return options

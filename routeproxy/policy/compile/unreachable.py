@@ -1,12 +1,12 @@
 """Which rules no request gets to: their conditions exclude each other, or the rules above take all.
 
-Most rules are settled by a request that is made up for them and gets there. For one that gets elsewhere the
-next request misses the rules that took it, and so on, until a request gets there or there is none left: the
-solver then has said that these rules take all. So a file of thousands of rules is not held against itself
+Most rules are settled by a request that says what their conditions name and gets there. For one that gets
+elsewhere the next request, which the solver makes up, misses the rules that took it, and so on, until a
+request gets there or there is none left: the solver then has said that these rules take all. So a file of thousands of rules is not held against itself
 pair by pair. Where no request can be made up, all rules above are looked at, as long as the budget lasts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from functools import cache
 from itertools import islice
@@ -70,7 +70,7 @@ class UnreachableRules:
         self._negation = cache(lambda number: negate(policy.rules[number].checks))
         self._budget = budget or Budget(STEPS + STEPS_FOR_RULE * len(policy.rules))
         """For all rules together."""
-        self._above = _RulesAbove(self._callers)
+        self._above = _RulesAbove(policy.rules, self._callers, self._negation)
 
     def __iter__(self) -> Iterator[UnreachableRule]:
         undecided: list[Rule] = []
@@ -78,7 +78,6 @@ class UnreachableRules:
             if not rule.checks:
                 break  # it takes all that gets there, which is reported where it stands
             found = self._examine(place, rule)
-            self._above.add(rule, self._negation(place))
             if found is Outcome.UNDECIDED:
                 undecided.append(rule)
             elif isinstance(found, UnreachableRule):
@@ -90,6 +89,8 @@ class UnreachableRules:
             yield UnreachableRule(undecided[0], Code.UNREACHABLE, message, hint)
 
     def _examine(self, place: int, rule: Rule) -> UnreachableRule | Outcome:
+        if self._is_plainly_reached(place, rule):
+            return Outcome.REACHED
         takers: list[int] = []
         """The rules above that took a request which was made up for this one."""
         gates: dict[str, Clause] = {}
@@ -101,7 +102,7 @@ class UnreachableRules:
             assignment = Solver(self._callers, clauses, self._budget).solve(rule.checks)
             if assignment is None:
                 return self._unreachable(rule, takers, tuple(gates))
-            facts = self._facts_of_misled(rule, assignment)
+            facts = self._facts_of_misled(place, rule, assignment)
             if facts is Outcome.REACHED:
                 return facts
             if isinstance(facts, Outcome):
@@ -118,15 +119,24 @@ class UnreachableRules:
                 gates[team.name] = gate_clause(team)
         return self._hold_against_all_above(place, rule)
 
-    def _facts_of_misled(self, rule: Rule, assignment: Assignment) -> Facts | Outcome:
+    def _is_plainly_reached(self, place: int, rule: Rule) -> bool:
+        """Whether the request gets to `rule` that says what its conditions name. Most do, and what the solver
+        takes for each rule is saved."""
+        request = self._requests.plain(rule.checks)
+        try:
+            return request is not None and self._policy.taker(self._policy.facts_of(request)) == place
+        except InvalidRequest:
+            return False
+
+    def _facts_of_misled(self, place: int, rule: Rule, assignment: Assignment) -> Facts | Outcome:
         """The facts of a request that meets `rule` and gets elsewhere."""
         for request in islice(self._requests.satisfying(assignment, ()), MOST_REQUESTS):
             try:
                 facts = self._policy.facts_of(request)
-                decision = self._policy.decide(facts)
+                taker = self._policy.taker(facts)
             except InvalidRequest:
                 continue
-            if decision.rule == rule.name:
+            if taker == place:
                 return Outcome.REACHED
             if rule.first_miss(facts) is None:
                 return facts
@@ -137,7 +147,7 @@ class UnreachableRules:
         return refutes(self._callers, rule.checks, [self._negation(number)], self._budget)
 
     def _hold_against_all_above(self, place: int, rule: Rule) -> UnreachableRule | Outcome:
-        clauses = self._above.relevant_to(rule)
+        clauses = self._above.relevant_to(place)
         if self._budget.steps < 0:
             return Outcome.UNDECIDED
         refuted = refutes(self._callers, rule.checks, clauses, self._budget)
@@ -167,17 +177,24 @@ class UnreachableRules:
 
 
 class _RulesAbove:
-    """The rules that were examined, as clauses for: none of them takes the request."""
+    """The rules above one, as clauses for: none of them takes the request. Few rules ever ask for them."""
 
-    def __init__(self, callers: Callers) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], callers: Callers, negation: Callable[[int], Clause]
+    ) -> None:
+        """`negation` gives the clause of a rule by its number."""
+        self._rules = rules
         self._callers = callers
+        self._negation = negation
+        self._count = 0
+        """So many rules were added, the first ones."""
         self._clauses: list[Clause] = []
         self._of_text: dict[str, list[Clause]] = {}
         """By a text that the rule looks at: where nothing is wanted of that text, its clause holds."""
         self._of_pattern: dict[tuple[str, str], list[Clause]] = {}
         """Those of `_of_text` of which the text has to match a regex, by it too."""
 
-    def add(self, rule: Rule, clause: Clause) -> None:
+    def _add(self, rule: Rule, clause: Clause) -> None:
         texts = [
             check
             for check in rule.checks
@@ -191,12 +208,16 @@ class _RulesAbove:
         for value in check.values if _is_regex(check) else ():
             self._of_pattern.setdefault((check.fact, value), []).append(clause)
 
-    def relevant_to(self, rule: Rule) -> Sequence[Clause]:
-        """Those of which one may keep something from `rule`. What a regex has in it nobody looks at, so only
-        the same regex is known to take the same texts, and there may be thousands of others."""
+    def relevant_to(self, place: int) -> Sequence[Clause]:
+        """Those of which one may keep something from the rule at `place`, which is none above the last that
+        was asked about. What a regex has in it nobody looks at, so only the same regex is known to take the
+        same texts, and there may be thousands of others."""
+        for number in range(self._count, place):
+            self._add(self._rules[number], self._negation(number))
+        self._count = place
         clauses = [*self._clauses]
         by_fact: dict[str, list[Any]] = {}
-        for check in single_checks(rule.checks):
+        for check in single_checks(self._rules[place].checks):
             by_fact.setdefault(check.fact, []).append(check)
         for fact, checks in by_fact.items():
             if all(map(_is_regex, checks)):

@@ -7,7 +7,18 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.policy.conditions import Begins, Contains, HasTool, Matches, TextCheck
+from routeproxy.policy.conditions import (
+    Begins,
+    Check,
+    Contains,
+    Flag,
+    HasTool,
+    Matches,
+    Present,
+    Single,
+    TextCheck,
+    Within,
+)
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import BY_NAME, FACTS, MODEL, TEAM, header_of
 from routeproxy.policy.facts import as_line, requested_model_problem
@@ -93,6 +104,28 @@ class HypotheticalRequests:
         self._headers = team_headers(policy)
         self._texts = _texts_by_fact(policy, most_texts)
 
+    def plain(self, checks: Sequence[Check]) -> HypotheticalRequest | None:
+        """The request that states what `checks` name, of a range its end, and nothing else. Nobody asked
+        whether it meets them. `None`: it takes more to make one up."""
+        fields: dict[str, Any] = {}
+        headers: dict[str, tuple[str, ...]] = {}
+        if len({check.fact for check in checks if isinstance(check, Single)}) < len(checks):
+            return None
+        for check in checks:
+            assert isinstance(check, Single)
+            value, header = _plain_value(check), check.subject.header
+            if header is None or check.fact in BY_NAME:
+                fields[check.fact] = value
+            elif value is not None:
+                headers[header] = (as_line(value),)
+        team = fields.pop("team", None if None in self._headers else next(iter(self._headers)))
+        model = fields.pop("model", USUAL_MODELS[0])
+        if team not in self._headers or requested_model_problem(model):
+            return None
+        if fields.pop("url_target", False):
+            fields["url_target"] = f"*/{model}"
+        return HypotheticalRequest(model=model, team=team, headers=headers, **fields)
+
     def satisfying(self, assignment: Assignment, models: Sequence[str]) -> Iterator[HypotheticalRequest]:
         """Requests that satisfy `assignment`, for `models` first. Where it wants a target in the URL, the
         `url_target` of the request only says that there is one: `*/model`."""
@@ -143,6 +176,32 @@ def _value(constraints: Sequence[Constraint], texts: Sequence[str]) -> object:
         case "tools":
             return tuple(_tools(constraints))
     return _text_or_absent(constraints, texts)
+
+
+def _plain_value(check: Single) -> Any:
+    """A value that `check` names, for the field of a request that has the name of its fact."""
+    match check:
+        case Flag() if check.subject.kind == "tools":
+            return ("tool",) if check.value else ()
+        case Flag():
+            return check.value
+        case Present():
+            return "x" if check.value else None
+        case Within():
+            return check.min if check.max is None else check.max
+        case HasTool():
+            return (_without_wildcards(check.globs[0]),)
+        case Matches(syntax="regex"):
+            return next(samples(check.values[0]), "")
+        case Matches():
+            return _without_wildcards(check.values[0])
+        case TextCheck():
+            return check.values[0]
+    raise TypeError(check)
+
+
+def _without_wildcards(glob: str) -> str:
+    return glob.replace("*", "").replace("?", "x")
 
 
 def _tools(constraints: Sequence[Constraint]) -> Iterator[str]:

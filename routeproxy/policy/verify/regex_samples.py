@@ -35,7 +35,7 @@ _TOKEN = re.compile(
     r"|(?P<group>\((?:\?(?:P?<[^>]*>|(?P<flags>[imsU-]*)[:)]))?)"
     r"|(?P<repeat>[*+?]|\{(?P<least>\d+)(?:,\d*)?\})[?]?"
     r"|(?P<class>\[\^?\]?(?:\[:\^?\w+:\]|\\p\{[^}]*\}|\\[^\n]|[^\]\\])*\])"
-    r"|(?P<plain>.)",
+    r"|(?P<plain>[\w/ -]+(?![*+?{])|.)",
     re.DOTALL,
 )
 
@@ -118,10 +118,13 @@ class _Parser:
             match = _TOKEN.match(self.pattern, self.position)
             assert match is not None  # any character is a token
             self.position = match.end()
-            if match["plain"] == ")" and depth:
-                break
-            if match["plain"] == "|":
-                branches.append([])
+            if match["plain"]:
+                if match["plain"] == ")" and depth:
+                    break
+                if match["plain"] == "|":
+                    branches.append([])
+                else:
+                    branches[-1].append(self._read_plain(match["plain"]))
             elif match["repeat"] and branches[-1]:
                 branches[-1][-1] = _Repeated(branches[-1][-1], _least(match))
             elif match["group"]:
@@ -152,7 +155,10 @@ class _Parser:
             return chr(int(match["octal"], 8))
         if escaped := match["escaped"]:
             return self._read_class(text) if escaped in "dDsSwW" else self._escaped(escaped)
-        if match["class"] or text == "." or text[0] == "\\":
+        return self._read_class(text)
+
+    def _read_plain(self, text: str) -> _Node:
+        if text == ".":
             return self._read_class(text)
         return "" if text in "^$" else self._folded(text)
 
