@@ -308,7 +308,7 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         )
 
     def _decide(self, facts: Facts, team: Team | None) -> Decision:
-        gate = (team.gate,) if team is not None and team.gate is not None else ()
+        gate: tuple[Rule, ...] = (team.gate,) if team is not None and team.gate is not None else ()
         number = self._taker(facts, team)
         if number is None:
             return gate[0].decision(facts, AskedRules(gate, (), 0), self.version)

@@ -392,16 +392,16 @@ class _Ranges:
 
 
 class _Narrowing:
-    """Leaves out rules whose ranges don't hold. Nothing is counted for it: a range of tokens is looked at when
-    some rule has had them counted."""
+    """Leaves out rules whose ranges don't hold. Nothing is counted for it: a range of tokens is looked at
+    when some rule has had them counted."""
 
     def __init__(self, checks_of_rules: Sequence[tuple[Check, ...]]) -> None:
         self._ranges: dict[str, _Ranges] = {}
         """By the name of a fact, the rules that want it to be in a range, whatever else they want."""
         self._bytes = len(checks_of_rules) // 8 + 1
         for rule, checks in enumerate(checks_of_rules):
-            for check in checks:
-                if isinstance(check, Within) and len(checks) > 1 and not (check.cost and check.subject is not INPUT_TOKENS):
+            for check in checks if len(checks) > 1 else ():
+                if isinstance(check, Within) and (not check.cost or check.subject is INPUT_TOKENS):
                     ranges = self._ranges.setdefault(check.fact, _Ranges(check.subject.read))
                     ranges.add(Range(check.min, check.max), rule)
         for ranges in self._ranges.values():
@@ -414,16 +414,13 @@ class _Narrowing:
         """`numbers` without rules that can't take the request. Whoever takes the next has asked the rule
         before."""
         asked = 0
-        if INPUT_TOKENS.name in self._ranges and facts.counted is None:
-            for asked, number in enumerate(numbers, 1):
-                yield number
-                if facts.counted is not None:
-                    break
+        counts = INPUT_TOKENS.name in self._ranges
+        while counts and facts.counted is None and asked < len(numbers):
+            yield numbers[asked]
+            asked += 1
         if asked < len(numbers):
             possible = self._possible(facts).to_bytes(self._bytes, "little")
-            yield from (
-                number for number in numbers[asked:] if possible[number >> 3] >> (number & 7) & 1
-            )
+            yield from (number for number in numbers[asked:] if possible[number >> 3] >> (number & 7) & 1)
 
     def _possible(self, facts: Facts) -> int:
         """The set of the rules of which all ranges hold."""

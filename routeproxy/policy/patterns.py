@@ -150,5 +150,3 @@ def _past_stars(places: set[int], pattern: str) -> set[int]:
             place += 1
             reachable.add(place)
     return reachable
-
-

@@ -142,18 +142,18 @@ class ActionsCompiler:
 
     def _check_pass_through(self, table: ActionTable, entries: tuple[Entry, ...], path: KeyPath) -> None:
         for entry in entries:
-            applies = all(
-                transforms is None or transforms.only_model_name
-                for transforms in (table.transforms, *entry.transforms)
-            )
-            if entry.provider.speaks_messages and not applies:
+            tables = [transforms for transforms in (table.transforms, *entry.transforms) if transforms]
+            applies = all(transforms.only_model_name for transforms in tables)
+            if not applies and entry.provider.speaks_messages:
                 message = f"transforms don't apply to `{entry.name}`: it gets and gives Messages as they are"
                 at = (*path, "transforms" if table.transforms else "targets")
                 self.report.warn(Code.NO_EFFECT, at, message)
                 return
 
     def check_timeouts(self, table: TimeoutsTable | None, path: KeyPath) -> None:
-        for name, duration in asdict(table).items() if table else ():
+        if table is None:
+            return
+        for name, duration in asdict(table).items():
             self._check_duration(duration, (*path, name))
 
     def _check_duration(self, written: str | None, path: KeyPath) -> None:

@@ -78,23 +78,14 @@ class AssertionsCompiler:
         )
 
     def _check_when(self, match: MatchTable, path: KeyPath) -> None:
-        self.check_teams(match, path)
+        if match.team is not None:
+            check_teams(match.team, self.teams, (*path, "team"), self.report)
         for fact in FACTS:
             if not fact.provable and getattr(match, fact.name, None) is not None:
                 message = f"`{fact.name}` can't be part of an invariant: nothing could be proved of it"
                 *others, last = (fact.name for fact in FACTS if fact.in_match and fact.provable)
                 hint = f"say it by {', '.join(others)} or {last}"
                 self.report.error(Code.FORBIDDEN, (*path, fact.name), message, hint=hint, key=True)
-
-    def check_teams(self, match: MatchTable, path: KeyPath) -> None:
-        """Reports teams that don't exist, of this table alone and not of those in it."""
-        for index, name in enumerate(listed(match.team) if match.team is not None else ()):
-            here = (*path, "team") if isinstance(match.team, str) else (*path, "team", index)
-            self._check_team(name, here)
-
-    def _check_team(self, name: str, path: KeyPath) -> None:
-        if name not in self.teams:
-            self.report.unknown(Code.UNDEFINED, path, f"there is no team `{name}`", name, self.teams)
 
     def _check_target_condition(self, table: ReachTable | None, path: KeyPath) -> None:
         for key in ("provider", "target"):
@@ -153,7 +144,7 @@ class AssertionsCompiler:
                 self.report.error(Code.MISSING, path, message, expected='`request = { model = "…" }`')
             return None
         if table.team is not None:
-            self._check_team(table.team, (*path, "team"))
+            check_teams(table.team, self.teams, (*path, "team"), self.report)
             if team not in (None, table.team):
                 message = f"the tests of an included file are its team's: `{team}`"
                 self.report.error(Code.CONTRADICTION, (*path, "team"), message)
@@ -213,6 +204,14 @@ class AssertionsCompiler:
                 Code.DUPLICATE, (*path, "name"), message, hint=f"the other stands in line {line}"
             )
         return name
+
+
+def check_teams(written: str | list[str], teams: Collection[str], path: KeyPath, report: Report) -> None:
+    """Reports those of the `written` names that none of `teams` has."""
+    for index, name in enumerate(listed(written)):
+        if name not in teams:
+            here = path if isinstance(written, str) else (*path, index)
+            report.unknown(Code.UNDEFINED, here, f"there is no team `{name}`", name, teams)
 
 
 def compile_target_condition(table: ReachTable) -> TargetCondition:

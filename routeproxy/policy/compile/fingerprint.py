@@ -21,6 +21,7 @@ from routeproxy.policy.targets import Target
 def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str:
     """Twelve hexadecimal digits."""
     server = policy.server
+    targets = _Targets()
     meaning = {
         "server": {
             **asdict(server),
@@ -31,8 +32,8 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
             name: _provider(provider, file.providers[name]) for name, provider in policy.providers.items()
         },
         "teams": {name: _team(team, file.teams[name]) for name, team in policy.teams.items()},
-        "rules": [_rule(rule, *matches[rule.file, rule.path]) for rule in policy.rules],
-        "default": _rule(policy.default, None, None),
+        "rules": [_rule(rule, *matches[rule.file, rule.path], targets) for rule in policy.rules],
+        "default": _rule(policy.default, None, None, targets),
         "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in policy.invariants],
         "when": [_conditions(table.when) for table in file.invariants],
     }
@@ -67,22 +68,33 @@ def _key(key: ClientKey) -> tuple[str, str, datetime.date | None]:
     return key.name, key.secret.reference, key.expires
 
 
-def _rule(rule: Rule, team: str | None, match: MatchTable | None) -> dict[str, Any]:
+class _Targets:
+    """Encodes targets, each once: thousands of rules may share a few."""
+
+    def __init__(self) -> None:
+        self._encoded: dict[int, tuple[Target, msgspec.Raw]] = {}
+        """By the id of the target, which is kept beside it so that the id stays its own."""
+
+    def __getitem__(self, target: Target) -> msgspec.Raw:
+        if id(target) not in self._encoded:
+            meaning = {**asdict(target), "provider": target.provider.name}
+            encoded = msgspec.json.encode(meaning, order="deterministic")
+            self._encoded[id(target)] = target, msgspec.Raw(encoded)
+        return self._encoded[id(target)][1]
+
+
+def _rule(rule: Rule, team: str | None, match: MatchTable | None, targets: _Targets) -> dict[str, Any]:
     return {
         "name": rule.name,
         "team": team,
         "match": _conditions(match),
         "deny": rule.deny,
-        "targets": [_target(target) for target in rule.targets],
+        "targets": [targets[target] for target in rule.targets],
         "fallback": rule.fallback,
         "retry": rule.retry,
         "deadline": rule.deadline,
-        "safeguards": rule.safeguards and (_target(rule.safeguards.target), rule.safeguards.timeout),
+        "safeguards": rule.safeguards and (targets[rule.safeguards.target], rule.safeguards.timeout),
     }
-
-
-def _target(target: Target) -> dict[str, Any]:
-    return {**asdict(target), "provider": target.provider.name}
 
 
 def _conditions(match: MatchTable | None) -> dict[str, Any] | None:
@@ -91,7 +103,7 @@ def _conditions(match: MatchTable | None) -> dict[str, Any] | None:
         return None
     conditions = asdict(match)
     headers = [(name.lower(), written) for name, written in (match.headers or {}).items()]
-    headers += [(fact.header, conditions.pop(fact.name, None)) for fact in FACTS if fact.header is not None]
+    headers += [(header, conditions.pop(name, None)) for name, header in _SHORT_NAMES.items()]
     headers = [(name, written) for name, written in headers if written is not None]
     nested = match.not_
     return {
@@ -100,3 +112,7 @@ def _conditions(match: MatchTable | None) -> dict[str, Any] | None:
         "any": [*map(_conditions, match.any or ())],
         "not_": [*map(_conditions, nested)] if isinstance(nested, list) else _conditions(nested),
     }
+
+
+_SHORT_NAMES = {fact.name: fact.header for fact in FACTS if fact.header is not None}
+"""By the short names of headers, the headers."""

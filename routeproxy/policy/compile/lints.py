@@ -335,8 +335,8 @@ def _headers_in(table: MatchTable | RequestTable, path: KeyPath) -> Iterator[tup
     headers: Mapping[str, Any] = table.headers or {}
     for name, written in headers.items():
         yield header_fact(name.lower()), written, (*path, "headers", name)
-    for fact in FACTS:
-        if fact.header is not None and (written := getattr(table, fact.name, None)) is not None:
+    for fact in _READ_FROM_HEADERS:
+        if (written := getattr(table, fact.name, None)) is not None:
             yield fact, written, (*path, fact.name)
 
 
@@ -347,6 +347,8 @@ def _comparisons(fact: Fact, written: str | list[str] | HeaderTable) -> Iterator
         values = getattr(table, key)
         yield from (check(fact, (value,)) for value in (listed(values) if values is not None else ()))
 
+
+_READ_FROM_HEADERS = [fact for fact in FACTS if fact.header is not None]
 
 _CHECKS: Mapping[str, Callable[[Fact, tuple[str, ...]], TextCheck]] = {
     "equals": Equals,

@@ -1,7 +1,8 @@
 """A table of conditions (`match`, `when`) becomes checks, each kind of facts in its own way."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from re import findall, sub
+from operator import attrgetter
+from re import compile, sub
 from typing import Any
 
 from routeproxy.policy.compile.headers import check_header_names
@@ -39,7 +40,10 @@ _FACTS = tuple(BY_NAME[key] for key in MatchTable.__struct_fields__ if key in BY
 
 def compile_match(table: MatchTable, path: KeyPath, report: Report) -> tuple[Check, ...]:
     """The checks of one table, cheapest first. They all have to hold."""
-    return tuple(sorted(_compile_checks(table, path, report), key=lambda check: check.cost))
+    return tuple(sorted(_compile_checks(table, path, report), key=_cost))
+
+
+_cost = attrgetter("cost")
 
 
 def nested_tables(match: MatchTable, path: KeyPath) -> Iterator[tuple[MatchTable, KeyPath]]:
@@ -167,13 +171,16 @@ def _values(fact: Fact, written: str | list[str]) -> tuple[str, ...]:
     return tuple(map(ascii_lower if fact.folded else str, listed(written)))
 
 
+_IN_NO_MODELS_NAME = compile(r"[^A-Za-z0-9_.:@/+\[\]*?-]")
+
+
 def _check_model_names(written: Written, path: KeyPath, report: Report) -> None:
     by_path: dict[KeyPath, Any] = {path: written}
     if isinstance(written, TextTable):
         by_path = {(*path, key): getattr(written, key) for key in ("equals", "prefix", "contains", "glob")}
     for at, values in by_path.items():
         for value in listed(values) if values is not None else ():
-            if odd := findall(r"[^A-Za-z0-9_.:@/+\[\]*?-]", value):
+            if odd := _IN_NO_MODELS_NAME.search(value):
                 message = f"never true: no requested model has {quoted(odd[0])} in its name"
                 report.warn(Code.NEVER_TRUE, at, message)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from routeproxy.policy.compile.actions import ActionsCompiler
-from routeproxy.policy.compile.assertions import AssertionsCompiler
+from routeproxy.policy.compile.assertions import check_teams
 from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
 from routeproxy.policy.conditions import Check, Equals
@@ -57,8 +57,9 @@ class RulesCompiler:
                 self._includes.append(index)
                 rules += self._compile_included(table.include, table, path)
         self._check_names(rules)
-        if not any(report.faulty(("rules",)) for report in self.reports):
-            self._check_order(rules)
+        reports = self.reports
+        if not any(report.faulty(("rules",)) for report in reports):
+            self._check_order(rules, reports)
         return tuple(rules)
 
     def compile_default(self, table: ActionTable | None) -> Rule:
@@ -79,10 +80,11 @@ class RulesCompiler:
         self.matches[actions.file, path] = team, table.match
         checks: tuple[Check, ...] = ()
         if table.match is not None:
-            assertions = AssertionsCompiler(actions.report, "", actions.names, self.teams, ())
-            for match, at in nested_tables(table.match, (*path, "match")):
-                assertions.check_teams(match, at)
-            checks = compile_match(table.match, (*path, "match"), actions.report)
+            here = (*path, "match")
+            for match, at in nested_tables(table.match, here):
+                if match.team is not None:
+                    check_teams(match.team, self.teams, (*at, "team"), actions.report)
+            checks = compile_match(table.match, here, actions.report)
         if team is not None:
             checks = (Equals(TEAM, (team,)), *checks)
         unnamed = unnamed_rule(index) if team is None else f"{actions.label} {unnamed_rule(index)}"
@@ -127,9 +129,10 @@ class RulesCompiler:
     # --- names and order
 
     def _check_names(self, rules: Sequence[Rule]) -> None:
+        reports = self.reports
         first_of_name: dict[str, Rule] = {}
         for rule in rules:
-            report, path = self.reports[rule.file], (*rule.path, "name")
+            report, path = reports[rule.file], (*rule.path, "name")
             if rule.name == "default":
                 report.error(Code.DUPLICATE, path, "the name `default` belongs to `[default]`")
             elif (first := first_of_name.get(rule.name)) is not None:
@@ -141,11 +144,11 @@ class RulesCompiler:
                 report.error(Code.WRONG_VALUE, path, "a rule's name is one line of printable characters")
             first_of_name.setdefault(rule.name, rule)
 
-    def _check_order(self, rules: Sequence[Rule]) -> None:
+    def _check_order(self, rules: Sequence[Rule], reports: Sequence[Report]) -> None:
         takes_all: Rule | None = None
         accepting = AcceptingRules(rules)
         for number, rule in enumerate(rules):
-            report = self.reports[rule.file]
+            report = reports[rule.file]
             if takes_all is not None:
                 message = f"no request gets here: `{takes_all.name}` above has no `match` and takes them all"
                 report.warn(Code.UNREACHABLE, rule.path, message)

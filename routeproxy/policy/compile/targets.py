@@ -68,6 +68,10 @@ class TargetsCompiler:
     def __init__(self, report: Report, names: NameTable) -> None:
         self.report = report
         self.names = names
+        self._sound: dict[str, tuple[Entry, ...]] = {}
+        """By names of targets, what was found without fault: thousands of rules may name a few targets."""
+        self._plain: dict[tuple[str, str], Target] = {}
+        """By provider and model, targets that have no tables but those of their provider."""
 
     def compile_entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
         items = enumerate(written) if isinstance(written, list) else [(None, written)]
@@ -86,6 +90,14 @@ class TargetsCompiler:
 
     def compile_target(self, entry: Entry, rule: ActionTable) -> Target:
         """`entry` in `rule`. Of the tables of its provider, of the rule and its own, the last one wins."""
+        if entry.params or entry.transforms or rule.params or rule.transforms or rule.timeouts:
+            return self._merge_tables(entry, rule)
+        key = entry.provider.name, entry.model
+        if key not in self._plain:
+            self._plain[key] = self._merge_tables(entry, rule)
+        return self._plain[key]
+
+    def _merge_tables(self, entry: Entry, rule: ActionTable) -> Target:
         provider = self.names.tables[entry.provider.name]
         transforms = (provider.transforms, rule.transforms, *entry.transforms)
         timeouts = _merge_stated((provider.timeouts, rule.timeouts))
@@ -98,9 +110,15 @@ class TargetsCompiler:
         )
 
     def _resolve_name(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
+        if name in self._sound:
+            return self._sound[name]
         if "/" in name:
             provider, _, model = name.partition("/")
-            return self._resolve_model(provider, model, path)
+            reported = self.report.count
+            entries = self._resolve_model(provider, model, path)
+            if self.report.count == reported:
+                self._sound[name] = entries
+            return entries
         if in_alias:
             message = f"an alias stands for a provider's model, never for another alias: `{name}`"
             self.report.error(Code.WRONG_VALUE, path, message, expected='`"provider/model"`')
@@ -115,7 +133,7 @@ class TargetsCompiler:
             self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
         return ()
 
-    def _resolve_model(self, name: str, model: str, path: KeyPath) -> Iterable[Entry]:
+    def _resolve_model(self, name: str, model: str, path: KeyPath) -> tuple[Entry, ...]:
         known = self.names.written("providers")
         if name not in known:
             hint = ""

@@ -2,8 +2,9 @@
 
 Most rules are settled by a request that says what their conditions name and gets there. For one that gets
 elsewhere the next request, which the solver makes up, misses the rules that took it, and so on, until a
-request gets there or there is none left: the solver then has said that these rules take all. So a file of thousands of rules is not held against itself
-pair by pair. Where no request can be made up, all rules above are looked at, as long as the budget lasts.
+request gets there or there is none left: the solver then has said that these rules take all. So a file of
+thousands of rules is not held against itself pair by pair.
+Where no request can be made up, all rules above are looked at, as long as the budget lasts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -123,8 +124,11 @@ class UnreachableRules:
         """Whether the request gets to `rule` that says what its conditions name. Most do, and what the solver
         takes for each rule is saved."""
         request = self._requests.plain(rule.checks)
+        if request is None:
+            return False
         try:
-            return request is not None and self._policy.taker(self._policy.facts_of(request)) == place
+            facts = self._policy.facts_of(request)
+            return rule.first_miss(facts) is None and self._policy.taker(facts) == place
         except InvalidRequest:
             return False
 
@@ -133,13 +137,10 @@ class UnreachableRules:
         for request in islice(self._requests.satisfying(assignment, ()), MOST_REQUESTS):
             try:
                 facts = self._policy.facts_of(request)
-                taker = self._policy.taker(facts)
+                if rule.first_miss(facts) is None:
+                    return Outcome.REACHED if self._policy.taker(facts) == place else facts
             except InvalidRequest:
                 continue
-            if taker == place:
-                return Outcome.REACHED
-            if rule.first_miss(facts) is None:
-                return facts
         return Outcome.NO_REQUEST
 
     def _takes_all(self, number: int, rule: Rule) -> bool:
@@ -179,9 +180,7 @@ class UnreachableRules:
 class _RulesAbove:
     """The rules above one, as clauses for: none of them takes the request. Few rules ever ask for them."""
 
-    def __init__(
-        self, rules: Sequence[Rule], callers: Callers, negation: Callable[[int], Clause]
-    ) -> None:
+    def __init__(self, rules: Sequence[Rule], callers: Callers, negation: Callable[[int], Clause]) -> None:
         """`negation` gives the clause of a rule by its number."""
         self._rules = rules
         self._callers = callers

@@ -113,6 +113,11 @@ class Report:
         return tuple(sorted(self._problems, key=_position))
 
     @property
+    def count(self) -> int:
+        """How many problems were found."""
+        return len(self._problems)
+
+    @property
     def failed(self) -> bool:
         """Whether there is an error among them."""
         return any(problem.severity == "error" for problem in self._problems)

@@ -94,6 +94,13 @@ _SCALAR = re.compile(
     rf"|[^\s,\]}}#]+){_BLANK.pattern}",
     re.DOTALL,
 )
+# Nearly every line of a long file is one of these two: each is read by one match.
+_REST_OF_LINE = rf"[ \t]*(?:#[^\n]*)?(?:\n|\Z){_BLANK.pattern}"
+_PLAIN_ARRAY = re.compile(rf"\[\[([A-Za-z0-9_-]+)\]\]{_REST_OF_LINE}")
+_PLAIN_PAIR = re.compile(
+    r"([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){0,5})[ \t]*=[ \t]*"
+    rf"""("[^"\\\n]*"(?!")|'[^'\n]*'(?!')|[^\s\[\]{{}}"',#]+){_REST_OF_LINE}"""
+)
 
 
 class _Walker:
@@ -111,10 +118,36 @@ class _Walker:
         table: KeyPath = ()
         position = self._skip_blank(0)
         while position < len(self.text):
-            if self.text[position] == "[":
+            if array := _PLAIN_ARRAY.match(self.text, position):
+                table, position = self._add_item(array), array.end()
+            elif self.text[position] == "[":
                 table, position = self._read_header(position)
+            elif pair := _PLAIN_PAIR.match(self.text, position):
+                self._add_pair(table, pair)
+                position = pair.end()
             else:
                 position = self._read_pair(table, position)
+
+    def _add_item(self, header: re.Match[str]) -> KeyPath:
+        """Adds the table that a plain header begins. Returns its path."""
+        path = (header[1],)
+        start, end = header.start(1), header.end(1)
+        index = self.last_item[path] = self.last_item.get(path, -1) + 1
+        item = (header[1], index)
+        self.keys.setdefault(path, (start, end))
+        self.values.setdefault(path, (start - 2, end + 2))
+        self.keys[item] = self.values[item] = (start - 2, end + 2)
+        return item
+
+    def _add_pair(self, table: KeyPath, pair: re.Match[str]) -> None:
+        """Adds a key, with or without dots, and its value."""
+        path, start = table, pair.start(1)
+        for name in pair[1].split("."):
+            path, span = (*path, name), (start, start + len(name))
+            self.keys.setdefault(path, span)
+            self.values.setdefault(path, span)
+            start += len(name) + 1
+        self.values[path] = pair.span(2)
 
     def _read_header(self, start: int) -> tuple[KeyPath, int]:
         brackets = 2 if self.text.startswith("[[", start) else 1
