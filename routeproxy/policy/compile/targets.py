@@ -54,6 +54,10 @@ class NameTable:
         """The tables of the providers, by their names."""
         self.providers: dict[str, Provider] = {}
         self.aliases: dict[str, tuple[Entry, ...]] = {}
+        self.sound: dict[str, tuple[Entry, ...]] = {}
+        """By names of targets, what was found without fault: thousands of rules may name a few targets."""
+        self.plain: dict[tuple[str, str], Target] = {}
+        """By provider and model, targets that have no tables but those of their provider."""
         self._document = document
 
     def written(self, section: str) -> Iterable[str]:
@@ -68,10 +72,6 @@ class TargetsCompiler:
     def __init__(self, report: Report, names: NameTable) -> None:
         self.report = report
         self.names = names
-        self._sound: dict[str, tuple[Entry, ...]] = {}
-        """By names of targets, what was found without fault: thousands of rules may name a few targets."""
-        self._plain: dict[tuple[str, str], Target] = {}
-        """By provider and model, targets that have no tables but those of their provider."""
 
     def compile_entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
         items = enumerate(written) if isinstance(written, list) else [(None, written)]
@@ -93,9 +93,9 @@ class TargetsCompiler:
         if entry.params or entry.transforms or rule.params or rule.transforms or rule.timeouts:
             return self._merge_tables(entry, rule)
         key = entry.provider.name, entry.model
-        if key not in self._plain:
-            self._plain[key] = self._merge_tables(entry, rule)
-        return self._plain[key]
+        if key not in self.names.plain:
+            self.names.plain[key] = self._merge_tables(entry, rule)
+        return self.names.plain[key]
 
     def _merge_tables(self, entry: Entry, rule: ActionTable) -> Target:
         provider = self.names.tables[entry.provider.name]
@@ -110,14 +110,14 @@ class TargetsCompiler:
         )
 
     def _resolve_name(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
-        if name in self._sound:
-            return self._sound[name]
+        if name in self.names.sound:
+            return self.names.sound[name]
         if "/" in name:
             provider, _, model = name.partition("/")
             reported = self.report.count
             entries = self._resolve_model(provider, model, path)
             if self.report.count == reported:
-                self._sound[name] = entries
+                self.names.sound[name] = entries
             return entries
         if in_alias:
             message = f"an alias stands for a provider's model, never for another alias: `{name}`"

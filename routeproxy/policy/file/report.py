@@ -31,6 +31,8 @@ class Report:
         self.document: dict[str, Any] = {}
         self.map = SourceMap(text)
         self._problems: list[Problem] = []
+        self._errors: dict[KeyPath, set[Code]] = {}
+        """By a path, the codes of the errors there and below."""
 
     def parse(self) -> dict[str, Any]:
         """The text as TOML. Raises `RulesRefused` if it isn't: nothing more can be said about such a file."""
@@ -100,12 +102,8 @@ class Report:
 
     def faulty(self, path: KeyPath, *codes: Code) -> bool:
         """Whether an error (of one of `codes`) was found at `path` or below, so that no more need be said."""
-        return any(
-            problem.severity == "error"
-            and problem.path[: len(path)] == path
-            and problem.code in (codes or Code)
-            for problem in self._problems
-        )
+        found = self._errors.get(path, set())
+        return not found.isdisjoint(codes) if codes else bool(found)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -120,7 +118,7 @@ class Report:
     @property
     def failed(self) -> bool:
         """Whether there is an error among them."""
-        return any(problem.severity == "error" for problem in self._problems)
+        return bool(self._errors)
 
     def refused(self) -> RulesRefused:
         return RulesRefused(self.problems)
@@ -135,6 +133,8 @@ class Report:
         hint: str | None,
         place: Place,
     ) -> None:
+        for length in range(len(path) + 1) if severity == "error" else ():
+            self._errors.setdefault(path[:length], set()).add(code)
         text = self._masked_map.line(place.line)
         self._problems.append(
             Problem(
