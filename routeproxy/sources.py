@@ -15,8 +15,7 @@ from routeproxy.migrate.environment import environment_policy, environment_rules
 from routeproxy.policy.compile.compiler import Lint, compile_rules
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.file.includes import CopyingFolder, Disk, KeptFolder
-from routeproxy.policy.live.live_rules import Loaded
-from routeproxy.policy.live.versions import Bundle
+from routeproxy.policy.live.versions import Bundle, Loaded
 from routeproxy.policy.problems import RulesRefused
 from routeproxy.policy.server import ServerSettings
 from routeproxy.upstream.ambient import sign_in_problem

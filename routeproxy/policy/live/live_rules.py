@@ -13,26 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from msgspec import Struct
-
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.live.files import WatchedFiles
 from routeproxy.policy.live.notices import Notices
-from routeproxy.policy.live.versions import Bundle, DamagedPointer, NoSuchVersion, Pointer, Versions
+from routeproxy.policy.live.versions import (
+    Bundle,
+    DamagedPointer,
+    Loaded,
+    NoSuchVersion,
+    Pointer,
+    Versions,
+)
 from routeproxy.policy.problems import RulesRefused
 
 log = logging.getLogger("routeproxy.policy.live")
 
 T = TypeVar("T")
-
-
-class Loaded(Struct, frozen=True):
-    """A policy that was read anew, and what it was read from."""
-
-    policy: Policy
-    bundle: Bundle
-    looked_at: tuple[Path, ...] = ()
-    """The files and folders that were looked at besides those that are always read."""
 
 
 class ReloadListener(Protocol):

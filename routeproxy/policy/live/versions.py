@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from routeproxy.files import read_file
+from routeproxy.policy.decide import Policy
 
 KEPT = 50
 """How many versions are kept. Older ones are deleted."""
@@ -44,6 +45,15 @@ class Bundle(Struct, frozen=True, kw_only=True):
     """By an `include`, the names of the files that it found."""
     contents: Mapping[str, bytes] = {}
     """By name, the included files and the bodies of tests."""
+
+
+class Loaded(Struct, frozen=True):
+    """A policy that was read anew, and what it was read from."""
+
+    policy: Policy
+    bundle: Bundle
+    looked_at: tuple[Path, ...] = ()
+    """The files and folders that were looked at besides those that are always read."""
 
 
 class Pointer(Struct, frozen=True, kw_only=True):

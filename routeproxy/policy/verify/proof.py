@@ -146,7 +146,8 @@ class _Rules:
         for number, rule in enumerate(self._rules if policy.invariants else ()):
             facts = frozenset(facts_of_checks(rule.checks))
             self._by_facts.setdefault(facts, []).append(number)
-        self.clause_of = cache(lambda number: negate(self._rules[number].checks))
+        rules = self._rules
+        self.clause_of = cache(lambda number: negate(rules[number].checks))
         """The clause for: the rule of this number doesn't take the request."""
 
     def __len__(self) -> int:
