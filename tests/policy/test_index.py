@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from itertools import product
 from re import findall
 from typing import Any
 
@@ -60,6 +61,7 @@ def _rule(kind: str) -> Any:
         "model = 'model-#'",
         "model.prefix = 'a-model-#'",
         "model.glob = 'a-*-#'",
+        "model.glob = '*-model-#*'",
         "model.regex = '-#$'",
         "model = 'model-#', headers.x-env = 'prod'",
         "model = 'model', headers.x-team = 'team-#', stream = false",
@@ -123,6 +125,39 @@ def test_the_example_of_the_index_is_true() -> None:
     checks = [tuple(rule.checks) for rule in rules(text).rules]
     facts = request(headers={"x-team": "b"}, max_tokens=150, system="a translator")
     assert asked_by(Index(checks, few=1), checks, facts) == [1, 2, 3, 4, 5]
+
+
+def test_parts_of_which_each_piece_is_shared_by_many_are_found_all_the_same() -> None:
+    """`aab…`, `aba…`: each piece of four letters is in hundreds of them."""
+    parts = ["".join(letters) for letters in product("ab", repeat=9)]
+    checks: list[Checks] = [(Contains(MODEL, (part,)),) for part in parts]
+    name = "x-aabbabaabab-y"
+    assert {parts[number] for number in Index(checks).candidates(request(name))} == {
+        name[start : start + 9] for start in range(2, 5)
+    }
+
+
+def test_parts_of_every_length_are_found() -> None:
+    parts = [f"{number:x}" + "q" * (number % 40) + f"{number:x}-" for number in range(1, 300)]
+    checks: list[Checks] = [(Contains(MODEL, (part,)),) for part in parts]
+    lookup = Index(checks)
+    for number, part in enumerate(parts):
+        assert number in lookup.candidates(request(f"model-{part}x"))
+
+
+def test_of_many_rules_that_one_name_leads_to_those_are_asked_whose_range_holds() -> None:
+    checks = [(Contains(MODEL, ("opus",)), Within(MAX_TOKENS, n, n + 1)) for n in range(200)]
+    assert list(Index(checks).candidates(request("opus", max_tokens=42))) == [41, 42]
+
+
+def test_tokens_are_not_counted_to_leave_rules_out() -> None:
+    """The first rule that is asked counts them; then those are left out that want others."""
+    checks = [(Contains(MODEL, ("opus",)), TokensWithin(INPUT_TOKENS, n, n + 1)) for n in range(200)]
+    facts = request("opus", tokens=42)
+    candidates = iter(Index(checks).candidates(facts))
+    assert (next(candidates), facts.counted) == (0, None)
+    assert first_miss(checks[0], facts) is not None
+    assert list(candidates) == [41, 42]
 
 
 def test_a_header_that_is_missing_is_looked_up_too() -> None:

@@ -58,8 +58,10 @@ def compile_rules(
     more to warn of. `sign_in_problem` knows the machine.
     """
     with paused():
-        compilation = Compilation(text, path, environ, allow_literal_keys, folder, sign_in_problem)
-        return compilation.policy(count, prove=not skip_proof, test=not skip_tests, also=also)
+        # Without a name, so that all but the policy is gone by the next sweep.
+        return Compilation(text, path, environ, allow_literal_keys, folder, sign_in_problem).policy(
+            count, prove=not skip_proof, test=not skip_tests, also=also
+        )
 
 
 class Compilation:
