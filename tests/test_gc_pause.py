@@ -11,7 +11,7 @@ def test_the_first_sweep_behind_a_pause_does_not_go_through_what_was_built() -> 
         built = [[number] for number in range(5_000)]
     young, middle, _ = gc.get_count()
     assert gc.isenabled()
-    assert (young < 5_000, middle) == (True, 0) and len(built) == 5_000
+    assert (young < 5_000, middle) == (True, 0)
     ids = {id(item) for item in gc.get_objects(generation=2)}
     assert ids.issuperset(map(id, built))
 
