@@ -86,7 +86,8 @@ def _serve(sources: Sources, options: Options) -> int:
 
 
 def live_rules(sources: Sources, folder: Path) -> LiveRules:
-    return LiveRules(sources.read, sources.restore, sources.files, Versions(folder))
+    load = partial(sources.read, gives_way=True)
+    return LiveRules(load, sources.restore, sources.files, Versions(folder))
 
 
 @contextmanager

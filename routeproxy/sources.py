@@ -91,10 +91,11 @@ class Sources(Struct, frozen=True):
         as `read` does."""
         return self.read(promises=False).policy
 
-    def read(self, *, promises: bool = True, also: Lint | None = None) -> Loaded:
+    def read(self, *, promises: bool = True, also: Lint | None = None, gives_way: bool = False) -> Loaded:
         """The policy, the bundle that it was compiled from, and the other files that were looked at.
 
-        `promises`: whether invariants are proved and tests run. Raises `RulesRefused`, whose `files` are the
+        `promises`: whether invariants are proved and tests run. `gives_way`: other threads, which answer
+        requests, have to go on meanwhile. Raises `RulesRefused`, whose `files` are the
         files that were looked at, `OSError` or `ValueError`.
         """
         variables = self.variables()
@@ -122,6 +123,7 @@ class Sources(Struct, frozen=True):
                 skip_tests=not promises or self.options.skip_tests,
                 also=also,
                 sign_in_problem=partial(sign_in_problem, environ=variables),
+                gives_way=gives_way,
             )
         except RulesRefused as refused:
             refused.files = tuple(disk.looked_at)
@@ -145,6 +147,7 @@ class Sources(Struct, frozen=True):
             allow_literal_keys=self.options.allow_literal_keys,
             folder=KeptFolder(bundle.found, bundle.contents),
             skip_tests=True,
+            gives_way=True,
         )
 
     def address(self, policy: Policy | None = None) -> Address:

@@ -49,19 +49,20 @@ def compile_rules(
     skip_tests: bool = False,
     also: "Lint | None" = None,
     sign_in_problem: "SignInProblem" = lambda provider: None,
+    gives_way: bool = False,
 ) -> Policy:
     """The policy that `text` describes, proved and tested. Raises `RulesRefused` with all its problems;
     warnings stay with it.
 
     `environ` answers `env:NAME`. Of `folder`, that of the file, only what the text includes is read; a
     `file:` key is opened when it is used. `count` gives the tokens of a test's body. `also` finds
-    more to warn of. `sign_in_problem` knows the machine.
+    more to warn of. `sign_in_problem` knows the machine. `gives_way`: other threads have to go on meanwhile.
     """
     with paused():
         # Without a name, so that all but the policy is gone by the next sweep.
-        return Compilation(text, path, environ, allow_literal_keys, folder, sign_in_problem).policy(
-            count, prove=not skip_proof, test=not skip_tests, also=also
-        )
+        return Compilation(
+            text, path, environ, allow_literal_keys, folder, sign_in_problem, gives_way=gives_way
+        ).policy(count, prove=not skip_proof, test=not skip_tests, also=also)
 
 
 class Compilation:
@@ -75,12 +76,14 @@ class Compilation:
         allow_literal_keys: bool = False,
         folder: Folder | None = None,
         sign_in_problem: "SignInProblem" = lambda provider: None,
+        *,
+        gives_way: bool = False,
     ) -> None:
         """Raises `RulesRefused` if `text` is no TOML."""
         self.path = path
         self.folder = folder or Disk(path.parent)
         self.sign_in_problem = sign_in_problem
-        self.report = Report(text.removeprefix("\ufeff"), str(path))
+        self.report = Report(text.removeprefix("\ufeff"), str(path), gives_way=gives_way)
         self.file = read(self.report.parse(), self.report, RulesFile)
         self.names = NameTable(self.report.document, self.file.providers)
         self.actions = ActionsCompiler(self.report, path.name, self.names)

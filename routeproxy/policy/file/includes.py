@@ -145,7 +145,7 @@ def read_layers(include: str, path: KeyPath, report: Report, folder: Folder, bes
         except UnicodeDecodeError as error:
             report.error(Code.UNDEFINED, path, f"`{name}` can't be read: {error}")
             continue
-        yield _layer(text, name, path, Report(text, str(beside / name)))
+        yield _layer(text, name, path, Report(text, str(beside / name), gives_way=report.gives_way))
 
 
 def _layer(text: str, name: str, included_at: KeyPath, report: Report) -> Layer:

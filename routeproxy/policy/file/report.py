@@ -2,7 +2,6 @@
 judges nothing itself, but for text that is no TOML."""
 
 import re
-import threading
 import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -28,9 +27,10 @@ from routeproxy.policy.secrets import SECRET_NAME, USER_IN_ADDRESS
 class Report:
     """Collects the problems of one file and gives each its place."""
 
-    def __init__(self, text: str, file: str) -> None:
-        """`file` is what problems call the file."""
+    def __init__(self, text: str, file: str, *, gives_way: bool = False) -> None:
+        """`file` is what problems call the file; `gives_way`: other threads wait for what they do."""
         self.file = file
+        self.gives_way = gives_way
         self.document: dict[str, Any] = {}
         self.map = SourceMap(text)
         self._problems: list[Problem] = []
@@ -40,7 +40,7 @@ class Report:
     def parse(self) -> dict[str, Any]:
         """The text as TOML. Raises `RulesRefused` if it isn't: nothing more can be said about such a file."""
         try:
-            self.document = _tables_in(self.map.text)
+            self.document = _tables_in(self.map.text, gives_way=self.gives_way)
         except tomli.TOMLDecodeError as error:
             hint = _hint_for(error, self.map.text)
             self._add(Code.SYNTAX, (), _lower_first(error.msg), "error", None, hint, self.map.at(error.pos))
@@ -164,13 +164,13 @@ class Report:
         return None
 
 
-def _tables_in(text: str) -> dict[str, Any]:
+def _tables_in(text: str, *, gives_way: bool) -> dict[str, Any]:
     """Raises `tomli.TOMLDecodeError` or `RecursionError`.
 
     tomli is compiled, and lets no other thread run before it is done: a server would answer nobody for 0.2 s
     of a reload of 10,000 rules. Python's own parser, the same code, takes three times as long and gives way.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if gives_way:
         with suppress(ValueError, RecursionError):  # tomli knows more of TOML, and says where an error is
             return tomllib.loads(text)
     return tomli.loads(text)
