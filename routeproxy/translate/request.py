@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from routeproxy.chat.request import (
@@ -63,6 +63,8 @@ def translate_request(
         raise InvalidRequest("the request is nested too deeply") from None
     except UnicodeDecodeError:  # in what we carry on without reading it
         raise InvalidRequest(f"invalid JSON: {NO_UTF_8}") from None
+    except DecodeError:  # in what nobody has read before
+        raise InvalidRequest(f"invalid JSON: {NO_UTF_8}, or a number in it is too large") from None
 
 
 def _translate(request: MessagesRequest, profile: ModelProfile, context: RequestContext) -> TranslatedRequest:

@@ -90,7 +90,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._refused = False
         self._is_last_request_read = False
-        """More have come than may wait: those that wait are answered, and then the connection ends."""
+        """Those that wait are answered, and then the connection ends: more have come than may wait, or
+        something that is refused after them."""
+        self._last_refusal: ApiError | None = None
         self._reading = 0
         self._fed = 0
         """Bytes that came of this message, after the read in which it began."""
@@ -203,13 +205,16 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Answers what is no request and ends the connection: where the next request begins nobody knows."""
+        """Answers what is no request and ends the connection: where the next request begins nobody knows.
+        Requests before it are answered first."""
+        if self._waits_behind_others(error):
+            return
         cycle, request_id = self.cycle, new_request_id()
         if cycle is None or cycle.response_complete:
             if error.status != 529:  # the log has a line for all of these
                 self._tell_of_refused(error, request_id)
-        elif cycle.response_started or not cycle.more_body:
-            self.transport.close()  # that answer is another request's
+        elif cycle.response_started:
+            self.transport.close()  # the answer to this one has begun
             return
         else:
             self.disconnect_signal.refusal = Refusal(error.status, error.type, request_id)
@@ -232,6 +237,17 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write_eof()
         self._refused, self._waited = True, 0.0
         self.flow.resume_reading()
+
+    def _waits_behind_others(self, error: ApiError) -> bool:
+        """Whether whole requests are still to be answered, the last of which the refusal follows."""
+        answered, cycle = self._answered, self.cycle
+        if answered is None or answered.response_complete or (answered is cycle and cycle.more_body):
+            return False
+        if not self._is_last_request_read:
+            self._is_last_request_read, self._last_refusal = True, error
+            if cycle.more_body:
+                self.pipeline.popleft()  # what it asks never came whole
+        return True
 
     def _tell_of_refused(self, error: ApiError, request_id: str) -> None:
         """Method and path are those that were read, if the first line was."""
@@ -309,7 +325,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._waited = 0.0
         if is_last and not self.transport.is_closing():
-            self._end()
+            if self._last_refusal is None:
+                self._end()
+            else:
+                self.cycle = cast(RequestResponseCycle, self._answered)
+                self._refuse(self._last_refusal)
 
 
 class Room:

@@ -306,7 +306,8 @@ def _check_same(came: Outcome, other: Outcome, answer: Answer) -> None:
         if one != two:
             place = next((pair for pair in zip(one, two, strict=False) if pair[0] != pair[1]), (one, two))
             raise BrokenLaw(f"another answer, as reads cut it: {place}")
-    elif came.failure.kind != cast(UpstreamFailure, other.failure).kind:
+    elif came.failure.retryable != cast(UpstreamFailure, other.failure).retryable:
+        # (Of two failures in one read either may be the first.)
         raise BrokenLaw(f"another failure, as reads cut it: {came.failure.kind}, {other.failure}")
 
 

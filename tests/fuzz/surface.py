@@ -16,6 +16,7 @@ SURFACES: Mapping[str, Sequence[str]] = {
         "routeproxy.upstream.chat",
         "routeproxy.upstream.params",
     ),
+    "http": ("routeproxy.web", "routeproxy.proxy", "routeproxy.messages", "routeproxy.encodings"),
     "rules": ("routeproxy.policy", "routeproxy.sources", "routeproxy.migrate.environment"),
     "streams": (
         "routeproxy.messages",

@@ -265,6 +265,14 @@ def test_a_system_prompt_that_is_no_text_is_the_clients_mistake(written: bytes) 
         with_system(b'[{"type":"text","text":"a"},{"type":"text","text":%b}]' % written)
 
 
+def found(content: bytes, tool: bytes = b"code_execution") -> bytes:
+    """A turn with the result of a tool that a server ran."""
+    return (
+        b'"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":[{"type":"%b_tool_result",'
+        b'"tool_use_id":"srvtoolu_1","content":%b}]},{"role":"user","content":"so"}]' % (tool, content)
+    )
+
+
 # What goes out without being read.
 UNREAD = [
     pytest.param(b'"system":[{"type":"text","text":"\xff"}]', id="the system prompt"),
@@ -275,6 +283,13 @@ UNREAD = [
         b'{"a":"\xff"}}]}]',
         id="a call",
     ),
+    pytest.param(found(b'"\xff"'), id="what a server's tool found"),
+    pytest.param(found(b'{"error_code":"e","type":"\xff"}'), id="the type of that"),
+    pytest.param(found(b'{"return_code":1e400}'), id="a number that is too large"),
+    pytest.param(found(b'{"return_code":-1e999}'), id="one that is too small"),
+    pytest.param(found(b"1" + b"0" * 5000), id="one of 5,000 digits"),
+    pytest.param(found(b'{"\xff":1}'), id="a name"),
+    pytest.param(found(b'{"tool_references":[{"tool_name":"\xff"}]}', b"tool_search"), id="a reference"),
 ]
 
 

@@ -334,6 +334,18 @@ def test_d42_comments_carriage_returns_and_cut_characters(
 
 
 @both
+@pytest.mark.parametrize("before", [b"", b"\n", b": hi\n\n"])
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 100])
+def test_a_byte_order_mark_costs_nothing_of_the_answer_wherever_it_is_cut(
+    proxy: Running, back_end: BackEnd, model: str, cut: int, before: bytes
+) -> None:
+    frames = messages_stream("Hello") if model == "messages" else [data(chunk("Hello")), data(done())]
+    sent = b"\xef\xbb\xbf" + before + b"".join(frames)
+    answers(back_end, streamed(sent[:cut], pause(0.05), sent[cut:]))
+    assert ask(proxy, model, stream=True).script == ["text Hello", "end_turn"]
+
+
+@both
 def test_d43_done_is_never_forwarded(proxy: Running, back_end: BackEnd, model: str) -> None:
     if model == "messages":
         answers(back_end, streamed(*messages_stream(), b"data: [DONE]\n\n"))

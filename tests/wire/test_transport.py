@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -799,3 +800,36 @@ def test_a_missing_version_is_taken_for_the_oldest_and_said_so(proxy: Running) -
     warning = "x-routeproxy-warning"
     assert proxy.post(request()).headers[warning] == "anthropic-version: missing, taken for 2023-06-01"
     assert warning not in proxy.post(request(), anthropic_version="2023-06-01").headers
+
+
+# --- what comes behind a request in the same read
+
+
+GARBAGE = [
+    pytest.param(b"rubbish\r\n\r\n", id="no request"),
+    pytest.param(b"}", id="a byte more than was announced"),
+    pytest.param(b"\r\n\r\n  x", id="blank lines and a word"),
+    pytest.param(b"\x16\x03\x01\x02\x00\x01", id="TLS"),
+    pytest.param(b"GET /\x1b HTTP/1.1\r\n\r\n", id="a control character"),
+    pytest.param(b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n", id="a length that is none"),
+    pytest.param(b"POST / HTTP/1.1\r\na b: c\r\n\r\n", id="a header that is none"),
+    pytest.param(b"GET / HTTP/1.1\r\nx: " + b"a" * 600_000, id="a header that does not end"),
+    pytest.param(
+        b"POST /v1/messages HTTP/1.1\r\nhost: [::1]\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        id="a body that is no HTTP",
+    ),
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("before", [1, 3], ids=["one request", "three requests"])
+def test_whole_requests_are_answered_before_what_comes_behind_them_is_refused(
+    proxy: Running, before: int, stream: bool, garbage: bytes
+) -> None:
+    one = request_bytes(request("Hi", stream=stream))
+    with connect(proxy.url) as client:
+        client.sendall(one * before + garbage)
+        answer = receive_until(client)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
+    assert statuses == [b"200"] * before + [b"431" if len(garbage) > 65_536 else b"400"]

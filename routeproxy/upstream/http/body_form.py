@@ -22,6 +22,11 @@ _FORMS: Mapping[bytes, Form] = {
 }
 
 
+def is_form_open(start: bytes) -> bool:
+    """Whether more must come of a body that starts so: it is blank, or ends within a byte order mark."""
+    return BYTE_ORDER_MARK.startswith(start) or not start.removeprefix(BYTE_ORDER_MARK).lstrip(BLANK)
+
+
 def form_of(start: bytes, content_type: str = "") -> Form:
     """Of a body that starts so. Where its first byte says nothing, its `content_type` does."""
     first = start.lstrip(BLANK)[:1]

@@ -28,7 +28,7 @@ from routeproxy.upstream.errors.classify import classify_response
 from routeproxy.upstream.errors.connecting import cause_of
 from routeproxy.upstream.failures import Kind, UpstreamFailure, failed_at, redirect_refused
 from routeproxy.upstream.http.addresses import NotLocal, ProxyEnvironment, is_local
-from routeproxy.upstream.http.body_form import BLANK, BYTE_ORDER_MARK, Form, form_of
+from routeproxy.upstream.http.body_form import BYTE_ORDER_MARK, Form, form_of, is_form_open
 from routeproxy.upstream.http.connection import (
     ClientConnection,
     Decompressor,
@@ -174,11 +174,9 @@ class Response:
     async def form(self) -> Form:
         """What the body is. Waits for its first byte, and `read` brings it all the same."""
         start = b""
-        while not start.lstrip(BLANK) and (data := await self.read()):
+        while is_form_open(start) and (data := await self.read()):
             start += data
-            if start.startswith(BYTE_ORDER_MARK):
-                start = start[len(BYTE_ORDER_MARK) :]
-        self._peeked = start
+        self._peeked = start = start.removeprefix(BYTE_ORDER_MARK)
         return form_of(start, self.content_type)
 
     async def read_all(self, limit: int) -> bytes:
