@@ -24,7 +24,7 @@ from routeproxy.serve import App, live_rules
 from routeproxy.sources import Options, Sources
 from routeproxy.web.http_protocol import HttpProtocol, Room
 from tests.fuzz.mutate import mutate_bytes, mutate_json, mutate_parts
-from tests.fuzz.surface import BrokenLaw, Surface
+from tests.fuzz.surface import BrokenLaw, Surface, logged
 from tests.running import request, request_bytes
 
 PROVIDER_KEY = "sk-canary-0123456789abcdef"
@@ -110,17 +110,6 @@ class _Watched:
             raise
 
 
-class _Log(logging.Handler):
-    """What is logged while an input is looked at."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 class _Transport(asyncio.Transport):
     """A connection in memory."""
 
@@ -161,7 +150,7 @@ class _Transport(asyncio.Transport):
 
 
 @cache
-def _server() -> tuple[asyncio.AbstractEventLoop, uvicorn.Config, _Watched, _Log]:
+def _server() -> tuple[asyncio.AbstractEventLoop, uvicorn.Config, _Watched]:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-http-"))
     (folder / "rules.toml").write_text(RULES, "utf-8")
     sources = Sources(Options(rules=folder / "rules.toml"), ENVIRONMENT)
@@ -173,12 +162,7 @@ def _server() -> tuple[asyncio.AbstractEventLoop, uvicorn.Config, _Watched, _Log
     )  # fmt: skip
     config.load()
     watched = config.loaded_app = _Watched(config.loaded_app)
-    log = _Log()
-    for name in ("routeproxy", "uvicorn.error", "asyncio"):
-        logging.getLogger(name).addHandler(log)
-        logging.getLogger(name).propagate = False
-    logging.getLogger("routeproxy").setLevel(logging.INFO)
-    return loop, config, watched, log
+    return loop, config, watched
 
 
 class Served(NamedTuple):
@@ -192,9 +176,11 @@ class Served(NamedTuple):
 
 
 def serve(data: bytes, sizes: tuple[int, ...]) -> Served:
-    loop, config, watched, log = _server()
-    watched.seen, watched.raised, log.records = [], [], []
-    return loop.run_until_complete(_serve(data, sizes, loop, config, watched, log))
+    loop, config, watched = _server()
+    watched.seen, watched.raised = [], []
+    with logged("routeproxy", "uvicorn.error", "asyncio") as records:
+        written, closed = loop.run_until_complete(_serve(data, sizes, loop, config))
+    return Served(written, watched.seen, watched.raised, records, closed)
 
 
 async def _serve(
@@ -202,9 +188,8 @@ async def _serve(
     sizes: tuple[int, ...],
     loop: asyncio.AbstractEventLoop,
     config: uvicorn.Config,
-    watched: Any,
-    log: Any,
-) -> Served:
+) -> tuple[bytes, bool]:
+    """What is written, and whether the connection was closed."""
     state, transport = ServerState(), _Transport()
     protocol = HttpProtocol(config=config, server_state=state, app_state={}, _loop=loop, room=Room(1000))
     protocol.connection_made(transport)
@@ -231,13 +216,14 @@ async def _serve(
         transport.let_go()
     if state.tasks:
         raise BrokenLaw("a request outlives its client")
-    return Served(written, watched.seen, watched.raised, log.records, closed)
+    return written, closed
 
 
 async def _settle(protocol: HttpProtocol, state: ServerState) -> None:
     """Returns once the application waits for the client, or has answered."""
     for turn in range(2000):
-        waits = protocol.cycle is not None and protocol.cycle.more_body and turn > 20
+        answered = protocol._answered
+        waits = answered is not None and answered is protocol.cycle and answered.more_body and turn > 20
         if turn > 3 and (not state.tasks or waits):
             return
         await asyncio.sleep(0 if turn < 50 else 0.002)

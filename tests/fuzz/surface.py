@@ -1,6 +1,8 @@
 """What a fuzzer is made of: inputs to begin with, a way to change one, a check that all of them pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -44,6 +46,27 @@ class Surface(NamedTuple):
 
 class BrokenLaw(AssertionError):
     """The law, and what of the input breaks it."""
+
+
+@contextmanager
+def logged(*names: str) -> Iterator[list[logging.LogRecord]]:
+    """What the loggers of these names say meanwhile, which nobody else hears."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(handler)
+    try:
+        yield records
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.removeHandler(handler)
 
 
 def surface(name: str) -> Surface:

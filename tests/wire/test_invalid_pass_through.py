@@ -505,6 +505,23 @@ NO_MESSAGES: list[Any] = [
         id="half a message",
     ),
     pytest.param(answer(200, b"hi", content_type="text/plain"), NO_MESSAGE, id="a text"),
+    pytest.param(json_answer(message(stop_reason=["end_turn"])), NO_MESSAGE, id="a list as stop reason"),
+    pytest.param(json_answer(message(stop_reason=7)), NO_MESSAGE, id="a number as stop reason"),
+    *(
+        pytest.param(
+            answer(
+                200, b'{"type":"message","content":[],"usage":%b}' % usage, content_type="application/json"
+            ),
+            NO_MESSAGE,
+            id=name,
+        )
+        for name, usage in {
+            "usage that is no UTF-8": b'{"input_tokens":1,"x":"\xff"}',
+            "a name in it that is none": b'{"output\xf4_tokens":1}',
+            "a number beyond all ranges": b'{"input_tokens":1e999}',
+            "usage of thousands of brackets": b"[" * 3000 + b"]" * 3000,
+        }.items()
+    ),
 ]
 
 
@@ -522,7 +539,10 @@ def test_a_200_that_is_no_message_is_a_failure(
 
 @pytest.mark.parametrize(
     "start",
-    [{"type": "completion"}, {"type": ""}, {"type": None}, {"content": [{"type": 7}]}],
+    [
+        *({"type": "completion"}, {"type": ""}, {"type": None}, {"content": [{"type": 7}]}),
+        *({"usage": "x"}, {"usage": 7}, {"usage": [1]}),
+    ],
     ids=str,
 )
 def test_a_stream_that_adds_up_to_no_message_is_a_failure(

@@ -28,7 +28,7 @@ def encode(value: Json) -> bytes:
 
 def assemble_message(frames: bytes) -> Json:
     """The message that a whole stream adds up to, as an SDK builds it; an error event as it is. Raises
-    `ValueError`, `LookupError` or `TypeError` for a stream that adds up to none."""
+    `ValueError`, `LookupError`, `TypeError` or `AttributeError` for a stream that adds up to none."""
     message: Json = {}
     content: list[Json] = []
     partial_inputs: dict[int, str] = {}
@@ -81,8 +81,8 @@ def _decode_input(text: str) -> Json:
 
 
 def frames_of_message(message: Json) -> bytes:
-    """The stream that `message` would have been: each block in one piece. Raises `LookupError` or `TypeError`
-    for what is no message."""
+    """The stream that `message` would have been: each block in one piece. Raises `LookupError`, `TypeError`
+    or `AttributeError` for what is no message."""
     return b"".join(
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode(event))
         for event in _split_message(message)

@@ -34,7 +34,7 @@ from routeproxy.upstream.messages.assemble import (
     frames_of_message,
 )
 from routeproxy.upstream.messages.scanner import Scanner, UsageTally, model_to_show
-from routeproxy.upstream.messages.stream_events import BlockHead, read_usage
+from routeproxy.upstream.messages.stream_events import BlockHead, UsageHead, read_usage
 
 LONGEST_REPLY = 2**26
 LONGEST_FRAME = 2**24
@@ -90,7 +90,11 @@ class _ReplyHead(Struct, frozen=True):
     content: tuple[BlockHead, ...]
     type: str
     usage: Raw = NULL
+    stop_reason: str | None = None
 
+
+_NO_MESSAGE = (InvalidRequest, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What comes of fields that are not of their types."""
 
 _decode_reply_head = msgspec.json.Decoder(_ReplyHead).decode
 
@@ -101,24 +105,25 @@ async def _read_message(response: Response, call: Call) -> bytes:
     target = call.target
     if failure := find_error_in_answer(body, provider=response.provider, model=target.model):
         raise failure
-    UsageTally(call).add(read_usage(msgspec.json.decode(_check_reply(body, response.provider).usage)))
+    UsageTally(call).add(_usage_of_reply(body, response.provider))
     try:
         if model := model_to_show(call):
             body = apply_edits(body, set_members(body, {"model": msgspec.json.encode(model)}))
         return frames_of_message(decode_object(body)) if call.exchange.stream else body
-    except (InvalidRequest, ValueError, LookupError, TypeError, RecursionError):
+    except _NO_MESSAGE:
         raise not_a_message(response.provider) from None
 
 
-def _check_reply(body: bytes, provider: str) -> _ReplyHead:
+def _usage_of_reply(body: bytes, provider: str) -> UsageHead | None:
     """Raises `UpstreamFailure` for what is no whole reply."""
     try:
         head = _decode_reply_head(body)
+        usage = read_usage(msgspec.json.decode(head.usage))
     except UNREADABLE:
         raise not_a_message(provider) from None
     if head.type != "message" or not all(block.is_sound for block in head.content):
         raise not_a_message(provider)
-    return head
+    return usage
 
 
 async def _read_stream(response: Response, call: Call) -> bytes:
@@ -132,12 +137,12 @@ async def _read_stream(response: Response, call: Call) -> bytes:
     await _relay_frames(response, call, collect)
     try:
         message = assemble_message(b"".join(parts))
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except _NO_MESSAGE:
         raise not_a_message(response.provider) from None
     if message.get("type") == "error":
         raise classify_error_object(message, provider=response.provider, model=call.target.model)
     body = encode(message)
-    _check_reply(body, response.provider)
+    _usage_of_reply(body, response.provider)
     return body
 
 
