@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from tests.fuzz.coverage import reached_lines
 from tests.fuzz.surface import SURFACES, Surface, found_inputs, surface
 
 SLOW = 2.0
@@ -67,6 +68,10 @@ def checking(of: Surface, findings: Findings) -> Callable[[bytes], None]:
     return check
 
 
+def inputs_in(corpus: Path | None) -> list[Path]:
+    return sorted(path for path in corpus.iterdir() if path.is_file()) if corpus is not None else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("surface", choices=SURFACES)
@@ -74,7 +79,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--corpus", type=Path, help="a folder to keep inputs in that reached something new")
     parser.add_argument("--found", type=Path, help="a folder for findings")
+    parser.add_argument("--coverage", action="store_true", help="say which lines the corpus reaches, and end")
     options = parser.parse_args()
+    if options.coverage:
+        fuzzed = surface(options.surface)
+        inputs = [*fuzzed.seeds, *(path.read_bytes() for path in inputs_in(options.corpus))]
+        print(reached_lines(SURFACES[options.surface], fuzzed.check, inputs))
+        return
     try:
         import atheris
     except ImportError:
