@@ -3,9 +3,10 @@ them.
 
 An input is a line of words and then the body of an answer: `chat stream plain 200 7 1` says who answers,
 whether a stream was asked for, what is done to the answer, its status, and the sizes of the reads that bring
-it.
+it. With `http` among the words the answer is HTTP, head and all.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
-from zlib import crc32
+from zlib import compress, crc32
 
 import msgspec
 from anthropic._streaming import SSEDecoder
@@ -31,7 +32,8 @@ from routeproxy.translate.thinking import Signer
 from routeproxy.upstream.chat.direct import DirectBackEnd
 from routeproxy.upstream.chat.upstream import ChatUpstream
 from routeproxy.upstream.failures import LONGEST_MESSAGE, UpstreamFailure
-from routeproxy.upstream.http.client import Response
+from routeproxy.upstream.http.client import TRANSPORT_ERRORS, Response, failure_of
+from routeproxy.upstream.http.connection import ResponseReader
 from routeproxy.upstream.messages.upstream import MessagesUpstream
 from routeproxy.web.protocols.messages import MessagesProtocol
 from tests.backend import Script, json_answer
@@ -106,6 +108,7 @@ class Answer(NamedTuple):
     sizes: tuple[int, ...]
     """Of the reads, over and over."""
     content_type: str
+    is_http: bool
     body: bytes
 
 
@@ -122,6 +125,7 @@ def read(data: bytes) -> Answer:
         status,
         tuple(max(1, size) for size in numbers[1:]) or (len(body) + 1,),
         next((word for word in words if "/" in word), ""),
+        "http" in words,
         body,
     )
 
@@ -143,18 +147,52 @@ class _Reader:
         return self._body[start : self._at]
 
 
+class _Transport:
+    """Of a connection over which all has come."""
+
+    def close(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class _HttpReader(ResponseReader):
+    at_end = True  # so that nobody waits for the rest
+
+
+async def _http_reader(answer: Answer, sizes: tuple[int, ...]) -> ResponseReader:
+    """What reads HTTP, to which all has come by now."""
+    reader = _HttpReader(cast(Any, _Transport()), cast(Any, None))
+    at, size = 0, cycle(sizes)
+    while at < len(answer.body):
+        start, at = at, at + next(size)
+        reader.feed(answer.body[start:at])
+    reader.feed_end(None)
+    await reader.read_head()
+    return reader
+
+
 class _Client:
     """In place of the network: whatever is asked, this is the answer."""
 
     def __init__(self, answer: Answer, sizes: tuple[int, ...]) -> None:
-        self._reader = _Reader(answer, sizes)
+        self._answer, self._sizes = answer, sizes
 
     async def post(self, provider: Any, url: str, **_: Any) -> Response:
+        try:
+            return await self._response(provider)
+        except TRANSPORT_ERRORS as error:
+            raise failure_of(error, provider.name) from error
+
+    async def _response(self, provider: Any) -> Response:
+        answer, sizes = self._answer, self._sizes
+        reader = await _http_reader(answer, sizes) if answer.is_http else _Reader(answer, sizes)
         request = SimpleNamespace(
             provider=provider.name, secrets=frozenset({KEY}), route=SimpleNamespace(address=None)
         )
         connection = SimpleNamespace(transport=None, release=lambda: None, close=lambda: None)
-        return Response(cast(Any, request), cast(Any, connection), cast(Any, self._reader))
+        return Response(cast(Any, request), cast(Any, connection), cast(Any, reader))
 
 
 @cache
@@ -231,7 +269,7 @@ def check(data: bytes) -> None:
     answer = read(data)
     came = outcome(answer, answer.sizes)
     _check_failure(came)
-    if came.failure is None and not 200 <= answer.status < 300:
+    if came.failure is None and not (answer.is_http or 200 <= answer.status < 300):
         raise BrokenLaw("an answer out of an error")
     if not answer.stream:
         _check_message(came)
@@ -408,6 +446,21 @@ def _seeds() -> Iterator[bytes]:
             said = {"type": "error", "error": {"type": kind, "message": f"No: {KEY}", "code": "x"}}
             yield f"{name} stream drop {status}\n".encode() + _body(json_answer(said))
             yield f"{name} stream drop 200\n".encode() + b"event: error\n" + _line(name, said)
+        for packed, script in enumerate((format.streamed, format.whole)):
+            yield f"{name} stream plain http 200 30\n".encode() + b"".join(
+                step for step in script if isinstance(step, bytes)
+            )
+            body = compress(_body(script)) if packed else gzip.compress(_body(script), mtime=0)
+            head = f"content-encoding: {'deflate' if packed else 'gzip'}\r\n".encode()
+            length = b"content-length: %d\r\n" % len(body) if packed else b""
+            yield (
+                f"{name} whole plain http\n".encode()
+                + b"HTTP/1.1 200 OK\r\n"
+                + head
+                + length
+                + b"\r\n"
+                + body
+            )
     for name, line in _MORE:
         yield f"{name} stream tags 200 9 200\n".encode() + line
 
@@ -541,7 +594,18 @@ def mutate(data: bytes, random: Random) -> bytes:
     if random.random() < 0.15:
         words = head.split()
         words[random.randrange(len(words)) if words else 0 :][:1] = []
-        choices = (*MODELS, *TRANSFORMS, "whole", "stream", "1", "7", "application/json", "500", "404")
+        choices = (
+            *MODELS,
+            *TRANSFORMS,
+            "whole",
+            "stream",
+            "http",
+            "1",
+            "7",
+            "application/json",
+            "500",
+            "404",
+        )
         words.insert(random.randint(0, len(words)), random.choice(choices).encode())
         head = b" ".join(words)
     else:

@@ -516,6 +516,9 @@ NO_MESSAGES: list[Any] = [
             id=name,
         )
         for name, usage in {
+            "a text of the answer that is no UTF-8": b'{},"content":[{"type":"text","text":"\xff"}]',
+            "a name of the answer that is no UTF-8": b'{},"\x86W":1',
+            "half a character": b'{},"x":"\xf0\x9f"',
             "usage that is no UTF-8": b'{"input_tokens":1,"x":"\xff"}',
             "a name in it that is none": b'{"output\xf4_tokens":1}',
             "a number beyond all ranges": b'{"input_tokens":1e999}',

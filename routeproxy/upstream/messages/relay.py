@@ -117,6 +117,7 @@ async def _read_message(response: Response, call: Call) -> bytes:
 def _usage_of_reply(body: bytes, provider: str) -> UsageHead | None:
     """Raises `UpstreamFailure` for what is no whole reply."""
     try:
+        body.decode()  # what is skipped is not looked at
         head = _decode_reply_head(body)
         usage = read_usage(msgspec.json.decode(head.usage))
     except UNREADABLE:
