@@ -114,9 +114,11 @@ class Proxy:
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""
         decision = await self.decide(exchange)
-        if self._dry_upstreams is None:
-            return explain(decision, exchange.policy)
-        return explain(decision, exchange.policy, dry_runs=await dry_runs(exchange, self._dry_upstreams))
+        inbound, dry = exchange.inbound, self._dry_upstreams
+        runs = await dry_runs(exchange, dry) if dry is not None else None
+        # A condition that was not asked while it was decided may read the whole conversation.
+        size = len(inbound.body)
+        return await read_beside(size, inbound.caller, explain, decision, exchange.policy, dry_runs=runs)
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from routeproxy.exchange import Call, Exchange
+from routeproxy.large_bodies import read_beside
 from routeproxy.messages.body import Body
 from routeproxy.messages.errors import ApiError
 from routeproxy.observe import Observer
@@ -67,8 +68,8 @@ async def _dry_run(target: Target, exchange: Exchange, upstreams: Upstreams) -> 
     try:
         await attempt.run(upstreams.of(target.provider))
     except NotSent as request:
-        sends = _sent(request)
-        changes = [*_changes(sends, request, call)]
+        inbound = exchange.inbound
+        sends, changes = await read_beside(len(inbound.body), inbound.caller, _compared, request, call)
         if is_asked_for(call):
             changes.append("whether it is told to think, its back end says when it is asked first")
         return DryRun(loses=tuple(exchange.warnings), sends=sends, changes=tuple(changes))
@@ -91,6 +92,12 @@ def _refused(error: ApiError, target: Target) -> Refused:
 # --- what would be sent
 
 
+def _compared(request: NotSent, call: Call) -> tuple[dict[str, Any], list[str]]:
+    """What is sent, and what of it otherwise than it was asked for."""
+    sends = _sent(request)
+    return sends, [*_changes(sends, request, call)]
+
+
 def _sent(request: NotSent) -> dict[str, Any]:
     body = _fields(request.body)
     named = _MODEL_IN_PATH.search(request.path)
@@ -99,9 +106,17 @@ def _sent(request: NotSent) -> dict[str, Any]:
     return {name: value for name, value in sends.items() if value is not None}
 
 
+_SHOWN = frozenset(("model", *(place[0] for places in PLACES.values() for place in places)))
+"""The fields that are looked at: none of them is long."""
+
+_raw_fields: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
+
+
 def _fields(body: bytes) -> dict[str, Any]:
+    """Those that are `_SHOWN`."""
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        fields = _raw_fields.decode(body)
+        return {name: msgspec.json.decode(fields[name]) for name in _SHOWN & fields.keys()}
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
