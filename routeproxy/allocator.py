@@ -17,3 +17,11 @@ def return_large_blocks() -> None:
     they do."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+
+
+def return_free_memory() -> None:
+    """Gives back what is free between blocks that stay: a body comes in parts of 256 kB, and after fifty of
+    31 MB the process was 107 MB larger than before. It may take some milliseconds, without the interpreter's
+    lock."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

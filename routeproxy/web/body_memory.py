@@ -35,9 +35,14 @@ class ClientLeft(Exception):
 
 
 class BodyMemory:
-    def __init__(self, budget: Callable[[], int], patience: float) -> None:
-        """`budget`: bytes, as the rules in force have it. `patience`: seconds that a body waits at most."""
+    def __init__(
+        self, budget: Callable[[], int], patience: float, on_let_go: Callable[[], object] = lambda: None
+    ) -> None:
+        """`budget`: bytes, as the rules in force have it. `patience`: seconds that a body waits at most.
+        `on_let_go` hears when nothing is held any more, of large bodies among others."""
         self._budget = budget
+        self._on_let_go = on_let_go
+        self._has_held_large = False
         self.patience = patience
         self._used: dict[Pool, int] = {"small": 0, "shared": 0}
         self._growing: deque[_Waiter] = deque()
@@ -80,6 +85,9 @@ class BodyMemory:
         if not size and self._overdrawn is held:
             self._overdrawn = None
         self._admit()
+        if self._has_held_large and not self.used:
+            self._has_held_large = False
+            self._on_let_go()
 
     def _queue_of(self, waiter: "_Waiter") -> "deque[_Waiter] | _Turns":
         if waiter.grows:
@@ -126,6 +134,7 @@ class BodyMemory:
             self._used[held.pool] -= held.size
         self._used[pool] += size
         held.pool, held.size = pool, size
+        self._has_held_large |= size > SMALL
 
 
 class HeldBody:

@@ -1,7 +1,9 @@
 """Requests for an answer, a token count or an explanation: the hot path. Raw ASGI with a method check and a
 body limit of its own, past Litestar's router."""
 
+import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from typing import cast
 from urllib.parse import parse_qs
@@ -9,6 +11,7 @@ from urllib.parse import parse_qs
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from msgspec.structs import replace
 
+from routeproxy.allocator import return_free_memory
 from routeproxy.exchange import Endpoint, Exchange, Inbound
 from routeproxy.large_bodies import read_beside
 from routeproxy.messages.errors import ApiError
@@ -61,7 +64,9 @@ class Exchanges:
         self._observer = observer
         self._timings = timings
         self.bodies = BodyMemory(
-            lambda: proxy.rules.policy.server.body_memory_mb * 2**20, patience=timings.body
+            lambda: proxy.rules.policy.server.body_memory_mb * 2**20,
+            patience=timings.body,
+            on_let_go=_return_free_memory_soon,
         )
         self._responders: dict[Endpoint, Responder] = {
             "messages": proxy.answer,
@@ -184,6 +189,16 @@ class Exchanges:
 
     async def _explain(self, exchange: Exchange, write: Write) -> None:
         await write([await self._proxy.explain(exchange)])
+
+
+def _return_free_memory_soon() -> None:
+    """Once their requests have come to an end, and beside the loop."""
+    loop = asyncio.get_running_loop()
+    loop.call_later(SOON, lambda: threading.Thread(target=return_free_memory, daemon=True).start())
+
+
+SOON = 1.0
+"""Seconds."""
 
 
 def _decode(protocol: ClientProtocol, body: bytes, endpoint: Endpoint) -> bytes:

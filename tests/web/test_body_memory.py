@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from routeproxy.messages.errors import ApiError
-from routeproxy.web.body_memory import COPIES, BodyMemory, ClientLeft, HeldBody
+from routeproxy.web.body_memory import COPIES, SMALL, BodyMemory, ClientLeft, HeldBody
 from routeproxy.web.response import DisconnectSignal
 
 MB = 2**20
@@ -216,3 +216,19 @@ async def test_let_in_in_the_moment_in_which_its_client_leaves_it_holds_nothing(
     await bodies.outcome("leaves")
     await bodies.go("leaves")
     assert bodies.memory.used == 0
+
+
+@pytest.mark.parametrize(("size", "times"), [(SMALL // COPIES, 0), (SMALL, 1)], ids=["small", "large"])
+def test_once_large_bodies_are_let_go_somebody_hears_of_it(size: int, times: int) -> None:
+    heard: list[int] = []
+    memory = BodyMemory(lambda: 100 * SMALL, patience=1, on_let_go=lambda: heard.append(memory.used))
+    first, second = memory.hold(), memory.hold()
+    asyncio.run(first.grow(size))
+    asyncio.run(second.grow(1))
+    first.release()
+    assert heard == []
+    second.release()
+    assert heard == [0] * times
+    asyncio.run(second.grow(1))
+    second.release()
+    assert heard == [0] * times
