@@ -17,6 +17,10 @@ from routeproxy.policy.facts import Facts
 from routeproxy.policy.targets import Target
 from routeproxy.redaction import maskable
 
+LONGEST_SEARCHED = 4 * 2**20
+"""Bytes of a request that are searched for secrets which the client knows: on the event loop, in two ms.
+Of a longer one nobody can tell what it has in it, and its answer stays as it is."""
+
 Endpoint = Literal["messages", "count_tokens", "route"]
 """What is asked for: an answer, a count of its tokens, or (`route`) what would become of the request."""
 
@@ -191,9 +195,11 @@ class Exchange:
 
     def keep_secret(self, secrets: frozenset[str]) -> None:
         """A back end was shown these. Only while the conversation is there."""
-        if not secrets <= self.secrets:
+        if secrets <= self.secrets:
+            return
+        if len(self.inbound.body) <= LONGEST_SEARCHED:
             self.masked = (*self.masked, *maskable(secrets - self.secrets, self.inbound.body))
-            self.secrets |= secrets
+        self.secrets |= secrets
 
     def add_count_attempt(self, target: Target, failure: str | None = None) -> None:
         """A back end was asked to count tokens. `failure` is the class of what ended that."""

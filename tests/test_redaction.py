@@ -2,11 +2,14 @@
 
 import base64
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from routeproxy.redaction import redact, redact_bytes, words_of
+from routeproxy.exchange import LONGEST_SEARCHED, Exchange, Inbound
+from routeproxy.policy.compile.compiler import compile_rules
+from routeproxy.redaction import mask, maskable, redact, redact_bytes, words_of
 from tests.budgets import seconds
 
 KEY = "sk-proj-0123/456+789abcdefghij"
@@ -78,3 +81,20 @@ def test_a_megabyte_takes_no_time(text: str) -> None:
 )
 def test_a_credential_is_secret_without_its_scheme(credential: str, secrets: list[str]) -> None:
     assert list(words_of(credential)) == secrets
+
+
+def test_a_secret_is_masked_at_its_length_unless_it_is_known() -> None:
+    secrets = maskable({"Bearer sk-0123456789abcdef", "short"}, b"a request")
+    assert mask(b'{"text":"it is sk-0123456789abcdef, short"}', secrets) == (
+        b'{"text":"it is *******************, short"}'
+    )
+    assert maskable({"sk-0123456789abcdef"}, b"KEY=sk-0123456789abcdef") == ()
+
+
+def test_of_a_request_that_is_too_long_to_be_searched_nothing_is_masked() -> None:
+    policy = compile_rules('[default]\ndeny = "no"\n', path=Path("rules.toml"), environ={})
+    secret = frozenset({"sk-0123456789abcdef"})
+    for size, masked in ((10, (b"sk-0123456789abcdef",)), (LONGEST_SEARCHED + 1, ())):
+        exchange = Exchange(Inbound(body=b" " * size), policy)
+        exchange.keep_secret(secret)
+        assert (exchange.secrets, exchange.masked) == (secret, masked)
