@@ -15,10 +15,9 @@ _BYTES_ACKED = struct.Struct("Q")
 _OFFSET = 120
 """Of `tcpi_bytes_acked` in Linux's `tcp_info`."""
 
-_STATE = struct.Struct("2x B B 4x I 12x I 28x I")
-"""Its beginning: retransmissions without an answer, probes of a closed window without one, the time until the
-next retransmission (microseconds), segments that are not confirmed, the time since the last confirmation
-(milliseconds)."""
+_STATE = struct.Struct("2x B B 20x I 28x I 60x Q")
+"""Its beginning: retransmissions without progress, probes of a closed window without an answer, segments that
+are not confirmed, the time since anything came (milliseconds), bytes that were confirmed."""
 
 _SPOKEN_OR_CLOSED: int = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
@@ -45,37 +44,40 @@ class SilenceWatch:
         self._transport = transport
         self._seconds = seconds
         self._on_gone = on_gone
+        self._confirmed: int | None = None
+        """Bytes."""
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._since = self._loop.time()
+        """The last progress."""
+        self._timer = self._loop.call_later(seconds / 8, self._look)
 
     def _look(self) -> None:
         if self._transport.is_closing():
             return
-        if _is_gone(self._transport.get_extra_info("socket"), self._seconds):
+        if self._is_gone():
             self._on_gone(OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
             self._transport.abort()
         else:
             self._timer = self._loop.call_later(self._seconds / 8, self._look)
 
+    def _is_gone(self) -> bool:
+        """Whether what was sent has been repeated for so long and is not confirmed, or probes have no answer.
+        Who is there does both, though not at once."""
+        info = _tcp_info(self._transport.get_extra_info("socket"))
+        if len(info) < _STATE.size:
+            return False
+        resent, probed, unconfirmed, silence_ms, confirmed = _STATE.unpack_from(info)
+        if confirmed != self._confirmed:
+            if self._confirmed is not None:
+                self._since = self._loop.time()
+            self._confirmed = confirmed
+        if probed >= 2 and silence_ms >= self._seconds * 1000:
+            return True
+        is_repeated = resent >= 2 and unconfirmed > 0
+        return is_repeated and self._loop.time() - self._since >= self._seconds
+
     def close(self) -> None:
         self._timer.cancel()
-
-
-def _is_gone(sock: socket.socket, seconds: float) -> bool:
-    """Whether what was sent, or a probe, has been repeated without an answer for so long. Who is there
-    answers each."""
-    info = _tcp_info(sock)
-    if len(info) < _STATE.size:
-        return False
-    resent: int
-    probed: int
-    timeout_us: int
-    unconfirmed: int
-    silence_ms: int
-    resent, probed, timeout_us, unconfirmed, silence_ms = _STATE.unpack_from(info)
-    if silence_ms < seconds * 1000:
-        return False
-    return probed >= 2 or (resent >= 2 and unconfirmed > 0 and silence_ms > 1.2 * timeout_us / 1000)
 
 
 def _tcp_info(sock: socket.socket) -> bytes:

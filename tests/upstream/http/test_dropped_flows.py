@@ -3,6 +3,7 @@ And back ends that take nothing for long, but are there."""
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,19 +39,21 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(descriptors.PROBES, name, value)
 
 
-async def asked(back_end: RawBackEnd, sizes: tuple[int, ...]) -> list[str]:
+async def asked(back_end: RawBackEnd, sizes: tuple[int, ...], to: Provider = PROVIDER) -> list[str]:
     """What becomes of requests of these sizes, one after the other."""
     client, outcomes = Client({}), []
     for size in sizes:
         try:
             async with asyncio.timeout(seconds(15)):
-                response = await client.post(PROVIDER, back_end.url, body=b"x" * size, headers={}, connect=5)
+                response = await client.post(to, back_end.url, body=b"x" * size, headers={}, connect=5)
                 outcomes.append((await response.read_all(100)).decode())
                 response.close()
         except UpstreamFailure as failure:
             outcomes.append(f"{failure.kind}: {failure.message}")
         back_end.next_one.set()
+    back_end.close()
     await client.aclose()
+    await asyncio.sleep(0.1)  # both sides say goodbye where there is TLS
     return outcomes
 
 
@@ -97,6 +100,20 @@ def test_one_that_was_forgotten_after_its_request_was_read_is_a_failure_and_neve
     assert outcomes[1].startswith("connection: "), outcomes
     assert back_end.connections == 1
     assert took < 3 + seconds(3), "two probes, a second each, after one of idling"
+
+
+def test_a_kept_connection_with_tls_that_was_forgotten_is_a_new_connection_too(
+    certificate: tuple[Path, Path],
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    back_end = RawBackEnd(is_forgotten, context)
+    trusting = Provider(name="p", type="anthropic", ca_file=str(certificate[0]))
+    try:
+        assert uvloop.run(asked(back_end, (SMALL, SMALL), trusting)) == ["hi", "hi"]
+    finally:
+        back_end.close()
+    assert (back_end.requests, back_end.connections) == (2, 2)
 
 
 class Unread(RawBackEnd):
