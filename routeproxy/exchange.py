@@ -125,6 +125,8 @@ class Exchange:
         self.target: Target | None = None
         """The target that answers, or whose failure is shown."""
         self.attempts: list[AttemptRecord] = []
+        self.skipped: dict[str, str] = {}
+        """The targets that were passed over since they failed lately, and in words why."""
         self.safeguards: AttemptRecord | None = None
         """The attempt to have the tool uses of the answer judged."""
         self.warnings: list[str] = []

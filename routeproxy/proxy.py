@@ -22,13 +22,15 @@ from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
-from routeproxy.upstream import failover
 from routeproxy.upstream.dry_run import dry_runs
-from routeproxy.upstream.failover import KEY_FAILURES, Upstreams
-from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.failover import Failover, Upstreams
+from routeproxy.upstream.failures import KEY_FAILURES, UpstreamFailure
 from routeproxy.upstream.guard import InvariantGuard, LivePolicy
+from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.safeguards import SafeguardChecks
+from routeproxy.upstream.shared_state import SharedState
 
 LARGE_BODY = 16_384
 """Bytes. Above this the tokens of a body are counted in a thread: a tokenizer would hold the loop for
@@ -46,8 +48,10 @@ class Proxy:
         count: Callable[[bytes], int],
         observer: Observer | None = None,
         dry_upstreams: Upstreams | None = None,
+        state: SharedState | None = None,
     ) -> None:
-        """`count`: the tokens of a request's body. `dry_upstreams`: like `upstreams`, but they ask nobody."""
+        """`count`: the tokens of a request's body. `dry_upstreams`: like `upstreams`, but they ask nobody.
+        `state`: what other workers know, too."""
         self.rules = rules
         self.upstreams = InvariantGuard(upstreams, rules)
         self._dry_upstreams = InvariantGuard(dry_upstreams, rules) if dry_upstreams is not None else None
@@ -56,6 +60,16 @@ class Proxy:
         self._counting = Threads(COUNTING_THREADS, "tokens")
         self._keys = Keys()
         self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
+        state = state or SharedState()
+        self.health = Health(state.circuits)
+        self._failover = Failover(
+            self.upstreams,
+            self._keys,
+            self._observer,
+            self._safeguards.check_of,
+            self.health,
+            RetryBudget(state.loads),
+        )
 
     def receive(self, inbound: Inbound, endpoint: Endpoint = "messages") -> Exchange:
         """A request whose body is still to come meets the policy in force."""
@@ -71,8 +85,7 @@ class Proxy:
         decision = await self.decide(exchange)
         if decision.deny is not None:
             raise _denied(decision.deny, exchange)
-        check_of = self._safeguards.check_of
-        await failover.answer(exchange, self.upstreams, self._keys, write, self._observer, check_of)
+        await self._failover.answer(exchange, write)
 
     async def decide(self, exchange: Exchange) -> Decision:
         """Which rule takes the request. Raises `ApiError` for a request that no rule is asked about."""

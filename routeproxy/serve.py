@@ -41,6 +41,7 @@ from routeproxy.telemetry.request_log import RequestLog
 from routeproxy.upstream.ambient import export_credentials
 from routeproxy.upstream.keys import Keys, SecretFiles, secrets_of
 from routeproxy.upstream.registry import Registry, signing_key_of
+from routeproxy.upstream.shared_state import SharedState
 from routeproxy.web.app import build_app
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
@@ -74,7 +75,8 @@ def _serve(sources: Sources, options: Options) -> int:
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
         logs.print_banner(lines)
         if options.workers > 1:
-            return Workers(partial(_work, sources, folder, host), sock, options.workers).run()
+            state = SharedState(shared=True)
+            return Workers(partial(_work, sources, folder, host, state), sock, options.workers).run()
         rules.guard = partial(refuse_strangers, sources, host)
         server = Server(
             App(sources, rules, host=host), owns_process=True, at_exit=partial(_delete, options, folder)
@@ -150,8 +152,11 @@ class App:
         protocols: Sequence[ClientProtocol] = PROTOCOLS,
         observers: Sequence[Observer] = (),
         host: str = "127.0.0.1",
+        state: SharedState | None = None,
     ) -> None:
-        """`observers`: who listens besides the logs. `host`: what the server listens on."""
+        """`observers`: who listens besides the logs. `host`: what the server listens on. `state`: what other
+        workers know, too."""
+        self._state = state
         self._host = host
         self._sources = sources
         self.rules = rules
@@ -179,6 +184,7 @@ class App:
         sources, rules = self._sources, self.rules
         signing_key, variables = signing_key_of(rules.policy), sources.variables()
         upstreams = Registry(signing_key, variables)
+        dry_upstreams = Registry(signing_key, variables, dry=True)
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log = self._decision_log
         observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
@@ -193,7 +199,7 @@ class App:
             decision_log.update(policy)
 
         return build_app(
-            Proxy(rules, upstreams, tokens.count, observer, Registry(signing_key, variables, dry=True)),
+            Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self._state),
             authenticator=authenticator,
             in_flight=self.in_flight,
             timings=self._timings,
@@ -254,14 +260,14 @@ async def _prepare(upstreams: Registry, policy: Policy) -> None:
         log.exception("a provider could not be prepared")
 
 
-def _work(sources: Sources, folder: Path, host: str, sock: socket.socket) -> None:
+def _work(sources: Sources, folder: Path, host: str, state: SharedState, sock: socket.socket) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
     try:
         rules = _first_rules(sources, folder)
         rules.guard = partial(refuse_strangers, sources, host)
-        server = Server(App(sources, rules, host=host), owns_process=True)
+        server = Server(App(sources, rules, host=host, state=state), owns_process=True)
         stop_with_parent(server)
         server.run([sock])
     except Exception:

@@ -26,9 +26,12 @@ from routeproxy.observe import Observer
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.processes import Server
 from routeproxy.serve import App, live_rules, refuse_strangers, startup_lines
+from routeproxy.shared_records import SharedRecords
 from routeproxy.sources import Options, Sources
+from routeproxy.upstream.health import CircuitRecord
 from routeproxy.upstream.litellm.setup import import_litellm
 from routeproxy.upstream.registry import needs_litellm
+from routeproxy.upstream.shared_state import SharedState
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
@@ -67,6 +70,19 @@ class Running:
         return get(self.url, path, method, **headers)
 
 
+class Forgetful(SharedState):
+    """Each request finds all targets and keys as good as new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.circuits = _NewCircuits(CircuitRecord, 1, shared=False)
+
+
+class _NewCircuits(SharedRecords[CircuitRecord]):
+    def find(self, id: int) -> CircuitRecord:
+        return CircuitRecord(id)
+
+
 @contextmanager
 def running(
     rules: str,
@@ -78,15 +94,18 @@ def running(
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     observers: Sequence[Observer] = (),
     host: str = "127.0.0.1",
+    remembers: bool = False,
 ) -> Iterator[Running]:
     """Serves `rules` (TOML) until the block ends. Only the variables in `environ` exist for it. It listens on
-    127.0.0.1, and takes that for `host`."""
+    127.0.0.1, and takes that for `host`. It `remembers` which targets have failed only where that is asked
+    for: the tests of a module may then share it, whatever their back ends do."""
     path = folder / "rules.toml"
     path.write_text(rules, encoding="utf-8")
     sources = Sources(options or Options(rules=path), dict(environ or {}))
     versions = options.last_good if options is not None else None
     live = live_rules(sources, versions or folder / ".versions")
-    with _running(sources, live, path, timings, protocols, observers, host) as server:
+    state = SharedState() if remembers else Forgetful()
+    with _running(sources, live, path, timings, protocols, observers, host, state) as server:
         yield server
 
 
@@ -114,10 +133,13 @@ def _running(
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     observers: Sequence[Observer] = (),
     host: str = "127.0.0.1",
+    state: SharedState | None = None,
 ) -> Iterator[Running]:
     if needs_litellm(live.policy):
         import_litellm()  # before a test that is in a hurry
-    app = App(sources, live, timings=timings, protocols=protocols, observers=observers, host=host)
+    app = App(
+        sources, live, timings=timings, protocols=protocols, observers=observers, host=host, state=state
+    )
     sock = listen(Address("127.0.0.1", 0))
     server = Server(app)
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)

@@ -54,6 +54,8 @@ USUAL_FAILURES: frozenset[FailureKind] = frozenset(
 )
 """The failures after which the next target is tried, unless a rule names others."""
 
+TIMEOUTS: frozenset[FailureKind] = frozenset({"timeout_connect", "timeout_first_token", "timeout_idle"})
+
 
 class Denial(Struct, frozen=True):
     """The answer to a request that is sent to nobody."""
@@ -75,7 +77,9 @@ class Retry(Struct, frozen=True):
     attempts: int = 1
     """All of them, the first included."""
     backoff: float = 0.5
-    """Seconds before the second attempt."""
+    """Seconds before the second attempt at most; each further one may wait twice as long."""
+    on: frozenset[FailureKind] = USUAL_FAILURES - TIMEOUTS
+    """The failures after which it is tried again."""
 
 
 class Step(Struct, frozen=True):

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from routeproxy.policy.facts import ascii_lower
+from routeproxy.policy.health import HealthSettings
 from routeproxy.policy.patterns import matches
 from routeproxy.policy.provider_types import Engine, Zone, direct_models, speaks_messages
 from routeproxy.policy.secrets import SECRET_NAME, Secret
@@ -55,6 +56,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     supports: frozenset[str] = frozenset()
     mid_system: Literal["keep", "user"] | None = None
     without_vision: Literal["placeholder", "refuse"] | None = None
+    health: HealthSettings | None = HealthSettings()
+    """`None`: nothing is remembered of its failures."""
     options: Mapping[str, Any] = {}
     litellm_params: Mapping[str, Any] = {}
     secret_params: frozenset[str] = frozenset()

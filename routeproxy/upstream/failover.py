@@ -7,26 +7,25 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from contextlib import closing
+from typing import Protocol
 
 from routeproxy.exchange import AttemptRecord, Call, Exchange
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Emit, Output, Relayed, Write
-from routeproxy.policy.decide import Decision
 from routeproxy.policy.providers import Provider
-from routeproxy.policy.targets import Target
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTimeout
-from routeproxy.upstream.failures import LONGEST_RETRY_AFTER, Kind, UpstreamFailure
+from routeproxy.upstream.failures import Kind, UpstreamFailure
+from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys, needed_key
+from routeproxy.upstream.retry_budget import RetryBudget
+from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
 from routeproxy.upstream.synthetic import refusal
 
 log = logging.getLogger("routeproxy.upstream.chain")
-
-KEY_FAILURES: frozenset[Kind] = frozenset({"auth", "rate_limit"})
-"""Failures that another key may not have."""
 
 
 class Upstream(Protocol):
@@ -57,39 +56,73 @@ CheckOf = Callable[[Call], ToolUseCheck | None]
 """The check that an attempt needs, if it needs one."""
 
 
-async def answer(
-    exchange: Exchange, upstreams: Upstreams, keys: Keys, write: Write, observer: Observer, check_of: CheckOf
-) -> None:
-    """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none does."""
-    decision = exchange.decision
-    assert decision is not None
-    plan = RetryPlan(decision, keys, asyncio.get_running_loop().time)
-    planned: PlannedAttempt | None = plan.first()
-    while planned is not None:
-        if planned.wait:
-            await asyncio.sleep(planned.wait)
-        call = Call(planned.target, planned.key, exchange)
+class Failover:
+    """Asks one target after the other, with what is known of all of them."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        keys: Keys,
+        observer: Observer,
+        check_of: CheckOf,
+        health: Health,
+        budget: RetryBudget,
+    ) -> None:
+        self._upstreams = upstreams
+        self._keys = keys
+        self._observer = observer
+        self._check_of = check_of
+        self._health = health
+        self._budget = budget
+
+    async def answer(self, exchange: Exchange, write: Write) -> None:
+        """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none
+        does."""
+        plan = RetryPlan(exchange, self._keys, self._health, self._budget, asyncio.get_running_loop().time)
+        with self._budget.request(), closing(plan):
+            if not await self._ask_in_turn(plan, exchange, write):
+                await _show_failure(plan.verdict(), exchange, write)
+
+    async def _ask_in_turn(self, plan: RetryPlan, exchange: Exchange, write: Write) -> bool:
+        """Whether anything was answered, if only with the end of a stream that broke."""
+        planned: PlannedAttempt | None = plan.first()
+        while planned is not None:
+            call = Call(planned.target, planned.key, exchange)
+            try:
+                await self._attempt(planned, call, plan, write)
+                return True
+            except UpstreamFailure as failure:
+                _log_failure(failure, call, self._keys)
+                forget_tracebacks(failure)  # it is kept while other targets are asked
+                if failure.shows_address and exchange.inbound.shows_addresses:
+                    failure.message = failure.operator_message
+                if exchange.first_content_at is not None:
+                    exchange.error = failure.type
+                    await write([[error_event(failure.type, failure.message, exchange.shown_id)]])
+                    return True
+                planned = plan.after(failure, tuple(exchange.warnings))
+            except InvalidRequest:
+                # The client's own mistake, which nobody else would be asked to forgive; unless it only shows
+                # here, and waiting helps.
+                if not plan.has_retryable_failure:
+                    raise
+                break
+        return False
+
+    async def _attempt(self, planned: PlannedAttempt, call: Call, plan: RetryPlan, write: Write) -> None:
+        """What the target's health has to know of it is told, however it ends."""
+        health = planned.health
         try:
-            attempt = Attempt(call, plan.deadline, write, observer, check_of(call))
-            await attempt.run(upstreams.of(planned.target.provider))
-            return
+            if planned.wait:
+                await asyncio.sleep(planned.wait)
+            check = self._check_of(call)
+            attempt = Attempt(call, plan.deadline, write, self._observer, check, health.answered)
+            await attempt.run(self._upstreams.of(planned.target.provider))
         except UpstreamFailure as failure:
-            _log_failure(failure, call, keys)
-            forget_tracebacks(failure)  # it is kept while other targets are asked
-            if failure.shows_address and exchange.inbound.shows_addresses:
-                failure.message = failure.operator_message
-            if exchange.first_content_at is not None:
-                exchange.error = failure.type
-                await write([[error_event(failure.type, failure.message, exchange.shown_id)]])
-                return
-            planned = plan.after(failure, tuple(exchange.warnings))
-        except InvalidRequest:
-            # The client's own mistake, which nobody else would be asked to forgive; unless it only shows
-            # here, and waiting helps.
-            if not plan.has_retryable_failure:
-                raise
-            break
-    await _show_failure(plan.verdict(), exchange, write)
+            health.failed(failure)
+            raise
+        finally:
+            health.let_go()
 
 
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
@@ -100,7 +133,7 @@ def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
     log.warning("%s %s failed (%s)%s", request_id, target, failure.kind, words)
 
 
-async def _show_failure(shown: "FailedAttempt", exchange: Exchange, write: Write) -> None:
+async def _show_failure(shown: FailedAttempt, exchange: Exchange, write: Write) -> None:
     """The client gets what this attempt came to. Raises its failure, unless the API says it with a 200."""
     exchange.target = shown.target
     exchange.warnings = list(shown.warnings)
@@ -110,96 +143,6 @@ async def _show_failure(shown: "FailedAttempt", exchange: Exchange, write: Write
         await write([refusal(exchange, shown.failure.message).content])
         return
     raise shown.failure
-
-
-class PlannedAttempt(NamedTuple):
-    target: Target
-    key: str | None
-    """`None`: the provider needs no key, or it is not set, which is the attempt's failure to report."""
-    wait: float = 0.0
-    """Seconds before it."""
-
-
-class FailedAttempt(NamedTuple):
-    target: Target
-    failure: UpstreamFailure
-    warnings: tuple[str, ...]
-    """Those of the exchange while this attempt ran."""
-
-
-class RetryPlan:
-    """Which target is tried next, with which key and after which wait, given how the last attempt failed. It
-    only decides."""
-
-    def __init__(self, decision: Decision, keys: Keys, now: Callable[[], float]) -> None:
-        self.deadline = now() + decision.deadline if decision.deadline else None
-        self._decision = decision
-        self._keys = keys
-        self._now = now
-        self._targets = iter(decision.targets)
-        self._failed: list[FailedAttempt] = []
-        self._current: PlannedAttempt
-        self._refused_keys: set[str] = set()
-        """Keys of the current target that were tried in vain."""
-        self._retries = 0
-        """How often the current target was tried again."""
-
-    def first(self) -> PlannedAttempt:
-        return self._begin(next(self._targets))
-
-    def after(self, failure: UpstreamFailure, warnings: tuple[str, ...] = ()) -> PlannedAttempt | None:
-        target, key, _ = self._current
-        self._failed.append(FailedAttempt(target, failure, warnings))
-        if self._too_late():
-            return None
-        if key is not None and failure.kind in KEY_FAILURES:
-            self._keys.refused(target.provider, key)
-            self._refused_keys.add(key)
-            if unused := [
-                other for other in self._keys.of(target.provider) if other not in self._refused_keys
-            ]:
-                self._current = PlannedAttempt(target, unused[0])
-                return self._current
-        if failure.retryable and self._retries + 1 < self._decision.retry.attempts:
-            wait = max(failure.retry_after or 0.0, self._decision.retry.backoff * 2**self._retries)
-            if wait <= LONGEST_RETRY_AFTER and not self._too_late(wait):
-                self._retries += 1
-                self._current = PlannedAttempt(target, self._key_of(target), wait)
-                return self._current
-        # `timeout_total` is in no list: the time for the whole answer is used up, and another target would
-        # not make it shorter.
-        if self._decision.fallback.enabled and failure.kind in self._decision.fallback.on:
-            for target in self._targets:
-                return self._begin(target)
-        return None
-
-    @property
-    def has_retryable_failure(self) -> bool:
-        """Whether waiting may help against some failure."""
-        return any(attempt.failure.retryable for attempt in self._failed)
-
-    def verdict(self) -> FailedAttempt:
-        """The failed attempt that the client gets to see: the first that is worth a retry, with the shortest
-        wait, else the last one."""
-        retryable = [attempt for attempt in self._failed if attempt.failure.retryable]
-        if not retryable:
-            return self._failed[-1]
-        waits = [wait for attempt in retryable if (wait := attempt.failure.retry_after) is not None]
-        if len(self._failed) > 1 and waits:
-            retryable[0].failure.set_retry_after(min(waits))
-        return retryable[0]
-
-    def _begin(self, target: Target) -> PlannedAttempt:
-        self._refused_keys = set()
-        self._retries = 0
-        self._current = PlannedAttempt(target, self._key_of(target))
-        return self._current
-
-    def _key_of(self, target: Target) -> str | None:
-        return next(iter(self._keys.of(target.provider)), None)
-
-    def _too_late(self, wait: float = 0.0) -> bool:
-        return self.deadline is not None and self._now() + wait >= self.deadline
 
 
 OWN_WORK = 300.0
@@ -227,8 +170,11 @@ class Attempt:
         write: Write,
         observer: Observer,
         check: ToolUseCheck | None = None,
+        on_content: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_content` hears of the first content."""
         self._call = call
+        self._on_content = on_content
         self._write = write
         self._observer = observer
         self._check = check
@@ -278,7 +224,9 @@ class Attempt:
             if not self._clock.expired:
                 raise
             kind, words = TIMEOUT_FAILURES[self._limit_name]
-            raise UpstreamFailure(kind, f"the back end {provider} {words}") from None
+            failure = UpstreamFailure(kind, f"the back end {provider} {words}")
+            failure.blames_target = self._limit_name in {"first_token", "idle"}
+            raise failure from None
         finally:
             self._is_asking = False
             back_end_clock.let_go()
@@ -352,6 +300,7 @@ class Attempt:
         """From here on the answer is this back end's. What was held back goes out in one write."""
         exchange, record = self._call.exchange, self._record
         exchange.first_content_at = record.first_content_at = time.perf_counter()
+        self._on_content()
         self._observer.first_content(exchange, record)
         self._is_asking = False
         self._clock.pause()  # a client that reads slowly is not the back end's fault

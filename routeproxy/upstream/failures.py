@@ -60,6 +60,9 @@ STATUS_OF_KIND: Mapping[Kind, int] = {
 
 RETRYABLE: frozenset[Kind] = frozenset(USUAL_FAILURES)
 
+KEY_FAILURES: frozenset[Kind] = frozenset({"auth", "rate_limit"})
+"""Failures of a key, which another key may not have."""
+
 LONGEST_MESSAGE = 2000
 """Characters."""
 DEFAULT_RETRY_AFTER = 5.0
@@ -128,6 +131,9 @@ class UpstreamFailure(ApiError):
         self.shows_address = shows_address
         self.adapted_to: str | None = None
         """What was refused, where the target is asked without that from now on, and may well answer."""
+        self.blames_target = True
+        """Whether it says anything of the target or its key: a time limit of the rule that was nearly over
+        does not, nor does a key that was never shown."""
 
     def set_retry_after(self, seconds: float) -> None:
         """The client is told to wait so long, whatever the back end said."""
@@ -197,12 +203,24 @@ def stream_cut() -> UpstreamFailure:
 
 
 def key_missing(provider: str, where: str) -> UpstreamFailure:
-    return UpstreamFailure(
-        "auth", f"the key of provider {provider} is not set: {where} is empty", should_retry=False
-    )
+    return _blameless("auth", f"the key of provider {provider} is not set: {where} is empty")
 
 
 def key_unusable(provider: str) -> UpstreamFailure:
-    return UpstreamFailure(
-        "auth", f"the key of provider {provider} has characters that no header can hold", should_retry=False
-    )
+    return _blameless("auth", f"the key of provider {provider} has characters that no header can hold")
+
+
+def _blameless(kind: Kind, message: str) -> UpstreamFailure:
+    failure = UpstreamFailure(kind, message, should_retry=False)
+    failure.blames_target = False
+    return failure
+
+
+def all_cooling_down(wait: float) -> UpstreamFailure:
+    message = "every target of this request failed lately and is left alone for now; try again"
+    return UpstreamFailure("overloaded", message, retry_after=wait)
+
+
+def all_at_their_limits(wait: float) -> UpstreamFailure:
+    message = "every target of this request is at its limit; try again"
+    return UpstreamFailure("rate_limit", message, retry_after=wait)

@@ -41,8 +41,8 @@ from routeproxy.translate.safeguards import (
     tool_uses_of,
     verdicts_request,
 )
-from routeproxy.upstream.failover import KEY_FAILURES, ToolUseCheck, Upstreams
-from routeproxy.upstream.failures import Kind, UpstreamFailure, not_a_message
+from routeproxy.upstream.failover import ToolUseCheck, Upstreams
+from routeproxy.upstream.failures import KEY_FAILURES, Kind, UpstreamFailure, not_a_message
 from routeproxy.upstream.guard import InvariantBroken
 from routeproxy.upstream.keys import Keys, needed_key
 

@@ -23,12 +23,14 @@ from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
 from routeproxy.translate.thinking import Signer
-from routeproxy.upstream import failover
 from routeproxy.upstream.chat.upstream import ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
-from routeproxy.upstream.failover import Upstream
+from routeproxy.upstream.failover import Failover, Upstream
 from routeproxy.upstream.failures import UpstreamFailure
+from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.retry_budget import RetryBudget
+from routeproxy.upstream.shared_state import SharedState
 
 RULES = """
 [providers.blind]
@@ -73,11 +75,10 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: A
     async def write(contents: Sequence[Content]) -> None:
         assert contents
 
-    asyncio.run(
-        failover.answer(
-            exchange, BlindAndEcho(blind or Blind()), Keys(), write, Observer(), lambda call: None
-        )
-    )
+    state, upstreams = SharedState(), BlindAndEcho(blind or Blind())
+    health, budget = Health(state.circuits), RetryBudget(state.loads)
+    failover = Failover(upstreams, Keys(), Observer(), lambda call: None, health, budget)
+    asyncio.run(failover.answer(exchange, write))
     assert exchange.target is not None
     return exchange.target.provider.name
 

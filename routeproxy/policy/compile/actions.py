@@ -4,27 +4,29 @@ transforms."""
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from msgspec.structs import asdict
-
 from routeproxy.policy.compile.params import check_params
 from routeproxy.policy.compile.safeguards import SafeguardsCompiler
-from routeproxy.policy.compile.targets import Entry, NameTable, TargetsCompiler
+from routeproxy.policy.compile.targets import (
+    Entry,
+    NameTable,
+    TargetsCompiler,
+    check_duration,
+    check_timeouts,
+)
 from routeproxy.policy.conditions import Check
-from routeproxy.policy.decide import USUAL_FAILURES, Denial, FailureKind, Fallback, Retry, Rule
+from routeproxy.policy.decide import TIMEOUTS, USUAL_FAILURES, Denial, FailureKind, Fallback, Retry, Rule
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     ActionTable,
     DenyTable,
     FallbackTable,
     RetryTable,
-    TimeoutsTable,
 )
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.safeguards import Safeguards
 
 FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
-_TIMEOUTS: tuple[FailureKind, ...] = ("timeout_connect", "timeout_first_token", "timeout_idle")
 _RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"})
 
 
@@ -55,8 +57,8 @@ class ActionsCompiler:
     def compile_rule(self, table: ActionTable, path: KeyPath, name: str, checks: tuple[Check, ...]) -> Rule:
         place: dict[str, Any] = {"where": self.place_of(path), "file": self.file, "path": path}
         check_params(table.params, (*path, "params"), self.report)
-        self.check_timeouts(table.timeouts, (*path, "timeouts"))
-        self._check_duration(table.deadline, (*path, "deadline"))
+        check_timeouts(table.timeouts, (*path, "timeouts"), self.report)
+        check_duration(table.deadline, (*path, "deadline"), self.report)
         if table.deny is not None:
             self._check_denial(table, path)
             return Rule(name=name, **place, checks=checks, deny=self._compile_denial(table.deny, path))
@@ -74,7 +76,7 @@ class ActionsCompiler:
             checks=checks,
             targets=targets,
             fallback=fallback,
-            retry=_compile_retry(table.retry),
+            retry=self._compile_retry(table.retry, (*path, "retry")),
             deadline=seconds(table.deadline) if table.deadline else None,
             safeguards=self.safeguards.compile_rule(
                 table, targets if fallback.enabled else targets[:1], path
@@ -128,7 +130,7 @@ class ActionsCompiler:
         """The failures of these names; `timeout` is all of the timeouts."""
         failures: set[FailureKind] = set()
         for index, name in enumerate(names):
-            kinds = _TIMEOUTS if name == "timeout" else tuple(kind for kind in FAILURES if kind == name)
+            kinds = TIMEOUTS if name == "timeout" else {kind for kind in FAILURES if kind == name}
             if not kinds:
                 known = (*FAILURES, "timeout")
                 self.report.unknown(Code.UNDEFINED, (*path, index), f"`{name}` is not a failure", name, known)
@@ -137,6 +139,21 @@ class ActionsCompiler:
                 self.report.warn(Code.RISKY_FALLBACK, (*path, index), message)
             failures.update(kinds)
         return frozenset(failures)
+
+    def _compile_retry(self, table: RetryTable | None, path: KeyPath) -> Retry:
+        usual = Retry()
+        if table is None:
+            return usual
+        on = usual.on if table.on is None else self._resolve_failures(table.on, (*path, "on"))
+        for kind in sorted(on - USUAL_FAILURES):
+            message = f"`{kind}`: the same request would meet the same failure"
+            hint = "`fallback.also` has another target asked"
+            self.report.error(Code.WRONG_VALUE, (*path, "on"), message, hint=hint)
+        return Retry(
+            table.attempts or usual.attempts,
+            seconds(table.backoff) if table.backoff else usual.backoff,
+            on,
+        )
 
     # --- transforms and times
 
@@ -149,21 +166,3 @@ class ActionsCompiler:
                 at = (*path, "transforms" if table.transforms else "targets")
                 self.report.warn(Code.NO_EFFECT, at, message)
                 return
-
-    def check_timeouts(self, table: TimeoutsTable | None, path: KeyPath) -> None:
-        if table is None:
-            return
-        for name, duration in asdict(table).items():
-            self._check_duration(duration, (*path, name))
-
-    def _check_duration(self, written: str | None, path: KeyPath) -> None:
-        if written is not None and not seconds(written):
-            message = f"`{path[-1]}`: no time at all lets nothing through; leave it out for the usual"
-            self.report.error(Code.WRONG_VALUE, path, message)
-
-
-def _compile_retry(table: RetryTable | None) -> Retry:
-    usual = Retry()
-    if table is None:
-        return usual
-    return Retry(table.attempts or usual.attempts, seconds(table.backoff) if table.backoff else usual.backoff)

@@ -15,13 +15,14 @@ from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
 from routeproxy.policy.compile.fingerprint import fingerprint
 from routeproxy.policy.compile.headers import check_header_names
+from routeproxy.policy.compile.health import check_health, compile_health
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.params import check_params
 from routeproxy.policy.compile.providers import compile_provider
 from routeproxy.policy.compile.rules import RulesCompiler
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.server import compile_server
-from routeproxy.policy.compile.targets import NameTable
+from routeproxy.policy.compile.targets import NameTable, check_timeouts
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import FACTS
@@ -136,6 +137,7 @@ class Compilation:
         file = self.file
         teams = TeamsCompiler(self.report, self.actions, self.secrets)
         server = compile_server(file, self.report, self.secrets, teams)
+        check_health(file.server.health, ("server", "health"), self.report)
         for name, provider_table in file.providers.items():
             self._compile_provider(name, provider_table)
         for name, targets in file.aliases.items():
@@ -173,10 +175,12 @@ class Compilation:
     def _compile_provider(self, name: str, table: ProviderTable) -> None:
         path: KeyPath = ("providers", name)
         check_params(table.params, (*path, "params"), self.report)
-        self.actions.check_timeouts(table.timeouts, (*path, "timeouts"))
+        check_timeouts(table.timeouts, (*path, "timeouts"), self.report)
         check_header_names(table.headers or {}, (*path, "headers"), self.report)
+        check_health(table.health, (*path, "health"), self.report)
         if provider := compile_provider(name, table, self.report, self.secrets):
-            self.names.providers[name] = provider
+            health = compile_health(self.file.server.health, table)
+            self.names.providers[name] = replace(provider, health=health)
             if problem := self.sign_in_problem(provider):
                 self.report.warn(Code.UNSET_VARIABLE, path, problem, key=True)
 

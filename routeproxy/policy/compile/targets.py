@@ -32,6 +32,7 @@ class Entry(Struct, frozen=True):
     model: str
     params: tuple[ParamsTable, ...] = ()
     transforms: tuple[TransformsTable, ...] = ()
+    timeouts: tuple[TimeoutsTable, ...] = ()
 
     @property
     def name(self) -> str:
@@ -43,6 +44,7 @@ class Entry(Struct, frozen=True):
             self.model,
             (*self.params, *([table.params] if table.params else [])),
             (*self.transforms, *([table.transforms] if table.transforms else [])),
+            (*self.timeouts, *([table.timeouts] if table.timeouts else [])),
         )
 
 
@@ -81,6 +83,7 @@ class TargetsCompiler:
                 yield from self._resolve_name(item, here, in_alias)
                 continue
             check_params(item.params, (*here, "params"), self.report)
+            check_timeouts(item.timeouts, (*here, "timeouts"), self.report)
             if item.target is None:
                 if not self.report.faulty(here):
                     self.report.error(Code.MISSING, here, '`target = "provider/model"` is missing here')
@@ -100,7 +103,7 @@ class TargetsCompiler:
     def _merge_tables(self, entry: Entry, rule: ActionTable) -> Target:
         provider = self.names.tables[entry.provider.name]
         transforms = (provider.transforms, rule.transforms, *entry.transforms)
-        timeouts = _merge_stated((provider.timeouts, rule.timeouts))
+        timeouts = _merge_stated((provider.timeouts, rule.timeouts, *entry.timeouts))
         return Target(
             provider=entry.provider,
             model=entry.model,
@@ -162,6 +165,17 @@ class TargetsCompiler:
             message = "a model's name has no spaces and no control characters"
         if message:
             self.report.error(Code.WRONG_VALUE, path, message)
+
+
+def check_timeouts(table: TimeoutsTable | None, path: KeyPath, report: Report) -> None:
+    for name, duration in asdict(table).items() if table else ():
+        check_duration(duration, (*path, name), report)
+
+
+def check_duration(written: str | None, path: KeyPath, report: Report) -> None:
+    if written is not None and not seconds(written):
+        message = f"`{path[-1]}`: no time at all lets nothing through; leave it out for the usual"
+        report.error(Code.WRONG_VALUE, path, message)
 
 
 def _merge_stated(tables: Iterable[TransformsTable | TimeoutsTable | None]) -> dict[str, Any]:

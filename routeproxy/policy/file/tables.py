@@ -103,6 +103,7 @@ class TargetTable(Table):
     target: str | None = None
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None
+    timeouts: TimeoutsTable | None = None
 
 
 Targets = str | list[str | TargetTable] | TargetTable
@@ -121,6 +122,18 @@ class FallbackTable(Table):
 class RetryTable(Table):
     attempts: Annotated[int, Meta(ge=1, le=10)] | None = None
     backoff: Duration | None = None
+    on: list[str] | None = None
+
+
+class HealthTable(Table):
+    """When a target counts as failing, and how long it is left alone then."""
+
+    failures: Positive | None = None
+    ratio: Annotated[float, Meta(gt=0, le=1)] | None = None
+    minimum: Positive | None = None
+    window: Duration | None = None
+    cooldown: Duration | None = None
+    max_cooldown: Duration | None = None
 
 
 class ActionTable(Table):
@@ -204,6 +217,7 @@ class ProviderTable(Table):
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None
     timeouts: TimeoutsTable | None = None
+    health: HealthTable | bool | None = None
     proxy: str | None = None
     ca_file: str | None = None
     supports: list[Ability] | None = None
@@ -261,6 +275,7 @@ class ServerTable(Table):
     body_timeout: Duration = "20s"
     keep_alive: Duration = "75s"
     drain: Duration = "30s"
+    health: HealthTable | bool | None = None
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
 

@@ -1,0 +1,108 @@
+"""Small records in memory that all workers of a server share: what one of them learns, the others know.
+
+A record is a `ctypes.Structure` that is found by a number. Nothing here waits for another process for longer
+than a few milliseconds: a worker that was killed or stopped with the lock in its hands is passed over.
+"""
+
+import ctypes
+import hashlib
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Generic, TypeVar
+
+log = logging.getLogger("routeproxy.shared_records")
+
+LONGEST_WAIT = 0.02
+"""Seconds for the lock, which is held for microseconds. Whoever holds it for longer is dead or stopped."""
+
+
+class Record(ctypes.Structure):
+    """A record. The fields of a kind of its own come after these, all of them 0 at first."""
+
+    _fields_: ClassVar[Sequence[tuple[str, type[Any]]]] = (
+        ("id", ctypes.c_uint64),
+        ("used_at", ctypes.c_double),
+    )
+
+    id: int
+    """0: nobody's yet."""
+    used_at: float
+    """On the monotonic clock, which all processes of a machine share."""
+
+
+SomeRecord = TypeVar("SomeRecord", bound=Record)
+
+
+class SharedRecords(Generic[SomeRecord]):
+    """Records of one kind. Made in the parent, and given to its workers when they start."""
+
+    def __init__(self, kind: type[SomeRecord], size: int, *, shared: bool) -> None:
+        """`size`: how many there can be. `shared`: there will be workers."""
+        self._size = size
+        self._places: dict[int, int] = {}
+        self._salt = os.urandom(16)
+        self._records: Any = (kind * size)()
+        self._lock: Any = None
+        if shared:
+            context = multiprocessing.get_context("spawn")
+            try:
+                self._records, self._lock = context.RawArray(kind, size), context.Lock()
+            except OSError as error:
+                log.warning("workers don't know of each other's failures: no memory to share: %s", error)
+
+    def id_of(self, *names: str) -> int:
+        """The number of what has these names. It tells nothing of them, and no other server has it."""
+        digest = hashlib.blake2b(key=self._salt, digest_size=8)
+        for name in names:
+            digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+        return int.from_bytes(digest.digest(), "big") or 1
+
+    def __iter__(self) -> Iterator[SomeRecord]:
+        """Those that are somebody's."""
+        return (record for record in self._records if record.id)
+
+    def find(self, id: int) -> SomeRecord:
+        """The record of this number, which is made if there is none: in place of the one that was asked for
+        the longest time ago, if there is no room."""
+        record: SomeRecord
+        place = self._places.get(id)
+        if place is not None:
+            record = self._records[place]
+            if record.id == id:
+                record.used_at = time.monotonic()
+                return record
+        with self.locked():
+            place = self._places[id] = self._place_of(id)
+            record = self._records[place]
+            if record.id != id:
+                ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+                record.id = id
+            record.used_at = time.monotonic()
+        return record
+
+    def _place_of(self, id: int) -> int:
+        oldest = 0
+        for place in range(self._size):
+            record = self._records[place]
+            if record.id in (id, 0):
+                return place
+            if record.used_at < self._records[oldest].used_at:
+                oldest = place
+        return oldest
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other worker changes a record meanwhile."""
+        if self._lock is None:
+            yield
+            return
+        self._lock.acquire(timeout=LONGEST_WAIT)  # if it is in vain, whoever has it is passed over
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # both of us have let it go
+                self._lock.release()
