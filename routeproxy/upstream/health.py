@@ -179,20 +179,21 @@ class Circuit:
         with self._records.locked():
             now = self._now()
             record.asked.add(session, now)
+            of_probe = self._is_probe
             self.let_go()
             if kind is None:
                 self._bucket(now).answers += 1
-                self._close(now)
+                self._close(now, of_probe=of_probe)
             else:
                 self._bucket(now).failures += 1
                 record.failed.add(session, now)
                 self._fail(kind, now, min(retry_after or 0.0, self._settings.max_cooldown))
 
-    def _close(self, now: float) -> None:
+    def _close(self, now: float, *, of_probe: bool) -> None:
         record = self._record
         record.in_a_row = 0
-        if not record.is_open or (record.is_limited and now < record.open_until):
-            return  # an answer to what was asked earlier ends no wait that the back end named
+        if not record.is_open or (now < record.open_until and not of_probe):
+            return  # an answer to what was asked earlier, or one of the half that are answered
         record.is_open, record.cooldown = False, 0.0
         if not record.is_limited:
             log.warning("%s answers again", self._name)
