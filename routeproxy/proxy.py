@@ -61,13 +61,13 @@ class Proxy:
         self._keys = Keys()
         self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
         state = state or SharedState()
-        self.health = Health(state.circuits)
+        self._health = Health(state.circuits)
         self._failover = Failover(
             self.upstreams,
             self._keys,
             self._observer,
             self._safeguards.check_of,
-            self.health,
+            self._health,
             RetryBudget(state.loads),
         )
 
@@ -129,9 +129,14 @@ class Proxy:
         decision = await self.decide(exchange)
         inbound, dry = exchange.inbound, self._dry_upstreams
         runs = await dry_runs(exchange, dry) if dry is not None else None
+        health = {target.name: self.health_of(target) for target in decision.targets}
         # A condition that was not asked while it was decided may read the whole conversation.
-        size = len(inbound.body)
-        return await read_beside(size, inbound.caller, explain, decision, exchange.policy, dry_runs=runs)
+        make = partial(explain, decision, exchange.policy, dry_runs=runs, health=health)
+        return await read_beside(len(inbound.body), inbound.caller, make)
+
+    def health_of(self, target: Target) -> str:
+        """In words, for people."""
+        return self._health.words(target, self._keys.of(target.provider))
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

@@ -60,6 +60,8 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     """The transforms that differ from the default."""
     params: dict[str, Any] = {}
     """The changes of parameters that differ from the default."""
+    health: str | UnsetType = UNSET
+    """Whether it answers, `ok`, or why it is left alone for now. `UNSET`: only a server knows."""
     loses: tuple[str, ...] | UnsetType = UNSET
     """What of the request can't be carried over to it. This and what follows is `UNSET` where no whole
     request was given."""
@@ -73,6 +75,8 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         place = f"zone {self.zone}" + (f" ({self.region})" if self.region else "")
         lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}"]
+        if self.health and self.health != HEALTHY:
+            lines.append(f"   {self.health}")
         lines += [f"   transforms {name} = {_toml(value)}" for name, value in self.transforms.items()]
         lines += [f"   params {name} = {_toml(value)}" for name, value in self.params.items()]
         if self.sends:
@@ -125,6 +129,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append(f"   falls back never: {more} of this rule can't be reached by this request")
         elif len(self.targets) > 1:
             lines.append(f"   falls back after {', '.join(self.fallback)}")
+            if all(target.health is UNSET for target in self.targets):
+                lines.append("   passes over what fails at the time: only a server knows that (/v1/route)")
         if self.attempts > 1:
             lines.append(f"   tries each target {self.attempts} times")
         if self.deadline is not None:
@@ -143,14 +149,21 @@ class Explanation(Struct, frozen=True, kw_only=True):
         return text[:LONGEST_HEADER]
 
 
+HEALTHY = "ok"
+"""The health of a target that is asked when its turn comes."""
+
 LONGEST_HEADER = 4096
 """Characters. Clients and proxies refuse headers beyond twice that."""
 
 
 def explain(
-    decision: Decision, policy: Policy, *, dry_runs: Mapping[str, DryRun] | None = None
+    decision: Decision,
+    policy: Policy,
+    *,
+    dry_runs: Mapping[str, DryRun] | None = None,
+    health: Mapping[str, str] | None = None,
 ) -> Explanation:
-    """`dry_runs`: what became of the request at each target, by its name."""
+    """`dry_runs`: what became of the request at each target, by its name. `health`: of each, likewise."""
     safeguards = decision.safeguards
     return Explanation(
         source=policy.source,
@@ -162,7 +175,12 @@ def explain(
             for step in decision.steps
         ),
         deny=decision.deny,
-        targets=tuple(_target(target, (dry_runs or {}).get(target.name)) for target in decision.targets),
+        targets=tuple(
+            _target(
+                target, (dry_runs or {}).get(target.name), UNSET if health is None else health[target.name]
+            )
+            for target in decision.targets
+        ),
         unused=decision.unused if decision.deny is None else 0,
         fallback=tuple(sorted(decision.fallback.on)) if decision.fallback.enabled else (),
         attempts=decision.retry.attempts,
@@ -172,7 +190,7 @@ def explain(
     )
 
 
-def _target(target: Target, dry_run: DryRun | None) -> ExplainedTarget:
+def _target(target: Target, dry_run: DryRun | None, health: str | UnsetType = UNSET) -> ExplainedTarget:
     provider = target.provider
     return ExplainedTarget(
         target=target.name,
@@ -185,6 +203,7 @@ def _target(target: Target, dry_run: DryRun | None) -> ExplainedTarget:
         key=_keys(provider),
         transforms=_changed(target.transforms, TransformSettings()),
         params=_changed(target.params, Params()),
+        health=health,
         loses=UNSET if dry_run is None else dry_run.loses,
         refuses=UNSET if dry_run is None else dry_run.refused,
         sends=UNSET if dry_run is None else dry_run.sends,

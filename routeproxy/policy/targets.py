@@ -34,7 +34,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     """How long one attempt may take, in seconds."""
 
     connect: float = 10.0
-    first_token: float = 300.0
+    first_token: float | None = None
+    """`None`: it depends on who else may be asked (`upstream.patience`)."""
     idle: float = 300.0
     total: float | None = None
 

@@ -46,6 +46,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """Who speaks to each of `targets`: `direct`, we ourselves, or `litellm`."""
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
+    skipped: dict[str, str] | UnsetType = UNSET
+    """The targets that were passed over, each with why: it failed lately."""
     asked_again: dict[str, str] | UnsetType = UNSET
     """The target that was asked once more in another shape, and what of the request it had refused."""
     safeguards: LoggedSafeguards | UnsetType = UNSET
@@ -126,6 +128,7 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         targets=tuple(target.name for target in decision.targets) if decision else (),
         engines=tuple(target.engine for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
+        skipped=dict(exchange.skipped) or UNSET,
         safeguards=_safeguards(exchange.safeguards),
         asked_again={attempt.target.name: attempt.asked_again for attempt in attempts if attempt.asked_again}
         or UNSET,

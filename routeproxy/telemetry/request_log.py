@@ -63,6 +63,8 @@ class RequestRecord(LineFields, frozen=True, kw_only=True, omit_defaults=True):
     rule: str | None = None
     error: str | None = None
     attempts: int | None = None
+    skipped: tuple[str, ...] = ()
+    """The targets that were passed over, since they failed lately."""
     duration_ms: float | None = None
     first_content_ms: float | None = None
     input_tokens: int | None = None
@@ -104,6 +106,7 @@ def request_record(exchange: Exchange) -> RequestRecord:
         rule=decision.rule if decision else None,
         error=exchange.error,
         attempts=len(exchange.attempts),
+        skipped=tuple(exchange.skipped),
         duration_ms=milliseconds(time.perf_counter() - exchange.started),
         first_content_ms=milliseconds(first_content_at - exchange.started)
         if first_content_at is not None
@@ -199,6 +202,7 @@ def request_line(record: RequestRecord) -> str:
         words.append(f"error={_word(record.error)}")
     if record.attempts is not None:
         words.append(f"attempts={record.attempts}")
+    words += [f"skipped={_word(target)}" for target in record.skipped]
     if record.duration_ms is not None:
         words.append(f"time={record.duration_ms:.0f}ms")
     if record.first_content_ms is not None:

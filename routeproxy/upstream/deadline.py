@@ -19,20 +19,26 @@ class BackEndClock:
     scheduled meanwhile, such as the end of an idle connection, keeps it for a minute: so it lets go of its
     attempt, and of a body of megabytes, once that is over."""
 
-    def __init__(self, sent: Callable[[], None], over: Callable[[], None]) -> None:
+    def __init__(self, sent: Callable[[], None], heard: Callable[[], None], over: Callable[[], None]) -> None:
         self._sent: Callable[[], None] | None = sent
+        self._heard: Callable[[], None] | None = heard
         self._over: Callable[[], None] | None = over
 
     def request_sent(self) -> None:
         if self._sent is not None:
             self._sent()
 
+    def bytes_came(self) -> None:
+        """Of the answer's body."""
+        if self._heard is not None:
+            self._heard()
+
     def request_over(self) -> None:
         if self._over is not None:
             self._over()
 
     def let_go(self) -> None:
-        self._sent = self._over = None
+        self._sent = self._heard = self._over = None
 
 
 BACK_END_CLOCK: ContextVar[BackEndClock | None] = ContextVar("back_end_clock", default=None)

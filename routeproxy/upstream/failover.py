@@ -21,6 +21,7 @@ from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTim
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys, needed_key
+from routeproxy.upstream.patience import patience
 from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
 from routeproxy.upstream.synthetic import refusal
@@ -116,7 +117,15 @@ class Failover:
             if planned.wait:
                 await asyncio.sleep(planned.wait)
             check = self._check_of(call)
-            attempt = Attempt(call, plan.deadline, write, self._observer, check, health.answered)
+            attempt = Attempt(
+                call,
+                plan.deadline,
+                write,
+                self._observer,
+                check,
+                on_content=health.answered,
+                may_fall_back=plan.may_fall_back,
+            )
             await attempt.run(self._upstreams.of(planned.target.provider))
         except UpstreamFailure as failure:
             health.failed(failure)
@@ -171,8 +180,10 @@ class Attempt:
         observer: Observer,
         check: ToolUseCheck | None = None,
         on_content: Callable[[], None] = lambda: None,
+        may_fall_back: bool = False,
     ) -> None:
-        """`on_content` hears of the first content."""
+        """`on_content` hears of the first content. `may_fall_back`: another target would be asked after a
+        time-out."""
         self._call = call
         self._on_content = on_content
         self._write = write
@@ -183,7 +194,7 @@ class Attempt:
         self._held: list[Content] = []
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
-        self._first_token = timeouts.first_token
+        self._patience = patience(call.exchange, timeouts, may_fall_back=may_fall_back)
         self._deadline = deadline or math.inf
         self._total_at = started + timeouts.total if timeouts.total else math.inf
         limit, self._limit_name = self._first_of(started + OWN_WORK, "own_work")
@@ -214,7 +225,7 @@ class Attempt:
     async def _send(self, upstream: Upstream) -> None:
         needed_key(self._call)
         provider = self._call.target.provider.name
-        back_end_clock = BackEndClock(self._request_sent, self._request_over)
+        back_end_clock = BackEndClock(self._request_sent, self._signs_of_life, self._request_over)
         clock_before = BACK_END_CLOCK.set(back_end_clock)
         try:
             async with self._clock:
@@ -237,7 +248,12 @@ class Attempt:
     def _request_sent(self) -> None:
         """The back end has it, as far as we know: from now on `first_token` runs."""
         if self._is_asking:
-            self._limit_wait(self._now() + self._first_token, "first_token")
+            self._limit_wait(self._now() + self._patience.first, "first_token")
+
+    def _signs_of_life(self) -> None:
+        """The back end has sent something, if no content yet."""
+        if self._is_asking and self._patience.between is not None:
+            self._limit_wait(self._now() + self._patience.between, "first_token")
 
     def _request_over(self) -> None:
         """What comes next is our own again: another shape of the request, a thread that translates it."""

@@ -13,11 +13,12 @@ the rules decided; it never adds a target.
 import ctypes
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast, get_args
 
 from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import FailureKind
+from routeproxy.policy.explain import HEALTHY
 from routeproxy.policy.health import HealthSettings
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
@@ -281,6 +282,16 @@ class Health:
 
     def attempt(self, target: Target, key: str | None, session: int) -> "AttemptHealth":
         return AttemptHealth(self.of_target(target), self.of_key(target.provider, key), session)
+
+    def words(self, target: Target, keys: Sequence[str]) -> str:
+        """In words, for people."""
+        circuits = [self.of_key(target.provider, key) for key in keys or (None,)]
+        limits = [circuit.cooling() if circuit is not None else None for circuit in circuits]
+        of_target = self.of_target(target)
+        cooling = of_target.cooling() if of_target is not None else None
+        if cooling is None and None not in limits:  # no key can be asked with
+            cooling = min((limit for limit in limits if limit is not None), key=lambda one: one.seconds)
+        return str(cooling) if cooling is not None else HEALTHY
 
     def session(self, exchange: Exchange) -> int:
         """The number of the session that a request belongs to. Where it names none, whoever asks counts as

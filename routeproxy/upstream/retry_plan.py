@@ -107,6 +107,12 @@ class RetryPlan:
         )
 
     @property
+    def may_fall_back(self) -> bool:
+        """Whether another target would be asked if the present one took too long."""
+        fallback = self._decision.fallback
+        return bool(self._left) and fallback.enabled and "timeout_first_token" in fallback.on
+
+    @property
     def has_retryable_failure(self) -> bool:
         """Whether waiting may help against some failure."""
         return any(attempt.failure.retryable for attempt in self._failed)

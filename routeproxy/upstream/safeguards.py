@@ -230,12 +230,8 @@ class _Check:
     ) -> dict[str, Verdict]:
         """Raises `NoVerdict`."""
         target, timeouts = record.target, record.target.timeouts
-        seconds = min(
-            self._safeguards.timeout,
-            limit,
-            timeouts.first_token,
-            limit if timeouts.total is None else timeouts.total,
-        )
+        stated = [each for each in (timeouts.first_token, timeouts.total) if each is not None]
+        seconds = min(self._safeguards.timeout, limit, *stated)
         key = next(iter(self._keys.of(target.provider)), None)
         try:
             async with asyncio.timeout(seconds):

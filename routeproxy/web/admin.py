@@ -81,6 +81,7 @@ def admin_handlers(
             "history": control.history,
             "rules_problem": control.problem,
             "refused_by_invariants": proxy.upstreams.refused,
+            "targets": _health(proxy),
             **counters(),
             "process": os.getpid(),
         }
@@ -114,6 +115,13 @@ def admin_handlers(
         return json_reply(status_of(control))
 
     return [status, reload, rollback]
+
+
+def _health(proxy: Proxy) -> dict[str, str]:
+    """Of each target of the rules in force, but of `P/*`, which is many."""
+    policy = proxy.rules.policy
+    targets = [target for rule in (*policy.rules, policy.default) for target in rule.contacted]
+    return {target.name: proxy.health_of(target) for target in targets if target.model != "*"}
 
 
 class _Rollback(msgspec.Struct):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from litestar.types import Scope
 
 from routeproxy.exchange import Exchange
-from routeproxy.policy.explain import explain
+from routeproxy.policy.explain import HEALTHY, explain
 
 LONGEST_WARNING = 2000
 """Characters of all warnings together."""
@@ -45,7 +45,9 @@ def answer_headers(exchange: Exchange) -> list[tuple[str, str]]:
         headers.append(("x-routeproxy-model", _ascii(target.model)))
     headers.append(("x-routeproxy-attempts", str(len(exchange.attempts))))
     if exchange.inbound.explain and decision is not None:
-        headers.append(("x-routeproxy-explain", explain(decision, exchange.policy).in_a_header()))
+        health = {target.name: exchange.skipped.get(target.name, HEALTHY) for target in decision.targets}
+        explanation = explain(decision, exchange.policy, health=health)
+        headers.append(("x-routeproxy-explain", explanation.in_a_header()))
     if exchange.warnings:
         warnings = _ascii("; ".join(exchange.warnings))[:LONGEST_WARNING]
         headers.append(("x-routeproxy-warning", warnings))

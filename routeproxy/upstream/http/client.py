@@ -154,6 +154,7 @@ class Response:
         self.content_type = reader.header("content-type").partition(";")[0].strip()
         """In lower case, without parameters."""
         self._peeked = b""
+        self._clock = BACK_END_CLOCK.get()
         encoding = reader.header("content-encoding")
         self._body = reader if encoding in ("", "identity") else Decompressor(reader, encoding)
 
@@ -167,9 +168,12 @@ class Response:
             data, self._peeked = self._peeked, b""
             return data
         try:
-            return await self._body.read()
+            data = await self._body.read()
         except TRANSPORT_ERRORS as error:
             raise failure_of(error, self.provider, self._address) from error
+        if self._clock is not None:
+            self._clock.bytes_came()
+        return data
 
     async def form(self) -> Form:
         """What the body is. Waits for its first byte, and `read` brings it all the same."""

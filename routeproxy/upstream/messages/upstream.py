@@ -59,7 +59,7 @@ class MessagesUpstream:
         provider, timeouts = call.target.provider, call.target.timeouts
         path, body = "/v1/messages/count_tokens", await _body(call, counting=True)
         try:
-            async with asyncio.timeout(min(timeouts.first_token, COUNTING)):
+            async with asyncio.timeout(min(timeouts.first_token or COUNTING, COUNTING)):
                 with closing(await self._post(call, path, body)) as response:
                     if response.status != 200:
                         failure = await _failure(response, call)
