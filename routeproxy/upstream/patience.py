@@ -1,5 +1,5 @@
-"""How long an attempt waits for its first content. What a rule states holds; where it states nothing, a target
-is given less time while another one may still be asked."""
+"""How long an attempt waits for its first content. What a rule states holds; where it states nothing, a
+target is given less time while another one may still be asked."""
 
 from typing import NamedTuple
 

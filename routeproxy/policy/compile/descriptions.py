@@ -227,7 +227,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     },
     TimeoutsTable: {
         "connect": "How long connecting may take; left out, 10s.",
-        "first_token": "The wait for the first text, thinking or tool call; left out, 300s, or 60s while others may be asked.",
+        "first_token": "The wait for the first text, thinking or tool call; left out, 60s or 300s.",
         "idle": "How long it may be silent after that; left out, 300s.",
         "total": "How long the whole attempt may take; left out, there is no limit.",
     },
