@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict
+
 from routeproxy.policy.conditions import NoneOf, TextCheck, in_words
 from routeproxy.policy.decide import Decision, Policy, Rule, Team
+from routeproxy.policy.health import HealthSettings
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import USER_IN_ADDRESS, digest_of
@@ -107,7 +110,8 @@ def _describe_fallback(rule: Rule) -> str:
 def _describe_retries(rule: Rule) -> str:
     if rule.retry.attempts == 1:
         return "asks each target once"
-    return f"asks each target {rule.retry.attempts} times, {rule.retry.backoff:g} s apart at first"
+    times = f"asks each target {rule.retry.attempts} times, at most {rule.retry.backoff:g} s apart at first"
+    return f"{times}, after {_format(rule.retry.on)}"
 
 
 def _describe_deadline(rule: Rule) -> str:
@@ -180,13 +184,22 @@ def _provider_fields(provider: Provider) -> dict[str, Any]:
     if provider.proxy and USER_IN_ADDRESS.search(provider.proxy):
         address = USER_IN_ADDRESS.sub(r"\1***", provider.proxy)
         fields["proxy"] = f"{address} (#{digest_of(provider.proxy)[:6]})"
-    return fields | {"keys": [key.reference for key in provider.keys]}
+    health = {} if provider.health is None else asdict(provider.health)
+    stated = {name: value for name, value in health.items() if value != getattr(_USUAL_HEALTH, name)}
+    return fields | {
+        "keys": [key.reference for key in provider.keys],
+        "health": "off" if provider.health is None else stated,
+    }
+
+
+_USUAL_HEALTH = HealthSettings()
 
 
 _LEFT_OUT = {
     "name",
     "keys",
     "headers",
+    "health",
     "litellm_params",
     "secret_headers",
     "secret_params",
