@@ -402,6 +402,7 @@ KEY_TABLES = {
     "deny": (file.DenyTable,),
     "fallback": (file.FallbackTable,),
     "retry": (file.RetryTable,),
+    "health": (file.HealthTable,),
     "timeouts and deadline": (file.TimeoutsTable,),
     "params": (file.ParamsTable,),
     "transforms": (file.TransformsTable,),
@@ -501,7 +502,8 @@ def test_every_code_is_explained() -> None:
 def test_the_times_are_the_defaults() -> None:
     documented = {code(row[0])[0]: row[2] for row in rows(RULES, "timeouts and deadline")[1:]}
     assert documented.pop("deadline") == "no limit"
-    usual = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__}
+    assert documented.pop("timeouts.first_token") == "[it depends](#the-first-token)"
+    usual = {name: getattr(Timeouts(), name) for name in Timeouts.__struct_fields__ if name != "first_token"}
     assert documented == {
         f"timeouts.{name}": f"{limit:g} s" if limit else "no limit" for name, limit in usual.items()
     }
@@ -702,7 +704,12 @@ def test_each_field_of_the_log_in_json_is_documented_and_there() -> None:
     of_requests = documented[len(JsonLine.__struct_fields__) + 1 :]
     line = str(
         msgspec.structs.replace(
-            REQUEST_IN_LOG, error="x", judge="x/y", verdicts={"flagged": 1}, client_left=True
+            REQUEST_IN_LOG,
+            error="x",
+            skipped=("x/z",),
+            judge="x/y",
+            verdicts={"flagged": 1},
+            client_left=True,
         )
     )
     for row in of_requests:

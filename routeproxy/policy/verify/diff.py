@@ -142,12 +142,15 @@ def _describe_safeguards(rule: Rule) -> str:
 def _compare_target(old: Target, new: Target) -> Iterator[str]:
     for group in ("params", "transforms", "timeouts"):
         old_group, new_group = getattr(old, group), getattr(new, group)
-        unit = " s" if group == "timeouts" else ""
         for name in new_group.__struct_fields__:
             old_value, new_value = getattr(old_group, name), getattr(new_group, name)
             if old_value != new_value:
-                change = f"{_format(new_value)}{unit} instead of {_format(old_value)}{unit}"
-                yield f"{new.name}: {group}.{name} is {change}"
+                unit = " s" if group == "timeouts" else ""
+                words = [
+                    f"{_format(value)}{unit}" if value is not None else _format(None)
+                    for value in (new_value, old_value)
+                ]
+                yield f"{new.name}: {group}.{name} is {' instead of '.join(words)}"
 
 
 # --- providers, teams, invariants
