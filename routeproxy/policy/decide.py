@@ -121,7 +121,9 @@ class Decision(Struct, frozen=True, kw_only=True):
     fallback: Fallback
     retry: Retry
     deadline: float | None
-    """Seconds for all attempts together, until content comes."""
+    """Seconds for all attempts together, until content comes; with `hold`, until the answer is whole."""
+    hold: bool = False
+    """A stream goes out once it is whole: until then another target may still answer."""
     safeguards: Safeguards | None = None
     """Who is asked to judge the tool uses of the answer, if anybody is."""
     version: str
@@ -164,6 +166,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     fallback: Fallback = Fallback(False)
     retry: Retry = Retry()
     deadline: float | None = None
+    hold: bool = False
     safeguards: Safeguards | None = None
     asks_for_requested: bool = False
     """Some target is `P/*`, which asks for the model that the client asked for."""
@@ -207,6 +210,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             fallback=fallback,
             retry=self.retry,
             deadline=self.deadline,
+            hold=self.hold,
             safeguards=self._safeguards_for(facts) if deny is None else None,
             version=version,
             facts=facts,

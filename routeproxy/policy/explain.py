@@ -109,6 +109,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """How often each target is tried."""
     deadline: float | None
     """Seconds."""
+    hold: bool = False
+    """Whether a stream goes out once it is whole."""
     safeguards: ExplainedTarget | None = None
     """Who would judge the tool uses of the answer, if the client wants that and the target does not do it."""
     safeguards_timeout: float | None = None
@@ -135,6 +137,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append(f"   tries each target {self.attempts} times")
         if self.deadline is not None:
             lines.append(f"   gives up after {self.deadline:g} s")
+        if self.hold:
+            lines.append("   holds a stream until it is whole")
         if self.safeguards is not None:
             lines.append(f"tool uses in auto mode: judged within {self.safeguards_timeout:g} s by")
             lines.append(f"   {self.safeguards}")
@@ -185,6 +189,7 @@ def explain(
         fallback=tuple(sorted(decision.fallback.on)) if decision.fallback.enabled else (),
         attempts=decision.retry.attempts,
         deadline=decision.deadline,
+        hold=decision.hold,
         safeguards=_target(safeguards.target, None) if safeguards is not None else None,
         safeguards_timeout=safeguards.timeout if safeguards is not None else None,
     )

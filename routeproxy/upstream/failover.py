@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Protocol
 
+import msgspec
+
 from routeproxy.exchange import AttemptRecord, Call, Exchange
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
@@ -99,7 +101,7 @@ class Failover:
                     failure.message = failure.operator_message
                 if exchange.first_content_at is not None:
                     exchange.error = failure.type
-                    await write([[error_event(failure.type, failure.message, exchange.shown_id)]])
+                    await write([_last_words(failure, exchange)])
                     return True
                 planned = plan.after(failure, tuple(exchange.warnings))
             except InvalidRequest:
@@ -134,6 +136,13 @@ class Failover:
             health.let_go()
 
 
+def _last_words(failure: UpstreamFailure, exchange: Exchange) -> Content:
+    """How a stream ends that can't go on."""
+    if failure.event is not None:
+        return Relayed(failure.event)
+    return [error_event(failure.type, failure.message, exchange.shown_id)]
+
+
 def _log_failure(failure: UpstreamFailure, call: Call, keys: Keys) -> None:
     provider = call.target.provider
     failure.redact((*keys.of(provider), *provider.secret_values, *call.exchange.secrets))
@@ -162,15 +171,20 @@ TIMEOUT_FAILURES: Mapping[str, tuple[Kind, str]] = {
     "own_work": ("timeout_connect", "could not be asked in time: routeproxy was busy"),
     "first_token": ("timeout_first_token", "gave no token in time"),
     "deadline": ("timeout_first_token", "gave no token before the deadline of the rule"),
+    "deadline of the whole": ("timeout_first_token", "was not done before the deadline of the rule"),
     "idle": ("timeout_idle", "went silent in the middle of its answer"),
     "total": ("timeout_total", "did not finish in time"),
 }
 """The failure that it is when a time limit has passed."""
 
 
+MOST_HELD = 32 * 2**20
+"""Bytes of a stream that is held until it is whole."""
+
+
 class Attempt:
     """One target, once, within its times. What comes before the content is held back, since another target
-    may still answer."""
+    may still answer; where the rule holds streams, all of it is."""
 
     def __init__(
         self,
@@ -192,6 +206,10 @@ class Attempt:
         self._record: AttemptRecord
         self._now = asyncio.get_running_loop().time
         self._held: list[Content] = []
+        decision = call.exchange.decision
+        self._holds = decision is not None and decision.hold and call.exchange.stream
+        self._held_bytes = 0
+        """Of what is held although there is content in it."""
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
         self._patience = patience(call.exchange, timeouts, may_fall_back=may_fall_back)
@@ -231,6 +249,8 @@ class Attempt:
             async with self._clock:
                 self._is_asking = True
                 await self._ask(upstream, self._relay if self._check is None else self._relay_checked)
+                if self._held_bytes:
+                    await self._commit()
         except TimeoutError:
             if not self._clock.expired:
                 raise
@@ -278,7 +298,7 @@ class Attempt:
             if failure.adapted_to is None or exchange.has_asked_again:
                 raise
             self._record.asked_again = failure.adapted_to
-            self._held = []
+            self._held, self._held_bytes = [], 0
             await upstream.send(self._call, emit)
 
     async def _relay_checked(self, output: Output) -> None:
@@ -301,16 +321,31 @@ class Attempt:
         exchange, content = self._call.exchange, output.content
         if exchange.first_content_at is None:
             self._held.append(content)
-            if not output.commits:
+            if not output.commits and not self._held_bytes:
                 return
-            await self._commit()
+            if self._holds:
+                self._hold(content)
+            else:
+                await self._commit()
         elif content:
             self._clock.pause()  # a client that reads slowly is not the back end's fault
             await self._write((content,))
-        limit, self._limit_name = self._now() + self._idle, "idle"
-        if self._total_at < limit:
-            limit, self._limit_name = self._total_at, "total"
+        limits = [(self._now() + self._idle, "idle"), (self._total_at, "total")]
+        if self._held_bytes:
+            limits.append((self._deadline, "deadline of the whole"))
+        limit, self._limit_name = min(limits)
         self._clock.move(limit)
+
+    def _hold(self, content: Content) -> None:
+        """There is content, and it waits for the rest. Raises `UpstreamFailure` where that is too long."""
+        self._is_asking = False
+        self._held_bytes += (
+            len(content.data) if isinstance(content, Relayed) else len(msgspec.json.encode(content))
+        )
+        if self._held_bytes > MOST_HELD:
+            provider = self._call.target.provider.name
+            words = "answered with more than 32 MB, which is more than can be held until it is whole"
+            raise UpstreamFailure("server_error", f"the back end {provider} {words}")
 
     async def _commit(self) -> None:
         """From here on the answer is this back end's. What was held back goes out in one write."""
@@ -321,6 +356,6 @@ class Attempt:
         self._is_asking = False
         self._clock.pause()  # a client that reads slowly is not the back end's fault
         await self._write(self._held)
-        self._held = []
+        self._held, self._held_bytes = [], 0
         if exchange.stream:
             exchange.forget_text()

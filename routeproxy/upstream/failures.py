@@ -131,6 +131,8 @@ class UpstreamFailure(ApiError):
         self.shows_address = shows_address
         self.adapted_to: str | None = None
         """What was refused, where the target is asked without that from now on, and may well answer."""
+        self.event: bytes | None = None
+        """The back end's own error event, in a stream that has begun: clients match its wording."""
         self.blames_target = True
         """Whether it says anything of the target or its key: a time limit of the rule that was nearly over
         does not, nor does a key that was never shown."""

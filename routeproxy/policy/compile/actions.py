@@ -78,6 +78,7 @@ class ActionsCompiler:
             fallback=fallback,
             retry=self._compile_retry(table.retry, (*path, "retry")),
             deadline=seconds(table.deadline) if table.deadline else None,
+            hold=table.hold is not None,
             safeguards=self.safeguards.compile_rule(
                 table, targets if fallback.enabled else targets[:1], path
             ),

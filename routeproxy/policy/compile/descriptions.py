@@ -172,6 +172,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "fallback": "Which failures lead to the next target; left out, the usual ones if there is one.",
         "retry": "How often one target is tried; left out, once.",
         "deadline": "How long all attempts together may take until content comes.",
+        "hold": "`whole`: a stream goes out once it is whole, so that another target can still answer.",
         "timeouts": "How long one attempt may take.",
         "params": "What is done to the request's parameters.",
         "transforms": "What is done to the answer.",

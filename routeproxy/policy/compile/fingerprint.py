@@ -93,6 +93,7 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None, targets: _Targ
         "fallback": rule.fallback,
         "retry": rule.retry,
         "deadline": rule.deadline,
+        "hold": rule.hold,
         "safeguards": rule.safeguards and (targets[rule.safeguards.target], rule.safeguards.timeout),
     }
 

@@ -295,7 +295,7 @@ def _describe(value: Any) -> str:
 
 _DURATIONS = frozenset(
     {"deadline", "backoff", "drain", "connect", "first_token", "idle", "total"}
-    | {"header_timeout", "body_timeout", "keep_alive"}
+    | {"header_timeout", "body_timeout", "keep_alive", "window", "cooldown", "max_cooldown"}
 )
 _NUMBERS = frozenset(fact.name for fact in FACTS if fact.kind == "number")
 

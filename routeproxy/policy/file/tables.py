@@ -144,6 +144,7 @@ class ActionTable(Table):
     fallback: bool | FallbackTable | None = None
     retry: RetryTable | None = None
     deadline: Duration | None = None
+    hold: Literal["whole"] | None = None
     timeouts: TimeoutsTable | None = None
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None

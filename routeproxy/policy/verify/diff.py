@@ -90,7 +90,14 @@ def _describe_action(rule: Rule) -> str:
 def _compare_rule(old: Rule, new: Rule) -> Iterator[str]:
     if (old_words := in_words(old.checks)) != (new_words := in_words(new.checks)):
         yield f"takes {new_words} instead of {old_words}"
-    for describe in (_describe_action, _describe_fallback, _describe_retries, _describe_deadline):
+    descriptions = (
+        _describe_action,
+        _describe_fallback,
+        _describe_retries,
+        _describe_deadline,
+        _describe_hold,
+    )
+    for describe in descriptions:
         if (old_words := describe(old)) != (new_words := describe(new)):
             yield f"{new_words} instead of {old_words}"
     if [target.name for target in old.targets] == [target.name for target in new.targets]:
@@ -116,6 +123,10 @@ def _describe_retries(rule: Rule) -> str:
 
 def _describe_deadline(rule: Rule) -> str:
     return "has no deadline" if rule.deadline is None else f"gives up after {rule.deadline:g} s"
+
+
+def _describe_hold(rule: Rule) -> str:
+    return "holds streams until they are whole" if rule.hold else "lets streams go out as they come"
 
 
 def _compare_safeguards(old: Rule, new: Rule, same_server: bool) -> Iterator[str]:

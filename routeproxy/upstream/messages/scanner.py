@@ -13,7 +13,7 @@ from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import Span, find_members
 from routeproxy.messages.errors import InvalidRequest
-from routeproxy.messages.events import MessageStop, error_event
+from routeproxy.messages.events import MessageStop
 from routeproxy.messages.events import frame as frame_of
 from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
 from routeproxy.messages.reply import Usage
@@ -133,14 +133,11 @@ class Scanner:
         failure = classify_error_object(event.value, provider=target.provider.name, model=target.model)
         if not self.has_content:
             raise failure
-        self.over = True
-        secrets = self._call.exchange.secrets
-        if not event.is_sound:
-            failure.redact(secrets)
-            self._call.exchange.error = failure.type
-            return frame_of(error_event(failure.type, failure.message))
-        self._call.exchange.error = event.value["error"]["type"]
-        return redact_bytes(as_it_came, secrets)
+        self.over, self.failure = True, failure
+        if event.is_sound:
+            failure.type = event.value["error"]["type"]
+            failure.event = redact_bytes(as_it_came, self._call.exchange.secrets)
+        return b""
 
 
 def _skip_deltas(frames: bytes, at: int, order: EventOrder) -> int:
