@@ -24,6 +24,9 @@ def check_health(written: HealthTable | bool | None, path: KeyPath, report: Repo
             hint = "`health = false` has nothing remembered of failures"
             report.error(Code.WRONG_VALUE, (*path, name), message, hint=hint)
     settings = HealthSettings(**stated)
+    if not 0 < settings.ratio <= 1:
+        message = f"`ratio` is a share of the attempts: {settings.ratio:g} is none"
+        report.error(Code.WRONG_VALUE, (*path, "ratio"), message, expected="above 0 and at most 1")
     if settings.cooldown > settings.max_cooldown:
         message = f"`cooldown` ({settings.cooldown:g} s) is longer than `max_cooldown` is"
         expected = f"at most {settings.max_cooldown:g} s, or a longer `max_cooldown`"

@@ -93,7 +93,8 @@ class TargetsCompiler:
 
     def compile_target(self, entry: Entry, rule: ActionTable) -> Target:
         """`entry` in `rule`. Of the tables of its provider, of the rule and its own, the last one wins."""
-        if entry.params or entry.transforms or rule.params or rule.transforms or rule.timeouts:
+        own = entry.params or entry.transforms or entry.timeouts
+        if own or rule.params or rule.transforms or rule.timeouts:
             return self._merge_tables(entry, rule)
         key = entry.provider.name, entry.model
         if key not in self.names.plain:

@@ -129,7 +129,7 @@ class HealthTable(Table):
     """When a target counts as failing, and how long it is left alone then."""
 
     failures: Positive | None = None
-    ratio: Annotated[float, Meta(gt=0, le=1)] | None = None
+    ratio: int | float | None = None
     minimum: Positive | None = None
     window: Duration | None = None
     cooldown: Duration | None = None
