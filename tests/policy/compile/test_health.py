@@ -74,7 +74,7 @@ REFUSED = [
     ("", "health = { failures = 0 }", "", "failures"),
     ("", "health = { ratio = 1.5 }", "", "`ratio` is a share of the attempts: 1.5 is none"),
     ("health = { ratio = 0 }", "", "", "`ratio` is a share of the attempts: 0 is none"),
-    ("", "health = { ratio = nan }", "", "`ratio` is a share of the attempts: nan is none"),
+    ("", "health = { ratio = nan }", "", "`ratio` can't be the number nan"),
     ("", "health = { after = 3 }", "", "`after`"),
     (
         "",
