@@ -59,7 +59,6 @@ TARGETS: Mapping[str, tuple[str, str, str, str]] = {
     "cohere": ("cohere", "", "command-a-03-2025", 'api_key = "env:KEY"'),
     "watsonx": ("watsonx", "", "ibm/granite-3-8b-instruct", 'litellm_params.token = "env:KEY"\n'
                 'litellm_params.project_id = "p"\napi_key = "none"'),
-    "replicate": ("replicate", "", "meta/meta-llama-3-8b-instruct", 'api_key = "env:KEY"'),
     "no-key": ("openai_compatible", "/v1", "some-model", 'api_key = "env:NOT_SET"'),
 }  # fmt: skip
 """By name: type, path of the base URL, model, and what else the provider has."""
