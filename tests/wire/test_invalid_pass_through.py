@@ -85,6 +85,15 @@ MISTAKES = [
     ),
     pytest.param(b"data: {not json}\n\n", "an event that is not JSON", id="no JSON"),
     pytest.param(
+        AGAIN.replace(b"}}", b'},"extra":"\xff"}'),
+        "an event that is no UTF-8",
+        id="no UTF-8 in what nobody reads",
+    ),
+    pytest.param(b": \xc3\x28\n\n", "an event that is no UTF-8", id="no UTF-8 in a comment"),
+    pytest.param(
+        AGAIN.replace(b"look", b"\xed\xa0\xbd"), "an event that is no UTF-8", id="half an emoji in bytes"
+    ),
+    pytest.param(
         AGAIN.replace(b'" look"', b"[" * 3000 + b"]" * 3000),
         "an event that is not JSON",
         id="nested more deeply than can be read",

@@ -71,13 +71,16 @@ class Scanner:
         error before the first content."""
         parts: list[bytes] = []
         at = relayed = 0
+        text = _as_far_as_it_is_text(frames)
         try:
-            while not self.over and (at := _skip_deltas(frames, at, self._order)) < len(frames):
-                event, end = _next_event(frames, at)
+            while not self.over and (at := _skip_deltas(text, at, self._order)) < len(text):
+                event, end = _next_event(text, at)
                 if event is not None and (new := self._on_event(event, frames[at:end])) is not None:
                     parts += (frames[relayed:at], new)
                     relayed = end
                 at = end
+            if len(text) < len(frames) and not self.over:
+                raise InvalidStream("an event that is no UTF-8")
         except InvalidStream as invalid:
             words = f"the back end {self._call.target.provider.name} sent an invalid stream: {invalid}"
             self.failure = UpstreamFailure("connection", words)
@@ -138,6 +141,18 @@ class Scanner:
             failure.type = event.value["error"]["type"]
             failure.event = redact_bytes(as_it_came, self._call.exchange.secrets)
         return b""
+
+
+def _as_far_as_it_is_text(frames: bytes) -> bytes:
+    """The whole frames before the first that is no UTF-8, which no client could read."""
+    if frames.isascii():
+        return frames
+    try:
+        frames.decode()
+    except UnicodeDecodeError as error:
+        ends = [match.end() for match in FRAME_END.finditer(frames, 0, error.start)]
+        return frames[: ends[-1]] if ends else b""
+    return frames
 
 
 def _skip_deltas(frames: bytes, at: int, order: EventOrder) -> int:
