@@ -71,13 +71,6 @@ _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 _OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 """To go on in another protocol."""
 
-_OFFER_BEGUN = re.compile(
-    rb"\r(?:\n(?:%b|upgrade:[^\r\n]{0,256}\r?)?)?\Z"
-    % b"|".join(b"upgrade"[:length] for length in range(1, 8)),
-    re.IGNORECASE,
-)
-"""What a read may end with if the next one brings the rest of an offer."""
-
 
 class HttpProtocol(HttpToolsProtocol):
     """A client that ends its side of the connection has left, whether or not it would go on reading: no
@@ -100,7 +93,6 @@ class HttpProtocol(HttpToolsProtocol):
         """Those that wait are answered, and then the connection ends: more have come than may wait, or
         something that is refused after them."""
         self._last_refusal: ApiError | None = None
-        self._offer_begun = b""
         self._reading = 0
         self._fed = 0
         """Bytes that came of this message, after the read in which it began."""
@@ -132,20 +124,12 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._silent = 0.0
         self._reading = len(data)
-        if self._offer_begun:
-            data, self._offer_begun = self._offer_begun + data, b""
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
         end = data.rfind(b"\r") + 1
         offers = data.find(b"pgrade:", 0, end) >= 0 or data.find(b"PGRADE:", 0, end) >= 0
         self._unset_keepalive_if_required()
         try:
-            if offers:
-                data = _OFFER.sub(b"", data)
-                end = data.rfind(b"\r") + 1
-            if (begun := _offer_begun(data, end)) is None:
-                self.parser.feed_data(data)
-            else:
-                self._feed_before(data, begun)
+            self.parser.feed_data(_OFFER.sub(b"", data) if offers else data)
         except httptools.HttpParserUpgrade:
             pass  # nothing else than HTTP is spoken here, which the answer shows
         except httptools.HttpParserError:
@@ -159,16 +143,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._fed > MOST_HEAD + MOST_FRAMING * self._body:
             # A name or a value that does not end, or chunks that hold next to nothing.
             self._refuse(_too_long() if self._in_head else ApiError(400, "the body has hardly any content"))
-
-    def _feed_before(self, data: bytes, begun: int) -> None:
-        """What stands from `begun` on waits for the next read, if it is of a head."""
-        before, rest = data[:begun], data[begun:]
-        if before:
-            self.parser.feed_data(before)
-        if self._in_head:
-            self._offer_begun = rest
-        else:
-            self.parser.feed_data(rest)
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
@@ -394,15 +368,6 @@ def _until_closed(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Ap
     return answer
 
 
-def _offer_begun(data: bytes, end: int) -> int | None:
-    """Where what may become an offer begins. `end`: behind the last carriage return."""
-    start = data.rfind(b"\r", 0, end - 1) if end == len(data) else end - 1
-    for at in (start, end - 1):
-        if at >= 0 and _OFFER_BEGUN.match(data, at):
-            return at
-    return None
-
-
 def _too_long() -> ApiError:
     return ApiError(431, f"Headers too large (max {MOST_HEAD // 1024} kB and {MOST_LINES} lines)")
 
@@ -476,8 +441,12 @@ class CoalescingTransport:
         self._transport.close()
 
     def flush(self) -> None:
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._size = 0
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        waiting, size = self._waiting, self._size
+        self._waiting, self._size = [], 0
+        if not size or self._transport.is_closing():
+            return
+        if size > AT_MOST:  # a copy of a long answer takes its time, and its memory
+            for data in waiting:
+                self._transport.write(data)
+        else:
+            self._transport.write(b"".join(waiting))

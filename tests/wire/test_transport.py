@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import re
-import socket
 import time
 import zlib
 from collections.abc import Iterator
@@ -834,20 +833,3 @@ def test_whole_requests_are_answered_before_what_comes_behind_them_is_refused(
         answer = receive_until(client)
     statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
     assert statuses == [b"200"] * before + [b"431" if len(garbage) > 65_536 else b"400"]
-
-
-@pytest.mark.parametrize("offer", [b"Upgrade: h2c", b"upgrade: TLS/1.0, HTTP/1.1", b"UPGRADE:h2c"])
-def test_an_offer_of_another_protocol_is_passed_over_wherever_reads_cut_it(
-    proxy: Running, offer: bytes
-) -> None:
-    sent = request_bytes(request("Hi"), connection="Upgrade").replace(
-        b"\r\n\r\n", b"\r\n" + offer + b"\r\n\r\n", 1
-    )
-    at = sent.index(offer)
-    for cut in range(at - 3, at + len(offer) + 5):
-        with connect(proxy.url) as client:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            client.sendall(sent[:cut])
-            time.sleep(0.01)
-            client.sendall(sent[cut:])
-            assert receive_until(client, b"HTTP/1.1 ", b"}").startswith(b"HTTP/1.1 200 "), cut
