@@ -63,6 +63,7 @@ def test_explain_shows_every_rule_in_order_and_then_where_it_goes() -> None:
         1. openai/gpt-4.1-mini  zone public, engine direct, key env:OPENAI_API_KEY set
         2. anthropic/claude-haiku-4-5  zone public, engine direct, key env:ANTHROPIC_API_KEY set
            falls back after rate_limit
+           passes over what fails at the time: only a server knows that (/v1/route)
            tries each target 2 times
            gives up after 40 s
 

@@ -222,7 +222,7 @@ def test_times_are_seconds() -> None:
         'timeouts = { connect = "5s", total = "1.5h" }'
     )
     assert (decision.deadline, decision.retry) == (90.0, Retry(3, 0.25))
-    assert decision.targets[0].timeouts == Timeouts(connect=5.0, first_token=300.0, idle=300.0, total=5400.0)
+    assert decision.targets[0].timeouts == Timeouts(connect=5.0, first_token=None, idle=300.0, total=5400.0)
 
 
 def test_nothing_is_retried_unless_asked_for() -> None:

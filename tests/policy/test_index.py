@@ -238,7 +238,7 @@ SUBJECTS = st.one_of(
     st.sampled_from([MODEL, TEAM, USER, EFFORT, SYSTEM]), st.sampled_from(HEADERS).map(header_fact)
 )
 VALUES = st.lists(TEXTS, max_size=3).map(tuple)
-GLOBS = st.lists(st.text(alphabet="abé*?.\n", max_size=5), max_size=2).map(tuple)
+GLOBS = st.lists(st.text(alphabet="abé*?.\n", max_size=5), min_size=1, max_size=2).map(tuple)
 REGEXES = st.lists(
     st.one_of(
         st.sampled_from(

@@ -101,7 +101,7 @@ MISTAKES = [
     pytest.param(
         b'data: {"type":"vendor","n":NaN}\n\n', "an event that is not JSON", id="a number that JSON has not"
     ),
-    pytest.param(AGAIN.replace(b"look", b"l\xffk"), "an event that is not JSON", id="bytes that are no text"),
+    pytest.param(AGAIN.replace(b"look", b"l\xffk"), "an event that is no UTF-8", id="bytes that are no text"),
     pytest.param(b"event: ping\ndata: {\n\n", "an event that is not JSON", id="a ping that is no JSON"),
     pytest.param(b"data: [1]\n\n", "an event without a type", id="a list"),
     pytest.param(b'data: "text"\n\n', "an event without a type", id="a string"),

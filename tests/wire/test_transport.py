@@ -356,7 +356,7 @@ def test_a_body_of_more_values_or_escapes_than_a_decoder_may_take_is_too_large(
     answer = proxy.post(gzip.compress(body), path, content_encoding="gzip")
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (413, "request_too_large")
-    assert error["message"].startswith("Request too large (max 2")
+    assert error["message"].startswith("Request too large (max ")
 
 
 def test_the_limit_is_the_rules_files(tmp_path: Path) -> None:
