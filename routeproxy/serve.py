@@ -156,7 +156,7 @@ class App:
     ) -> None:
         """`observers`: who listens besides the logs. `host`: what the server listens on. `state`: what other
         workers know, too."""
-        self._state = state
+        self.state = state
         self._host = host
         self._sources = sources
         self.rules = rules
@@ -199,7 +199,7 @@ class App:
             decision_log.update(policy)
 
         return build_app(
-            Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self._state),
+            Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state),
             authenticator=authenticator,
             in_flight=self.in_flight,
             timings=self._timings,

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 log = logging.getLogger("routeproxy.shared_records")
 
+PLACES = 8
+"""Where a record may stand, if its own place is another's."""
+
 LONGEST_WAIT = 0.02
 """Seconds for the lock, which is held for microseconds. Whoever holds it for longer is dead or stopped."""
 
@@ -43,16 +46,10 @@ class SharedRecords(Generic[SomeRecord]):
     def __init__(self, kind: type[SomeRecord], size: int, *, shared: bool) -> None:
         """`size`: how many there can be. `shared`: there will be workers."""
         self._size = size
-        self._places: dict[int, int] = {}
         self._salt = os.urandom(16)
-        self._records: Any = (kind * size)()
-        self._lock: Any = None
-        if shared:
-            context = multiprocessing.get_context("spawn")
-            try:
-                self._records, self._lock = context.RawArray(kind, size), context.Lock()
-            except OSError as error:
-                log.warning("workers don't know of each other's failures: no memory to share: %s", error)
+        self._records: Any
+        self._lock: Any
+        self._records, self._lock = _between_workers(kind, size) if shared else ((kind * size)(), None)
 
     def id_of(self, *names: str) -> int:
         """The number of what has these names. It tells nothing of them, and no other server has it."""
@@ -65,34 +62,30 @@ class SharedRecords(Generic[SomeRecord]):
         """Those that are somebody's."""
         return (record for record in self._records if record.id)
 
+    def get(self, id: int) -> SomeRecord | None:
+        """The record of this number, if there is one."""
+        return next((record for record in self._places_of(id) if record.id == id), None)
+
     def find(self, id: int) -> SomeRecord:
-        """The record of this number, which is made if there is none: in place of the one that was asked for
-        the longest time ago, if there is no room."""
-        record: SomeRecord
-        place = self._places.get(id)
-        if place is not None:
-            record = self._records[place]
-            if record.id == id:
-                record.used_at = time.monotonic()
-                return record
-        with self.locked():
-            place = self._places[id] = self._place_of(id)
-            record = self._records[place]
-            if record.id != id:
-                ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
-                record.id = id
-            record.used_at = time.monotonic()
+        """The record of this number, which is made if there is none: if there is no room for it, in place of
+        another that was asked for longer ago."""
+        record = self.get(id)
+        if record is None:
+            with self.locked():
+                record = self.get(id) or self._make(id)
+        record.used_at = time.monotonic()
         return record
 
-    def _place_of(self, id: int) -> int:
-        oldest = 0
-        for place in range(self._size):
-            record = self._records[place]
-            if record.id in (id, 0):
-                return place
-            if record.used_at < self._records[oldest].used_at:
-                oldest = place
-        return oldest
+    def _make(self, id: int) -> SomeRecord:
+        record = min(self._places_of(id), key=lambda record: record.used_at if record.id else -1.0)
+        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        record.id = id
+        return record
+
+    def _places_of(self, id: int) -> Iterator[SomeRecord]:
+        """Where the record of this number may stand. They are few, however many records there are: whoever
+        asks for ever new names must cost no more than others."""
+        return (self._records[(id + step) % self._size] for step in range(PLACES))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,3 +99,13 @@ class SharedRecords(Generic[SomeRecord]):
         finally:
             with suppress(ValueError):  # both of us have let it go
                 self._lock.release()
+
+
+def _between_workers(kind: type[SomeRecord], size: int) -> tuple[Any, Any]:
+    """The records, and the lock on them."""
+    context = multiprocessing.get_context("spawn")
+    try:
+        return context.RawArray(kind, size), context.Lock()
+    except OSError as error:
+        log.warning("workers don't know of each other's failures: no memory to share: %s", error)
+        return (kind * size)(), None

@@ -128,14 +128,14 @@ class Circuit:
     def __init__(
         self,
         name: str,
-        id: int,
+        record: CircuitRecord,
         records: SharedRecords[CircuitRecord],
         settings: HealthSettings,
         now: Callable[[], float],
     ) -> None:
-        """`name`: what the log calls it."""
+        """`name`: what the log calls it. `record` is one of `records`."""
         self._name = name
-        self._record = records.find(id)
+        self._record = record
         self._records = records
         self._settings = settings
         self._now = now
@@ -255,6 +255,10 @@ class Circuit:
         return int(now * BUCKETS / self._settings.window)
 
 
+FindRecord = Callable[[int], CircuitRecord]
+"""By its number."""
+
+
 class Health:
     """What is known of all targets and keys."""
 
@@ -264,34 +268,41 @@ class Health:
         self._records = records
         self._now = now
 
-    def of_target(self, target: Target) -> Circuit | None:
-        """`None`: nobody wants it to be remembered."""
-        provider = target.provider
-        if provider.health is None:
-            return None
-        id = self._records.id_of("target", provider.name, provider.base_url or "", target.model)
-        return Circuit(target.name, id, self._records, provider.health, self._now)
-
-    def of_key(self, provider: Provider, key: str | None) -> Circuit | None:
-        """`None` also where each client shows its own key."""
-        if provider.health is None or provider.client_key:
-            return None
-        id = self._records.id_of("key", provider.name, provider.base_url or "", key or "")
-        name = f"a key of {provider.name}" if key else provider.name
-        return Circuit(name, id, self._records, provider.health, self._now)
-
     def attempt(self, target: Target, key: str | None, session: int) -> "AttemptHealth":
-        return AttemptHealth(self.of_target(target), self.of_key(target.provider, key), session)
+        find = self._records.find
+        return AttemptHealth(self._of_target(target, find), self._of_key(target.provider, key, find), session)
 
     def words(self, target: Target, keys: Sequence[str]) -> str:
-        """In words, for people."""
-        circuits = [self.of_key(target.provider, key) for key in keys or (None,)]
+        """In words, for people. To look leaves nothing behind, and takes nobody's place."""
+        circuits = [self._of_key(target.provider, key, self._look) for key in keys or (None,)]
         limits = [circuit.cooling() if circuit is not None else None for circuit in circuits]
-        of_target = self.of_target(target)
+        of_target = self._of_target(target, self._look)
         cooling = of_target.cooling() if of_target is not None else None
         if cooling is None and None not in limits:  # no key can be asked with
             cooling = min((limit for limit in limits if limit is not None), key=lambda one: one.seconds)
         return str(cooling) if cooling is not None else HEALTHY
+
+    def _look(self, id: int) -> CircuitRecord:
+        return self._records.get(id) or CircuitRecord(id)
+
+    def _of_target(self, target: Target, find: FindRecord) -> Circuit | None:
+        """`None`: nobody wants it to be remembered."""
+        return self._circuit(target.name, target.provider, find, "target", target.model)
+
+    def _of_key(self, provider: Provider, key: str | None, find: FindRecord) -> Circuit | None:
+        """`None` also where each client shows its own key."""
+        if provider.client_key:
+            return None
+        name = f"a key of {provider.name}" if key else provider.name
+        return self._circuit(name, provider, find, "key", key or "")
+
+    def _circuit(
+        self, name: str, provider: Provider, find: FindRecord, kind: str, what: str
+    ) -> Circuit | None:
+        if provider.health is None:
+            return None
+        id = self._records.id_of(kind, provider.name, provider.base_url or "", what)
+        return Circuit(name, find(id), self._records, provider.health, self._now)
 
     def session(self, exchange: Exchange) -> int:
         """The number of the session that a request belongs to. Where it names none, whoever asks counts as

@@ -36,7 +36,7 @@ class RetryBudget:
         self._loads = loads
         for load in loads:
             if not _is_alive(load.id):
-                load.requests = load.retries = 0
+                load.id = load.requests = load.retries = 0
         self._own = loads.find(os.getpid())
 
     @contextmanager

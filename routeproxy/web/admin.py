@@ -120,8 +120,13 @@ def admin_handlers(
 def _health(proxy: Proxy) -> dict[str, str]:
     """Of each target of the rules in force, but of `P/*`, which is many."""
     policy = proxy.rules.policy
-    targets = [target for rule in (*policy.rules, policy.default) for target in rule.contacted]
-    return {target.name: proxy.health_of(target) for target in targets if target.model != "*"}
+    targets = {
+        target.name: target
+        for rule in (*policy.rules, policy.default)
+        for target in rule.contacted
+        if target.model != "*"
+    }
+    return {name: proxy.health_of(target) for name, target in targets.items()}
 
 
 class _Rollback(msgspec.Struct):

@@ -26,7 +26,8 @@ class Target:
         self._settings = settings or HealthSettings()
 
     def attempt(self) -> Circuit:
-        return Circuit("azure/gpt-5", 1, self._records, self._settings, self.clock)
+        record = self._records.find(1)
+        return Circuit("azure/gpt-5", record, self._records, self._settings, self.clock)
 
     def after(
         self, seconds: float, outcome: Kind | None, session: int = 1, wait: float | None = None

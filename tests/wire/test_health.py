@@ -210,6 +210,16 @@ def test_it_is_shown_wherever_somebody_asks_why(scene: Scene) -> None:
     assert "cooling down for" in (explained.said("explain") or "")
 
 
+def test_to_ask_why_is_no_attempt_and_pushes_nothing_out(scene: Scene) -> None:
+    circuits = scene.proxy.app.state.circuits
+    scene.asked()
+    known = {record.id for record in circuits}
+    scene.proxy.get("/-/status", x_api_key="key-of-admin")
+    scene.proxy.post(request(model="alone"), "/v1/route", x_api_key="key-of-most")
+    scene.proxy.post(request(model="forgotten"), "/v1/route", x_api_key="key-of-most")
+    assert {record.id for record in circuits} == known
+
+
 def test_two_workers_know_the_same(back_ends: tuple[BackEnd, BackEnd], tmp_path: Path) -> None:
     one, two = answers(back_ends[0], DOWN), answers(back_ends[1], GOOD)
     (tmp_path / "rules.toml").write_text(RULES.format(one=one.url, two=two.url, cooldown="30s"))
