@@ -11,13 +11,11 @@ import argparse
 import gzip
 import http.client
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from serving import serving
 
 RULES = """
 [providers.echo]
@@ -152,33 +150,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *BODIES], metavar="NAME")
     parser.add_argument("--port", type=int, default=18_482)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rules = Path(folder, "rules.toml")
-        rules.write_text(RULES, encoding="utf-8")
-        command = [sys.executable, "-m", "routeproxy", "serve", "--rules", str(rules)]
-        server = subprocess.Popen(
-            [*command, "--port", str(arguments.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            _wait_until_ready(arguments.port)
-            for name in arguments.names or BODIES:
-                _measure(name, arguments.port)
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def _wait_until_ready(port: int) -> None:
-    for _ in range(600):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the server did not start")
+    with serving(RULES, arguments.port):
+        for name in arguments.names or BODIES:
+            _measure(name, arguments.port)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,14 @@ import os
 import re
 import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
+
+from serving import serving
 
 RULES = """
 [server]
@@ -208,39 +207,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18_483)
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    with tempfile.TemporaryDirectory() as folder:
-        rules = Path(folder, "rules.toml")
-        rules.write_text(RULES, encoding="utf-8")
-        command = [sys.executable, "-m", "routeproxy", "serve", "--rules", str(rules)]
-        server = subprocess.Popen(
-            [*command, "--port", str(arguments.port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "KEY": KEY},
-        )
-        try:
-            wait_until_ready(arguments.port)
-            print("|", " | ".join(COLUMNS), "|\n" + "|---" * len(COLUMNS) + "|", flush=True)
-            with multiprocessing.Manager() as manager, ProcessPoolExecutor(2) as pool:
-                stop = manager.Event()
-                for name in arguments.names or WAVES:
-                    measure(name, arguments.port, server.pid, pool, stop)
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def wait_until_ready(port: int) -> None:
-    for _ in range(600):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the server did not start")
+    with serving(RULES, arguments.port, {"KEY": KEY}) as server:
+        print("|", " | ".join(COLUMNS), "|\n" + "|---" * len(COLUMNS) + "|", flush=True)
+        with multiprocessing.Manager() as manager, ProcessPoolExecutor(2) as pool:
+            stop = manager.Event()
+            for name in arguments.names or WAVES:
+                measure(name, arguments.port, server.pid, pool, stop)
 
 
 if __name__ == "__main__":
