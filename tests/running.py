@@ -70,7 +70,7 @@ class Running:
         return get(self.url, path, method, **headers)
 
 
-class Forgetful(SharedState):
+class ForgetsFailures(SharedState):
     """Each request finds all targets and keys as good as new."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ def running(
     sources = Sources(options or Options(rules=path), dict(environ or {}))
     versions = options.last_good if options is not None else None
     live = live_rules(sources, versions or folder / ".versions")
-    state = SharedState() if remembers else Forgetful()
+    state = SharedState() if remembers else ForgetsFailures()
     with _running(sources, live, path, timings, protocols, observers, host, state) as server:
         yield server
 

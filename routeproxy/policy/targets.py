@@ -35,7 +35,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
     connect: float = 10.0
     first_token: float | None = None
-    """`None`: it depends on who else may be asked (`upstream.patience`)."""
+    """`None`: it depends on who else may be asked (`upstream.first_token`)."""
     idle: float = 300.0
     total: float | None = None
 

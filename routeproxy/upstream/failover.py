@@ -21,9 +21,9 @@ from routeproxy.policy.providers import Provider
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTimeout
 from routeproxy.upstream.failures import Kind, UpstreamFailure
+from routeproxy.upstream.first_token import first_token_timeout
 from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys, needed_key
-from routeproxy.upstream.patience import patience
 from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
 from routeproxy.upstream.synthetic import refusal
@@ -101,7 +101,7 @@ class Failover:
                     failure.message = failure.operator_message
                 if exchange.first_content_at is not None:
                     exchange.error = failure.type
-                    await write([_last_words(failure, exchange)])
+                    await write([_end_of_broken_stream(failure, exchange)])
                     return True
                 planned = plan.after(failure, tuple(exchange.warnings))
             except InvalidRequest:
@@ -136,7 +136,7 @@ class Failover:
             health.let_go()
 
 
-def _last_words(failure: UpstreamFailure, exchange: Exchange) -> Content:
+def _end_of_broken_stream(failure: UpstreamFailure, exchange: Exchange) -> Content:
     """How a stream ends that can't go on."""
     if failure.event is not None:
         return Relayed(failure.event)
@@ -212,7 +212,7 @@ class Attempt:
         """Of what is held although there is content in it."""
         started, timeouts = self._now(), call.target.timeouts
         self._idle = timeouts.idle
-        self._patience = patience(call.exchange, timeouts, may_fall_back=may_fall_back)
+        self._first_token = first_token_timeout(call.exchange, timeouts, may_fall_back=may_fall_back)
         self._deadline = deadline or math.inf
         self._total_at = started + timeouts.total if timeouts.total else math.inf
         limit, self._limit_name = self._first_of(started + OWN_WORK, "own_work")
@@ -243,7 +243,7 @@ class Attempt:
     async def _send(self, upstream: Upstream) -> None:
         needed_key(self._call)
         provider = self._call.target.provider.name
-        back_end_clock = BackEndClock(self._request_sent, self._signs_of_life, self._request_over)
+        back_end_clock = BackEndClock(self._request_sent, self._bytes_came, self._request_over)
         clock_before = BACK_END_CLOCK.set(back_end_clock)
         try:
             async with self._clock:
@@ -268,12 +268,12 @@ class Attempt:
     def _request_sent(self) -> None:
         """The back end has it, as far as we know: from now on `first_token` runs."""
         if self._is_asking:
-            self._limit_wait(self._now() + self._patience.first, "first_token")
+            self._limit_wait(self._now() + self._first_token.first, "first_token")
 
-    def _signs_of_life(self) -> None:
+    def _bytes_came(self) -> None:
         """The back end has sent something, if no content yet."""
-        if self._is_asking and self._patience.between is not None:
-            self._limit_wait(self._now() + self._patience.between, "first_token")
+        if self._is_asking and self._first_token.between is not None:
+            self._limit_wait(self._now() + self._first_token.between, "first_token")
 
     def _request_over(self) -> None:
         """What comes next is our own again: another shape of the request, a thread that translates it."""

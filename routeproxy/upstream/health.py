@@ -29,9 +29,9 @@ log = logging.getLogger("routeproxy.upstream.health")
 
 KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
-SHARE_ALONE: frozenset[Kind] = frozenset({"timeout_first_token", "timeout_idle"})
+ONLY_IN_SHARE: frozenset[Kind] = frozenset({"timeout_first_token", "timeout_idle"})
 """Failures of a target that count in its share, not in a row: some requests take long wherever they go."""
-OF_TARGET: frozenset[Kind] = SHARE_ALONE | {"connection", "timeout_connect", "server_error", "overloaded"}
+OF_TARGET: frozenset[Kind] = ONLY_IN_SHARE | {"connection", "timeout_connect", "server_error", "overloaded"}
 """Failures of a target."""
 BUCKETS = 6
 """Into which the window of the share is divided: it moves by one of them at a time."""
@@ -201,7 +201,7 @@ class Circuit:
 
     def _fail(self, kind: Kind, now: float, wait: float) -> None:
         record, settings = self._record, self._settings
-        if kind not in SHARE_ALONE:
+        if kind not in ONLY_IN_SHARE:
             record.row_began_at = record.row_began_at if record.in_a_row else now
             record.in_a_row += 1
         if kind == "rate_limit" and wait:

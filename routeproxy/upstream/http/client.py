@@ -205,8 +205,8 @@ class Response:
 
     def close(self) -> None:
         """Lets the connection go: to its pool if it can carry more, else for good."""
-        if (clock := BACK_END_CLOCK.get()) is not None:
-            clock.request_over()
+        if self._clock is not None:
+            self._clock.request_over()
         transport = self._connection.transport
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()  # it was answered before it was asked in full: the rest need not go out

@@ -16,23 +16,23 @@ TOKENS_A_SECOND = 50
 """That a slow model writes, of an answer that comes as a whole."""
 
 
-class Patience(NamedTuple):
+class FirstTokenTimeout(NamedTuple):
     first: float
     """Seconds from when the request was sent."""
     between: float | None = None
-    """Seconds from each sign of life: every byte of the answer's body. `None`: those don't count."""
+    """Seconds from each read of the answer's body, which counts anew. `None`: that doesn't."""
 
 
-def patience(exchange: Exchange, timeouts: Timeouts, *, may_fall_back: bool) -> Patience:
+def first_token_timeout(exchange: Exchange, timeouts: Timeouts, *, may_fall_back: bool) -> FirstTokenTimeout:
     """`may_fall_back`: another target would be asked after a time-out."""
     if timeouts.first_token is not None:
-        return Patience(timeouts.first_token)
+        return FirstTokenTimeout(timeouts.first_token)
     facts = exchange.facts
     if not may_fall_back or facts is None:
-        return Patience(LAST_TARGET)
+        return FirstTokenTimeout(LAST_TARGET)
     if exchange.stream:
         takes_long = facts.thinking or len(exchange.inbound.body) > LONG_BODY
-        return Patience(LAST_TARGET) if takes_long else Patience(USUAL, USUAL)
+        return FirstTokenTimeout(LAST_TARGET) if takes_long else FirstTokenTimeout(USUAL, USUAL)
     if facts.max_tokens is None:
-        return Patience(LAST_TARGET, USUAL)
-    return Patience(min(LAST_TARGET, USUAL + facts.max_tokens / TOKENS_A_SECOND), USUAL)
+        return FirstTokenTimeout(LAST_TARGET, USUAL)
+    return FirstTokenTimeout(min(LAST_TARGET, USUAL + facts.max_tokens / TOKENS_A_SECOND), USUAL)
