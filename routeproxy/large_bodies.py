@@ -1,6 +1,7 @@
 """Work on a large body, beside the event loop: in few threads, in turns between callers."""
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,12 @@ T = TypeVar("T")
 
 INLINE = 131_072
 """Bytes. What is not longer is read where it came: a thread would cost more than it saves."""
+
+HOLDS_INTERPRETER = 1_048_576
+"""Bytes. A decoder or an encoder has the interpreter for itself for milliseconds at a body of this size."""
+BREATH = 0.002
+"""Seconds between two pieces of work on such a body. The loop lets the interpreter go whenever it looks at its
+sockets, and takes several turns to answer anybody: a thread that never waits would be first each time."""
 
 
 class Threads:
@@ -57,8 +64,15 @@ def without_sweeps(size: int, work: Callable[[], T]) -> T:
     the collector would hold the interpreter for long."""
     if size <= INLINE:
         return work()
+    let_others_run(size)
     with paused():
         return work()
+
+
+def let_others_run(size: int) -> None:
+    """For a thread, between two calls that each hold the interpreter for as long as `size` bytes take."""
+    if size > HOLDS_INTERPRETER:
+        time.sleep(BREATH)
 
 
 def _give_back(loop: asyncio.AbstractEventLoop, turn: asyncio.Semaphore) -> None:

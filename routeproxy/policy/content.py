@@ -13,6 +13,7 @@ from typing import Any
 from routeproxy.messages.decoding import nested_too_deeply, without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import ATTRIBUTION, ToolHead
+from routeproxy.messages.word_search import may_contain
 
 IMAGES = frozenset({"image", "image_url", "input_image"})
 """The types of blocks that hold one, the API's own and those that some servers of Messages take besides."""
@@ -21,14 +22,12 @@ DOCUMENTS = frozenset({"document", "file", "input_file"})
 
 _SYSTEM_EFFORT = b'"output_config"'
 _DEFINITION = b'"tool_definition"'
-_ESCAPED_LETTERS = (b"\\u005", b"\\u006", b"\\u007")
-"""JSON may spell any letter as `\\u0069`, and `_` as `\\u005f`."""
 
 
 def contains_block(text: bytes, types: Collection[str]) -> bool:
     """Whether a block of one of these types is anywhere in `text`, at any depth. Raises `InvalidRequest` for
     what can't be read, or can be read in two ways."""
-    if not any(_may_contain(text, f'"{type}"'.encode()) for type in types):
+    if not may_contain(text, *(f'"{type}"'.encode() for type in types)):
         return False
     # Found or not, all is looked at: what can be read in two ways is no answer.
     found = [
@@ -42,7 +41,7 @@ def contains_block(text: bytes, types: Collection[str]) -> bool:
 
 def defined_tools(messages: bytes) -> tuple[ToolHead, ...]:
     """The tools that turns bring along, wherever they are defined. Raises as `contains_block`."""
-    if not _may_contain(messages, _DEFINITION):
+    if not may_contain(messages, _DEFINITION):
         return ()
     definitions = [
         block.get("definition")
@@ -58,7 +57,7 @@ def defined_tools(messages: bytes) -> tuple[ToolHead, ...]:
 
 def latest_effort(messages: bytes) -> str | None:
     """The effort that the last system turn with one asks for. Raises as `contains_block`."""
-    if not _may_contain(messages, _SYSTEM_EFFORT):
+    if not may_contain(messages, _SYSTEM_EFFORT):
         return None
     turns = _decoded(messages)
     for index, turn in reversed([*enumerate(turns)] if isinstance(turns, list) else []):
@@ -103,11 +102,6 @@ def _text_of(block: Any, index: int) -> str | None:
     if text is not None and not isinstance(text, str):
         raise InvalidRequest(f"system.{index}.text: Input should be a valid string")
     return text
-
-
-def _may_contain(text: bytes, word: bytes) -> bool:
-    """A sure no takes neither the word nor a letter that is spelled otherwise."""
-    return word in text or (b"\\u00" in text and any(start in text for start in _ESCAPED_LETTERS))
 
 
 def _is_one_of(value: Any, words: Collection[str]) -> bool:

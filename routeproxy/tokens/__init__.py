@@ -11,7 +11,9 @@ a count: a block of a type that is not known here counts as a third of its bytes
 
 from functools import cached_property
 
+from routeproxy.large_bodies import let_others_run
 from routeproxy.messages.request import UNTIL_NEXT_USER_MESSAGE, Envelope
+from routeproxy.messages.word_search import may_contain
 from routeproxy.tokens.blocks import COSTLIEST_HOSTED_TOOL, PER_TURN, TOOL_PROMPT, Cost, Pricing, unknown_cost
 from routeproxy.tokens.blocks import Memory as Memory
 from routeproxy.tokens.parts import UNREADABLE, Request, Turn, read_request
@@ -30,6 +32,7 @@ def count(body: bytes, memory: Memory = MEMORY) -> int:
         request = read_request(body)
     except UNREADABLE:
         return _whole_tokens(unknown_cost(len(body)))
+    let_others_run(len(body))
     total = _Total()
     total.add_request(request, Pricing(memory, request.model))
     # A token has at least a byte. Nonsense would cost more, `[1,1,1]` for messages: it is capped, since
@@ -57,11 +60,7 @@ class Ceiling:
     def _may_hold_more(self) -> bool:
         """What pictures cost has nothing to do with their bytes, nor what a hosted tool does that a turn
         brings along. Checked last, since it takes 3 µs a kB."""
-        body = self._body
-        if b'"image"' in body or b'"document"' in body or b'"tool_definition"' in body:
-            return True
-        # JSON may spell any letter as `\u0069`, and `_` as `\u005f`.
-        return b"\\u00" in body and any(start in body for start in (b"\\u005", b"\\u006", b"\\u007"))
+        return may_contain(self._body, b'"image"', b'"document"', b'"tool_definition"')
 
 
 def _upper_bound(size: int) -> int:
