@@ -1,21 +1,35 @@
 """What other clients feel while one sends bodies that are made to hold the server.
 
-    python benchmarks/hostile_bodies.py [NAME ...]
+    python benchmarks/hostile_bodies.py [--back-end KIND] [NAME ...]
 
-A real `routeproxy serve` with one worker gets each body while `/healthz` is asked every 5 ms over a
-connection of its own. Printed are the status, how long the body took, and the median and the longest time
-that `/healthz` took to answer meanwhile (ms). The law: 50 in the median, 100 at most, on two idle cores.
+A real `routeproxy serve` with one worker gets each body, for each kind of back end, while `/healthz` is asked
+every 5 ms over a connection of its own. Printed are the status, how long the body took, and the median and
+the longest time that `/healthz` took to answer meanwhile (ms). The law: 50 in the median, 100 at most, on two
+idle cores.
 """
 
 import argparse
 import gzip
 import http.client
+import http.server
+import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from serving import serving
+
+BACK_ENDS = {
+    "chat": """type = "openai_compatible"\nbase_url = "http://127.0.0.1:{port}/v1" """,
+    "responses": """type = "openai"\napi = "responses"\nbase_url = "http://127.0.0.1:{port}/v1" """,
+    "gemini": """type = "gemini"\nbase_url = "http://127.0.0.1:{port}/v1beta" """,
+    "ollama": """type = "ollama"\nbase_url = "http://127.0.0.1:{port}" """,
+    "messages": """type = "anthropic"\nbase_url = "http://127.0.0.1:{port}" """,
+    "litellm": """type = "openai_compatible"\nengine = "litellm"\nbase_url = "http://127.0.0.1:{port}/v1" """,
+}
+"""Besides `echo`. They refuse every request."""
 
 RULES = """
 [providers.echo]
@@ -29,6 +43,16 @@ targets = "echo/pictures"
 targets = "echo/*"
 """
 SIZE = 31 * 2**20
+
+
+def _rules(port: int) -> str:
+    """With the address of the back ends."""
+    providers = "".join(
+        f'[providers.{name}]\n{settings.format(port=port)}\napi_key = "none"\n'
+        f'[[rules]]\nname = "{name}"\nmatch.headers.x-back-end = "{name}"\ntargets = "{name}/m"\n'
+        for name, settings in BACK_ENDS.items()
+    )
+    return providers + RULES
 
 
 def _in_message(content: bytes) -> bytes:
@@ -94,6 +118,40 @@ BODIES: dict[str, Callable[[], bytes]] = {
 }
 
 
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    """Reads a request and refuses it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        left = int(self.headers["content-length"] or 0)
+        while left and (piece := self.rfile.read(min(left, 1_048_576))):
+            left -= len(piece)
+        body = b'{"error":{"message":"no"}}'
+        self.send_response(400)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _back_ends(port: int) -> Iterator[None]:
+    """In a process of their own."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Refusing)
+    process = multiprocessing.get_context("fork").Process(target=server.serve_forever)
+    process.start()
+    server.socket.close()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
 class _Watch(threading.Thread):
     """Asks `/healthz` until it is stopped."""
 
@@ -125,11 +183,15 @@ def _send(port: int, path: str, body: bytes, **headers: str) -> int:
     return answer.status
 
 
-def _measure(name: str, port: int) -> None:
+def _measure(name: str, back_end: str, port: int) -> None:
     body = BODIES[name]()
-    packed = gzip.compress(body, 6)
-    ways = [("/v1/messages", body, {}), ("/v1/messages", packed, {"content_encoding": "gzip"})]
-    ways += [(path, body, {}) for path in ("/v1/messages/count_tokens", "/v1/route")]
+    to = {"x_back_end": back_end}
+    ways = [("/v1/messages", body, to)]
+    if back_end == "echo":
+        ways += [("/v1/messages", gzip.compress(body, 6), {"content_encoding": "gzip"})]
+        ways += [("/v1/messages/count_tokens", body, {})]
+    if back_end != "litellm":
+        ways += [("/v1/route", body, to)]
     for path, sent, headers in ways:
         watch = _Watch(port)
         watch.start()
@@ -137,9 +199,9 @@ def _measure(name: str, port: int) -> None:
         status = _send(port, path, sent, **headers)
         took = (time.perf_counter() - begun) * 1000
         watch.stop()
-        how = f"{path}{' gzip' if headers else ''}"
+        how = f"{path}{' gzip' if 'content_encoding' in headers else ''}"
         print(
-            f"{name:20} {how:26} {status} {took:8.0f} ms   /healthz median"
+            f"{name:20} {back_end:9} {how:26} {status} {took:8.0f} ms   /healthz median"
             f" {statistics.median(watch.times):6.1f}  longest {max(watch.times):7.1f}",
             flush=True,
         )
@@ -149,10 +211,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *BODIES], metavar="NAME")
     parser.add_argument("--port", type=int, default=18_482)
+    parser.add_argument("--back-end", action="append", choices=["echo", *BACK_ENDS], help="all if left out")
     arguments = parser.parse_args()
-    with serving(RULES, arguments.port):
+    with _back_ends(arguments.port + 1), serving(_rules(arguments.port + 1), arguments.port):
         for name in arguments.names or BODIES:
-            _measure(name, arguments.port)
+            for back_end in arguments.back_end or ["echo", *BACK_ENDS]:
+                _measure(name, back_end, arguments.port)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ INLINE = 131_072
 HOLDS_INTERPRETER = 1_048_576
 """Bytes. A decoder or an encoder has the interpreter for itself for milliseconds at a body of this size."""
 BREATH = 0.002
-"""Seconds between two pieces of work on such a body. The loop lets the interpreter go whenever it looks at its
-sockets, and takes several turns to answer anybody: a thread that never waits would be first each time."""
+"""Seconds between two pieces of work on such a body. The loop lets the interpreter go whenever it looks at
+its sockets, and takes several turns to answer anybody: a thread that never waits would be first each time."""
 
 
 class Threads:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from routeproxy.chat.completion import Choice, Chunk, CompletionUsage
 from routeproxy.chat.request import ChatRequest, encode_request
 from routeproxy.exchange import Call
+from routeproxy.large_bodies import let_others_run, read_beside
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.translate.profile import ModelProfile
@@ -79,7 +80,8 @@ class LiteLLMBackEnd:
 
     async def open(self, chat: ChatRequest, call: Call) -> ChunksUntilError:
         litellm = await self.load()
-        request = request_of(litellm, chat, call)
+        inbound = call.exchange.inbound
+        request = await read_beside(len(inbound.body), inbound.caller, request_of, litellm, chat, call)
         litellm_provider = litellm_provider_of(call.target.provider)
         transport = LiteLLMTransport(
             self._client,
@@ -140,22 +142,21 @@ def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
     target, provider = call.target, call.target.provider
     litellm_provider = litellm_provider_of(provider)
     deployment = deployment_of(target)
-    # What switches thinking off is no parameter of LiteLLM's: the transport puts it into the body.
-    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(replace(chat, thinking_off=UNSET)))
     arguments = _provider_arguments(provider, litellm_provider)
     name, responses_name = litellm_provider.name, litellm_provider.responses_name
     prefix, body = "", None
     if provider.api == "responses":
         name, prefix = responses_name or name, "responses/"
         _make_known(litellm, deployment, name)
-    elif responses_name and needs_responses(litellm, fields, arguments, target.model, responses_name):
+    elif responses_name and needs_responses(
+        litellm, _fields_of(replace(chat, messages=[])), arguments, target.model, responses_name
+    ):
         name = responses_name
         _make_known(litellm, deployment, name)
     else:
         arguments["_skip_responses_api_bridge"] = True
         if litellm_provider.verbatim:
             body = encode_request(chat, deployment)
-            fields = {"messages": _STAND_IN, "stream": bool(chat.stream)}
         else:
             _make_known(litellm, deployment, name)
     # LiteLLM takes one prefix off, so a model's own (`openai/gpt-oss-20b`) survives only behind another.
@@ -172,7 +173,17 @@ def request_of(litellm: Any, chat: ChatRequest, call: Call) -> _Request:
         "no-log": True,
         "_skip_mcp_handler": True,
     }
-    return _Request({**fields, **arguments}, body)
+    if body is not None:
+        return _Request({"messages": _STAND_IN, "stream": bool(chat.stream), **arguments}, body)
+    return _Request({**_fields_of(chat), **arguments}, None)
+
+
+def _fields_of(chat: ChatRequest) -> dict[str, Any]:
+    """What switches thinking off is no parameter of LiteLLM's: the transport puts it into the body."""
+    json = msgspec.json.encode(replace(chat, thinking_off=UNSET))
+    let_others_run(len(json))
+    fields: dict[str, Any] = msgspec.json.decode(json)
+    return fields
 
 
 def _provider_arguments(provider: Provider, litellm_provider: LiteLLMProvider) -> dict[str, Any]:
