@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import DecodeError, inspect
+from msgspec import DecodeError, ValidationError, inspect
 from msgspec.json import Decoder
 
 from routeproxy.messages.errors import InvalidRequest
@@ -67,8 +67,10 @@ def decode_leniently(decoder: Decoder[T], text: bytes) -> T:
             return decoder.decode(repaired)
     except RecursionError:
         raise nested_too_deeply() from None
-    except UNREADABLE:
+    except ValidationError:
         raise explain_undecodable(text, decoder.type) from None
+    except UNREADABLE:
+        raise _no_json(text) from None
 
 
 def nested_too_deeply() -> InvalidRequest:
@@ -125,7 +127,7 @@ def explain_undecodable(text: bytes, expected_type: Any) -> InvalidRequest:
     except RecursionError:
         return nested_too_deeply()
     except UNREADABLE:
-        return InvalidRequest(f"invalid JSON: {_syntax_error(repaired)}")
+        return _no_json(repaired)
     try:
         mismatch = _first_mismatch(value, inspect.type_info(expected_type), ())
     except RecursionError:
@@ -135,6 +137,10 @@ def explain_undecodable(text: bytes, expected_type: Any) -> InvalidRequest:
     if not mismatch.path:
         return InvalidRequest("request body must be a JSON object")
     return InvalidRequest(f"{'.'.join(map(str, mismatch.path))}: {mismatch.words}")
+
+
+def _no_json(text: bytes) -> InvalidRequest:
+    return InvalidRequest(f"invalid JSON: {_syntax_error(text)}")
 
 
 def _syntax_error(text: bytes) -> str:

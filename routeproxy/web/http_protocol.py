@@ -68,8 +68,12 @@ from it."""
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 """A request's target as proxies get it, and the host in it."""
 
-_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r)", re.IGNORECASE)
 """To go on in another protocol."""
+_BEGUN_OFFER = re.compile(
+    rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:d(?:e(?::[^\r]*)?)?)?)?)?)?)?)?)?", re.IGNORECASE
+)
+"""What may become one with the next read. Behind an empty line, which ends the headers, there is none."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -94,6 +98,8 @@ class HttpProtocol(HttpToolsProtocol):
         something that is refused after them."""
         self._last_refusal: ApiError | None = None
         self._reading = 0
+        self._begun_offer = b""
+        """The end of the last read, if it may be the beginning of an offer."""
         self._fed = 0
         """Bytes that came of this message, after the read in which it began."""
         self._body = 0
@@ -124,12 +130,21 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._silent = 0.0
         self._reading = len(data)
+        if self._begun_offer:
+            data, self._begun_offer = self._begun_offer + data, b""
         # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
-        end = data.rfind(b"\r") + 1
-        offers = data.find(b"pgrade:", 0, end) >= 0 or data.find(b"PGRADE:", 0, end) >= 0
+        last = data.rfind(b"\r")
+        if last >= 0 and b"upgrade:" in data[:last].lower():
+            data = _OFFER.sub(b"", data)
+            last = data.rfind(b"\r")
+        begun = data[last:] if last >= 0 and _BEGUN_OFFER.fullmatch(data, last) else b""
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(_OFFER.sub(b"", data) if offers else data)
+            self.parser.feed_data(data.removesuffix(begun))
+            if begun and self._in_head:
+                self._begun_offer = begun
+            elif begun:
+                self.parser.feed_data(begun)
         except httptools.HttpParserUpgrade:
             pass  # nothing else than HTTP is spoken here, which the answer shows
         except httptools.HttpParserError:

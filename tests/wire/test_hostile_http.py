@@ -3,6 +3,8 @@ meaning or none, and none leaves a connection behind on which two sides disagree
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -122,6 +124,9 @@ ANSWERED = [
     pytest.param(post(b"connection: upgrade", b"upgrade: foo"), 200, id="an upgrade to anything"),
     pytest.param(post(b"Connection: Upgrade", b"Upgrade: TLS/1.2"), 200, id="an upgrade to TLS"),
     pytest.param(post(b"UPGRADE: WEBSOCKET", b"CONNECTION: UPGRADE"), 200, id="an upgrade in capitals"),
+    pytest.param(post(b"Connection: uPgRaDe", b"uPgRaDe: x/1"), 200, id="an upgrade in other letters"),
+    pytest.param(post(b"connection: upgrade", b"upgrade:"), 200, id="an upgrade to nothing"),
+    pytest.param(post(b"connection: upgrade", b"upgrade: a", b"upgrade: b"), 200, id="two upgrades"),
     pytest.param(post(b"expect: 200-ok"), 200, id="an expectation that nobody knows"),
     pytest.param(chunked(body=in_one_chunk(b';a=b;c="d"', b"0;x=y\r\nx-t: 1\r\n\r\n")), 200, id="extensions"),
     pytest.param(chunked(body=in_one_chunk(b";" + b"x" * 60_000)), 200, id="an extension of 60 kB"),
@@ -148,6 +153,32 @@ def test_what_has_one_meaning_is_answered_and_the_connection_kept(
     assert heard.count(b"HTTP/1.1 ") == 2
     assert heard.startswith(b"HTTP/1.1 %d " % status)
     assert all("\n" not in line and "\0" not in line for line in caplog.messages)
+
+
+OFFERS = {
+    "before a body": post(b"connection: upgrade", b"uPgrade: TLS/1.2", b"x-a: b", body=b"{}"),
+    "as the last header": post(b"connection: upgrade", b"upgrade: h2c", body=b"{}"),
+    "in front of chunks": chunked(b"connection: upgrade", b"upgrade: h2c", body=b"2\r\n{}\r\n0\r\n\r\n"),
+    "without a body": b"GET /v1/x HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    "of nothing": post(body=b"{}\r\n"),
+}
+
+
+@pytest.mark.parametrize("sent", OFFERS.values(), ids=list(OFFERS))
+def test_an_offer_of_another_protocol_is_not_heard_wherever_a_read_cuts_it(
+    proxy: Running, sent: bytes
+) -> None:
+    status = b"HTTP/1.1 404" if sent.startswith(b"GET") else b"HTTP/1.1 400"
+    with connect(proxy.url) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in range(1, len(sent)):
+            sock.sendall(sent[:cut])
+            time.sleep(0.001)
+            sock.sendall(sent[cut:] + PROBE)
+            heard = receive_until(sock, b'"ok"')
+            assert heard.startswith(status), f"cut before {sent[cut : cut + 20]!r}"
+            assert b"model: Field required" in heard or status.endswith(b"404")
+            assert heard.count(b"HTTP/1.1 ") == 2
 
 
 # --- HTTP/1.0, as nginx speaks it to its back ends unless it is told otherwise
