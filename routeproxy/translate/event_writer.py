@@ -52,8 +52,8 @@ class EventWriter:
         """The open block."""
         self.block_types: set[type[OpenBlock]] = set()
         """The types of the blocks so far."""
-        self.texts: list[str] = []
-        """All that the model wrote, in pieces: text, reasoning, arguments."""
+        self.bytes_written = 0
+        """Of all that the model wrote: text, reasoning, arguments."""
         self.ended = False
 
     def start_block(self, block: OpenBlock, content: ReplyBlock) -> None:
@@ -65,7 +65,7 @@ class EventWriter:
 
     def emit_delta(self, delta: Delta, text: str = "") -> None:
         """`text`: what of `delta` the model wrote."""
-        self.texts.append(text)
+        self.bytes_written += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if not self.ended:  # as `_emit` does: nearly all events come by here
             self._events.append(ContentBlockDelta(self._index, delta))
 

@@ -29,32 +29,51 @@ class CarriedReasoning:
     """The reasoning that one thinking block has to bring back."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.details: list[dict[str, Any]] = []
         self.thought_signatures: dict[str, str] = {}
         self.place: Literal["", "extra_content"] = ""
         """Where those came (`thinking.py`)."""
+        self._has_text = False
+        self._texts: list[str] = []
+        self._details: list[dict[str, Any]] = []
+        self._pieces: list[str] = []
+        """Those of the last detail's text."""
+
+    def add_text(self, text: str, *, shown: bool) -> None:
+        """`shown`: the block shows it, so that it need not be carried."""
+        self._has_text = True
+        if not shown:
+            self._texts.append(text)
 
     def add_details(self, details: list[dict[str, Any]]) -> None:
         """OpenRouter streams the text of one detail in pieces: what comes back must be one again."""
         for detail in details:
-            last = self.details[-1] if self.details else {}
+            last = self._details[-1] if self._details else {}
             key = _STREAMED_IN_PIECES.get(str(detail.get("type")))
             if key and all(last.get(name) == detail.get(name) for name in ("type", "index")):
-                fields = {name: value for name, value in detail.items() if value is not None}
-                self.details[-1] = last | fields | {key: _text(last.get(key)) + _text(detail.get(key))}
+                self._details[-1] = last | {
+                    name: value for name, value in detail.items() if value is not None
+                }
             else:
-                self.details.append(detail)
+                self._join_pieces()
+                self._details.append(detail)
+            if key:
+                self._pieces.append(_text(detail.get(key)))
 
-    def payload(self, *, shown: bool) -> tuple[str, Any]:
-        """The kind of the payload (`thinking.py`), and the payload. `shown`: the block shows the text, so
-        that it need not be carried."""
-        if self.details:
-            return "details", self.details
+    def _join_pieces(self) -> None:
+        if len(self._pieces) > 1:
+            last = self._details[-1]
+            self._details[-1] = last | {_STREAMED_IN_PIECES[last["type"]]: "".join(self._pieces)}
+        self._pieces = []
+
+    def payload(self) -> tuple[str, Any]:
+        """The kind of the payload (`thinking.py`), and the payload."""
+        if self._details:
+            self._join_pieces()
+            return "details", self._details
         if self.thought_signatures:
             return "thought_signatures", self.thought_signatures
-        if self.texts:
-            return "text", None if shown else "".join(self.texts)
+        if self._has_text:
+            return "text", "".join(self._texts) if self._texts else None
         return "nothing", None
 
 

@@ -237,7 +237,7 @@ class StreamTranslator:
             if not text and not piece.details:
                 return
         carried = self._thinking_block().carried
-        carried.texts.append(text)
+        carried.add_text(text, shown=self._shows_thinking)
         carried.add_details(piece.details)
         if text and self._shows_thinking:
             self._writer.emit_delta(ThinkingDelta(text), text)
@@ -367,7 +367,7 @@ class StreamTranslator:
             case OpenReasoningText() if self._reasoning_pipeline is not None:
                 self._emit_reasoning_text(self._reasoning_pipeline.flush())
             case OpenThinking(carried=carried):
-                kind, payload = carried.payload(shown=self._shows_thinking)
+                kind, payload = carried.payload()
                 context = self._context
                 signature = context.signer.mint(
                     context.family, context.target_model, kind, payload, carried.place
@@ -417,15 +417,11 @@ class StreamTranslator:
         if isinstance(stop, Error):
             self._writer.fail(stop)
             return
-        estimate = _estimated_tokens("".join(self._writer.texts))
+        estimate = self._writer.bytes_written // 4 + 1
         usage = translate_usage(self._usage, output_estimate=estimate, speed=self._context.speed)
         if (searches := self._searches.usage()) is not UNSET:
             usage = msgspec.structs.replace(usage, server_tool_use=searches)
         self._writer.stop_message(MessageDelta(stop, usage))
-
-
-def _estimated_tokens(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass")) // 4 + 1
 
 
 def _unreadable(call: ToolCall) -> Error:
