@@ -68,12 +68,10 @@ from it."""
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 """A request's target as proxies get it, and the host in it."""
 
-_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r)", re.IGNORECASE)
-"""To go on in another protocol."""
-_BEGUN_OFFER = re.compile(
-    rb"(?<!\r\n)\r(?:\n(?:u(?:p(?:g(?:r(?:a(?:d(?:e(?::[^\r]*)?)?)?)?)?)?)?)?)?", re.IGNORECASE
-)
-"""What may become one with the next read. Behind an empty line, which ends the headers, there is none."""
+_OFFER = re.compile(rb"(?im)^upgrade:[^\n]*\n")
+"""The line of a header that offers to go on in another protocol."""
+_BEGUN_OFFER = re.compile(rb"(?i)u(?:p(?:g(?:r(?:a(?:d(?:e(?::[^\n]*)?)?)?)?)?)?)?")
+"""What may become one with the next read."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -98,6 +96,8 @@ class HttpProtocol(HttpToolsProtocol):
         something that is refused after them."""
         self._last_refusal: ApiError | None = None
         self._reading = 0
+        self._ended_line = False
+        """The last read ended a line."""
         self._begun_offer = b""
         """The end of the last read, if it may be the beginning of an offer."""
         self._fed = 0
@@ -124,27 +124,13 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Java's client offers to go on in HTTP/2, others in TLS, which a server may ignore. The parser takes
-        what comes after the headers for the other protocol, and the body would be lost."""
         if self._refused or self._is_last_request_read:
             return
         self._silent = 0.0
         self._reading = len(data)
-        if self._begun_offer:
-            data, self._begun_offer = self._begun_offer + data, b""
-        # No JSON holds a bare line end, so this is a header or nothing. Looking for the last takes no time.
-        last = data.rfind(b"\r")
-        if last >= 0 and b"upgrade:" in data[:last].lower():
-            data = _OFFER.sub(b"", data)
-            last = data.rfind(b"\r")
-        begun = data[last:] if last >= 0 and _BEGUN_OFFER.fullmatch(data, last) else b""
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(data.removesuffix(begun))
-            if begun and self._in_head:
-                self._begun_offer = begun
-            elif begun:
-                self.parser.feed_data(begun)
+            self._parse(data)
         except httptools.HttpParserUpgrade:
             pass  # nothing else than HTTP is spoken here, which the answer shows
         except httptools.HttpParserError:
@@ -158,6 +144,28 @@ class HttpProtocol(HttpToolsProtocol):
         if self._fed > MOST_HEAD + MOST_FRAMING * self._body:
             # A name or a value that does not end, or chunks that hold next to nothing.
             self._refuse(_too_long() if self._in_head else ApiError(400, "the body has hardly any content"))
+
+    def _parse(self, data: bytes) -> None:
+        """Java's client offers to go on in HTTP/2, others in TLS, which a server may ignore. The parser would
+        take what comes after the headers for the other protocol, and the body would be lost: so it does not
+        get these headers."""
+        begins_line, data, self._begun_offer = self._ended_line, self._begun_offer + data, b""
+        last = data.rfind(b"\n") + 1
+        self._ended_line = begins_line if not data else last == len(data)
+        begun = b""
+        if (last or begins_line) and _BEGUN_OFFER.fullmatch(data, last):
+            begun, data = data[last:], data[:last]
+        fed = 0
+        if b"upgrade:" in data[:last].lower():
+            for offer in _OFFER.finditer(data):
+                self.parser.feed_data(data[fed : offer.start()])
+                is_header = self._in_head and (offer.start() or begins_line)
+                fed = offer.end() if is_header else offer.start()
+        self.parser.feed_data(data[fed:] if fed else data)
+        if begun and self._in_head:
+            self._begun_offer, self._ended_line = begun, True
+        elif begun:
+            self.parser.feed_data(begun)
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
