@@ -23,11 +23,11 @@ from routeproxy.cli.options import (
 from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.exchange import Exchange, Inbound
 from routeproxy.messages.errors import ApiError
-from routeproxy.policy.conditions import visible
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import DryRun, Explanation, explain
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.hypothetical import HypotheticalRequest
+from routeproxy.policy.problems import visible
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import count as count_tokens
 from routeproxy.upstream.dry_run import dry_runs

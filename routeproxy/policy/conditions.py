@@ -12,6 +12,7 @@ from msgspec import Struct
 from routeproxy.policy.fact_table import Fact
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.patterns import Search, glob
+from routeproxy.policy.problems import visible
 
 
 class Check(Struct, frozen=True):
@@ -369,11 +370,6 @@ def _shortened(values: tuple[str, ...]) -> str:
 
 def _whole(values: tuple[str, ...]) -> str:
     return " or ".join(f"`{visible(value)}`" for value in values)
-
-
-def visible(text: str) -> str:
-    """With escapes for what can't be seen: two values that look alike must not."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _true(value: bool) -> str:

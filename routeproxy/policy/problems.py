@@ -132,6 +132,12 @@ class RulesRefused(Exception):
         """The files and folders that were looked at besides the rules file."""
 
 
+def visible(text: str) -> str:
+    """With escapes for what can't be seen, ends a line or steers a terminal: two values that look alike must
+    not."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that may have been misspelt as `word`."""
     by_lower = {name.lower(): name for name in known}

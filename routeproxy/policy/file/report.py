@@ -20,6 +20,7 @@ from routeproxy.policy.problems import (
     Severity,
     closest,
     one_of,
+    visible,
 )
 from routeproxy.policy.secrets import SECRET_NAME, USER_IN_ADDRESS
 
@@ -144,9 +145,9 @@ class Report:
                 code=code,
                 severity=severity,
                 path=path,
-                message=message,
-                expected=expected,
-                hint=hint,
+                message=visible(message),
+                expected=expected and visible(expected),
+                hint=hint and visible(hint),
                 rule=self._rule(path),
                 location=Location(self.file, place.line, place.column, place.end_column, text),
             )
@@ -160,7 +161,7 @@ class Report:
             case ("rules", int(index), *_):
                 rule = self.document["rules"][index]
                 name = rule.get("name") if isinstance(rule, dict) else None
-                return name if isinstance(name, str) and name else unnamed_rule(index)
+                return visible(name) if isinstance(name, str) and name else unnamed_rule(index)
         return None
 
 

@@ -178,3 +178,33 @@ def test_any_file_is_taken_or_refused_with_places(data: st.DataObject) -> None:
 def test_an_alias_with_a_problem_is_blamed_once() -> None:
     reported = problems('[aliases]\nbig = "nobody/x"\n[default]\ntargets = ["big", "big"]')
     assert [brief(problem) for problem in reported] == ["2:7 RP007 there is no provider `nobody`"]
+
+
+UNSEEN = r'"one\r\ntwo\u001b[31m\u202e"'
+WITH_UNSEEN = {
+    "a table": f"[{UNSEEN}]\n",
+    "a key": f"[server]\n{UNSEEN} = 1\n",
+    "a provider": f"[providers.{UNSEEN}]\n",
+    "a type": f"[providers.p]\ntype = {UNSEEN}\n",
+    "an address": f'[providers.p]\ntype = "ollama"\nbase_url = {UNSEEN}\n',
+    "a target": f'[[rules]]\nname = "r"\ntargets = {UNSEEN}\n',
+    "a rule": f'[[rules]]\nname = {UNSEEN}\ntargets = "nowhere/x"\n',
+    "a condition": f'[[rules]]\nname = "r"\nmatch.{UNSEEN} = 1\ntargets = "echo/x"\n',
+    "a pattern": f'[[rules]]\nname = "r"\nmatch.effort = {UNSEEN}\ntargets = "echo/x"\n',
+    "a header": f'[[rules]]\nname = "r"\nmatch.headers.{UNSEEN} = "1"\ntargets = "echo/x"\n',
+    "an alias": f"[aliases]\n{UNSEEN} = {UNSEEN}\n",
+    "a team": f"[teams.{UNSEEN}]\n",
+    "a zone": f"[providers.p]\nzone = {UNSEEN}\n",
+    "a file": f"include = [{UNSEEN}]\n",
+    "an invariant": f"[[invariants]]\nname = {UNSEEN}\nnever.zone = {UNSEEN}\n",
+    "a test": f"[[tests]]\nname = {UNSEEN}\nrequest.model = {UNSEEN}\nexpect.target = {UNSEEN}\n",
+}
+
+
+@pytest.mark.parametrize("text", WITH_UNSEEN.values(), ids=list(WITH_UNSEEN))
+def test_what_cannot_be_seen_is_written_out_in_every_word_of_a_problem(text: str) -> None:
+    reported = problems(f'{text}[providers.echo]\n[default]\ntargets = "echo/x"\n')
+    assert reported
+    for problem in reported:
+        assert str(problem).replace("\n", "").isprintable(), str(problem)
+        assert problem.message.isprintable()
