@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from routeproxy.messages.body import Body
+from routeproxy.messages.losses import Loss
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
 from routeproxy.policy.decide import Decision, Policy
@@ -96,6 +97,8 @@ class AttemptRecord(Struct, kw_only=True):
     asked_again: str | None = None
     """What of the request the back end refused in words that said how it wants it: then it was asked once
     more, in that shape."""
+    dropped: Mapping[Loss, int] = {}
+    """What of the conversation the target can't be given, and how many of each."""
     failure: str | None = None
     """The class of the failure that ended it; `None` while it runs, once it answered, or if it was let go."""
     let_go: bool = False
@@ -173,6 +176,11 @@ class Exchange:
     def shown_id(self) -> str:
         """What the answer is known by: the back end's own id where its answer is relayed."""
         return next((value for name, value in self.relayed_headers if name == "request-id"), self.request_id)
+
+    def note_dropped(self, losses: Mapping[Loss, int]) -> None:
+        """The target that is being asked can't be given these."""
+        if self.attempts:
+            self.attempts[-1].dropped = dict(losses)
 
     def begin_anew(self, policy: Policy) -> None:
         """What was known of the request before its body was complete counts no more."""

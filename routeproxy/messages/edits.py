@@ -8,6 +8,7 @@ comparison a value and no parser of our own.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from msgspec import DecodeError, Raw, Struct
 
 from routeproxy.messages.decoding import UNREADABLE, nested_too_deeply, without_lone_surrogates
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.losses import Losses, loss_of_thinking
 from routeproxy.messages.reply import OUR_MARK, OUR_SEARCH
 
 _WHITESPACE = re.compile(rb"[ \t\r\n]*")
@@ -181,6 +183,7 @@ def remove_items(spans: list[Span], marked: list[bool]) -> list[Edit]:
 class _Block(Struct, frozen=True):
     type: Any = None
     text: Any = None
+    thinking: Any = None
     signature: Any = None
     id: Any = None
     tool_use_id: Any = None
@@ -208,45 +211,51 @@ _TRACES = (f'"{OUR_MARK}'.encode(), f'"{OUR_SEARCH}'.encode())
 """Of our thinking, our citations and our web searches."""
 
 
-def remove_foreign_traces(text: bytes, members: Mapping[str, Member]) -> list[Edit]:
+class RemovedTraces(NamedTuple):
+    edits: list[Edit]
+    losses: Losses
+
+
+def remove_foreign_traces(text: bytes, members: Mapping[str, Member]) -> RemovedTraces:
     """Edits that take out of `messages` what other back ends left there: our own thinking blocks, empty text
     blocks (one of them poisons a session for good), tool ids in other alphabets. Messages left empty go too.
     Web searches that other back ends made become text, since Anthropic takes back only what it has sealed.
     No edits, for almost every request. `members` are the members of the top-level object."""
+    losses: Losses = Counter()
     if "messages" not in members:
-        return []
+        return RemovedTraces([], losses)
     messages = members["messages"].value
     if not (
         any(text.find(trace, *messages) >= 0 for trace in _TRACES)
         or _EMPTY_TEXT.search(text, *messages)
         or _ODD_ID.search(text, *messages)
     ):
-        return []
+        return RemovedTraces([], losses)
     try:
         spans = find_elements(text, messages)
         edits: list[Edit] = []
         emptied = []
         for span in spans:
-            message_edits, is_empty = _message_edits(text, span)
+            message_edits, is_empty = _message_edits(text, span, losses)
             emptied.append(is_empty)
             if not is_empty:
                 edits += message_edits
-        return edits + remove_items(spans, emptied)
+        return RemovedTraces(edits + remove_items(spans, emptied), losses)
     except UNREADABLE:
         repaired = without_lone_surrogates(text)
         # Whatever else is wrong, the back end will say so in its own words.
-        return remove_foreign_traces(repaired, members) if repaired != text else []
+        return remove_foreign_traces(repaired, members) if repaired != text else RemovedTraces([], losses)
 
 
-def _message_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
+def _message_edits(text: bytes, span: Span, losses: Losses) -> tuple[list[Edit], bool]:
     content = find_members(text, span.start, span.end).get("content")
     if content is None or not text.startswith(b"[", content.value.start):
         return [], False
-    return _block_edits(text, content.value)
+    return _block_edits(text, content.value, losses)
 
 
-def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
-    """The edits of a list of blocks, and whether it had blocks and has none left."""
+def _block_edits(text: bytes, span: Span, losses: Losses) -> tuple[list[Edit], bool]:
+    """The edits of a list of blocks, and whether it had blocks and has none left. Counts what is lost."""
     blocks = find_elements(text, span)
     foreign = []
     edits: list[Edit] = []
@@ -257,10 +266,12 @@ def _block_edits(text: bytes, span: Span) -> tuple[list[Edit], bool]:
             and isinstance(block.signature, str)
             and block.signature.startswith("rp1.")
         )
+        if is_our_thinking:
+            losses[loss_of_thinking(block.thinking)] += 1
         is_foreign = is_our_thinking or (block.type == "text" and block.text == "")
         foreign.append(is_foreign)
         if not is_foreign:
-            edits += _inner_edits(text, place, block)
+            edits += _inner_edits(text, place, block, losses)
     if all(foreign):
         return [], bool(foreign)
     return edits + remove_items(blocks, foreign), False
@@ -299,10 +310,11 @@ _ID_FIELDS = {"tool_use": "id", "tool_result": "tool_use_id"}
 """By the type of a block, the field with the id that ties a call to its result."""
 
 
-def _inner_edits(text: bytes, span: Span, block: _Block) -> Iterator[Edit]:
+def _inner_edits(text: bytes, span: Span, block: _Block, losses: Losses) -> Iterator[Edit]:
     source = memoryview(text)[span.start : span.end]
     if block.type in ("server_tool_use", "web_search_tool_result"):
         if (search := _search_as_text(source)) is not None:
+            losses["server_tool_results"] += block.type != "server_tool_use"
             yield Edit(*span, msgspec.json.encode({"type": "text", "text": search}))
         return
     if block.type == "text":
@@ -319,7 +331,7 @@ def _inner_edits(text: bytes, span: Span, block: _Block) -> Iterator[Edit]:
         yield Edit(*fields[name].value, msgspec.json.encode(sanitised_id(tool_id)))
     content = fields.get("content")
     if block.type == "tool_result" and content and text.startswith(b"[", content.value.start):
-        edits, is_empty = _block_edits(text, content.value)
+        edits, is_empty = _block_edits(text, content.value, losses)
         yield from [Edit(*content.value, b"[]")] if is_empty else edits
 
 

@@ -57,6 +57,11 @@ USUAL_FAILURES: frozenset[FailureKind] = frozenset(
 TIMEOUTS: frozenset[FailureKind] = frozenset({"timeout_connect", "timeout_first_token", "timeout_idle"})
 
 
+Portable = Literal["drop", "strict"]
+"""What becomes of a conversation that a target can't be given whole: thinking, signatures and results of
+server tools of another provider. They are dropped, or the target is not asked."""
+
+
 class Denial(Struct, frozen=True):
     """The answer to a request that is sent to nobody."""
 
@@ -122,6 +127,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     retry: Retry
     deadline: float | None
     """Seconds for all attempts together, until content comes; with `hold`, until the answer is whole."""
+    portable: Portable = "drop"
     hold: bool = False
     """A stream goes out once it is whole: until then another target may still answer."""
     safeguards: Safeguards | None = None
@@ -167,6 +173,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     deadline: float | None = None
     hold: bool = False
+    portable: Portable = "drop"
     safeguards: Safeguards | None = None
     asks_for_requested: bool = False
     """Some target is `P/*`, which asks for the model that the client asked for."""
@@ -211,6 +218,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             retry=self.retry,
             deadline=self.deadline,
             hold=self.hold,
+            portable=self.portable,
             safeguards=self._safeguards_for(facts) if deny is None else None,
             version=version,
             facts=facts,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from routeproxy.policy.decide import Decision, Denial, Policy
+from routeproxy.policy.decide import Decision, Denial, Policy, Portable
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
 from routeproxy.policy.targets import Params, Target, TransformSettings
@@ -111,6 +111,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """Seconds."""
     hold: bool = False
     """Whether a stream goes out once it is whole."""
+    portable: Portable = "drop"
+    """What becomes of what a target can't be given of the conversation."""
     safeguards: ExplainedTarget | None = None
     """Who would judge the tool uses of the answer, if the client wants that and the target does not do it."""
     safeguards_timeout: float | None = None
@@ -139,6 +141,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append(f"   gives up after {self.deadline:g} s")
         if self.hold:
             lines.append("   holds a stream until it is whole")
+        if self.portable == "strict":
+            lines.append("   asks nobody who can't be given all of the conversation")
         if self.safeguards is not None:
             lines.append(f"tool uses in auto mode: judged within {self.safeguards_timeout:g} s by")
             lines.append(f"   {self.safeguards}")
@@ -190,6 +194,7 @@ def explain(
         attempts=decision.retry.attempts,
         deadline=decision.deadline,
         hold=decision.hold,
+        portable=decision.portable,
         safeguards=_target(safeguards.target, None) if safeguards is not None else None,
         safeguards_timeout=safeguards.timeout if safeguards is not None else None,
     )

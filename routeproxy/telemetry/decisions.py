@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from routeproxy.exchange import AttemptRecord, Exchange
+from routeproxy.messages.losses import Loss
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.logged import logged_facts
@@ -48,6 +49,7 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     """Each target that was tried, and the class of its failure."""
     skipped: dict[str, str] | UnsetType = UNSET
     """The targets that were passed over, each with why: it failed lately."""
+    dropped: dict[str, Mapping[Loss, int]] | UnsetType = UNSET
     asked_again: dict[str, str] | UnsetType = UNSET
     """The target that was asked once more in another shape, and what of the request it had refused."""
     safeguards: LoggedSafeguards | UnsetType = UNSET
@@ -130,6 +132,7 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         skipped=dict(exchange.skipped) or UNSET,
         safeguards=_safeguards(exchange.safeguards),
+        dropped={attempt.target.name: attempt.dropped for attempt in attempts if attempt.dropped} or UNSET,
         asked_again={attempt.target.name: attempt.asked_again for attempt in attempts if attempt.asked_again}
         or UNSET,
         status=exchange.status,

@@ -1,6 +1,7 @@
 """Assistant turns, from Messages to chat: blocks are read into a draft, and turns in a row share one, which
 becomes one message, or several where their order counts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from routeproxy.chat.request import Assistant, FunctionCall, ToolCall
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.losses import Losses, loss_of_thinking
+from routeproxy.messages.reply import OUR_SEARCH
 from routeproxy.messages.request import (
     Block,
     Compaction,
@@ -129,6 +132,8 @@ class AssistantTurns:
         self._signer = signer
         self._warn = warn
         self._strict = strict
+        self.losses: Losses = Counter()
+        """What was in the turns so far that this back end can't be given."""
         self.tool_ids: set[str] = set()
         """The client's ids of all calls so far."""
         self._wire_ids: set[str] = set()
@@ -161,6 +166,8 @@ class AssistantTurns:
                 if isinstance(block, ToolSearchResult):
                     for name in referenced_tools(content):
                         self._toolbox.expose_if_known(name)
+                elif not block.tool_use_id.startswith(OUR_SEARCH):
+                    self.losses["server_tool_results"] += 1
                 draft.add_text(server_result_text(str(block.__struct_config__.tag), content))
             case Compaction(content=summary, tool_changes=changes):
                 self._toolbox.change_all(changes or (), path)
@@ -210,6 +217,7 @@ class AssistantTurns:
         details."""
         contents = self._signer.open(signature) if signature else None
         if contents is None or contents.family != self._profile.family:
+            self.losses[loss_of_thinking(thinking)] += 1
             return []
         match contents.kind, contents.payload:
             case "text", str(text):

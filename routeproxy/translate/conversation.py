@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, field
 
 from routeproxy.chat.request import Assistant, ChatMessage, Part, System, TextPart, ToolMessage, User
 from routeproxy.messages.errors import Incapable, InvalidRequest
+from routeproxy.messages.losses import Losses
 from routeproxy.messages.request import (
     UNTIL_NEXT_USER_MESSAGE,
     Block,
@@ -75,6 +76,11 @@ class Conversation:
     def tool_ids(self) -> frozenset[str]:
         """The client's ids of all tool calls."""
         return frozenset(self._assistant_turns.tool_ids)
+
+    @property
+    def losses(self) -> Losses:
+        """What of the conversation this back end can't be given."""
+        return self._assistant_turns.losses
 
     def add_system_prompt(self, system: SystemPrompt) -> None:
         """Before the first turn."""

@@ -15,6 +15,7 @@ from routeproxy.chat.request import (
 )
 from routeproxy.messages.decoding import NO_UTF_8
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.messages.losses import Losses
 from routeproxy.messages.request import MessagesRequest, System, SystemText
 from routeproxy.translate import params
 from routeproxy.translate.cache_marks import mark_of, with_last_marked, within_limit
@@ -49,6 +50,8 @@ class TranslatedRequest(Struct, frozen=True, kw_only=True):
     reply: ReplyContext
     warnings: tuple[str, ...]
     """One short sentence each, ASCII, with nothing of the prompt: they go into a header."""
+    losses: Losses
+    """What of the conversation the back end can't be given."""
     warms_cache: bool
     """The request only warms a cache (`max_tokens: 0`): its answer is empty, and no back end gets it."""
 
@@ -126,7 +129,11 @@ def _translate(request: MessagesRequest, profile: ModelProfile, context: Request
         request, profile, context, toolbox.names, conversation.tool_ids, stops.scanned, search
     )
     return TranslatedRequest(
-        chat=chat, reply=reply, warnings=tuple(warnings), warms_cache=request.max_tokens == 0
+        chat=chat,
+        reply=reply,
+        warnings=tuple(warnings),
+        losses=conversation.losses,
+        warms_cache=request.max_tokens == 0,
     )
 
 

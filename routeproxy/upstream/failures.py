@@ -133,6 +133,8 @@ class UpstreamFailure(ApiError):
         """What was refused, where the target is asked without that from now on, and may well answer."""
         self.event: bytes | None = None
         """The back end's own error event, in a stream that has begun: clients match its wording."""
+        self.passes_over = False
+        """Nobody was asked, and nothing is wrong: another target may take the conversation as it is."""
         self.blames_target = True
         """Whether it says anything of the target or its key: a time limit of the rule that was nearly over
         does not, nor does a key that was never shown."""

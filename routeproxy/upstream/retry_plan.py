@@ -122,7 +122,8 @@ class RetryPlan:
         wait, else the last one."""
         retryable = [attempt for attempt in self._failed if attempt.failure.retryable]
         if not retryable:
-            return self._failed[-1]
+            asked = [attempt for attempt in self._failed if not attempt.failure.passes_over]
+            return (asked or self._failed)[-1]
         waits = [wait for attempt in retryable if (wait := attempt.failure.retry_after) is not None]
         if len(self._failed) > 1 and waits:
             retryable[0].failure.set_retry_after(min(waits))
@@ -168,7 +169,7 @@ class RetryPlan:
     def _next_after(self, failure: UpstreamFailure) -> PlannedAttempt | None:
         # `timeout_total` is in no list: the time for the whole answer is used up, and another target would
         # not make it shorter.
-        if not self._falls_back_on(failure):
+        if not self._falls_back_on(failure) and not (failure.passes_over and self._came_by_fallback()):
             return None
         planned, _ = self._next_target()
         return planned
@@ -220,6 +221,10 @@ class RetryPlan:
 
     def _falls_back_on(self, failure: UpstreamFailure) -> bool:
         return self._decision.fallback.enabled and failure.kind in self._decision.fallback.on
+
+    def _came_by_fallback(self) -> bool:
+        """The current target is not the one that the rule names first."""
+        return self._decision.fallback.enabled and self._current.target is not self._decision.targets[0]
 
     def _too_late(self, wait: float = 0.0) -> bool:
         return self.deadline is not None and self._now() + wait >= self.deadline

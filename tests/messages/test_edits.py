@@ -187,7 +187,9 @@ def words(text: str) -> dict[str, Any]:
 
 def cleaned(*messages: Any) -> list[Any]:
     text = body(*messages)
-    return list(json.loads(apply_edits(text, remove_foreign_traces(text, find_members(text))))["messages"])
+    return list(
+        json.loads(apply_edits(text, remove_foreign_traces(text, find_members(text)).edits))["messages"]
+    )
 
 
 CLEANED = [
@@ -261,7 +263,7 @@ def test_what_anthropic_would_refuse_is_taken_out(messages: list[Any], expected:
     ],
 )
 def test_what_cannot_be_read_is_left_to_the_back_end(text: bytes) -> None:
-    assert remove_foreign_traces(text, find_members(text)) == []
+    assert remove_foreign_traces(text, find_members(text)).edits == []
 
 
 @given(st.text())

@@ -79,6 +79,7 @@ class ActionsCompiler:
             retry=self._compile_retry(table.retry, (*path, "retry")),
             deadline=seconds(table.deadline) if table.deadline else None,
             hold=table.hold is not None,
+            portable=table.portable or "drop",
             safeguards=self.safeguards.compile_rule(
                 table, targets if fallback.enabled else targets[:1], path
             ),

@@ -173,6 +173,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "retry": "How often one target is tried; left out, once.",
         "deadline": "How long all attempts together may take until content comes.",
         "hold": "`whole`: a stream goes out once it is whole, so that another target can still answer.",
+        "portable": "What a target can't be given of the conversation: `drop` it, or `strict`: don't ask it.",
         "timeouts": "How long one attempt may take.",
         "params": "What is done to the request's parameters.",
         "transforms": "What is done to the answer.",

@@ -94,6 +94,7 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None, targets: _Targ
         "retry": rule.retry,
         "deadline": rule.deadline,
         "hold": rule.hold,
+        "portable": rule.portable,
         "safeguards": rule.safeguards and (targets[rule.safeguards.target], rule.safeguards.timeout),
     }
 

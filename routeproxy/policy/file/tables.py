@@ -145,6 +145,7 @@ class ActionTable(Table):
     retry: RetryTable | None = None
     deadline: Duration | None = None
     hold: Literal["whole"] | None = None
+    portable: Literal["drop", "strict"] | None = None
     timeouts: TimeoutsTable | None = None
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None

@@ -96,6 +96,7 @@ def _compare_rule(old: Rule, new: Rule) -> Iterator[str]:
         _describe_retries,
         _describe_deadline,
         _describe_hold,
+        _describe_portable,
     )
     for describe in descriptions:
         if (old_words := describe(old)) != (new_words := describe(new)):
@@ -127,6 +128,12 @@ def _describe_deadline(rule: Rule) -> str:
 
 def _describe_hold(rule: Rule) -> str:
     return "holds streams until they are whole" if rule.hold else "lets streams go out as they come"
+
+
+def _describe_portable(rule: Rule) -> str:
+    if rule.portable == "strict":
+        return "asks nobody who can't be given all of the conversation"
+    return "drops what a target can't be given of the conversation"
 
 
 def _compare_safeguards(old: Rule, new: Rule, same_server: bool) -> Iterator[str]:

@@ -39,6 +39,7 @@ from routeproxy.upstream.chat.shapes import refused_part, setting_for, wanted_sh
 from routeproxy.upstream.errors.classify import classify_error_event
 from routeproxy.upstream.failures import UpstreamFailure
 from routeproxy.upstream.params import with_params
+from routeproxy.upstream.portability import check_losses
 from routeproxy.upstream.synthetic import message_id, output_of, own_message, rough_tokens, tool_use_id
 
 log = logging.getLogger("routeproxy.upstream.chat")
@@ -101,6 +102,7 @@ class ChatUpstream:
             await self._abilities.learn(call)
         translated = await self._translate(call)
         exchange.warn(*translated.warnings)
+        check_losses(translated.losses, call)
         if translated.warms_cache:
             usage = Usage(input_tokens=rough_tokens(exchange.inbound.body), output_tokens=0)
             await emit(output_of(exchange, own_message(exchange, (), "max_tokens", usage=usage)))

@@ -12,6 +12,7 @@ from routeproxy.exchange import Call
 from routeproxy.large_bodies import read_beside
 from routeproxy.messages.decoding import UNREADABLE
 from routeproxy.messages.edits import apply_edits, remove_foreign_traces
+from routeproxy.messages.losses import Losses
 from routeproxy.messages.request import OLDEST_VERSION
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.targets import Params
@@ -27,6 +28,7 @@ from routeproxy.upstream.messages.assemble import decode_object
 from routeproxy.upstream.messages.relay import relay
 from routeproxy.upstream.messages.stream_events import is_api_error
 from routeproxy.upstream.params import plan_edits, settled_by_rules
+from routeproxy.upstream.portability import check_losses
 
 PUBLIC = "https://api.anthropic.com"
 
@@ -95,10 +97,13 @@ class MessagesUpstream:
 async def _body(call: Call, *, counting: bool = False) -> bytes:
     """The client's body, with as few bytes changed as can be."""
     inbound = call.exchange.inbound
-    return await read_beside(len(inbound.body), inbound.caller, _edited, call, counting)
+    body, losses = await read_beside(len(inbound.body), inbound.caller, _edited, call, counting)
+    if not counting:
+        check_losses(losses, call)
+    return body
 
 
-def _edited(call: Call, counting: bool) -> bytes:
+def _edited(call: Call, counting: bool) -> tuple[bytes, Losses]:
     exchange, target = call.exchange, call.target
     body, params = exchange.body, target.params
     if counting:
@@ -106,7 +111,8 @@ def _edited(call: Call, counting: bool) -> bytes:
     settled = settled_by_rules(body.members, target)
     exchange.warn(*settled.values())
     edits = plan_edits(body, params, {"model": target.model}, frozenset(settled), params.extra_body)
-    return apply_edits(body.text, edits + remove_foreign_traces(body.text, body.members))
+    removed = remove_foreign_traces(body.text, body.members)
+    return apply_edits(body.text, edits + removed.edits), removed.losses
 
 
 def _params_that_count(params: Params) -> Params:
