@@ -158,6 +158,8 @@ def _syntax_error(text: bytes) -> str:
         if not rest.strip() or _UNFINISHED.fullmatch(rest):
             return "the request body ends too early"
         return f"unexpected {json.dumps(rest[0])} at line {error.lineno}, column {error.colno}"
+    except RecursionError:  # here with less of the stack left than where it was first read
+        return "nested too deeply"
     except ValueError:  # NaN, or a number with more digits than Python reads
         return "it has a number that can't be read"
     return "it can't be read"

@@ -40,9 +40,12 @@ _request = msgspec.json.Decoder(Request)
 def read_request(body: bytes) -> Request:
     """Raises one of `UNREADABLE` for a body that is no JSON."""
     try:
-        return _request.decode(body)
+        request = _request.decode(body)
     except msgspec.DecodeError:
         return read_request_loosely(body)
+    if any(turn.content is None and not turn.role for turn in request.messages or ()):
+        return read_request_loosely(body)  # blocks in the place of turns
+    return request
 
 
 def read_request_loosely(body: bytes) -> Request:
@@ -67,7 +70,7 @@ def decode(json: bytes) -> Any:
     try:
         return msgspec.json.decode(json)
     except msgspec.DecodeError:
-        return msgspec.json.decode(without_lone_surrogates(json))
+        return msgspec.json.decode(without_lone_surrogates(bytes(json)))
 
 
 def _to_turns(messages: Any) -> list[Turn] | None:
@@ -85,6 +88,8 @@ def _to_turn(turn: Any) -> Turn:
         case {"content": content}:
             role = turn.get("role")
             return Turn(_to_content(content), role if isinstance(role, str) else "", turn.get("clear_at"))
+        case {"role": str(role)} if role:
+            return Turn(None, role, turn.get("clear_at"))
         case _:
             return Turn([_to_raw(turn)])
 

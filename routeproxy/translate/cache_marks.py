@@ -2,8 +2,9 @@
 allows four in a request."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
@@ -17,6 +18,8 @@ from routeproxy.chat.request import (
     ToolMessage,
     User,
 )
+from routeproxy.messages.decoding import UNREADABLE
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.request import NULL
 from routeproxy.translate.profile import ModelProfile
 
@@ -24,12 +27,19 @@ T = TypeVar("T", Part, FunctionTool)
 
 MOST_MARKS = 4
 
+_mark: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
 Mark = Raw | UnsetType
 
 
 def mark_of(cache_control: Raw, profile: ModelProfile) -> Mark:
-    """What goes to the back end of a client's mark."""
-    return cache_control if profile.cache_marks and cache_control != NULL else UNSET
+    """What goes to the back end of a client's mark. Raises `InvalidRequest` for what is none."""
+    if not profile.cache_marks or cache_control == NULL:
+        return UNSET
+    try:
+        return Raw(msgspec.json.encode(_mark.decode(cache_control)))
+    except UNREADABLE:
+        raise InvalidRequest("cache_control: Input should be a valid dictionary") from None
 
 
 def marked(parts: Sequence[Part], mark: Mark) -> list[Part]:

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -94,7 +95,7 @@ def mutate_json(text: bytes, random: Random, words: Sequence[str] = ()) -> bytes
 
 def _mutate_value(value: Any, random: Random, words: Sequence[str]) -> Any:
     """`value` with a change to one of the values in it, those far inside as likely as the outer ones."""
-    places = list(_places(value))
+    places = list(islice(_places(value), MOST_PLACES))
     if not places:
         return _odd(value, random, words)
     holder, key = random.choice(places)
@@ -118,6 +119,10 @@ def _mutate_value(value: Any, random: Random, words: Sequence[str]) -> Any:
         case _:
             holder[key] = _odd(holder[key], random, words)
     return value
+
+
+MOST_PLACES = 100_000
+"""Parts may stand in a value many times over, which a change at each of them would make more again."""
 
 
 def _places(value: Any) -> Any:
