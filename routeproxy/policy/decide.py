@@ -22,7 +22,7 @@ from routeproxy.policy.providers import Provider
 from routeproxy.policy.safeguards import Safeguards
 from routeproxy.policy.secrets import ClientKey
 from routeproxy.policy.server import ServerSettings
-from routeproxy.policy.targets import Target
+from routeproxy.policy.targets import Target, first_place
 
 FailureKind = Literal[
     "rate_limit",
@@ -120,7 +120,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """The place of that rule: `rules.toml:41`"""
     deny: Denial | None
     targets: tuple[Target, ...]
-    """In the order in which they are tried. Nothing else is ever contacted. Empty only beside a denial."""
+    """In the order in which they are tried, but for members of a pool, whose order is chosen later. Nothing
+    else is ever contacted. Empty only beside a denial."""
     unused: int = 0
     """How many targets of the rule can't be reached, since there is no fallback."""
     fallback: Fallback
@@ -184,8 +185,8 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     @property
     def reachable(self) -> tuple[Target, ...]:
-        """The targets that are ever asked for an answer: without fallback only the first."""
-        return self.targets if self.fallback.enabled else self.targets[:1]
+        """The targets that are ever asked for an answer: without fallback only those in the first place."""
+        return self.targets if self.fallback.enabled else first_place(self.targets)
 
     @property
     def contacted(self) -> tuple[Target, ...]:
@@ -202,7 +203,7 @@ class Rule(Struct, frozen=True, kw_only=True):
         if facts.url_target is not None:
             targets, fallback = self._targets_of_url(facts.url_target), Fallback(False)
         elif facts.no_fallback:
-            targets, fallback = targets[:1], Fallback(False)
+            targets, fallback = first_place(targets), Fallback(False)
         if self.asks_for_requested:
             resolved = (_with_model(target, facts.requested) for target in targets)
             targets = tuple(target for target in resolved if target is not None)
@@ -249,15 +250,7 @@ def _with_model(target: Target, requested: str) -> Target | None:
     if target.model != "*":
         return target
     model = target.provider.own_name_of(requested)
-    if model is None:
-        return None
-    return Target(
-        provider=target.provider,
-        model=model,
-        params=target.params,
-        transforms=target.transforms,
-        timeouts=target.timeouts,
-    )
+    return replace(target, model=model) if model is not None else None
 
 
 class Team(Struct, frozen=True, kw_only=True):

@@ -60,6 +60,10 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     """The transforms that differ from the default."""
     params: dict[str, Any] = {}
     """The changes of parameters that differ from the default."""
+    pool: str | UnsetType = UNSET
+    """The pool that it is a member of. The members of one share a place: which is asked, is chosen then."""
+    weight: float | UnsetType = UNSET
+    """Its share of that pool, in proportion to the other members'."""
     health: str | UnsetType = UNSET
     """Whether it answers, `ok`, or why it is left alone for now. `UNSET`: only a server knows."""
     loses: tuple[str, ...] | UnsetType = UNSET
@@ -74,7 +78,8 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         place = f"zone {self.zone}" + (f" ({self.region})" if self.region else "")
-        lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}"]
+        in_pool = f", pool {self.pool}, weight {self.weight:g}" if self.pool else ""
+        lines = [f"{self.target}  {place}, engine {self.engine}, {self.key}{in_pool}"]
         if self.health and self.health != HEALTHY:
             lines.append(f"   {self.health}")
         lines += [f"   transforms {name} = {_toml(value)}" for name, value in self.transforms.items()]
@@ -131,6 +136,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
         if self.unused:
             more = "1 more target" if self.unused == 1 else f"{self.unused} more targets"
             lines.append(f"   falls back never: {more} of this rule can't be reached by this request")
+        elif len(self.targets) > 1 and not self.fallback:
+            lines.append("   falls back never: one member of the pool is chosen and asked")
         elif len(self.targets) > 1:
             lines.append(f"   falls back after {', '.join(self.fallback)}")
             if all(target.health is UNSET for target in self.targets):
@@ -213,6 +220,8 @@ def _target(target: Target, dry_run: DryRun | None, health: str | UnsetType = UN
         key=_keys(provider),
         transforms=_changed(target.transforms, TransformSettings()),
         params=_changed(target.params, Params()),
+        pool=target.member.pool.name if target.member is not None else UNSET,
+        weight=target.member.weight if target.member is not None else UNSET,
         health=health,
         loses=UNSET if dry_run is None else dry_run.loses,
         refuses=UNSET if dry_run is None else dry_run.refused,

@@ -1,10 +1,11 @@
 """Targets, and what invariants may judge of them: where a target is, not what is done there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from routeproxy.policy.pools import Member
 from routeproxy.policy.provider_types import Engine
 from routeproxy.policy.providers import ModelFacts, Provider
 
@@ -68,6 +69,21 @@ def _reached(provider: Provider, model: str, facts: ModelFacts) -> ReachedTarget
     return ReachedTarget(provider.name, model, provider.zone, facts.region, facts.labels)
 
 
+def first_place(targets: "tuple[Target, ...]") -> "tuple[Target, ...]":
+    """The targets that may come first: one, or the members of one pool."""
+    return next(places(targets), ())
+
+
+def places(targets: "tuple[Target, ...]") -> "Iterator[tuple[Target, ...]]":
+    """The targets of a rule, place by place: the members of a pool share one."""
+    start = 0
+    for at, target in enumerate(targets):
+        following = targets[at + 1] if at + 1 < len(targets) else None
+        if target.member is None or following is None or following.pool_name != target.pool_name:
+            yield targets[start : at + 1]
+            start = at + 1
+
+
 class Target(Struct, frozen=True, kw_only=True):
     """A model at a provider, with what is done to its requests and answers."""
 
@@ -77,10 +93,16 @@ class Target(Struct, frozen=True, kw_only=True):
     params: Params = Params()
     transforms: TransformSettings = TransformSettings()
     timeouts: Timeouts = Timeouts()
+    member: Member | None = None
+    """It shares its place in a rule with the other members of a pool."""
 
     @property
     def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
+
+    @property
+    def pool_name(self) -> str | None:
+        return self.member.pool.name if self.member is not None else None
 
     @property
     def engine(self) -> Engine:

@@ -25,6 +25,7 @@ from routeproxy.policy.file.tables import (
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.safeguards import Safeguards
+from routeproxy.policy.targets import Target, first_place, places
 
 FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
 _RISKY: frozenset[FailureKind] = frozenset({"content_policy", "invalid_request"})
@@ -69,7 +70,7 @@ class ActionsCompiler:
         elif not any(self.report.faulty((*path, key)) for key in ("targets", "deny")):
             self._report_missing_targets(path)
         targets = tuple(self.targets.compile_target(entry, table) for entry in entries)
-        fallback = self._compile_fallback(table.fallback, len(targets), (*path, "fallback"))
+        fallback = self._compile_fallback(table.fallback, targets, (*path, "fallback"))
         return Rule(
             name=name,
             **place,
@@ -81,7 +82,7 @@ class ActionsCompiler:
             hold=table.hold is not None,
             portable=table.portable or "drop",
             safeguards=self.safeguards.compile_rule(
-                table, targets if fallback.enabled else targets[:1], path
+                table, targets if fallback.enabled else first_place(targets), path
             ),
             asks_for_requested=any(target.model == "*" for target in targets),
         )
@@ -110,13 +111,13 @@ class ActionsCompiler:
     # --- fallback
 
     def _compile_fallback(
-        self, written: bool | FallbackTable | None, targets: int, path: KeyPath
+        self, written: bool | FallbackTable | None, targets: tuple[Target, ...], path: KeyPath
     ) -> Fallback:
-        """`targets` is how many there are."""
         if written is None:
-            return Fallback(targets > 1)
-        if written is False and targets > 1:
-            message = f"without fallback only the first of {targets} targets is ever used"
+            return Fallback(len(targets) > 1)
+        if written is False and len(first_place(targets)) < len(targets):
+            count = len(list(places(targets)))
+            message = f"without fallback only the first of {count} targets is ever used"
             self.report.warn(Code.REST_UNUSED, path, message)
         if isinstance(written, bool):
             return Fallback(written)

@@ -29,7 +29,7 @@ from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import LayerFile, MatchTable, ProviderTable, RulesFile, Targets
+from routeproxy.policy.file.tables import LayerFile, MatchTable, PoolTable, ProviderTable, RulesFile, Targets
 from routeproxy.policy.hypothetical import Case
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.problems import Code, KeyPath, RulesRefused
@@ -142,6 +142,8 @@ class Compilation:
             self._compile_provider(name, provider_table)
         for name, targets in file.aliases.items():
             self._compile_alias(name, targets)
+        for name, pool in file.pools.items():
+            self._compile_pool(name, pool)
         if safeguards := self.actions.safeguards.compile_server(file.server):
             server = replace(server, safeguards=safeguards.target.name, safeguards_timeout=safeguards.timeout)
         compiled_teams = {name: teams.compile_team(name, table) for name, table in file.teams.items()}
@@ -189,7 +191,17 @@ class Compilation:
         if "/" in name:
             message = f"`{name}` can't be an alias: with a `/` it reads as a provider and its model"
             self.report.error(Code.WRONG_VALUE, path, message, key=True)
-        self.names.aliases[name] = tuple(self.actions.targets.compile_entries(targets, path, in_alias=True))
+        self.names.aliases[name] = tuple(self.actions.targets.compile_entries(targets, path, of="alias"))
+
+    def _compile_pool(self, name: str, pool: PoolTable) -> None:
+        path: KeyPath = ("pools", name)
+        if "/" in name:
+            message = f"`{name}` can't be a pool: with a `/` it reads as a provider and its model"
+            self.report.error(Code.WRONG_VALUE, path, message, key=True)
+        if name in self.file.aliases:
+            message = f"`{name}` is an alias already, and a target's name stands for one of them"
+            self.report.error(Code.DUPLICATE, path, message, key=True)
+        self.names.pools[name] = self.actions.targets.compile_pool(name, pool, path)
 
     def _compile_assertions(
         self, rules: Sequence[Rule], teams: TeamsCompiler

@@ -17,8 +17,10 @@ from routeproxy.policy.file.tables import (
     LayerFile,
     LintsTable,
     MatchTable,
+    MemberTable,
     ModelTable,
     ParamsTable,
+    PoolTable,
     ProviderTable,
     RangeTable,
     ReachTable,
@@ -49,6 +51,8 @@ TABLES: Mapping[type, str] = {
     HeaderTable: "Ways to compare a value that may be missing; several hold together.",
     RangeTable: "A range of whole numbers, both ends included.",
     DenyTable: "A denial with a status of its own.",
+    PoolTable: "Targets that share the requests of one place in a rule.",
+    MemberTable: "A target of a pool, with its share of the requests.",
     TargetTable: "A target with parameters and transforms of its own.",
     FallbackTable: "After which failures the next target is tried.",
     RetryTable: "How often one target is tried before the next.",
@@ -70,6 +74,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "schema_version": "The version of this language; there is only one.",
         "server": "Where and how the server listens.",
         "providers": "The back ends, by the names that targets begin with.",
+        "pools": "Targets that share the requests of one place in a rule.",
         "aliases": "Short names for a target or for a list of targets, but never for another alias.",
         "teams": "Who the clients are, by their keys.",
         "rules": "The rules, asked in this order; the first that matches decides.",
@@ -203,6 +208,15 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     DenyTable: {
         "message": "The words that the client sees.",
         "status": "The status of the answer; left out, 400.",
+    },
+    PoolTable: {
+        "members": "The targets that share the requests, as `provider/model` or an alias of one.",
+        "by": "`session`: one session's requests stay together. `load`: each goes where it is least busy.",
+        "sticky": "How long a session that had to move stays where it is; left out, 5m.",
+    },
+    MemberTable: {
+        "weight": "Its share of the sessions, in proportion to the other members'; left out, 1.",
+        "max_concurrent": "How many requests it has at once at most, over all workers.",
     },
     TargetTable: {
         "target": "`provider/model`, `provider/*` (the model asked for) or an alias.",

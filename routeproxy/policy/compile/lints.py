@@ -105,6 +105,9 @@ class _Finder:
         for name in file.aliases.keys() - named:
             message = f"nothing uses the alias `{name}`"
             self.report.warn(Code.UNUSED, ("aliases", name), message, key=True)
+        for name in file.pools.keys() - named:
+            message = f"nothing uses the pool `{name}`"
+            self.report.warn(Code.UNUSED, ("pools", name), message, key=True)
         in_conditions = {name for checks in self._all_checks() for check in checks for name in _teams(check)}
         with_files = {layer.team for layer in self.compilation.layers}
         for name, table in file.teams.items():
@@ -123,6 +126,7 @@ class _Finder:
         judges += [rule.safeguards for rule in file.rules]
         judges += [rule.safeguards for layer in self.compilation.layers for rule in layer.file.rules]
         yield from (judge for judge in judges if isinstance(judge, str))
+        tables += [pool.members for pool in file.pools.values()]  # type: ignore[misc]
         for written in tables:
             for item in written if isinstance(written, list) else [written]:
                 name = item.target if isinstance(item, TargetTable) else item

@@ -23,7 +23,9 @@ from routeproxy.policy.file.tables import (
     LayerFile,
     LintsTable,
     MatchTable,
+    MemberTable,
     ParamsTable,
+    PoolTable,
     ProviderTable,
     RequestTable,
     RulesFile,
@@ -45,6 +47,8 @@ NEEDED: Mapping[type, tuple[str, ...]] = {
     DenyTable: ("message",),
     KeyTable: ("key",),
     TargetTable: ("target",),
+    MemberTable: ("target",),
+    PoolTable: ("members",),
 }
 """No table is whole without these. Where one of several will do, none is named here."""
 

@@ -1,16 +1,18 @@
 """Targets of rules and aliases: what their names stand for, and the tables that count for each."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from routeproxy.policy.compile.params import check_params, merge_params
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import (
     ActionTable,
+    MemberTable,
     ParamsTable,
+    PoolTable,
     ProviderTable,
     Targets,
     TargetTable,
@@ -19,10 +21,17 @@ from routeproxy.policy.file.tables import (
 )
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.patterns import is_glob
+from routeproxy.policy.pools import STICKY, Member, Pool
 from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.provider_types import TYPE_NAMES
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target, Timeouts, TransformSettings
+
+Definition = Literal["alias", "pool"]
+
+MOST_WEIGHT = 1_000_000
+
+_EXPECTED_MEMBER = '`"provider/model"`, or an alias of one'
 
 
 class Entry(Struct, frozen=True):
@@ -33,6 +42,7 @@ class Entry(Struct, frozen=True):
     params: tuple[ParamsTable, ...] = ()
     transforms: tuple[TransformsTable, ...] = ()
     timeouts: tuple[TimeoutsTable, ...] = ()
+    member: Member | None = None
 
     @property
     def name(self) -> str:
@@ -45,6 +55,7 @@ class Entry(Struct, frozen=True):
             (*self.params, *([table.params] if table.params else [])),
             (*self.transforms, *([table.transforms] if table.transforms else [])),
             (*self.timeouts, *([table.timeouts] if table.timeouts else [])),
+            self.member,
         )
 
 
@@ -56,6 +67,7 @@ class NameTable:
         """The tables of the providers, by their names."""
         self.providers: dict[str, Provider] = {}
         self.aliases: dict[str, tuple[Entry, ...]] = {}
+        self.pools: dict[str, tuple[Entry, ...]] = {}
         self.sound: dict[str, tuple[Entry, ...]] = {}
         """By names of targets, what was found without fault: thousands of rules may name a few targets."""
         self.plain: dict[tuple[str, str], Target] = {}
@@ -75,12 +87,21 @@ class TargetsCompiler:
         self.report = report
         self.names = names
 
-    def compile_entries(self, written: Targets, path: KeyPath, *, in_alias: bool = False) -> Iterator[Entry]:
-        items = enumerate(written) if isinstance(written, list) else [(None, written)]
+    def compile_entries(
+        self,
+        written: "Targets | list[str | MemberTable]",
+        path: KeyPath,
+        *,
+        of: Definition | None = None,
+        first: int = 0,
+    ) -> Iterator[Entry]:
+        """`of`: what is being defined by these targets, an alias or a pool. A rule uses them. `first`: the
+        place of the first of them in the list that they are from."""
+        items = enumerate(written, first) if isinstance(written, list) else [(None, written)]
         for index, item in items:
             here = path if index is None else (*path, index)
             if isinstance(item, str):
-                yield from self._resolve_name(item, here, in_alias)
+                yield from self._resolve_name(item, here, of)
                 continue
             check_params(item.params, (*here, "params"), self.report)
             check_timeouts(item.timeouts, (*here, "timeouts"), self.report)
@@ -88,12 +109,49 @@ class TargetsCompiler:
                 if not self.report.faulty(here):
                     self.report.error(Code.MISSING, here, '`target = "provider/model"` is missing here')
                 continue
-            for entry in self._resolve_name(item.target, (*here, "target"), in_alias):
+            for entry in self._resolve_name(item.target, (*here, "target"), of):
                 yield entry.with_tables(item)
+
+    def compile_pool(self, name: str, table: PoolTable, path: KeyPath) -> tuple[Entry, ...]:
+        if not table.members:
+            if not self.report.faulty((*path, "members")):
+                self.report.error(Code.MISSING, path, f"the pool `{name}` has no `members`", key=True)
+            return ()
+        pool = Pool(
+            name=name,
+            by=table.by or "session",
+            sticky=seconds(table.sticky) if table.sticky is not None else STICKY,
+        )
+        found: dict[str, Entry] = {}
+        for index, item in enumerate(table.members):
+            here = (*path, "members", index)
+            entries = list(self.compile_entries([item], (*path, "members"), of="pool", first=index))
+            if len(entries) > 1:
+                written = item if isinstance(item, str) else item.target
+                message = f"the alias `{written}` stands for {len(entries)} targets, and a member is one"
+                self.report.error(Code.WRONG_VALUE, here, message, hint="write each of them as a member")
+                continue
+            for entry in entries:
+                if entry.name in found:
+                    message = f"`{entry.name}` is a member of this pool already"
+                    hint = "`weight` gives a member a larger share"
+                    self.report.error(Code.DUPLICATE, here, message, hint=hint)
+                found[entry.name] = replace(entry, member=self._member(pool, entry, item, here))
+        return tuple(found.values())
+
+    def _member(self, pool: Pool, entry: Entry, item: str | MemberTable, path: KeyPath) -> Member:
+        if isinstance(item, str):
+            return Member(pool=pool, name=entry.name)
+        weight = 1 if item.weight is None else item.weight
+        if not 0 < weight <= MOST_WEIGHT:
+            message = f"`weight` is {weight}: a share is above 0 and at most {MOST_WEIGHT:,}"
+            hint = "a member that is to get nothing is left out"
+            self.report.error(Code.WRONG_VALUE, (*path, "weight"), message, hint=hint)
+        return Member(pool=pool, name=entry.name, weight=float(weight), max_concurrent=item.max_concurrent)
 
     def compile_target(self, entry: Entry, rule: ActionTable) -> Target:
         """`entry` in `rule`. Of the tables of its provider, of the rule and its own, the last one wins."""
-        own = entry.params or entry.transforms or entry.timeouts
+        own = entry.params or entry.transforms or entry.timeouts or entry.member
         if own or rule.params or rule.transforms or rule.timeouts:
             return self._merge_tables(entry, rule)
         key = entry.provider.name, entry.model
@@ -111,9 +169,10 @@ class TargetsCompiler:
             params=merge_params((provider.params, rule.params, *entry.params)),
             transforms=TransformSettings(**_merge_stated(transforms)),
             timeouts=Timeouts(**{name: seconds(duration) for name, duration in timeouts.items()}),
+            member=entry.member,
         )
 
-    def _resolve_name(self, name: str, path: KeyPath, in_alias: bool) -> Iterable[Entry]:
+    def _resolve_name(self, name: str, path: KeyPath, of: Definition | None) -> Iterable[Entry]:
         if name in self.names.sound:
             return self.names.sound[name]
         if "/" in name:
@@ -123,18 +182,31 @@ class TargetsCompiler:
             if self.report.count == reported:
                 self.names.sound[name] = entries
             return entries
-        if in_alias:
-            message = f"an alias stands for a provider's model, never for another alias: `{name}`"
+        pools, aliases = self.names.written("pools"), self.names.written("aliases")
+        if of == "alias":
+            other = "a pool" if name in pools else "another alias"
+            message = f"an alias stands for a provider's model, never for {other}: `{name}`"
             self.report.error(Code.WRONG_VALUE, path, message, expected='`"provider/model"`')
+            return ()
+        if of == "pool" and name in pools:
+            message = f"a member of a pool is a target or an alias of one, never a pool: `{name}`"
+            self.report.error(
+                Code.WRONG_VALUE, path, message, expected='`"provider/model"`, or an alias of one'
+            )
             return ()
         if name in self.names.aliases:
             return self.names.aliases[name]
-        known = self.names.written("aliases")
+        if name in self.names.pools:
+            return self.names.pools[name]
+        with_pools = pools and of is None
+        known = [*aliases, *pools] if with_pools else aliases
         if name not in known:
-            hint = "a target is `provider/model`, or an alias"
+            what = "alias or pool" if with_pools else "alias"
+            hint = "a target is `provider/model`, or an alias" + (" or a pool" if with_pools else "")
             if name in self.names.written("providers"):
                 hint = f"`{name}` is a provider: write `{name}/MODEL`, or `{name}/*` for the model asked for"
-            self.report.unknown(Code.UNDEFINED, path, f"there is no alias `{name}`", name, known, hint=hint)
+            message = f"there is no {what} `{name}`"
+            self.report.unknown(Code.UNDEFINED, path, message, name, known, hint=hint)
         return ()
 
     def _resolve_model(self, name: str, model: str, path: KeyPath) -> tuple[Entry, ...]:

@@ -109,6 +109,19 @@ class TargetTable(Table):
 Targets = str | list[str | TargetTable] | TargetTable
 
 
+class MemberTable(TargetTable):
+    """One target of a pool."""
+
+    weight: int | float | None = None
+    max_concurrent: Positive | None = None
+
+
+class PoolTable(Table):
+    members: list[str | MemberTable] | None = None
+    by: Literal["session", "load"] | None = None
+    sticky: Duration | None = None
+
+
 class DenyTable(Table):
     message: str | None = None
     status: Literal[400, 402, 404, 413, 429] | None = None
@@ -349,6 +362,7 @@ class RulesFile(Table):
     server: ServerTable = field(default_factory=ServerTable)
     providers: dict[str, ProviderTable] = field(default_factory=dict)
     aliases: dict[str, Targets] = field(default_factory=dict)
+    pools: dict[str, PoolTable] = field(default_factory=dict)
     teams: dict[str, TeamTable] = field(default_factory=dict)
     rules: list[RuleTable] = field(default_factory=list)
     default: ActionTable | None = None

@@ -158,6 +158,9 @@ def _describe_safeguards(rule: Rule) -> str:
 
 
 def _compare_target(old: Target, new: Target) -> Iterator[str]:
+    if old.member != new.member:
+        words = [str(member) if member is not None else "no pool" for member in (new.member, old.member)]
+        yield f"{new.name}: {words[0]} instead of {words[1]}"
     for group in ("params", "transforms", "timeouts"):
         old_group, new_group = getattr(old, group), getattr(new, group)
         for name in new_group.__struct_fields__:
