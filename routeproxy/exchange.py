@@ -130,6 +130,8 @@ class Exchange:
         self.attempts: list[AttemptRecord] = []
         self.skipped: dict[str, str] = {}
         """The targets that were passed over since they failed lately, and in words why."""
+        self.queued = 0.0
+        """The seconds that it waited for a place."""
         self.safeguards: AttemptRecord | None = None
         """The attempt to have the tool uses of the answer judged."""
         self.warnings: list[str] = []

@@ -26,9 +26,7 @@ from routeproxy.upstream.dry_run import dry_runs
 from routeproxy.upstream.failover import Failover, Upstreams
 from routeproxy.upstream.failures import KEY_FAILURES, UpstreamFailure
 from routeproxy.upstream.guard import InvariantGuard, LivePolicy
-from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys
-from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.safeguards import SafeguardChecks
 from routeproxy.upstream.shared_state import SharedState
 
@@ -60,15 +58,12 @@ class Proxy:
         self._counting = Threads(COUNTING_THREADS, "tokens")
         self._keys = Keys()
         self._safeguards = SafeguardChecks(self.upstreams, self._keys, self._observer)
-        state = state or SharedState()
-        self._health = Health(state.circuits)
         self._failover = Failover(
             self.upstreams,
             self._keys,
             self._observer,
             self._safeguards.check_of,
-            self._health,
-            RetryBudget(state.loads),
+            state or SharedState(),
         )
 
     def receive(self, inbound: Inbound, endpoint: Endpoint = "messages") -> Exchange:
@@ -136,7 +131,7 @@ class Proxy:
 
     def health_of(self, target: Target) -> str:
         """In words, for people."""
-        return self._health.words(target, self._keys.of(target.provider))
+        return self._failover.words_of_health(target)
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

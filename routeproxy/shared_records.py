@@ -45,6 +45,7 @@ class SharedRecords(Generic[SomeRecord]):
 
     def __init__(self, kind: type[SomeRecord], size: int, *, shared: bool) -> None:
         """`size`: how many there can be. `shared`: there will be workers."""
+        self._kind = kind
         self._size = size
         self._salt = os.urandom(16)
         self._records: Any
@@ -61,6 +62,10 @@ class SharedRecords(Generic[SomeRecord]):
     def __iter__(self) -> Iterator[SomeRecord]:
         """Those that are somebody's."""
         return (record for record in self._records if record.id)
+
+    def place_of(self, record: SomeRecord) -> int:
+        """The place of a record of these among them, from 0 on."""
+        return (ctypes.addressof(record) - ctypes.addressof(self._records)) // ctypes.sizeof(record)
 
     def get(self, id: int) -> SomeRecord | None:
         """The record of this number, if there is one."""

@@ -26,12 +26,13 @@ from routeproxy.observe import Observer
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.processes import Server
 from routeproxy.serve import App, live_rules, refuse_strangers, startup_lines
-from routeproxy.shared_records import SharedRecords
+from routeproxy.shared_records import SharedRecords, SomeRecord
 from routeproxy.sources import Options, Sources
 from routeproxy.upstream.health import CircuitRecord
 from routeproxy.upstream.litellm.setup import import_litellm
 from routeproxy.upstream.registry import needs_litellm
 from routeproxy.upstream.shared_state import SharedState
+from routeproxy.upstream.spread import MovedRecord
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import StreamTimings
 from tests.budgets import seconds
@@ -75,12 +76,13 @@ class ForgetsFailures(SharedState):
 
     def __init__(self) -> None:
         super().__init__()
-        self.circuits = _NewCircuits(CircuitRecord, 1, shared=False)
+        self.circuits = _NewRecords(CircuitRecord, 1, shared=False)
+        self.moved = _NewRecords(MovedRecord, 1, shared=False)
 
 
-class _NewCircuits(SharedRecords[CircuitRecord]):
-    def find(self, id: int) -> CircuitRecord:
-        return CircuitRecord(id)
+class _NewRecords(SharedRecords[SomeRecord]):
+    def find(self, id: int) -> SomeRecord:
+        return self._kind(id)
 
 
 @contextmanager

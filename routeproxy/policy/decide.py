@@ -17,6 +17,7 @@ from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.hypothetical import Case, Headers, HypotheticalRequest
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.pools import STICKY
 from routeproxy.policy.problems import AcceptedProblem, KeyPath, Problem
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.safeguards import Safeguards
@@ -129,6 +130,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     deadline: float | None
     """Seconds for all attempts together, until content comes; with `hold`, until the answer is whole."""
     portable: Portable = "drop"
+    sticky: float = STICKY
+    """The seconds for which a session that had to fall back stays where it is."""
     hold: bool = False
     """A stream goes out once it is whole: until then another target may still answer."""
     safeguards: Safeguards | None = None
@@ -175,6 +178,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     hold: bool = False
     portable: Portable = "drop"
+    sticky: float = STICKY
     safeguards: Safeguards | None = None
     asks_for_requested: bool = False
     """Some target is `P/*`, which asks for the model that the client asked for."""
@@ -220,6 +224,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             deadline=self.deadline,
             hold=self.hold,
             portable=self.portable,
+            sticky=self.sticky,
             safeguards=self._safeguards_for(facts) if deny is None else None,
             version=version,
             facts=facts,
@@ -266,6 +271,10 @@ class Team(Struct, frozen=True, kw_only=True):
     """By lower-case names. They replace what the client sent."""
     providers: Mapping[str, Provider] = {}
     """The providers for which the team has keys of its own, with these keys."""
+    max_concurrent: int | None = None
+    """How many of its requests are answered at once at most."""
+    weight: float = 1.0
+    """Its share where requests wait, in proportion to the other teams'."""
     explain: bool = False
     """Its clients may ask why a request went where it did."""
 

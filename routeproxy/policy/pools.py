@@ -8,6 +8,8 @@ from msgspec import Struct
 By = Literal["session", "load"]
 """Who goes together: the requests of one session, or each where it is least busy."""
 
+MOST_WEIGHT = 1_000_000
+
 STICKY = 300.0
 """Seconds for which a session that had to move stays where it is."""
 

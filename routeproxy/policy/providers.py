@@ -58,6 +58,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     without_vision: Literal["placeholder", "refuse"] | None = None
     health: HealthSettings | None = HealthSettings()
     """`None`: nothing is remembered of its failures."""
+    max_concurrent: int | None = None
+    """How many requests it has at once at most, over all workers of a server."""
     options: Mapping[str, Any] = {}
     litellm_params: Mapping[str, Any] = {}
     secret_params: frozenset[str] = frozenset()

@@ -38,6 +38,12 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """The seconds that a connection is kept without a request. The usual 5 s race the pools of clients."""
     drain: float = 30.0
     """The seconds that running answers have to finish when the server stops."""
+    queue_wait: float = 5.0
+    """The seconds that a request may wait where there is no place for it."""
+    queue_length: int = 100
+    """How many may wait for the same."""
+    replicas: int = 1
+    """How many servers share what `max_concurrent` allows."""
     safeguards: str | None = None
     """Who judges tool uses, `provider/model`, for the rules that don't say it and may get it from here."""
     safeguards_timeout: float = SAFEGUARDS_TIMEOUT

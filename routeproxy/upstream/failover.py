@@ -17,16 +17,24 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Emit, Output, Relayed, Write
+from routeproxy.policy.explain import HEALTHY
 from routeproxy.policy.providers import Provider
+from routeproxy.policy.targets import Target
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTimeout
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.first_token import first_token_timeout
 from routeproxy.upstream.health import Health
+from routeproxy.upstream.in_flight import InFlight
 from routeproxy.upstream.keys import Keys, needed_key
+from routeproxy.upstream.limits import Limits
+from routeproxy.upstream.places import Places
 from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
+from routeproxy.upstream.shared_state import SharedState
+from routeproxy.upstream.spread import Spread
 from routeproxy.upstream.synthetic import refusal
+from routeproxy.upstream.waiting import Waiting
 
 log = logging.getLogger("routeproxy.upstream.chain")
 
@@ -68,20 +76,36 @@ class Failover:
         keys: Keys,
         observer: Observer,
         check_of: CheckOf,
-        health: Health,
-        budget: RetryBudget,
+        state: SharedState,
     ) -> None:
+        """`state`: what other workers know, too."""
         self._upstreams = upstreams
         self._keys = keys
         self._observer = observer
         self._check_of = check_of
-        self._health = health
-        self._budget = budget
+        self.health = Health(state.circuits)
+        self._budget = RetryBudget(state.loads)
+        in_flight = InFlight(state.in_flight, state.workers)
+        self.limits = Limits(in_flight)
+        self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight))
+        self.spread = Spread(state.moved, self.limits, self._is_healthy)
+
+    def words_of_health(self, target: Target) -> str:
+        """For people."""
+        return self.health.words(target, self._keys.of(target.provider))
+
+    def _is_healthy(self, target: Target) -> bool:
+        return self.words_of_health(target) == HEALTHY
 
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none
         does."""
-        plan = RetryPlan(exchange, self._keys, self._health, self._budget, asyncio.get_running_loop().time)
+        async with self._places.of_team(exchange):
+            await self._answer(exchange, write)
+
+    async def _answer(self, exchange: Exchange, write: Write) -> None:
+        now = asyncio.get_running_loop().time
+        plan = RetryPlan(exchange, self._keys, self.health, self._budget, self.spread, self.limits, now)
         with self._budget.request(), closing(plan):
             if not await self._ask_in_turn(plan, exchange, write):
                 await _show_failure(plan.verdict(), exchange, write)
@@ -90,6 +114,12 @@ class Failover:
         """Whether anything was answered, if only with the end of a stream that broke."""
         planned: PlannedAttempt | None = plan.first()
         while planned is not None:
+            if planned.wait:
+                await asyncio.sleep(planned.wait)
+            if planned.place is None:
+                planned = await self._places.of_attempt(planned, plan, exchange)
+                if planned is None:
+                    break
             call = Call(planned.target, planned.key, exchange)
             try:
                 await self._attempt(planned, call, plan, write)
@@ -116,8 +146,6 @@ class Failover:
         """What the target's health has to know of it is told, however it ends."""
         health = planned.health
         try:
-            if planned.wait:
-                await asyncio.sleep(planned.wait)
             check = self._check_of(call)
             attempt = Attempt(
                 call,
@@ -125,7 +153,7 @@ class Failover:
                 write,
                 self._observer,
                 check,
-                on_content=health.answered,
+                on_content=lambda: self._answered(planned, plan, call.exchange),
                 may_fall_back=plan.may_fall_back,
             )
             await attempt.run(self._upstreams.of(planned.target.provider))
@@ -134,6 +162,12 @@ class Failover:
             raise
         finally:
             health.let_go()
+            if planned.place is not None:
+                planned.place.give_back()
+
+    def _answered(self, planned: PlannedAttempt, plan: RetryPlan, exchange: Exchange) -> None:
+        planned.health.answered()
+        self.spread.answered(exchange, plan.order, planned.target)
 
 
 def _end_of_broken_stream(failure: UpstreamFailure, exchange: Exchange) -> Content:

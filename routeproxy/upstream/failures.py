@@ -225,6 +225,16 @@ def all_cooling_down(wait: float) -> UpstreamFailure:
     return UpstreamFailure("overloaded", message, retry_after=wait)
 
 
+def no_place(wait: float) -> UpstreamFailure:
+    message = "every target of this request is busy with as many others as it may have at once; try again"
+    return UpstreamFailure("overloaded", message, retry_after=wait)
+
+
+def too_many_at_once(wait: float) -> UpstreamFailure:
+    message = "your team has as many requests under way as it may have at once; try again"
+    return UpstreamFailure("rate_limit", message, retry_after=wait)
+
+
 def all_at_their_limits(wait: float) -> UpstreamFailure:
     message = "every target of this request is at its limit; try again"
     return UpstreamFailure("rate_limit", message, retry_after=wait)

@@ -6,15 +6,15 @@ The counts are those of all workers together.
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from routeproxy.shared_records import Record, SharedRecords
+from routeproxy.upstream.in_flight import MOST_WORKERS, is_alive
 
 LEAST_RETRIES = 3
 """At once, however few requests there are."""
 RETRY_SHARE = 0.2
 """Of the requests in flight."""
-MOST_WORKERS = 256
 
 
 class WorkerLoad(Record):
@@ -35,7 +35,7 @@ class RetryBudget:
         """Made in the worker that it is for: those that died have nothing under way."""
         self._loads = loads
         for load in loads:
-            if not _is_alive(load.id):
+            if not is_alive(load.id):
                 load.id = load.requests = load.retries = 0
         self._own = loads.find(os.getpid())
 
@@ -60,12 +60,3 @@ class RetryBudget:
 
     def give_back(self) -> None:
         self._own.retries -= 1
-
-
-def _is_alive(process: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(process, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True

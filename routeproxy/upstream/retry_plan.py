@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from routeproxy.exchange import Exchange
-from routeproxy.policy.decide import TIMEOUTS, Decision
+from routeproxy.policy.decide import TIMEOUTS, Decision, FailureKind
 from routeproxy.policy.targets import Target
 from routeproxy.upstream.failures import (
     KEY_FAILURES,
@@ -22,7 +22,11 @@ from routeproxy.upstream.failures import (
 )
 from routeproxy.upstream.health import AttemptHealth, Cooling, Health
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.limits import Limits, Place
 from routeproxy.upstream.retry_budget import RetryBudget
+from routeproxy.upstream.spread import Spread
+
+FULL = "full: it has as many requests as it may have at once"
 
 
 class PlannedAttempt(NamedTuple):
@@ -32,6 +36,10 @@ class PlannedAttempt(NamedTuple):
     health: AttemptHealth
     wait: float = 0.0
     """Seconds before it."""
+    place: Place | None = None
+    """What it takes up at the target; `None`: it has to be taken, or waited for."""
+    instead: tuple["PlannedAttempt", ...] = ()
+    """Others that would do as well, if one of them has a place sooner."""
 
 
 class FailedAttempt(NamedTuple):
@@ -55,6 +63,8 @@ class RetryPlan:
         keys: Keys,
         health: Health,
         budget: RetryBudget,
+        spread: Spread,
+        limits: Limits,
         now: Callable[[], float],
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -70,7 +80,10 @@ class RetryPlan:
         self._budget = budget
         self._now = now
         self._jitter = jitter
-        self._left: Sequence[Target] = decision.targets
+        self._limits = limits
+        self._replicas = exchange.policy.server.replicas
+        self.order = spread.order(exchange)
+        self._left: Sequence[Target] = self.order.targets
         """The targets that were neither asked nor skipped."""
         self._failed: list[FailedAttempt] = []
         self._current: PlannedAttempt
@@ -178,17 +191,27 @@ class RetryPlan:
         """The first that need not be passed over; else of those that fail the one that is due first, if
         nobody is asking it. With all that were passed over."""
         skipped: list[Skipped] = []
+        full: list[PlannedAttempt] = []
         for place, target in enumerate(self._left, 1):
             attempt = self._with_best_key(target, self._keys.of(target.provider))
             cooling = attempt.health.cooling()
             if cooling is None and not attempt.health.claim():
                 cooling = attempt.health.cooling()  # somebody else was quicker to try it again
             if cooling is None or not self._may_be_skipped(cooling):
+                taken = self._limits.take(target, self._replicas)
+                if taken is None and self._may_be_passed_over("overloaded"):
+                    attempt.health.let_go()
+                    full.append(attempt)
+                    self._exchange.skipped[target.name] = FULL
+                    continue
                 self._left = self._left[place:]
-                return self._begin(attempt), skipped
+                return self._begin(attempt._replace(place=taken)), skipped
             skipped.append(Skipped(attempt, cooling))
             self._exchange.skipped[target.name] = str(cooling)
         self._left = ()
+        if full:  # better to wait for one that answers than to ask one that fails
+            del self._exchange.skipped[full[0].target.name]
+            return self._begin(full[0]._replace(instead=tuple(full[1:]))), skipped
         failing = [one for one in skipped if one.cooling.kind not in KEY_FAILURES]
         if failing:
             attempt = min(failing, key=lambda one: one.cooling.seconds).attempt
@@ -196,6 +219,19 @@ class RetryPlan:
                 del self._exchange.skipped[attempt.target.name]
                 return self._begin(attempt), skipped
         return None, skipped
+
+    def placed(self, attempt: PlannedAttempt, place: Place) -> PlannedAttempt:
+        """`attempt` is one that was planned, or that would do instead."""
+        for other in (self._current, *self._current.instead):
+            if other is not attempt:
+                self._exchange.skipped[other.target.name] = FULL
+        self._exchange.skipped.pop(attempt.target.name, None)
+        self._current = attempt._replace(place=place, wait=0.0, instead=())
+        return self._current
+
+    def no_place(self, failure: UpstreamFailure) -> None:
+        """Nobody had a place for it in time, and nobody else is asked."""
+        self._failed.append(FailedAttempt(self._current.target, failure, ()))
 
     def _begin(self, attempt: PlannedAttempt) -> PlannedAttempt:
         self._refused_keys = set()
@@ -214,17 +250,19 @@ class RetryPlan:
         return min(attempts, key=lambda attempt: attempt.health.seconds_to_wait_for_key())
 
     def _may_be_skipped(self, cooling: Cooling | None) -> bool:
+        return cooling is not None and self._may_be_passed_over(cooling.kind)
+
+    def _may_be_passed_over(self, kind: FailureKind) -> bool:
         """A hard guarantee stays one: where the rule does not fall back on this, the target is asked."""
         fallback = self._decision.fallback
-        falls_back = fallback.enabled and len(self._decision.targets) > 1
-        return cooling is not None and falls_back and cooling.kind in fallback.on
+        return fallback.enabled and len(self._decision.targets) > 1 and kind in fallback.on
 
     def _falls_back_on(self, failure: UpstreamFailure) -> bool:
         return self._decision.fallback.enabled and failure.kind in self._decision.fallback.on
 
     def _came_by_fallback(self) -> bool:
         """The current target is not the one that the rule names first."""
-        return self._decision.fallback.enabled and self._current.target is not self._decision.targets[0]
+        return self._decision.fallback.enabled and self._current.target is not self.order.targets[0]
 
     def _too_late(self, wait: float = 0.0) -> bool:
         return self.deadline is not None and self._now() + wait >= self.deadline

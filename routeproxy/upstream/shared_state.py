@@ -2,7 +2,15 @@
 
 from routeproxy.shared_records import SharedRecords
 from routeproxy.upstream.health import CircuitRecord, circuit_records
+from routeproxy.upstream.in_flight import (
+    InFlightRecord,
+    WorkerRecord,
+    in_flight_records,
+    worker_records,
+)
 from routeproxy.upstream.retry_budget import WorkerLoad, worker_loads
+from routeproxy.upstream.spread import MovedRecord, moved_records
+from routeproxy.upstream.waiting import QueueRecord, TurnRecord, queue_records, turn_records
 
 
 class SharedState:
@@ -11,4 +19,9 @@ class SharedState:
     def __init__(self, *, shared: bool = False) -> None:
         """`shared`: there will be workers."""
         self.circuits: SharedRecords[CircuitRecord] = circuit_records(shared=shared)
+        self.workers: SharedRecords[WorkerRecord] = worker_records(shared=shared)
+        self.in_flight: SharedRecords[InFlightRecord] = in_flight_records(shared=shared)
+        self.queues: SharedRecords[QueueRecord] = queue_records(shared=shared)
+        self.turns: SharedRecords[TurnRecord] = turn_records(shared=shared)
+        self.moved: SharedRecords[MovedRecord] = moved_records(shared=shared)
         self.loads: SharedRecords[WorkerLoad] = worker_loads(shared=shared)

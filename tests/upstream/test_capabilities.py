@@ -27,9 +27,7 @@ from routeproxy.upstream.chat.upstream import ChatUpstream, ChunkSource
 from routeproxy.upstream.echo import Echo
 from routeproxy.upstream.failover import Failover, Upstream
 from routeproxy.upstream.failures import UpstreamFailure
-from routeproxy.upstream.health import Health
 from routeproxy.upstream.keys import Keys
-from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.shared_state import SharedState
 
 RULES = """
@@ -75,9 +73,8 @@ def answered(fallback: str, *content: Any, blind: Blind | None = None, **more: A
     async def write(contents: Sequence[Content]) -> None:
         assert contents
 
-    state, upstreams = SharedState(), BlindAndEcho(blind or Blind())
-    health, budget = Health(state.circuits), RetryBudget(state.loads)
-    failover = Failover(upstreams, Keys(), Observer(), lambda call: None, health, budget)
+    upstreams = BlindAndEcho(blind or Blind())
+    failover = Failover(upstreams, Keys(), Observer(), lambda call: None, SharedState())
     asyncio.run(failover.answer(exchange, write))
     assert exchange.target is not None
     return exchange.target.provider.name

@@ -11,10 +11,13 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.health import Health
+from routeproxy.upstream.in_flight import InFlight
 from routeproxy.upstream.keys import Keys
+from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.retry_budget import RetryBudget
 from routeproxy.upstream.retry_plan import RetryPlan
 from routeproxy.upstream.shared_state import SharedState
+from routeproxy.upstream.spread import Spread
 
 RULES = """
 [providers.a]
@@ -62,6 +65,8 @@ def asked(
         Keys(),
         Health(state.circuits),
         budget or RetryBudget(state.loads),
+        Spread(state.moved, limits := Limits(InFlight(state.in_flight, state.workers)), lambda target: True),
+        limits,
         lambda: 0.0,
         lambda: jitter,
     )

@@ -47,19 +47,23 @@ targets = "one/m"
 [[rules]]
 match.model.equals = "never"
 targets = ["one/m", "two/m"]
+sticky = "0s"
 fallback = false
 
 [[rules]]
 match.model.equals = "on-limits"
 targets = ["one/m", "two/m"]
+sticky = "0s"
 fallback = {{ on = ["rate_limit"] }}
 
 [[rules]]
 match.model.equals = "forgotten"
 targets = ["forgotten/m", "two/m"]
+sticky = "0s"
 
 [default]
 targets = ["one/m", "two/m"]
+sticky = "0s"
 """
 ENVIRON = {
     "KEY_OF_ALL": "sk-of-all-0123456789",

@@ -23,6 +23,7 @@ from routeproxy.policy.file.tables import (
     RetryTable,
 )
 from routeproxy.policy.file.values import seconds
+from routeproxy.policy.pools import STICKY
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.safeguards import Safeguards
 from routeproxy.policy.targets import Target, first_place, places
@@ -81,6 +82,7 @@ class ActionsCompiler:
             deadline=seconds(table.deadline) if table.deadline else None,
             hold=table.hold is not None,
             portable=table.portable or "drop",
+            sticky=STICKY if table.sticky is None else seconds(table.sticky),
             safeguards=self.safeguards.compile_rule(
                 table, targets if fallback.enabled else first_place(targets), path
             ),

@@ -60,6 +60,8 @@ def _team(team: Team, table: TeamTable) -> dict[str, Any]:
         "provider_keys": {
             name: [key.reference for key in provider.keys] for name, provider in team.providers.items()
         },
+        "max_concurrent": team.max_concurrent,
+        "weight": team.weight,
         "explain": team.explain,
     }
 
@@ -95,6 +97,7 @@ def _rule(rule: Rule, team: str | None, match: MatchTable | None, targets: _Targ
         "deadline": rule.deadline,
         "hold": rule.hold,
         "portable": rule.portable,
+        "sticky": rule.sticky,
         "safeguards": rule.safeguards and (targets[rule.safeguards.target], rule.safeguards.timeout),
     }
 

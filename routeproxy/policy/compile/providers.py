@@ -110,6 +110,7 @@ class _ProviderCompiler:
                 if isinstance(value, str) and value.startswith("env:")
             ),
             forward=tuple(header.lower() for header in table.forward or ()),
+            max_concurrent=table.max_concurrent,
             proxy=table.proxy,
             ca_file=table.ca_file,
             supports=frozenset(table.supports or ()),

@@ -5,11 +5,14 @@ from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.report import Report
-from routeproxy.policy.file.tables import RulesFile, ServerTable
+from routeproxy.policy.file.tables import QueueTable, RulesFile, ServerTable
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.problems import Code
 from routeproxy.policy.secrets import Secret
 from routeproxy.policy.server import ServerSettings
+
+LONGEST_QUEUE_WAIT = 7.0
+"""Seconds. A stream whose target says nothing begins with its 200 after 8 s (wire.md)."""
 
 
 def compile_server(
@@ -24,7 +27,7 @@ def compile_server(
     if table.require_key and not some_team_has_keys and not secrets.environ.get("ANTHROPIC_AUTH_TOKEN"):
         message = "a key is required, but `ANTHROPIC_AUTH_TOKEN` is not set: nobody gets in"
         report.warn(Code.UNSET_VARIABLE, ("server", "require_key"), message)
-    admin_keys = table.admin_keys
+    admin_keys, usual, queue = table.admin_keys, ServerSettings(), table.queue or QueueTable()
     return ServerSettings(
         host=table.host,
         port=table.port,
@@ -45,7 +48,21 @@ def compile_server(
         body_timeout=seconds(table.body_timeout),
         keep_alive=seconds(table.keep_alive),
         drain=seconds(table.drain),
+        queue_wait=_compile_queue_wait(table.queue, report),
+        queue_length=usual.queue_length if queue.length is None else queue.length,
+        replicas=table.replicas,
     )
+
+
+def _compile_queue_wait(table: QueueTable | None, report: Report) -> float:
+    if table is None or table.wait is None:
+        return ServerSettings().queue_wait
+    wait = seconds(table.wait)
+    if wait > LONGEST_QUEUE_WAIT:
+        message = f"`wait`: after {LONGEST_QUEUE_WAIT:g} s a stream could only be refused inside a 200"
+        expected = f'at most `"{LONGEST_QUEUE_WAIT:g}s"`'
+        report.error(Code.WRONG_VALUE, ("server", "queue", "wait"), message, expected=expected)
+    return wait
 
 
 def _check_models(table: ServerTable, report: Report) -> None:

@@ -21,15 +21,13 @@ from routeproxy.policy.file.tables import (
 )
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.patterns import is_glob
-from routeproxy.policy.pools import STICKY, Member, Pool
+from routeproxy.policy.pools import MOST_WEIGHT, STICKY, Member, Pool
 from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.provider_types import TYPE_NAMES
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target, Timeouts, TransformSettings
 
 Definition = Literal["alias", "pool"]
-
-MOST_WEIGHT = 1_000_000
 
 _EXPECTED_MEMBER = '`"provider/model"`, or an alias of one'
 

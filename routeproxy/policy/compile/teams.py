@@ -17,6 +17,7 @@ from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
 from routeproxy.policy.file.values import listed
 from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
+from routeproxy.policy.pools import MOST_WEIGHT
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.provider_types import TYPES
 from routeproxy.policy.providers import Provider
@@ -52,8 +53,19 @@ class TeamsCompiler:
             gate=self._compile_gate(name, table, (*path, "models")),
             request_headers=self._compile_headers(table.request_headers or {}, (*path, "request_headers")),
             providers=dict(self._compile_provider_keys(table, (*path, "provider_keys"))),
+            max_concurrent=table.max_concurrent,
+            weight=self._compile_weight(table, path),
             explain=table.explain,
         )
+
+    def _compile_weight(self, table: TeamTable, path: KeyPath) -> float:
+        if table.weight is None:
+            return 1.0
+        if not 0 < table.weight <= MOST_WEIGHT:
+            message = f"`weight` is {table.weight}: a share is above 0 and at most {MOST_WEIGHT:,}"
+            self.report.error(Code.WRONG_VALUE, (*path, "weight"), message)
+            return 1.0
+        return float(table.weight)
 
     def compile_invariant(self, name: str, table: TeamTable) -> Invariant | None:
         """The invariant that `[teams.NAME] targets` implies."""

@@ -159,6 +159,7 @@ class ActionTable(Table):
     deadline: Duration | None = None
     hold: Literal["whole"] | None = None
     portable: Literal["drop", "strict"] | None = None
+    sticky: Duration | None = None
     timeouts: TimeoutsTable | None = None
     params: ParamsTable | None = None
     transforms: TransformsTable | None = None
@@ -233,6 +234,7 @@ class ProviderTable(Table):
     transforms: TransformsTable | None = None
     timeouts: TimeoutsTable | None = None
     health: HealthTable | bool | None = None
+    max_concurrent: Positive | None = None
     proxy: str | None = None
     ca_file: str | None = None
     supports: list[Ability] | None = None
@@ -269,7 +271,16 @@ class TeamTable(Table):
     targets: Strings | None = None
     request_headers: dict[str, str] | None = None
     provider_keys: dict[str, Strings] | None = None
+    max_concurrent: Positive | None = None
+    weight: int | float | None = None
     explain: bool = False
+
+
+class QueueTable(Table):
+    """How long requests wait where there is no place for them, and how many."""
+
+    wait: Duration | None = None
+    length: Count | None = None
 
 
 class ServerTable(Table):
@@ -291,6 +302,8 @@ class ServerTable(Table):
     keep_alive: Duration = "75s"
     drain: Duration = "30s"
     health: HealthTable | bool | None = None
+    queue: QueueTable | None = None
+    replicas: Positive = 1
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
 

@@ -97,6 +97,7 @@ def _compare_rule(old: Rule, new: Rule) -> Iterator[str]:
         _describe_deadline,
         _describe_hold,
         _describe_portable,
+        _describe_sticky,
     )
     for describe in descriptions:
         if (old_words := describe(old)) != (new_words := describe(new)):
@@ -134,6 +135,10 @@ def _describe_portable(rule: Rule) -> str:
     if rule.portable == "strict":
         return "asks nobody who can't be given all of the conversation"
     return "drops what a target can't be given of the conversation"
+
+
+def _describe_sticky(rule: Rule) -> str:
+    return f"keeps a session where it fell back for {rule.sticky:g} s"
 
 
 def _compare_safeguards(old: Rule, new: Rule, same_server: bool) -> Iterator[str]:
@@ -241,6 +246,8 @@ def _team_fields(team: Team) -> dict[str, Any]:
         "provider_keys": {
             name: [key.reference for key in provider.keys] for name, provider in team.providers.items()
         },
+        "max_concurrent": team.max_concurrent,
+        "weight": team.weight,
         "explain": team.explain,
     }
 
@@ -270,7 +277,7 @@ def _invariant_fields(invariant: Invariant) -> dict[str, Any]:
 
 
 def _compare_server(before: Policy, after: Policy) -> Iterator[str]:
-    durations = {"drain", "safeguards_timeout", "header_timeout", "body_timeout", "keep_alive"}
+    durations = {"drain", "safeguards_timeout", "header_timeout", "body_timeout", "keep_alive", "queue_wait"}
     for name in before.server.__struct_fields__:
         old_value, new_value = getattr(before.server, name), getattr(after.server, name)
         if old_value == new_value:

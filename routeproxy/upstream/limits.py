@@ -1,0 +1,96 @@
+"""How many requests a target may have at once: `max_concurrent` of its provider, and of it as the member of a
+pool. Members are counted without a limit too, since some pools ask who is least busy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from routeproxy.policy.decide import Team
+from routeproxy.policy.targets import Target
+from routeproxy.upstream.in_flight import InFlight
+
+
+class Limit(NamedTuple):
+    id: int
+    most: int | None
+    words: str
+    """What it is of."""
+
+
+class Place:
+    """What a request takes up at a target, until it is given back."""
+
+    def __init__(self, in_flight: InFlight, limits: tuple[Limit, ...], on_freed: Callable[[], None]) -> None:
+        self._in_flight = in_flight
+        self._limits = limits
+        self._on_freed = on_freed
+
+    def give_back(self) -> None:
+        """Once, however often it is called."""
+        limits, self._limits = self._limits, ()
+        for limit in limits:
+            self._in_flight.give_back(limit.id)
+        if limits:
+            self._on_freed()
+
+
+class Limits:
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self.on_freed: Callable[[], None] = lambda: None
+        """Hears whenever something is given back."""
+        self._known: dict[tuple[str, ...], int] = {}
+        """The ids, by names of the rules file: there are few of them."""
+
+    def take(self, target: Target, replicas: int) -> Place | None:
+        """`None`: it has as many requests as it may have. `replicas`: how many servers share the limits."""
+        taken: list[Limit] = []
+        for limit in self._of(target, replicas):
+            if not self._in_flight.take(limit.id, limit.most):
+                Place(self._in_flight, tuple(taken), lambda: None).give_back()
+                return None
+            taken.append(limit)
+        return Place(self._in_flight, tuple(taken), self.on_freed)
+
+    def of_team(self, team: Team, replicas: int) -> Limit:
+        assert team.max_concurrent is not None
+        most = max(1, team.max_concurrent // replicas)
+        return Limit(self._id("team", team.name), most, f"team {team.name}")
+
+    def take_one(self, limit: Limit) -> Place | None:
+        if not self._in_flight.take(limit.id, limit.most):
+            return None
+        return Place(self._in_flight, (limit,), self.on_freed)
+
+    def bounding(self, target: Target, replicas: int) -> Limit:
+        """The limit that keeps one more request from it, or may."""
+        return self.full(target, replicas) or next(self._of(target, replicas))
+
+    def full(self, target: Target, replicas: int) -> Limit | None:
+        """The limit that keeps one more request from it, if any does."""
+        for limit in self._of(target, replicas):
+            if limit.most is not None and self._in_flight.count(limit.id) >= limit.most:
+                return limit
+        return None
+
+    def busy(self, target: Target) -> float:
+        """How many requests it has as a member of its pool, in proportion to its weight."""
+        member = target.member
+        if member is None:
+            return 0.0
+        return self._in_flight.count(self._id("member", member.pool.name, member.name)) / member.weight
+
+    def _of(self, target: Target, replicas: int) -> Iterator[Limit]:
+        provider, member = target.provider, target.member
+        if provider.max_concurrent is not None:
+            most = max(1, provider.max_concurrent // replicas)
+            yield Limit(self._id("provider", provider.name), most, f"provider {provider.name}")
+        if member is not None:
+            most_of_member = member.max_concurrent and max(1, member.max_concurrent // replicas)
+            words = f"{member.name} in pool {member.pool.name}"
+            yield Limit(self._id("member", member.pool.name, member.name), most_of_member, words)
+
+    def _id(self, *names: str) -> int:
+        with suppress(KeyError):
+            return self._known[names]
+        return self._known.setdefault(names, self._in_flight.id_of(*names))

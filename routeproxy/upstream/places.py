@@ -1,0 +1,92 @@
+"""The places that a request takes up, at targets and of its team: taken at once, or waited for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
+
+from routeproxy.exchange import Exchange
+from routeproxy.upstream.failures import no_place, too_many_at_once
+from routeproxy.upstream.limits import Limit, Limits, Place
+from routeproxy.upstream.retry_plan import PlannedAttempt, RetryPlan
+from routeproxy.upstream.waiting import Waiting
+
+T = TypeVar("T")
+
+
+class _Taken(NamedTuple):
+    attempt: PlannedAttempt
+    place: Place
+
+
+class Places:
+    def __init__(self, limits: Limits, waiting: Waiting) -> None:
+        self.limits = limits
+        self.waiting = waiting
+        limits.on_freed = waiting.freed
+
+    @asynccontextmanager
+    async def of_team(self, exchange: Exchange) -> AsyncIterator[None]:
+        """The request's place among those of its team. Raises `UpstreamFailure` where there is none in
+        time."""
+        team = exchange.policy.teams.get(exchange.inbound.team or "")
+        if team is None or team.max_concurrent is None:
+            yield
+            return
+        limit = self.limits.of_team(team, exchange.policy.server.replicas)
+        place = self.limits.take_one(limit)
+        if place is None:
+            place = await self._wait(limit, lambda: self.limits.take_one(limit), exchange)
+        if place is None:
+            raise too_many_at_once(exchange.policy.server.queue_wait)
+        try:
+            yield
+        finally:
+            place.give_back()
+
+    async def of_attempt(
+        self, planned: PlannedAttempt, plan: RetryPlan, exchange: Exchange
+    ) -> PlannedAttempt | None:
+        """The attempt with its place, or another that would do and has one sooner. `None`: there is no place
+        in time, which is the failure to show if there is no other."""
+        replicas = exchange.policy.server.replicas
+        candidates = (planned, *planned.instead)
+
+        def take() -> _Taken | None:
+            for attempt in candidates:
+                if (place := self.limits.take(attempt.target, replicas)) is not None:
+                    return _Taken(attempt, place)
+            return None
+
+        taken = take()
+        if taken is None:
+            limit = self.limits.bounding(planned.target, replicas)
+            taken = await self._wait(limit, take, exchange, plan.deadline)
+        if taken is None:
+            plan.no_place(no_place(exchange.policy.server.queue_wait))
+            return None
+        taken.attempt.health.claim()
+        return plan.placed(taken.attempt, taken.place)
+
+    async def _wait(
+        self,
+        limit: Limit,
+        take: Callable[[], T | None],
+        exchange: Exchange,
+        deadline: float | None = None,
+    ) -> T | None:
+        server, now = exchange.policy.server, asyncio.get_running_loop().time
+        team = exchange.policy.teams.get(exchange.inbound.team or "")
+        began = now()
+        wait = server.queue_wait if deadline is None else min(server.queue_wait, deadline - began)
+        try:
+            return await self.waiting.wait(
+                limit.id,
+                take,
+                team=team.name if team is not None else "",
+                weight=team.weight if team is not None else 1.0,
+                seconds=wait,
+                length=server.queue_length,
+            )
+        finally:
+            exchange.queued += now() - began
