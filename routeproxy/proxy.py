@@ -124,14 +124,15 @@ class Proxy:
         decision = await self.decide(exchange)
         inbound, dry = exchange.inbound, self._dry_upstreams
         runs = await dry_runs(exchange, dry) if dry is not None else None
-        health = {target.name: self.health_of(target) for target in decision.targets}
+        health = {target.name: self.state_of(target) for target in decision.targets}
+        order = self._failover.spread.order(exchange).targets
         # A condition that was not asked while it was decided may read the whole conversation.
-        make = partial(explain, decision, exchange.policy, dry_runs=runs, health=health)
+        make = partial(explain, decision, exchange.policy, dry_runs=runs, health=health, order=order)
         return await read_beside(len(inbound.body), inbound.caller, make)
 
-    def health_of(self, target: Target) -> str:
+    def state_of(self, target: Target) -> str:
         """In words, for people."""
-        return self._failover.words_of_health(target)
+        return self._failover.state_of(target, self.rules.policy)
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

@@ -1,7 +1,7 @@
 """A decision in words. It repeats what `decide` recorded and judges nothing anew."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -64,6 +64,8 @@ class ExplainedTarget(Struct, frozen=True, kw_only=True):
     """The pool that it is a member of. The members of one share a place: which is asked, is chosen then."""
     weight: float | UnsetType = UNSET
     """Its share of that pool, in proportion to the other members'."""
+    turn: int | UnsetType = UNSET
+    """Its turn, from 1 on, if this request came now. `UNSET`: only a server knows, or it is not asked."""
     health: str | UnsetType = UNSET
     """Whether it answers, `ok`, or why it is left alone for now. `UNSET`: only a server knows."""
     loses: tuple[str, ...] | UnsetType = UNSET
@@ -177,8 +179,10 @@ def explain(
     *,
     dry_runs: Mapping[str, DryRun] | None = None,
     health: Mapping[str, str] | None = None,
+    order: Sequence[Target] | None = None,
 ) -> Explanation:
-    """`dry_runs`: what became of the request at each target, by its name. `health`: of each, likewise."""
+    """`dry_runs`: what became of the request at each target, by its name. `health`: of each, likewise.
+    `order`: that in which they would be asked now."""
     safeguards = decision.safeguards
     return Explanation(
         source=policy.source,
@@ -192,7 +196,10 @@ def explain(
         deny=decision.deny,
         targets=tuple(
             _target(
-                target, (dry_runs or {}).get(target.name), UNSET if health is None else health[target.name]
+                target,
+                (dry_runs or {}).get(target.name),
+                UNSET if health is None else health[target.name],
+                order.index(target) + 1 if order is not None and target in order else UNSET,
             )
             for target in decision.targets
         ),
@@ -207,7 +214,12 @@ def explain(
     )
 
 
-def _target(target: Target, dry_run: DryRun | None, health: str | UnsetType = UNSET) -> ExplainedTarget:
+def _target(
+    target: Target,
+    dry_run: DryRun | None,
+    health: str | UnsetType = UNSET,
+    turn: int | UnsetType = UNSET,
+) -> ExplainedTarget:
     provider = target.provider
     return ExplainedTarget(
         target=target.name,
@@ -222,6 +234,7 @@ def _target(target: Target, dry_run: DryRun | None, health: str | UnsetType = UN
         params=_changed(target.params, Params()),
         pool=target.member.pool.name if target.member is not None else UNSET,
         weight=target.member.weight if target.member is not None else UNSET,
+        turn=turn,
         health=health,
         loses=UNSET if dry_run is None else dry_run.loses,
         refuses=UNSET if dry_run is None else dry_run.refused,

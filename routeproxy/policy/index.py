@@ -174,11 +174,12 @@ class Index:
         self, checks_of_rules: Sequence[tuple[Check, ...]], unguarded: set[int], few: int
     ) -> set[int]:
         """Returns the rules that don't begin with a fact which costs something, or are few."""
-        by_fact: dict[str, dict[int, Plain]] = {}
+        # Whether there are tools, and which, are two things to look at of one fact.
+        by_fact: dict[tuple[str, Read], dict[int, Plain]] = {}
         for rule in sorted(unguarded):
             first = next(iter(checks_of_rules[rule]), None)
             if first is not None and first.cost and _has_keys(first):
-                by_fact.setdefault(first.fact, {})[rule] = first
+                by_fact.setdefault((first.fact, first.subject.read), {})[rule] = first
         for checks in by_fact.values():
             if len(checks) > few:
                 tokens = all(isinstance(check, TokensWithin) for check in checks.values())

@@ -48,6 +48,7 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     attempts: tuple[tuple[str, str | None], ...] = ()
     """Each target that was tried, and the class of its failure."""
     skipped: dict[str, str] | UnsetType = UNSET
+    queued_ms: float | UnsetType = UNSET
     """The targets that were passed over, each with why: it failed lately."""
     dropped: dict[str, Mapping[Loss, int]] | UnsetType = UNSET
     asked_again: dict[str, str] | UnsetType = UNSET
@@ -131,6 +132,7 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         engines=tuple(target.engine for target in decision.targets) if decision else (),
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         skipped=dict(exchange.skipped) or UNSET,
+        queued_ms=milliseconds(exchange.queued) if exchange.queued else UNSET,
         safeguards=_safeguards(exchange.safeguards),
         dropped={attempt.target.name: attempt.dropped for attempt in attempts if attempt.dropped} or UNSET,
         asked_again={attempt.target.name: attempt.asked_again for attempt in attempts if attempt.asked_again}

@@ -64,7 +64,9 @@ class RequestRecord(LineFields, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     attempts: int | None = None
     skipped: tuple[str, ...] = ()
-    """The targets that were passed over, since they failed lately."""
+    """The targets that were passed over, since they failed lately or were full."""
+    queued_ms: float | None = None
+    """How long it waited for a place, if it did."""
     duration_ms: float | None = None
     first_content_ms: float | None = None
     input_tokens: int | None = None
@@ -107,6 +109,7 @@ def request_record(exchange: Exchange) -> RequestRecord:
         error=exchange.error,
         attempts=len(exchange.attempts),
         skipped=tuple(exchange.skipped),
+        queued_ms=milliseconds(exchange.queued) if exchange.queued else None,
         duration_ms=milliseconds(time.perf_counter() - exchange.started),
         first_content_ms=milliseconds(first_content_at - exchange.started)
         if first_content_at is not None
@@ -203,6 +206,8 @@ def request_line(record: RequestRecord) -> str:
     if record.attempts is not None:
         words.append(f"attempts={record.attempts}")
     words += [f"skipped={_word(target)}" for target in record.skipped]
+    if record.queued_ms is not None:
+        words.append(f"queued={record.queued_ms:.0f}ms")
     if record.duration_ms is not None:
         words.append(f"time={record.duration_ms:.0f}ms")
     if record.first_content_ms is not None:

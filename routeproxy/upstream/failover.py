@@ -17,6 +17,7 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import error_event
 from routeproxy.observe import Observer
 from routeproxy.output import Content, Emit, Output, Relayed, Write
+from routeproxy.policy.decide import Policy
 from routeproxy.policy.explain import HEALTHY
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
@@ -30,7 +31,7 @@ from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.places import Places
 from routeproxy.upstream.retry_budget import RetryBudget
-from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
+from routeproxy.upstream.retry_plan import FULL, FailedAttempt, PlannedAttempt, RetryPlan
 from routeproxy.upstream.shared_state import SharedState
 from routeproxy.upstream.spread import Spread
 from routeproxy.upstream.synthetic import refusal
@@ -90,12 +91,14 @@ class Failover:
         self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight))
         self.spread = Spread(state.moved, self.limits, self._is_healthy)
 
-    def words_of_health(self, target: Target) -> str:
-        """For people."""
-        return self.health.words(target, self._keys.of(target.provider))
+    def state_of(self, target: Target, policy: Policy) -> str:
+        """Whether it may be asked, in words for people."""
+        words = self.health.words(target, self._keys.of(target.provider))
+        is_full = words == HEALTHY and self.limits.full(target, policy.server.replicas) is not None
+        return FULL if is_full else words
 
     def _is_healthy(self, target: Target) -> bool:
-        return self.words_of_health(target) == HEALTHY
+        return self.health.words(target, self._keys.of(target.provider)) == HEALTHY
 
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none

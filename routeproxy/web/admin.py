@@ -126,7 +126,7 @@ def _health(proxy: Proxy) -> dict[str, str]:
         for target in rule.contacted
         if target.model != "*"
     }
-    return {name: proxy.health_of(target) for name, target in targets.items()}
+    return {name: proxy.state_of(target) for name, target in targets.items()}
 
 
 class _Rollback(msgspec.Struct):

@@ -344,3 +344,11 @@ def test_no_rule_that_holds_is_left_out_and_the_order_of_the_file_is_kept(
     holding = [number for number, checks in enumerate(policy) if first_miss(checks, facts) is None]
     assert rising(candidates)
     assert [number for number in candidates if first_miss(policy[number], facts) is None] == holding
+
+
+def test_whether_there_are_tools_and_which_are_looked_up_apart() -> None:
+    lines = ["tools = false", *(f'tools = "tool-{number}"' for number in range(20))]
+    text = "\n".join(f'[[rules]]\nmatch.{line}\ntargets = "echo/x"' for line in lines)
+    policy = rules(text)
+    decided = policy.decide(request(tools=[{"name": "tool-7", "input_schema": {}}]))
+    assert decided.rule == policy.rules[8].name
