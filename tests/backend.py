@@ -198,6 +198,9 @@ class BackEnd:
         self.left_at: list[float] = []
         """When a client went away before its answer was complete (`time.monotonic()`)."""
         self.connections = 0
+        self.most_at_once = 0
+        """How many requests were being answered at once, at most."""
+        self._at_once = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -243,8 +246,13 @@ class BackEnd:
             while received := await _read_request(reader):
                 self.requests.append(received)
                 script = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                if not await self._play(script(received) if callable(script) else script, reader, writer):
-                    break
+                self._at_once += 1
+                self.most_at_once = max(self.most_at_once, self._at_once)
+                try:
+                    if not await self._play(script(received) if callable(script) else script, reader, writer):
+                        break
+                finally:
+                    self._at_once -= 1
         except (ConnectionError, asyncio.IncompleteReadError):
             self.left_at.append(time.monotonic())
         except asyncio.CancelledError:

@@ -39,14 +39,18 @@ class Limits:
         self._in_flight = in_flight
         self.on_freed: Callable[[], None] = lambda: None
         """Hears whenever something is given back."""
+        self.is_awaited: Callable[[int], bool] = lambda limit: False
+        """Whether somebody waits for a limit: then whoever comes now has to wait, too."""
         self._known: dict[tuple[str, ...], int] = {}
         """The ids, by names of the rules file: there are few of them."""
 
-    def take(self, target: Target, replicas: int) -> Place | None:
-        """`None`: it has as many requests as it may have. `replicas`: how many servers share the limits."""
+    def take(self, target: Target, replicas: int, *, in_turn: bool = False) -> Place | None:
+        """`None`: it has as many requests as it may have. `replicas`: how many servers share the limits.
+        `in_turn`: the request has waited, and nobody was before it."""
         taken: list[Limit] = []
         for limit in self._of(target, replicas):
-            if not self._in_flight.take(limit.id, limit.most):
+            has_to_wait = limit.most is not None and not in_turn and self.is_awaited(limit.id)
+            if has_to_wait or not self._in_flight.take(limit.id, limit.most):
                 Place(self._in_flight, tuple(taken), lambda: None).give_back()
                 return None
             taken.append(limit)
@@ -57,7 +61,10 @@ class Limits:
         most = max(1, team.max_concurrent // replicas)
         return Limit(self._id("team", team.name), most, f"team {team.name}")
 
-    def take_one(self, limit: Limit) -> Place | None:
+    def take_one(self, limit: Limit, *, in_turn: bool = False) -> Place | None:
+        """As `take`, of one limit."""
+        if not in_turn and self.is_awaited(limit.id):
+            return None
         if not self._in_flight.take(limit.id, limit.most):
             return None
         return Place(self._in_flight, (limit,), self.on_freed)
@@ -69,7 +76,9 @@ class Limits:
     def full(self, target: Target, replicas: int) -> Limit | None:
         """The limit that keeps one more request from it, if any does."""
         for limit in self._of(target, replicas):
-            if limit.most is not None and self._in_flight.count(limit.id) >= limit.most:
+            if limit.most is None:
+                continue
+            if self._in_flight.count(limit.id) >= limit.most or self.is_awaited(limit.id):
                 return limit
         return None
 

@@ -24,6 +24,7 @@ class Places:
         self.limits = limits
         self.waiting = waiting
         limits.on_freed = waiting.freed
+        limits.is_awaited = waiting.is_awaited
 
     @asynccontextmanager
     async def of_team(self, exchange: Exchange) -> AsyncIterator[None]:
@@ -36,7 +37,7 @@ class Places:
         limit = self.limits.of_team(team, exchange.policy.server.replicas)
         place = self.limits.take_one(limit)
         if place is None:
-            place = await self._wait(limit, lambda: self.limits.take_one(limit), exchange)
+            place = await self._wait(limit, lambda: self.limits.take_one(limit, in_turn=True), exchange)
         if place is None:
             raise too_many_at_once(exchange.policy.server.queue_wait)
         try:
@@ -52,13 +53,14 @@ class Places:
         replicas = exchange.policy.server.replicas
         candidates = (planned, *planned.instead)
 
-        def take() -> _Taken | None:
+        def take(*, in_turn: bool = True) -> _Taken | None:
             for attempt in candidates:
-                if (place := self.limits.take(attempt.target, replicas)) is not None:
+                place = self.limits.take(attempt.target, replicas, in_turn=in_turn)
+                if place is not None:
                     return _Taken(attempt, place)
             return None
 
-        taken = take()
+        taken = take(in_turn=False)
         if taken is None:
             limit = self.limits.bounding(planned.target, replicas)
             taken = await self._wait(limit, take, exchange, plan.deadline)

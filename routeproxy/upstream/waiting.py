@@ -101,11 +101,16 @@ class Waiting:
         self._in_flight = in_flight
         self._now = now
         self._lines: dict[int, _Line] = {}
+        self._queue_ids: dict[int, int] = {}
+        """By limit: they are those of the rules file, so there are few."""
 
     def freed(self) -> None:
         """A place of this worker is free again."""
         for line in self._lines.values():
             line.wake()
+
+    def is_awaited(self, limit: int) -> bool:
+        return self.length(limit) > 0
 
     def length(self, limit: int) -> int:
         """How many wait for a limit, in all workers."""
@@ -157,7 +162,10 @@ class Waiting:
                     await waiter.may_look.wait()
 
     def _queue_id(self, limit: int) -> int:
-        return self._in_flight.id_of("queue", str(limit))
+        id = self._queue_ids.get(limit)
+        if id is None:
+            id = self._queue_ids[limit] = self._in_flight.id_of("queue", str(limit))
+        return id
 
     def _draw(self, limit: int, team: str, weight: float) -> float:
         queue = self._queues.find(limit)
