@@ -84,12 +84,12 @@ class Failover:
         self._keys = keys
         self._observer = observer
         self._check_of = check_of
-        self.health = Health(state.circuits)
+        self.health = Health(state.circuits, state.now)
         self._budget = RetryBudget(state.loads)
         in_flight = InFlight(state.in_flight, state.workers)
         self.limits = Limits(in_flight)
-        self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight))
-        self.spread = Spread(state.moved, self.limits, self._is_healthy)
+        self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight, state.now))
+        self.spread = Spread(state.moved, self.limits, self._is_healthy, state.now)
 
     def state_of(self, target: Target, policy: Policy) -> str:
         """Whether it may be asked, in words for people."""

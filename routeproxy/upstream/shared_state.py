@@ -1,5 +1,8 @@
 """What all workers of a server know together. None of it says anything of a request's text."""
 
+import time
+from collections.abc import Callable
+
 from routeproxy.shared_records import SharedRecords
 from routeproxy.upstream.health import CircuitRecord, circuit_records
 from routeproxy.upstream.in_flight import (
@@ -16,8 +19,9 @@ from routeproxy.upstream.waiting import QueueRecord, TurnRecord, queue_records, 
 class SharedState:
     """Made in the parent, and given to its workers when they start."""
 
-    def __init__(self, *, shared: bool = False) -> None:
-        """`shared`: there will be workers."""
+    def __init__(self, *, shared: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+        """`shared`: there will be workers. `now`: a clock that they all have."""
+        self.now = now
         self.circuits: SharedRecords[CircuitRecord] = circuit_records(shared=shared)
         self.workers: SharedRecords[WorkerRecord] = worker_records(shared=shared)
         self.in_flight: SharedRecords[InFlightRecord] = in_flight_records(shared=shared)

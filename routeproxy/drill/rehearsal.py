@@ -1,0 +1,200 @@
+"""One request through the real application, in front of back ends that misbehave, and how it came out."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from litestar import Litestar
+
+from routeproxy import tokens
+from routeproxy.drill.back_end import Asked, BackEnd
+from routeproxy.drill.formats import FORMATS, TEXT
+from routeproxy.drill.scenarios import ASKED_EVERY, HEALTHY, Scenario
+from routeproxy.policy.decide import Policy
+from routeproxy.proxy import Proxy
+from routeproxy.upstream.registry import Registry
+from routeproxy.upstream.shared_state import SharedState
+from routeproxy.web.app import build_app
+
+Verdict = Literal["pass", "partial", "safe", "fail"]
+"""Complete and within limits; complete, an advisory limit missed; a clean error; anything else."""
+
+
+class Got(NamedTuple):
+    """What a client got."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+    first_content: float | None
+    """Seconds until the first content of a stream."""
+
+    @property
+    def outcome(self) -> str:
+        """`complete`, `refusal`, `error TYPE`, or what is wrong with it."""
+        if self.headers.get("content-type", "").startswith("text/event-stream"):
+            return _outcome_of_stream(self.body)
+        try:
+            body = json.loads(self.body)
+        except ValueError:
+            return "no JSON"
+        if body.get("type") == "error":
+            return f"error {body['error']['type']}" if self.status >= 400 else "an error with a status of 200"
+        if self.status != 200:
+            return f"a message with a status of {self.status}"
+        text = "".join(block.get("text", "") for block in body["content"])
+        return _outcome(body.get("stop_reason"), text)
+
+
+def _outcome(stop_reason: str | None, text: str) -> str:
+    if stop_reason == "refusal":
+        return "refusal"
+    return "complete" if stop_reason == "end_turn" and text == TEXT else "truncated, and shown as a success"
+
+
+def _outcome_of_stream(body: bytes) -> str:
+    text, stop_reason, ended = "", None, False
+    for data in re.findall(rb"^data: ?(.*)$", body, re.MULTILINE):
+        if ended:
+            return "something after the end"
+        event = json.loads(data)
+        match event:
+            case {"type": "content_block_delta", "delta": {"text": piece}}:
+                text += piece
+            case {"type": "message_delta", "delta": {"stop_reason": reason}}:
+                stop_reason = reason
+            case {"type": "message_stop"}:
+                ended = True
+            case {"type": "error", "error": {"type": type}}:
+                return f"error {type}"
+    return _outcome(stop_reason, text) if ended else "cut, without an end or an error"
+
+
+class Row(NamedTuple):
+    scenario: Scenario
+    verdict: Verdict
+    got: Sequence[Got]
+    asked: Sequence[Asked]
+
+    def __str__(self) -> str:
+        outcomes = sorted({got.outcome for got in self.got})
+        seconds = max(got.seconds for got in self.got)
+        targets = " ".join(asked.target for asked in self.asked[:8])
+        what = f"{', '.join(outcomes)} in {seconds:.1f} s, asked {targets}"
+        return f"{self.scenario.number} {self.verdict:7} {what}"
+
+
+def judge(scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], first: str) -> Verdict:
+    outcomes = {one.outcome for one in got}
+    if scenario.may_refuse:
+        refused = all(outcome == "refusal" or outcome.startswith("error ") for outcome in outcomes)
+        return "pass" if refused and all(one.target == first for one in asked) else "fail"
+    if any(outcome != "complete" and not outcome.startswith("error ") for outcome in outcomes):
+        return "fail"
+    if outcomes != {"complete"}:
+        return "safe"
+    if any(one.seconds > scenario.limit for one in got):
+        return "fail"
+    begun = [one.first_content if one.first_content is not None else one.seconds for one in got]
+    is_late = scenario.advised is not None and any(seconds > scenario.advised for seconds in begun)
+    is_once = scenario.wants_twice and sum(one.target == first for one in asked) < 2
+    told = all(one.headers.get("x-routeproxy-model") for one in got)
+    return "pass" if told and not is_late and not is_once else "partial"
+
+
+async def ask(app: Litestar, *, stream: bool, model: str = "m") -> Got:
+    """Asks the application as a client would, but without a socket in between."""
+    loop = asyncio.get_running_loop()
+    message = {"role": "user", "content": "Say sixty words."}
+    body = {"model": model, "max_tokens": 1024, "stream": stream, "messages": [message]}
+    began, first, status, headers, parts = loop.time(), None, 0, dict[str, str](), list[bytes]()
+    sent = [{"type": "http.request", "body": msgspec.json.encode(body), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            return sent.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(event: dict[str, Any]) -> None:
+        nonlocal status, first
+        if event["type"] == "http.response.start":
+            status = event["status"]
+            headers.update((name.decode(), value.decode("latin-1")) for name, value in event["headers"])
+        else:
+            parts.append(bytes(event.get("body", b"")))
+            if first is None and b"content_block_delta" in parts[-1]:
+                first = loop.time() - began
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": "/v1/messages", "raw_path": b"/v1/messages", "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 1),
+        "extensions": {}, "state": {}, "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)  # type: ignore[arg-type]
+    return Got(status, headers, b"".join(parts), loop.time() - began, first)
+
+
+class _Rules(NamedTuple):
+    policy: Policy
+
+
+@asynccontextmanager
+async def application(policy: Policy) -> AsyncIterator[Litestar]:
+    """That which serves, without its logs and its watch on the rules."""
+    upstreams = Registry(None, {})
+    state = SharedState(now=asyncio.get_running_loop().time)
+    await upstreams.prepare(policy)
+    try:
+        yield build_app(Proxy(_Rules(policy), upstreams, tokens.count, state=state))
+    finally:
+        await upstreams.aclose()
+
+
+PolicyOf = Callable[[Sequence[int]], Policy]
+"""The policy whose targets listen on these ports."""
+
+
+async def rehearse(
+    scenarios: Sequence[Scenario], formats: Sequence[str], policy_of: PolicyOf, *, stream: bool
+) -> list[Row]:
+    """All at once, each with back ends and an application of its own. `formats`: of each target of the chain,
+    by name; the first misbehaves."""
+    async with AsyncExitStack() as stack:
+        scenes = [await _prepared(stack, scenario, formats, policy_of) for scenario in scenarios]
+        return list(await asyncio.gather(*(_play(scene, stream=stream) for scene in scenes)))
+
+
+class _Scene(NamedTuple):
+    scenario: Scenario
+    app: Litestar
+    log: list[Asked]
+
+
+async def _prepared(
+    stack: AsyncExitStack, scenario: Scenario, formats: Sequence[str], policy_of: PolicyOf
+) -> _Scene:
+    log: list[Asked] = []
+    ports = []
+    for number, format in enumerate(formats, 1):
+        behaviour = scenario.behaviour if number == 1 else HEALTHY
+        back_end = BackEnd(str(number), FORMATS[format], behaviour, log)
+        ports.append((await stack.enter_async_context(back_end)).port)
+    app = await stack.enter_async_context(application(policy_of(ports)))
+    return _Scene(scenario, app, log)
+
+
+async def _play(scene: _Scene, *, stream: bool) -> Row:
+    scenario, got = scene.scenario, []
+    for number in range(scenario.times):
+        if number:
+            await asyncio.sleep(ASKED_EVERY)
+        got.append(await ask(scene.app, stream=stream))
+    return Row(scenario, judge(scenario, got, scene.log, "1"), got, scene.log)

@@ -1,0 +1,139 @@
+"""What can go wrong with the first target of a chain: the sixteen scenarios of the public board for gateways,
+restated for Anthropic streams, and ours."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from routeproxy.drill.back_end import Answer, Behaviour, well
+from routeproxy.drill.formats import WORDS
+
+DOWN = 60.0
+"""Seconds for which the first target of the fifteenth scenario is down; it is asked every `ASKED_EVERY`."""
+ASKED_EVERY = 4.0
+
+
+class Scenario(NamedTuple):
+    number: str
+    name: str
+    behaviour: Behaviour
+    limit: float = 100.0
+    """Seconds that a complete answer may take."""
+    advised: float | None = None
+    """Seconds within which its first content should come."""
+    wants_twice: bool = False
+    """The first target should be asked again."""
+    may_refuse: bool = False
+    """An error or a refusal is right, and going to somebody else is wrong."""
+    times: int = 1
+    """How many requests it takes."""
+
+
+async def limited_once(answer: Answer) -> None:
+    await (answer.fail(429, retry_after="2") if answer.number == 0 else answer.answer())
+
+
+async def limited(answer: Answer) -> None:
+    await answer.fail(429)
+
+
+async def fails_once(answer: Answer) -> None:
+    await (answer.fail(500) if answer.number == 0 else answer.answer())
+
+
+async def unavailable(answer: Answer) -> None:
+    await answer.fail(503)
+
+
+async def resets_once(answer: Answer) -> None:
+    if answer.number == 0:
+        answer.reset()
+    else:
+        await answer.answer()
+
+
+async def silent(answer: Answer) -> None:
+    await asyncio.sleep(120)
+    await answer.answer()
+
+
+async def slow_to_begin(answer: Answer) -> None:
+    await asyncio.sleep(20)
+    await answer.answer()
+
+
+async def cut(answer: Answer) -> None:
+    await answer.begin(40)
+    answer.cut()
+
+
+async def stalls(answer: Answer) -> None:
+    await answer.begin(20)
+    await asyncio.sleep(30)
+    await answer.complete(20)
+
+
+async def malformed(answer: Answer) -> None:
+    await answer.begin(20)
+    await answer.write(b'data: {"choices": [{"del\n\n' if answer.stream else b'{"x":')
+    await answer.complete(20)
+
+
+async def unmarked(answer: Answer) -> None:
+    """Whole, with its finish reason, and then the connection ends."""
+    await answer.begin()
+    await answer.complete(marked=False)
+    answer.cut()
+
+
+async def overflow(answer: Answer) -> None:
+    await answer.send_body(400, answer.format.overflow())
+
+
+async def filtered(answer: Answer) -> None:
+    body = answer.format.filtered()
+    await answer.send_body(200 if b"promptFeedback" in body else 400, body)
+
+
+async def reset_in_the_middle(answer: Answer) -> None:
+    await answer.begin(40)
+    await asyncio.sleep(0.1)
+    answer.reset()
+
+
+def down_for_a_while() -> Behaviour:
+    began: list[float] = []
+
+    async def behave(answer: Answer) -> None:
+        now = asyncio.get_running_loop().time()
+        began[:] = began or [now]
+        await (answer.fail(503) if now < began[0] + DOWN else answer.answer())
+
+    return behave
+
+
+def sixteen() -> Sequence[Scenario]:
+    """Made anew for each rehearsal, since some remember when they began."""
+    return (
+        Scenario("01", "429 once, with retry-after: 2", limited_once, wants_twice=True),
+        Scenario("02", "429 always", limited),
+        Scenario("03", "500 once", fails_once, wants_twice=True),
+        Scenario("04", "503 always", unavailable),
+        Scenario("05", "reset once", resets_once),
+        Scenario("06", "silence of 120 s", silent),
+        Scenario("07", "the first token after 20 s", slow_to_begin, advised=15.0),
+        Scenario("08", f"cut after 40 of {len(WORDS)} words", cut),
+        Scenario("09", "a stall of 30 s after 20 words", stalls),
+        Scenario("10", "a malformed frame", malformed),
+        Scenario("11", "whole, but for the mark of the end", unmarked),
+        Scenario("12", "the prompt is too long for it", overflow),
+        Scenario("13", "its content filter refuses", filtered, may_refuse=True),
+        Scenario("14", f"reset after 40 of {len(WORDS)} words", reset_in_the_middle),
+        Scenario(
+            "15", f"down for {DOWN:.0f} s, asked every {ASKED_EVERY:.0f} s", down_for_a_while(), times=16
+        ),
+        Scenario("16", "503, and the served model is told", unavailable),
+    )
+
+
+HEALTHY: Behaviour = well
