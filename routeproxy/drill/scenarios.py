@@ -75,6 +75,7 @@ async def stalls(answer: Answer) -> None:
 
 async def malformed(answer: Answer) -> None:
     await answer.begin(20)
+    await asyncio.sleep(1)
     await answer.write(b'data: {"choices": [{"del\n\n' if answer.stream else b'{"x":')
     await answer.complete(20)
 

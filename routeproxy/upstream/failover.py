@@ -31,9 +31,9 @@ from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.places import Places
 from routeproxy.upstream.retry_budget import RetryBudget
-from routeproxy.upstream.retry_plan import FULL, FailedAttempt, PlannedAttempt, RetryPlan
+from routeproxy.upstream.retry_plan import FailedAttempt, PlannedAttempt, RetryPlan
 from routeproxy.upstream.shared_state import SharedState
-from routeproxy.upstream.spread import Spread
+from routeproxy.upstream.spread import FULL, Spread
 from routeproxy.upstream.synthetic import refusal
 from routeproxy.upstream.waiting import Waiting
 
@@ -89,16 +89,16 @@ class Failover:
         in_flight = InFlight(state.in_flight, state.workers)
         self.limits = Limits(in_flight)
         self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight, state.now))
-        self.spread = Spread(state.moved, self.limits, self._is_healthy, state.now)
+        self.spread = Spread(state.moved, self.limits, self._health_of, state.now)
 
     def state_of(self, target: Target, policy: Policy) -> str:
         """Whether it may be asked, in words for people."""
-        words = self.health.words(target, self._keys.of(target.provider))
+        words = self._health_of(target)
         is_full = words == HEALTHY and self.limits.full(target, policy.server.replicas) is not None
         return FULL if is_full else words
 
-    def _is_healthy(self, target: Target) -> bool:
-        return self.health.words(target, self._keys.of(target.provider)) == HEALTHY
+    def _health_of(self, target: Target) -> str:
+        return self.health.words(target, self._keys.of(target.provider))
 
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none

@@ -24,9 +24,7 @@ from routeproxy.upstream.health import AttemptHealth, Cooling, Health
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.limits import Limits, Place
 from routeproxy.upstream.retry_budget import RetryBudget
-from routeproxy.upstream.spread import Spread
-
-FULL = "full: it has as many requests as it may have at once"
+from routeproxy.upstream.spread import FULL, Spread
 
 
 class PlannedAttempt(NamedTuple):
@@ -83,6 +81,7 @@ class RetryPlan:
         self._limits = limits
         self._replicas = exchange.policy.server.replicas
         self.order = spread.order(exchange)
+        exchange.skipped.update(self.order.passed_over)
         self._left: Sequence[Target] = self.order.targets
         """The targets that were neither asked nor skipped."""
         self._failed: list[FailedAttempt] = []
@@ -210,13 +209,11 @@ class RetryPlan:
             self._exchange.skipped[target.name] = str(cooling)
         self._left = ()
         if full:  # better to wait for one that answers than to ask one that fails
-            del self._exchange.skipped[full[0].target.name]
             return self._begin(full[0]._replace(instead=tuple(full[1:]))), skipped
         failing = [one for one in skipped if one.cooling.kind not in KEY_FAILURES]
         if failing:
             attempt = min(failing, key=lambda one: one.cooling.seconds).attempt
             if attempt.health.claim():
-                del self._exchange.skipped[attempt.target.name]
                 return self._begin(attempt), skipped
         return None, skipped
 
@@ -234,6 +231,7 @@ class RetryPlan:
         self._failed.append(FailedAttempt(self._current.target, failure, ()))
 
     def _begin(self, attempt: PlannedAttempt) -> PlannedAttempt:
+        self._exchange.skipped.pop(attempt.target.name, None)
         self._refused_keys = set()
         self._retries = 0
         self._current = attempt

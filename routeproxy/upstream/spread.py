@@ -10,10 +10,11 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import Decision
+from routeproxy.policy.explain import HEALTHY
 from routeproxy.policy.targets import Target, places
 from routeproxy.shared_records import Record, SharedRecords
 from routeproxy.upstream.limits import Limits
@@ -37,7 +38,10 @@ def moved_records(*, shared: bool) -> SharedRecords[MovedRecord]:
     return SharedRecords(MovedRecord, SESSIONS, shared=shared)
 
 
-IsHealthy = Callable[[Target], bool]
+FULL = "full: it has as many requests as it may have at once"
+
+HealthOf = Callable[[Target], str]
+"""`ok`, or in words why a target is left alone."""
 
 
 class Spread:
@@ -45,14 +49,14 @@ class Spread:
         self,
         moved: SharedRecords[MovedRecord],
         limits: Limits,
-        is_healthy: IsHealthy,
+        health_of: HealthOf,
         now: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`chance` between 0 and 1."""
         self._moved = moved
         self._limits = limits
-        self._is_healthy = is_healthy
+        self._health_of = health_of
         self._now = now
         self._chance = chance
         self.spilled: Counter[str] = Counter()
@@ -63,11 +67,12 @@ class Spread:
         assert decision is not None
         targets = decision.targets
         if len(targets) < 2:
-            return Order(targets, targets, None)
+            return Order(targets, targets[:1], None, {})
         session = exchange.facts.session_id if exchange.facts is not None else None
         replicas = exchange.policy.server.replicas
         ordered: list[Target] = []
         natural: list[Target] = []
+        passed_over: dict[str, str] = {}
         for members in places(targets):
             if members[0].member is None or len(members) == 1:
                 ordered += members
@@ -75,13 +80,17 @@ class Spread:
                 continue
             shuffled = self._shuffled(members, session)
             natural += shuffled
-            usable = [target for target in shuffled if self._may_be_asked(target, replicas)]
-            ordered += [*usable, *(target for target in shuffled if target not in usable)]
+            states = {target.name: self._state_of(target, replicas) for target in shuffled}
+            usable = [target for target in shuffled if states[target.name] == HEALTHY]
+            rest = [target for target in shuffled if states[target.name] != HEALTHY]
+            ordered += [*usable, *rest]
+            before = shuffled[: shuffled.index(usable[0])] if usable else []
+            passed_over |= {target.name: states[target.name] for target in before}
         if session is not None:
             self._stay(decision, session, ordered, natural[0], replicas)
         if not decision.fallback.enabled:
             del ordered[1:]
-        return Order(tuple(ordered), tuple(natural), session)
+        return Order(tuple(ordered), tuple(natural[:1]), session, passed_over)
 
     def _shuffled(self, members: Sequence[Target], session: str | None) -> list[Target]:
         """Weighted rendezvous: each member draws a number for the session, so that all workers, and a server
@@ -102,8 +111,8 @@ class Spread:
     def _luck(self) -> float:
         return min(max(self._chance(), 1e-12), 1 - 1e-12)
 
-    def _may_be_asked(self, target: Target, replicas: int) -> bool:
-        return self._limits.full(target, replicas) is None and self._is_healthy(target)
+    def _state_of(self, target: Target, replicas: int) -> str:
+        return FULL if self._limits.full(target, replicas) is not None else self._health_of(target)
 
     def _stay(
         self, decision: Decision, session: str, ordered: list[Target], natural: Target, replicas: int
@@ -118,7 +127,7 @@ class Spread:
                 continue
             for target in ordered:
                 if record.target == self._number_of(target):
-                    if self._may_be_asked(target, replicas):
+                    if self._state_of(target, replicas) == HEALTHY:
                         ordered.remove(target)
                         ordered.insert(0, target)
                     return
@@ -138,25 +147,31 @@ class Spread:
         elif _sticky(decision, scope) > 0:
             record = self._moved.find(id)
             record.target, record.at = self._number_of(target), self._now()
-        if target.member is not None and target is not natural and target.pool_name == natural.pool_name:
-            full = self._limits.full(natural, exchange.policy.server.replicas)
-            if full is not None:
-                self.spilled[target.member.pool.name] += 1
+        if scope[0] == "pool" and order.passed_over.get(natural.name) == FULL and target is not natural:
+            self.spilled[scope[1]] += 1
 
     def _number_of(self, target: Target) -> int:
         return self._moved.id_of("target", target.name)
 
 
 class Order:
-    """The targets of one decision in the order in which they are tried, and in which they would be if all
-    were well."""
+    """The targets of one decision in the order in which they are tried."""
 
-    __slots__ = ("natural", "session", "targets")
+    __slots__ = ("natural", "passed_over", "session", "targets")
 
-    def __init__(self, targets: tuple[Target, ...], natural: tuple[Target, ...], session: str | None) -> None:
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        natural: tuple[Target, ...],
+        session: str | None,
+        passed_over: Mapping[str, str],
+    ) -> None:
+        """`natural`: the first, if all were well. `passed_over`: the members whose turn it would have been,
+        and why it is not."""
         self.targets = targets
         self.natural = natural
         self.session = session
+        self.passed_over = passed_over
 
 
 def _weight(target: Target) -> float:

@@ -34,7 +34,7 @@ SETTINGS["hold"] = SETTINGS["tuned"] + 'hold = "whole"\n'
 def policy_of(format: str, settings: str, engine: str, ports: Sequence[int]) -> Policy:
     providers = "".join(
         f'[providers.p{number}]\n{PROVIDERS[format].format(port=port)}\napi_key = "none"\n'
-        + (f'engine = "{engine}"\n' if format in ("chat",) else "")
+        + (f'engine = "{engine}"\n' if engine != "direct" else "")
         for number, port in enumerate(ports, 1)
     )
     text = f'{providers}[default]\ntargets = ["p1/m", "p2/m"]\n{SETTINGS[settings]}'

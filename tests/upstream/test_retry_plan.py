@@ -65,7 +65,7 @@ def asked(
         Keys(),
         Health(state.circuits),
         budget or RetryBudget(state.loads),
-        Spread(state.moved, limits := Limits(InFlight(state.in_flight, state.workers)), lambda target: True),
+        Spread(state.moved, limits := Limits(InFlight(state.in_flight, state.workers)), lambda target: "ok"),
         limits,
         lambda: 0.0,
         lambda: jitter,

@@ -35,7 +35,7 @@ class Scene:
         self.spread = Spread(
             self.state.moved,
             self.limits,
-            lambda target: target.provider.name not in self.down,
+            lambda target: "failing" if target.provider.name in self.down else "ok",
             lambda: self.time,
             random.Random(seed).random,
         )

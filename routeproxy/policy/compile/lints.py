@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from routeproxy.files import read_file
 from routeproxy.policy.compile.compiler import Compilation
 from routeproxy.policy.compile.connections import OF_A_CONNECTION
@@ -143,8 +145,9 @@ class _Finder:
         for rule in (*self.policy.rules, self.policy.default):
             first = rule.targets[0] if rule.targets else None
             seen: set[str] = set()
+            alone = [replace(target, member=None) for target in rule.reachable]
             for place, target in enumerate(rule.reachable):
-                if target.name in seen and target in rule.reachable[:place]:
+                if target.name in seen and alone[place] in alone[:place]:
                     message = f"`{target.name}` stands in this chain already: what failed is asked once more"
                     self._warn(rule, Code.WORSE_CHAIN, (*rule.path, "targets", place), message)
                 elif place and first is not None:

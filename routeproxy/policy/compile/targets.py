@@ -134,6 +134,9 @@ class TargetsCompiler:
                     message = f"`{entry.name}` is a member of this pool already"
                     hint = "`weight` gives a member a larger share"
                     self.report.error(Code.DUPLICATE, here, message, hint=hint)
+                elif any(_may_be_one(entry, other) for other in found.values()):
+                    message = f"`{entry.provider.name}/*` may be another member of this pool, too"
+                    self.report.error(Code.DUPLICATE, here, message)
                 found[entry.name] = replace(entry, member=self._member(pool, entry, item, here))
         return tuple(found.values())
 
@@ -236,6 +239,11 @@ class TargetsCompiler:
             message = "a model's name has no spaces and no control characters"
         if message:
             self.report.error(Code.WRONG_VALUE, path, message)
+
+
+def _may_be_one(entry: Entry, other: Entry) -> bool:
+    """Whether one of them stands for any model, and so for the other."""
+    return entry.provider is other.provider and "*" in (entry.model, other.model)
 
 
 def check_timeouts(table: TimeoutsTable | None, path: KeyPath, report: Report) -> None:

@@ -13,7 +13,7 @@ from routeproxy.upstream.chat.endpoints import Endpoint, deployment_of, endpoint
 from routeproxy.upstream.chat.formats import RESPONSES, Format, ResponseDecoder, format_of
 from routeproxy.upstream.chat.model_facts import profile_within_limits
 from routeproxy.upstream.chat.until_error import ChunksUntilError
-from routeproxy.upstream.failures import not_a_completion, page_instead
+from routeproxy.upstream.failures import UpstreamFailure, not_a_completion, page_instead
 from routeproxy.upstream.google_tokens import GoogleTokens
 from routeproxy.upstream.http.body_form import Form
 from routeproxy.upstream.http.client import Client, Response, read_failure
@@ -103,9 +103,19 @@ class ChunkStream:
         self._over = False
         self.done = False
         """The back end said that it was done, so its answer is whole."""
+        self._last: Sequence[Chunk] = ()
+        """The chunks of the last read, and of the one before."""
+        self._before: Sequence[Chunk] = ()
 
     def __aiter__(self) -> "ChunkStream":
         return self
+
+    def _has_finished(self) -> bool:
+        """Whether the last thing that came was the finish reason: then the answer is whole, however the
+        connection ends. Where the chunk before it had one too it says nothing, as with Gemini's first models,
+        which gave one in each."""
+        reasons = [choice.finish_reason for chunk in (*self._before, *self._last) for choice in chunk.choices]
+        return bool(reasons) and bool(reasons[-1]) and not any(reasons[:-1])
 
     async def aclose(self) -> None:
         try:
@@ -131,9 +141,15 @@ class ChunkStream:
             if data := await self._response.read():
                 chunks, self.done = self._decoder.feed(data)
                 self._over = self.done
+                self._before, self._last = self._last, chunks
                 return chunks
             self._over = True
             chunks, self.done = self._decoder.end()
+        except UpstreamFailure as failure:
+            if failure.kind != "connection" or not self._has_finished():
+                raise
+            self._over = True
+            return ()
         except (ValueError, RecursionError) as error:
             raise not_a_completion(self._target.provider.name) from error
         return chunks
