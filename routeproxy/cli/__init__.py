@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "Say whether a rules file is fit to be served.",
     "test": "Run the tests that stand in a rules file.",
     "prove": "Prove the invariants of a rules file.",
+    "drill": "Rehearse what clients get while back ends fail.",
     "explain": "Say where a request would go, and why.",
     "diff": "Say what changes from one rules file to another.",
     "schema": "Print the JSON Schema of rules files, for editors.",

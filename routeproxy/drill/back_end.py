@@ -41,8 +41,10 @@ class Answer:
         type, message = ERRORS[status]
         await self.send_body(status, self.format.error(status, type, message), **headers)
 
-    async def send_body(self, status: int, body: bytes, **headers: str) -> None:
-        self._head(status, "application/json", **headers, content_length=str(len(body)))
+    async def send_body(
+        self, status: int, body: bytes, *, content_type: str = "application/json", **headers: str
+    ) -> None:
+        self._head(status, content_type, **headers, content_length=str(len(body)))
         self._writer.write(body)
         await self._writer.drain()
 
@@ -82,6 +84,10 @@ class Answer:
         if not data:
             return
         self._writer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        await self._writer.drain()
+
+    async def write_raw(self, data: bytes) -> None:
+        self._writer.write(data)
         await self._writer.drain()
 
     def cut(self) -> None:

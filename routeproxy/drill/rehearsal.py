@@ -89,7 +89,10 @@ class Row(NamedTuple):
         return f"{self.scenario.number} {self.verdict:7} {what}"
 
 
-def judge(scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], first: str) -> Verdict:
+def judge(
+    scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], first: str, *, alone: bool
+) -> Verdict:
+    """`first`: the target that misbehaves. `alone`: there is no other, so that nobody could be quicker."""
     outcomes = {one.outcome for one in got}
     if scenario.may_refuse:
         refused = all(outcome == "refusal" or outcome.startswith("error ") for outcome in outcomes)
@@ -99,7 +102,7 @@ def judge(scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], first:
     if outcomes != {"complete"}:
         return "safe"
     if any(one.seconds > scenario.limit for one in got):
-        return "fail"
+        return "partial" if alone else "fail"
     begun = [one.first_content if one.first_content is not None else one.seconds for one in got]
     is_late = scenario.advised is not None and any(seconds > scenario.advised for seconds in begun)
     is_once = scenario.wants_twice and sum(one.target == first for one in asked) < 2
@@ -158,15 +161,15 @@ async def application(policy: Policy) -> AsyncIterator[Litestar]:
         await upstreams.aclose()
 
 
-PolicyOf = Callable[[Sequence[int]], Policy]
-"""The policy whose targets listen on these ports."""
+PolicyOf = Callable[[Sequence[str]], Policy]
+"""The policy whose targets have these addresses, without a path."""
 
 
 async def rehearse(
-    scenarios: Sequence[Scenario], formats: Sequence[str], policy_of: PolicyOf, *, stream: bool
+    scenarios: Sequence[Scenario], formats: Sequence[str | None], policy_of: PolicyOf, *, stream: bool
 ) -> list[Row]:
     """All at once, each with back ends and an application of its own. `formats`: of each target of the chain,
-    by name; the first misbehaves."""
+    by name, the first of which misbehaves; `None`: it needs no back end."""
     async with AsyncExitStack() as stack:
         scenes = [await _prepared(stack, scenario, formats, policy_of) for scenario in scenarios]
         return list(await asyncio.gather(*(_play(scene, stream=stream) for scene in scenes)))
@@ -176,19 +179,24 @@ class _Scene(NamedTuple):
     scenario: Scenario
     app: Litestar
     log: list[Asked]
+    targets: int
 
 
 async def _prepared(
-    stack: AsyncExitStack, scenario: Scenario, formats: Sequence[str], policy_of: PolicyOf
+    stack: AsyncExitStack, scenario: Scenario, formats: Sequence[str | None], policy_of: PolicyOf
 ) -> _Scene:
     log: list[Asked] = []
-    ports = []
+    addresses = []
     for number, format in enumerate(formats, 1):
-        behaviour = scenario.behaviour if number == 1 else HEALTHY
+        if format is None:
+            addresses.append("")
+            continue
+        behaviour, scheme = (scenario.behaviour, scenario.scheme) if number == 1 else (HEALTHY, "http")
         back_end = BackEnd(str(number), FORMATS[format], behaviour, log)
-        ports.append((await stack.enter_async_context(back_end)).port)
-    app = await stack.enter_async_context(application(policy_of(ports)))
-    return _Scene(scenario, app, log)
+        port = (await stack.enter_async_context(back_end)).port
+        addresses.append(f"{scheme}://127.0.0.1:{port}")
+    app = await stack.enter_async_context(application(policy_of(addresses)))
+    return _Scene(scenario, app, log, len(formats))
 
 
 async def _play(scene: _Scene, *, stream: bool) -> Row:
@@ -197,4 +205,5 @@ async def _play(scene: _Scene, *, stream: bool) -> Row:
         if number:
             await asyncio.sleep(ASKED_EVERY)
         got.append(await ask(scene.app, stream=stream))
-    return Row(scenario, judge(scenario, got, scene.log, "1"), got, scene.log)
+    verdict = judge(scenario, got, scene.log, "1", alone=scene.targets == 1)
+    return Row(scenario, verdict, got, scene.log)

@@ -3,7 +3,7 @@ restated for Anthropic streams, and ours."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from routeproxy.drill.back_end import Answer, Behaviour, well
 from routeproxy.drill.formats import WORDS
@@ -27,6 +27,10 @@ class Scenario(NamedTuple):
     """An error or a refusal is right, and going to somebody else is wrong."""
     times: int = 1
     """How many requests it takes."""
+    scheme: str = "http"
+    """By which it is asked."""
+    only: Literal["stream", "whole"] | None = None
+    """How it is asked for; `None`: both ways."""
 
 
 async def limited_once(answer: Answer) -> None:
@@ -134,6 +138,41 @@ def sixteen() -> Sequence[Scenario]:
             "15", f"down for {DOWN:.0f} s, asked every {ASKED_EVERY:.0f} s", down_for_a_while(), times=16
         ),
         Scenario("16", "503, and the served model is told", unavailable),
+    )
+
+
+async def error_in_a_200(answer: Answer) -> None:
+    await answer.send_body(200, answer.format.error(500, "api_error", "Internal server error"))
+
+
+async def page(answer: Answer) -> None:
+    await answer.send_body(200, b"<html><body>Welcome</body></html>", content_type="text/html")
+
+
+async def endless_header(answer: Answer) -> None:
+    await answer.write_raw(b"HTTP/1.1 200 OK\r\n")
+    for number in range(100_000):
+        await answer.write_raw(b"x-%d: %b\r\n" % (number, b"a" * 1000))
+
+
+async def cut_json(answer: Answer) -> None:
+    await answer.begin(40)
+    await asyncio.sleep(1)
+    answer.cut()
+
+
+async def refused(answer: Answer) -> None:
+    answer.reset()
+
+
+def ours() -> Sequence[Scenario]:
+    return (
+        Scenario("17", "an error inside a 200", error_in_a_200),
+        Scenario("18", "a web page in place of an answer", page),
+        Scenario("19", "a header that does not end", endless_header),
+        Scenario("20", "no TLS where it is expected", well, scheme="https"),
+        Scenario("21", "it resets every connection", refused),
+        Scenario("22", "JSON that is cut", cut_json, only="whole"),
     )
 
 

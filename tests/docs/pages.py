@@ -27,11 +27,21 @@ ROOT = Path(__file__).parents[2]
 README, CHANGELOG, CONTRIBUTING, SECURITY = (
     ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 )
-RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING, THREATS = (
+RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, MOVING, THREATS = (
     ROOT / "docs" / f"{name}.md"
-    for name in ("rules", "promises", "recipes", "commands", "providers", "running", "moving", "threat-model")
+    for name in (
+        "rules",
+        "promises",
+        "recipes",
+        "commands",
+        "drills",
+        "providers",
+        "running",
+        "moving",
+        "threat-model",
+    )
 )
-PAGES = (README, RULES, PROMISES, RECIPES, COMMANDS, PROVIDERS, RUNNING, MOVING, THREATS)
+PAGES = (README, RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, MOVING, THREATS)
 """The pages for users."""
 INTERNALS = tuple(sorted((ROOT / "docs" / "internals").glob("*.md")))
 FOR_DEVELOPERS = (CONTRIBUTING, SECURITY, *INTERNALS)
