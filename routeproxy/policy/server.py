@@ -38,6 +38,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """The seconds that a connection is kept without a request. The usual 5 s race the pools of clients."""
     drain: float = 30.0
     """The seconds that running answers have to finish when the server stops."""
+    memory_limit_mb: int | None = None
+    """What a process may take before it refuses new requests."""
     queue_wait: float = 5.0
     """The seconds that a request may wait where there is no place for it."""
     queue_length: int = 100

@@ -53,7 +53,7 @@ def admin_handlers(
     authenticator: Authenticator,
     control: Control | None,
     observer: Observer,
-    counters: Callable[[], Mapping[str, int]],
+    counters: Callable[[], Mapping[str, object]],
 ) -> list[ControllerRouterHandler]:
     """Without `control` the rules stay as they are, and nothing is here."""
 

@@ -89,6 +89,10 @@ def build_app(
         timings=timings or StreamTimings(),
     )
     apps = exchanges.apps()
+
+    def state() -> Mapping[str, object]:
+        return {"overloaded": exchanges.overload.reason or None, **counters()}
+
     models = Models(proxy, authenticator)
     front_door = FrontDoor(proxy, authenticator, models, in_flight, control)
     settings = proxy.rules.policy.server
@@ -103,7 +107,7 @@ def build_app(
             *front_door.handlers(),
             *models.handlers(),
             *health_handlers(proxy, authenticator, in_flight, control),
-            *admin_handlers(proxy, authenticator, control, observer, counters),
+            *admin_handlers(proxy, authenticator, control, observer, state),
         ],
         exception_handlers={
             ApiError: error_reply,

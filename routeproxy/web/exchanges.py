@@ -18,12 +18,14 @@ from routeproxy.messages.errors import ApiError
 from routeproxy.messages.weight import check_weight
 from routeproxy.observe import Observer
 from routeproxy.output import Write
+from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.web.auth import Authenticator, Caller, Headers
 from routeproxy.web.body import check_size, read_body
 from routeproxy.web.body_memory import BodyMemory, ClientLeft, HeldBody
 from routeproxy.web.headers import encoded, request_headers
+from routeproxy.web.overload import Overload
 from routeproxy.web.protocols import ClientProtocol
 from routeproxy.web.response import (
     DISCONNECT_SIGNAL,
@@ -68,6 +70,7 @@ class Exchanges:
             patience=timings.body,
             on_let_go=_return_free_memory_soon,
         )
+        self.overload = Overload(lambda: _memory_limit(proxy.rules.policy))
         self._responders: dict[Endpoint, Responder] = {
             "messages": proxy.answer,
             "count_tokens": self._count_tokens,
@@ -135,6 +138,7 @@ class Exchanges:
             self._observer.request_started(exchange)
             if self._in_flight.draining:
                 raise ApiError(503, "routeproxy is shutting down", headers=TRY_ANOTHER_CONNECTION)
+            self.overload.refuse_new_work()
             held.caller = admitted.caller
             body = await read_body(receive, headers, _body_limit(exchange), held)
             if not self._is_current(caller, exchange):
@@ -262,3 +266,8 @@ async def send_whole(send: Send, status: int, headers: list[tuple[str, str]], bo
     headers = [*headers, ("content-length", str(len(body)))]
     await send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _memory_limit(policy: Policy) -> int | None:
+    limit = policy.server.memory_limit_mb
+    return limit * 2**20 if limit is not None else None

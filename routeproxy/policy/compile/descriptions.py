@@ -110,6 +110,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "keep_alive": "How long a connection is kept that asks nothing.",
         "drain": "How long running answers may take when the server stops.",
         "health": "When targets count as failing and are left alone for a while; false: never.",
+        "memory_limit_mb": "The memory that a worker may take before it refuses new requests; left out, any.",
         "queue": "How long requests wait where `max_concurrent` leaves no place for them, and how many.",
         "replicas": "How many servers like this one share what `max_concurrent` allows; left out, 1.",
         "safeguards": "Who judges tool uses in auto mode, for rules that don't say it; see `[[rules]]`.",

@@ -48,6 +48,7 @@ def compile_server(
         body_timeout=seconds(table.body_timeout),
         keep_alive=seconds(table.keep_alive),
         drain=seconds(table.drain),
+        memory_limit_mb=table.memory_limit_mb,
         queue_wait=_compile_queue_wait(table.queue, report),
         queue_length=usual.queue_length if queue.length is None else queue.length,
         replicas=table.replicas,

@@ -302,6 +302,7 @@ class ServerTable(Table):
     keep_alive: Duration = "75s"
     drain: Duration = "30s"
     health: HealthTable | bool | None = None
+    memory_limit_mb: Positive | None = None
     queue: QueueTable | None = None
     replicas: Positive = 1
     safeguards: str | bool | None = None
