@@ -112,6 +112,7 @@ class Proxy:
             team=inbound.team,
             no_fallback=inbound.no_fallback,
             count=_needs_thread if large else lambda: self._count(inbound.body),
+            request_id=exchange.request_id,
             is_below=None if _shows_token_count(exchange) else Ceiling(inbound.body, envelope).is_below,
         )
         policy.check_headers(inbound.headers)

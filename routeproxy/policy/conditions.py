@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.policy.fact_table import Fact
 from routeproxy.policy.facts import Facts
@@ -267,6 +268,55 @@ class HasTool(Single, frozen=True):
 
 def has_tool(subject: Fact, globs: tuple[str, ...]) -> HasTool:
     return HasTool(subject, globs, tuple(map(glob, globs)))
+
+
+# --- a share of all
+
+
+class Share(Check, frozen=True):
+    """A part of all sessions. Any request may be in it or not: nothing is proved of it."""
+
+    percent: float
+    rule: str = ""
+    """Whose share it is: those of other rules are others."""
+
+    def holds(self, facts: Facts) -> bool:
+        share = facts.share(self.rule)
+        return share is not None and share < self.percent
+
+    @property
+    def cost(self) -> int:
+        return 0
+
+    def _observed(self, facts: Facts) -> str:
+        share = facts.share(self.rule)
+        return "no session is stated" if share is None else f"its session stands at {share:.1f} %"
+
+    def miss(self, facts: Facts) -> str:
+        return f"{self._observed(facts)}, needs to be below {self.percent:g} %"
+
+    def hit(self, facts: Facts) -> str:
+        return f"{self._observed(facts)}, must not be below {self.percent:g} %"
+
+    @property
+    def words(self) -> str:
+        return f"{self.percent:g} % of sessions"
+
+
+def of_rule(checks: tuple[Check, ...], rule: str) -> tuple[Check, ...]:
+    """`checks`, in which each share is that of `rule`."""
+    return tuple(_of_rule(check, rule) for check in checks)
+
+
+def _of_rule(check: Check, rule: str) -> Check:
+    match check:
+        case Share():
+            return replace(check, rule=rule)
+        case AnyOf():
+            return replace(check, choices=tuple(of_rule(checks, rule) for checks in check.choices))
+        case NoneOf():
+            return replace(check, tables=tuple(of_rule(checks, rule) for checks in check.tables))
+    return check
 
 
 # --- any and not

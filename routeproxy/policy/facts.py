@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
+from hashlib import blake2b
 
 from msgspec import Struct
 from msgspec.json import Decoder
@@ -51,6 +52,7 @@ class Facts:
         no_fallback: bool = False,
         count: Callable[[], int] = lambda: 0,
         is_below: Callable[[int], bool] | None = None,
+        request_id: str | None = None,
     ) -> None:
         self.envelope = envelope
         self.headers = headers
@@ -65,6 +67,7 @@ class Facts:
         self.model = ascii_lower(self.requested)
         self.count = count
         self._is_below = is_below
+        self._request_id = request_id
         self.text_is_forgotten = False
 
     def header(self, name: str) -> str | None:
@@ -101,6 +104,15 @@ class Facts:
         """The session that the request belongs to: that of its header, or else the one in its
         `metadata.user_id`, where earlier versions of Claude Code say it."""
         return self.header("x-claude-code-session-id") or session_in(self.user or "")
+
+    def share(self, name: str) -> float | None:
+        """Where the session stands among all, from 0 to 100, by a hash that differs for each `name` and is
+        the same everywhere. Without a session the request counts; `None`: nobody sent it, so it has no id."""
+        session = self.session_id or self._request_id
+        if session is None:
+            return None
+        text = f"{name}\0{session}".encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") / 2**64 * 100
 
     @cached_property
     def _tools(self) -> tuple[ToolHead, ...]:

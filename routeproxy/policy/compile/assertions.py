@@ -80,6 +80,9 @@ class AssertionsCompiler:
     def _check_when(self, match: MatchTable, path: KeyPath) -> None:
         if match.team is not None:
             check_teams(match.team, self.teams, (*path, "team"), self.report)
+        if match.percent is not None:
+            message = "`percent` can't be part of an invariant: any request may be in a share, or not"
+            self.report.error(Code.FORBIDDEN, (*path, "percent"), message, key=True)
         for fact in FACTS:
             if not fact.provable and getattr(match, fact.name, None) is not None:
                 message = f"`{fact.name}` can't be part of an invariant: nothing could be proved of it"

@@ -25,7 +25,7 @@ from routeproxy.policy.compile.server import compile_server
 from routeproxy.policy.compile.targets import NameTable, check_timeouts
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.decide import Policy, Rule
-from routeproxy.policy.fact_table import FACTS
+from routeproxy.policy.fact_table import BY_NAME, FACTS
 from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
@@ -157,7 +157,9 @@ class Compilation:
         reads = [
             fact
             for fact in FACTS
-            if fact.header in headers or any(getattr(match, fact.name, None) is not None for match in matches)
+            if fact.header in headers
+            or any(getattr(match, fact.name, None) is not None for match in matches)
+            or (fact is BY_NAME["session"] and any(match.percent is not None for match in matches))
         ]
         policy = Policy(
             version="",

@@ -197,6 +197,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     },
     MatchTable: {
         **{fact.name: fact.condition for fact in FACTS if fact.in_match},
+        "percent": "That share of sessions: each is always in it or always out; without one, of requests.",
         "any": "At least one of these tables holds.",
         "not": "This one condition does not hold, or none of these tables.",
     },

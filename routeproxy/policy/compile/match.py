@@ -16,6 +16,7 @@ from routeproxy.policy.conditions import (
     Matches,
     NoneOf,
     Present,
+    Share,
     TokensWithin,
     Within,
     has_tool,
@@ -61,6 +62,11 @@ def _compile_checks(table: MatchTable, path: KeyPath, report: Report) -> Iterato
     for fact in _FACTS:
         if (written := getattr(table, fact.name)) is not None:
             yield from _COMPILERS[fact.kind](fact, written, (*path, fact.name), report)
+    if table.percent is not None:
+        if not 0 < table.percent <= 100:
+            message = f"`percent` is {table.percent}: a share is above 0 and at most 100"
+            report.error(Code.WRONG_VALUE, (*path, "percent"), message)
+        yield Share(float(table.percent))
     if table.any is not None:
         yield AnyOf(_compile_tables(table.any, (*path, "any"), report))
     if isinstance(table.not_, MatchTable):

@@ -10,7 +10,7 @@ from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import check_teams
 from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
-from routeproxy.policy.conditions import Check, Equals
+from routeproxy.policy.conditions import Check, Equals, of_rule
 from routeproxy.policy.decide import Rule
 from routeproxy.policy.fact_table import TEAM
 from routeproxy.policy.facts import requested_model_problem
@@ -88,7 +88,8 @@ class RulesCompiler:
         if team is not None:
             checks = (Equals(TEAM, (team,)), *checks)
         unnamed = unnamed_rule(index) if team is None else f"{actions.label} {unnamed_rule(index)}"
-        rule = actions.compile_rule(table, path, table.name or unnamed, checks)
+        name = table.name or unnamed
+        rule = actions.compile_rule(table, path, name, of_rule(checks, name))
         names = tuple(_stated_models(table.match)) if table.match is not None else ()
         return replace(rule, stated_models=names) if names else rule
 

@@ -43,8 +43,6 @@ class RangeTable(Table):
 class MatchTable(Table):
     """Conditions, which all hold together. Its keys are those of `fact_table`, besides `any` and `not`."""
 
-    not_yet = frozenset({"percent"})
-
     team: Strings | None = None
     model: str | list[str] | TextTable | None = None
     headers: dict[str, str | list[str] | HeaderTable] | None = None
@@ -63,6 +61,7 @@ class MatchTable(Table):
     system: str | list[str] | TextTable | None = None
     user: str | list[str] | HeaderTable | None = None
     url_target: bool | None = None
+    percent: int | float | None = None
     any: "list[MatchTable] | None" = None
     not_: "MatchTable | list[MatchTable] | None" = field(name="not", default=None)
 

@@ -15,6 +15,7 @@ from routeproxy.policy.conditions import (
     HasTool,
     Matches,
     Present,
+    Share,
     Single,
     TextCheck,
     Within,
@@ -67,14 +68,24 @@ def find_counterexample(
 ) -> Counterexample | None:
     """A request that satisfies `assignment`, that `rule` takes, and that breaks `invariant`."""
     for request in _candidate_requests(policy, invariant, rule, assignment):
-        try:
-            decision = policy.decide(policy.facts_of(request))
-        except InvalidRequest:
-            continue
-        if decision.rule == rule.name and invariant.applies(decision.facts):
-            for violation in violations(invariant, decision.contacted):
-                return Counterexample(request, violation)
+        for asking in _in_shares(request, rule):
+            try:
+                decision = policy.decide(policy.facts_of(asking))
+            except InvalidRequest:
+                continue
+            if decision.rule == rule.name and invariant.applies(decision.facts):
+                for violation in violations(invariant, decision.contacted):
+                    return Counterexample(asking, violation)
     return None
+
+
+def _in_shares(request: HypotheticalRequest, rule: Rule) -> Iterator[HypotheticalRequest]:
+    """`request`, of several sessions where the rule takes a share of them."""
+    if not any(isinstance(check, Share) for check in rule.checks) or "session" in request.stated:
+        yield request
+        return
+    for number in range(MOST_SESSIONS):
+        yield request.replace(session=f"session-{number}")
 
 
 def _candidate_requests(
@@ -92,6 +103,10 @@ def _candidate_requests(
         else:
             for reached in forbidden:
                 yield request.replace(url_target=f"{reached.provider}/{request.stated['model']}")
+
+
+MOST_SESSIONS = 500
+"""That are tried to find one in a rule's share."""
 
 
 class HypotheticalRequests:

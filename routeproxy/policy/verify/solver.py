@@ -14,7 +14,7 @@ out a clause or a constraint only makes more requests possible. That is how all 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from routeproxy.policy.conditions import AnyOf, Check, NoneOf, Single
+from routeproxy.policy.conditions import AnyOf, Check, NoneOf, Share, Single
 from routeproxy.policy.verify.callers import Callers
 from routeproxy.policy.verify.satisfiability import Assignment, Constraint
 
@@ -159,6 +159,8 @@ def negate(checks: Sequence[Check]) -> Clause:
                     alternatives += _dnf(table)
             case Single():
                 alternatives.append((Constraint(check, False),))
+            case Share():
+                alternatives.append(())  # some sessions are outside of it, whatever else they are
     return tuple(alternatives)
 
 
