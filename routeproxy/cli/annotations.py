@@ -20,7 +20,6 @@ MEANINGS: Mapping[Code, str] = {
     Code.WRONG_VALUE: "A value of the wrong kind or form.",
     Code.MISSING: "Something that is needed is missing.",
     Code.EMPTY: "An empty text, list or table.",
-    Code.NOT_YET: "A key that a later version will enforce.",
     Code.UNDEFINED: "A name of something that does not exist.",
     Code.DUPLICATE: "A name or a key that is there twice.",
     Code.CONTRADICTION: "Two things that exclude each other.",

@@ -23,7 +23,6 @@ class Code(StrEnum):
     WRONG_VALUE = "RP003"
     MISSING = "RP004"
     EMPTY = "RP005"
-    NOT_YET = "RP006"
     UNDEFINED = "RP007"
     DUPLICATE = "RP008"
     CONTRADICTION = "RP009"

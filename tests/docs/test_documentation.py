@@ -477,13 +477,6 @@ def test_every_key_stands_in_an_example(table: type[file.Table]) -> None:
     assert own - {key for owner, key in keys_in_examples() if owner is table} == set()
 
 
-def test_keys_that_are_not_enforced_are_listed_as_such() -> None:
-    text = RULES.read_text(encoding="utf-8").partition("## Not in this version")[2]
-    for table in TABLES:
-        for key in table.not_yet:
-            assert re.search(rf"`\W*{key}\W*`", text), key
-
-
 def test_every_condition_has_its_row() -> None:
     table = rows(RULES, "match", of="condition")[1:]
     documented = [name.removesuffix(".NAME") for row in table for name in code(row[0])]

@@ -91,7 +91,7 @@ class ActionsCompiler:
 
     def _report_missing_targets(self, path: KeyPath) -> None:
         # A key that was refused may well be the one that is missing.
-        if not self.report.faulty(path, Code.UNKNOWN_KEY, Code.NOT_YET):
+        if not self.report.faulty(path, Code.UNKNOWN_KEY):
             message = "a rule needs `targets` or `deny`"
             self.report.error(Code.MISSING, path, message, hint='write `targets = "provider/model"`')
 

@@ -145,10 +145,7 @@ class _Reader:
     def _report_unknown(
         self, key: str, value: Any, cls: type[Table], known: Mapping[str, Any], path: KeyPath
     ) -> None:
-        if key in cls.not_yet:
-            message = f"this version does not enforce `{key}` yet, so it refuses it instead of ignoring it"
-            self.report.error(Code.NOT_YET, path, message, key=True)
-        elif cls is LayerFile and key in RulesFile.__struct_fields__:
+        if cls is LayerFile and key in RulesFile.__struct_fields__:
             message = f"an included file can't have `{key}`: it holds one team's rules and tests"
             self.report.error(
                 Code.FORBIDDEN, path, message, hint="it belongs to the file that includes", key=True

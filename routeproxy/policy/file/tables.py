@@ -5,7 +5,7 @@ used. A key that a later version will enforce is refused by name, so that nobody
 """
 
 import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -15,9 +15,6 @@ from routeproxy.policy.provider_types import Zone
 
 class Table(Struct, forbid_unknown_fields=True):
     """A table of the file."""
-
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-    """Keys of the language that this version does not enforce."""
 
 
 # --- conditions
@@ -41,7 +38,8 @@ class RangeTable(Table):
 
 
 class MatchTable(Table):
-    """Conditions, which all hold together. Its keys are those of `fact_table`, besides `any` and `not`."""
+    """Conditions, which all hold together. Its keys are those of `fact_table`, besides
+    `percent`, `any` and `not`."""
 
     team: Strings | None = None
     model: str | list[str] | TextTable | None = None

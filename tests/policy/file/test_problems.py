@@ -55,8 +55,8 @@ def test_a_problem_reads_as_a_compiler_would_say_it() -> None:
           |       ^^^^^
           = in rule `background work`
           = expected one of `agent`, `agent_type`, `any`, `documents`, `effort`, `headers`, `images`, \
-`input_tokens`, `max_tokens`, `model`, `not`, `request_class`, `session`, `stream`, `system`, `team`, \
-`thinking`, `tools`, `url_target`, `user`""")
+`input_tokens`, `max_tokens`, `model`, `not`, `percent`, `request_class`, `session`, `stream`, `system`, \
+`team`, `thinking`, `tools`, `url_target`, `user`""")
 
 
 def test_the_caret_stands_right_behind_tabs() -> None:
