@@ -222,6 +222,7 @@ def _differences(
         return
     (target,) = routed["targets"]
     assert target.pop("health") == "ok", "which the command does not know"
+    target.pop("turn", None)  # nor this
     if target != explained["targets"][0]:
         yield f"{target} routed, {explained['targets'][0]} explained"
     if "NOT SET" in target["key"]:
