@@ -84,6 +84,8 @@ class RetryPlan:
         exchange.skipped.update(self.order.passed_over)
         self._left: Sequence[Target] = self.order.targets
         """The targets that were neither asked nor skipped."""
+        self._passed_over: list[Skipped] = []
+        """Those that were skipped since they cool down."""
         self._failed: list[FailedAttempt] = []
         self._current: PlannedAttempt
         self._refused_keys: set[str] = set()
@@ -135,6 +137,11 @@ class RetryPlan:
         retryable = [attempt for attempt in self._failed if attempt.failure.retryable]
         if not retryable:
             asked = [attempt for attempt in self._failed if not attempt.failure.passes_over]
+            if not asked and self._passed_over:  # those that could take it may be asked again later
+                waits_for = self._passed_over[0].attempt.target
+                return FailedAttempt(
+                    waits_for, _nobody_to_ask([one.cooling for one in self._passed_over]), ()
+                )
             return (asked or self._failed)[-1]
         waits = [wait for attempt in retryable if (wait := attempt.failure.retry_after) is not None]
         if len(self._failed) > 1 and waits:
@@ -204,13 +211,17 @@ class RetryPlan:
                     self._exchange.skipped[target.name] = FULL
                     continue
                 self._left = self._left[place:]
+                self._passed_over += skipped
                 return self._begin(attempt._replace(place=taken)), skipped
             skipped.append(Skipped(attempt, cooling))
             self._exchange.skipped[target.name] = str(cooling)
         self._left = ()
         if full:  # better to wait for one that answers than to ask one that fails
             return self._begin(full[0]._replace(instead=tuple(full[1:]))), skipped
-        failing = [one for one in skipped if one.cooling.kind not in KEY_FAILURES]
+        self._passed_over += skipped
+        nobody_was_asked = all(attempt.failure.passes_over for attempt in self._failed)
+        left = self._passed_over if nobody_was_asked else skipped
+        failing = [one for one in left if one.cooling.kind not in KEY_FAILURES]
         if failing:
             attempt = min(failing, key=lambda one: one.cooling.seconds).attempt
             if attempt.health.claim():

@@ -269,6 +269,36 @@ def test_a_first_target_that_is_passed_over_leads_on_where_the_rule_says_so(
     assert chat.requests == []
 
 
+COOLING = """
+[providers.claude]
+type = "anthropic"
+base_url = "{claude}"
+api_key = "none"
+health = {{ failures = 1, cooldown = "30s" }}
+
+[providers.chat]
+type = "openai_compatible"
+base_url = "{chat}/v1"
+api_key = "none"
+
+[default]
+targets = ["claude/m", "chat/m"]
+portable = "strict"
+"""
+
+
+def test_a_target_that_cools_down_is_asked_where_nobody_else_can_be_given_all(
+    claude: BackEnd, chat: BackEnd, tmp_path: Path
+) -> None:
+    answers(claude, DOWN)
+    with running(COOLING.format(claude=claude.url, chat=chat.url), tmp_path, remembers=True) as proxy:
+        assert ask_after(proxy, "m").text == "chat/m"
+        assert ask_after(proxy, "m").text == "chat/m"
+        assert len(claude.requests) == 1, "it cools down"
+        assert ask_after(proxy, "m", THINKING).error[0] == 500
+        assert (len(claude.requests), len(chat.requests)) == (2, 2)
+
+
 def test_counting_tokens_refuses_nothing(proxy: Running, chat: BackEnd) -> None:
     reply = ask(proxy, "only-chat", path="/v1/messages/count_tokens", messages=after(THINKING))
     assert reply.status == 200
