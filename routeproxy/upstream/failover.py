@@ -117,12 +117,9 @@ class Failover:
         """Whether anything was answered, if only with the end of a stream that broke."""
         planned: PlannedAttempt | None = plan.first()
         while planned is not None:
-            if planned.wait:
-                await asyncio.sleep(planned.wait)
-            if planned.place is None:
-                planned = await self._places.of_attempt(planned, plan, exchange)
-                if planned is None:
-                    break
+            planned = await self._placed(planned, plan, exchange)
+            if planned is None:
+                break
             call = Call(planned.target, planned.key, exchange)
             try:
                 await self._attempt(planned, call, plan, write)
@@ -144,6 +141,21 @@ class Failover:
                     raise
                 break
         return False
+
+    async def _placed(
+        self, planned: PlannedAttempt, plan: RetryPlan, exchange: Exchange
+    ) -> PlannedAttempt | None:
+        """The attempt once its time has come and there is a place for it, or another that would do as well;
+        `None`: there is no place in time."""
+        try:
+            if planned.wait:
+                await asyncio.sleep(planned.wait)
+            if planned.place is not None:
+                return planned
+            return await self._places.of_attempt(planned, plan, exchange)
+        except asyncio.CancelledError:
+            planned.health.let_go()
+            raise
 
     async def _attempt(self, planned: PlannedAttempt, call: Call, plan: RetryPlan, write: Write) -> None:
         """What the target's health has to know of it is told, however it ends."""

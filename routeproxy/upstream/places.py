@@ -65,6 +65,7 @@ class Places:
             limit = self.limits.bounding(planned.target, replicas)
             taken = await self._wait(limit, take, exchange, plan.deadline)
         if taken is None:
+            planned.health.let_go()
             plan.no_place(no_place(exchange.policy.server.queue_wait))
             return None
         taken.attempt.health.claim()
