@@ -109,12 +109,13 @@ def bodies(back_end: BackEnd) -> list[Any]:
     return [received.json for received in back_end.requests]
 
 
-def logged(log: Path, number: int) -> list[Any]:
-    """The lines about the model `logged`, which are written when the answer is out."""
+def logged(log: Path, target: str, number: int) -> list[Any]:
+    """The lines about a target, which are written when the answer is out."""
     limit = time.monotonic() + seconds(10)
     while time.monotonic() < limit:
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-        if len(found := [line for line in lines if line["targets"] == ["vllm/logged"]]) == number:
+        whole, _, _ = log.read_text().rpartition("\n")  # the last one may still be written
+        lines = [json.loads(line) for line in whole.splitlines()]
+        if len(found := [line for line in lines if line["targets"] == [target]]) == number:
             return found
         time.sleep(0.01)
     raise AssertionError(log.read_text())
@@ -278,18 +279,20 @@ def test_who_wants_a_refusal_gets_it(proxy: Running, one: BackEnd) -> None:
 def test_the_decision_log_and_the_log_name_it(
     proxy: Running, one: BackEnd, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    model = f"logged-{time.monotonic_ns()}"  # nobody has learned of it yet
+    target = f"vllm/{model}"
     with caplog.at_level(logging.WARNING, "routeproxy.upstream.chat"):
         answers(one, error(400, FIRST_SYSTEM), OK)
-        ask(proxy, "logged", messages=[HI, REMINDER])
+        ask(proxy, model, messages=[HI, REMINDER])
         answers(one, OK)
-        ask(proxy, "logged", messages=[HI, REMINDER])
-    first, second = logged(log, 2)
-    assert first["asked_again"] == {"vllm/logged": "mid_conv_system"}
-    assert first["attempts"] == [["vllm/logged", None]]
+        ask(proxy, model, messages=[HI, REMINDER])
+    first, second = logged(log, target, 2)
+    assert first["asked_again"] == {target: "mid_conv_system"}
+    assert first["attempts"] == [[target, None]]
     assert "asked_again" not in second
-    said = [record.getMessage() for record in caplog.records if "vllm/logged" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if target in record.getMessage()]
     assert said == [
-        "vllm/logged refuses mid_conv_system: from now on it is asked without; "
+        f"{target} refuses mid_conv_system: from now on it is asked without; "
         '`mid_system = "user"` on provider vllm does so from the start'
     ]
 

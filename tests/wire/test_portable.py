@@ -141,7 +141,7 @@ def logged(folder: Path, reply: Reply) -> dict[str, Any]:
 
 def _lines(folder: Path) -> list[str]:
     log = folder / "decisions.jsonl"
-    return log.read_text().splitlines() if log.exists() else []
+    return log.read_text().rpartition("\n")[0].splitlines() if log.exists() else []
 
 
 LOSSES = [
