@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
-from xml.etree import ElementTree
 
 import typer
 from msgspec import Struct
 
 from routeproxy import tokens
+from routeproxy.cli.junit import JUnitSuite
 from routeproxy.cli.options import LiteralKeysOption, RulesArgument, RulesOption, new_app
 from routeproxy.cli.running import chosen_sources, run_and_exit
 from routeproxy.policy.decide import Policy
@@ -134,17 +134,13 @@ def _coverage(covered: Coverage) -> str:
 
 
 def _junit(outcomes: Sequence[Outcome], policy: Policy) -> str:
-    failed = sum(not outcome.passed for outcome in outcomes)
-    counts = {"tests": str(len(outcomes)), "failures": str(failed), "errors": "0", "skipped": "0"}
-    root = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": policy.source, **counts})
+    suite = JUnitSuite(policy.source)
     for outcome in outcomes:
         file, _, line = outcome.case.where.rpartition(":")
         attributes = {"classname": policy.source, "name": outcome.case.name, "file": file, "line": line}
-        case = ElementTree.SubElement(suite, "testcase", attributes)
-        if not outcome.passed:
+        if outcome.passed:
+            suite.add(attributes)
+        else:
             message = "; ".join(map(str, outcome.differences))
-            failure = ElementTree.SubElement(case, "failure", {"message": message})
-            failure.text = "\n".join(_failure(outcome, policy))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+            suite.add_failure(attributes, message, "\n".join(_failure(outcome, policy)))
+    return str(suite)

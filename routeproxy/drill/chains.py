@@ -50,16 +50,11 @@ def policy_of(policy: Policy, chain: Chain, addresses: Sequence[str]) -> Policy:
         _moved(target, address) for target, address in zip(chain.rule.reachable, addresses, strict=True)
     )
     rule = replace(chain.rule, checks=(), targets=targets, safeguards=None, asks_for_requested=False)
-    server = replace(
-        ServerSettings(),
-        queue_wait=policy.server.queue_wait,
-        queue_length=policy.server.queue_length,
-    )
     providers = {target.provider.name: target.provider for target in targets}
     return Policy(
         version=policy.version,
         source=policy.source,
-        server=server,
+        server=ServerSettings(),
         providers=providers,
         rules=(),
         default=rule,
@@ -109,8 +104,9 @@ def _format(target: Target) -> str | None:
 
 def _moved(target: Target, address: str) -> Target:
     """`target` on loopback: whatever would lead elsewhere, or needs a secret, is not there."""
+    model = ANY_MODEL if target.model == "*" else target.model
     if not address:
-        return replace(target, model=ANY_MODEL if target.model == "*" else target.model)
+        return replace(target, model=model)
     provider = target.provider
     api = "responses" if _format(target) == "responses" else provider.api
     moved: Provider = replace(
@@ -129,6 +125,4 @@ def _moved(target: Target, address: str) -> Target:
         secret_params=frozenset(),
         max_concurrent=None,
     )
-    return replace(
-        target, provider=moved, model=ANY_MODEL if target.model == "*" else target.model, member=None
-    )
+    return replace(target, provider=moved, model=model, member=None)

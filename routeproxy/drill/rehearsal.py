@@ -11,9 +11,9 @@ import msgspec
 from litestar import Litestar
 
 from routeproxy import tokens
-from routeproxy.drill.back_end import Asked, BackEnd
+from routeproxy.drill.back_end import Asked, BackEnd, well
 from routeproxy.drill.formats import FORMATS, TEXT
-from routeproxy.drill.scenarios import ASKED_EVERY, HEALTHY, Scenario
+from routeproxy.drill.scenarios import ASKED_EVERY, Scenario
 from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.registry import Registry
@@ -191,7 +191,7 @@ async def _prepared(
         if format is None:
             addresses.append("")
             continue
-        behaviour, scheme = (scenario.behaviour, scenario.scheme) if number == 1 else (HEALTHY, "http")
+        behaviour, scheme = (scenario.behaviour, scenario.scheme) if number == 1 else (well, "http")
         back_end = BackEnd(str(number), FORMATS[format], behaviour, log)
         port = (await stack.enter_async_context(back_end)).port
         addresses.append(f"{scheme}://127.0.0.1:{port}")

@@ -174,6 +174,3 @@ def ours() -> Sequence[Scenario]:
         Scenario("21", "it resets every connection", refused),
         Scenario("22", "JSON that is cut", cut_json, only="whole"),
     )
-
-
-HEALTHY: Behaviour = well

@@ -29,6 +29,12 @@ from routeproxy.policy.content import (
 _NAME = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]{1,256}")
 
 
+def stable_hash(*names: str) -> int:
+    """64 bits, the same in all workers, on all servers and after a restart."""
+    text = "\0".join(names).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+
 def requested_model_problem(name: str) -> str | None:
     """Why no rule is asked about a model of this name (the answer is 404); `None` if it is a name."""
     if not _NAME.fullmatch(name):
@@ -111,8 +117,7 @@ class Facts:
         session = self.session_id or self._request_id
         if session is None:
             return None
-        text = f"{name}\0{session}".encode("utf-8", "surrogatepass")
-        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") / 2**64 * 100
+        return stable_hash(name, session) / 2**64 * 100
 
     @cached_property
     def _tools(self) -> tuple[ToolHead, ...]:

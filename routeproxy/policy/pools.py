@@ -35,3 +35,10 @@ class Member(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         limit = f", {self.max_concurrent} at once" if self.max_concurrent is not None else ""
         return f"pool {self.pool.name}, weight {self.weight:g}{limit}"
+
+
+def weight_problem(weight: float) -> str | None:
+    """Why it can't be the weight of a member or a team; `None`: it can."""
+    if 0 < weight <= MOST_WEIGHT:
+        return None
+    return f"`weight` is {weight}: a share is above 0 and at most {MOST_WEIGHT:,}"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
+from routeproxy.policy.problems import visible
 from routeproxy.redaction import redact
 
 
@@ -47,12 +48,8 @@ class Lines(Redacting):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         if not record.message.isprintable():
-            record.message = "\n    ".join(_visible(line) for line in record.message.split("\n"))
+            record.message = "\n    ".join(visible(line) for line in record.message.split("\n"))
         return super().formatMessage(record)
-
-
-def _visible(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class LineFields(Struct, frozen=True):

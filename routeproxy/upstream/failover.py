@@ -26,7 +26,7 @@ from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTim
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.first_token import first_token_timeout
 from routeproxy.upstream.health import Health
-from routeproxy.upstream.in_flight import InFlight
+from routeproxy.upstream.in_flight import InFlightCounts
 from routeproxy.upstream.keys import Keys, needed_key
 from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.places import Places
@@ -86,7 +86,7 @@ class Failover:
         self._check_of = check_of
         self.health = Health(state.circuits, state.now)
         self._budget = RetryBudget(state.loads)
-        in_flight = InFlight(state.in_flight, state.workers)
+        in_flight = InFlightCounts(state.in_flight, state.workers)
         self.limits = Limits(in_flight)
         self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight, state.now))
         self.spread = Spread(state.moved, self.limits, self._health_of, state.now)

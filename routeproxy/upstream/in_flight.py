@@ -29,7 +29,7 @@ def in_flight_records(*, shared: bool) -> SharedRecords[InFlightRecord]:
     return SharedRecords(InFlightRecord, 2048, shared=shared)
 
 
-class InFlight:
+class InFlightCounts:
     """Made in the worker that it is for: those that died have nothing under way."""
 
     def __init__(self, records: SharedRecords[InFlightRecord], workers: SharedRecords[WorkerRecord]) -> None:

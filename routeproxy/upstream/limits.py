@@ -2,25 +2,25 @@
 pool. Members are counted without a limit too, since some pools ask who is least busy."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 from routeproxy.policy.decide import Team
 from routeproxy.policy.targets import Target
-from routeproxy.upstream.in_flight import InFlight
+from routeproxy.upstream.in_flight import InFlightCounts
 
 
 class Limit(NamedTuple):
     id: int
     most: int | None
-    words: str
-    """What it is of."""
+    """`None`: it is only counted."""
 
 
 class Place:
     """What a request takes up at a target, until it is given back."""
 
-    def __init__(self, in_flight: InFlight, limits: tuple[Limit, ...], on_freed: Callable[[], None]) -> None:
+    def __init__(
+        self, in_flight: InFlightCounts, limits: tuple[Limit, ...], on_freed: Callable[[], None]
+    ) -> None:
         self._in_flight = in_flight
         self._limits = limits
         self._on_freed = on_freed
@@ -35,7 +35,7 @@ class Place:
 
 
 class Limits:
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlightCounts) -> None:
         self._in_flight = in_flight
         self.on_freed: Callable[[], None] = lambda: None
         """Hears whenever something is given back."""
@@ -49,8 +49,7 @@ class Limits:
         `in_turn`: the request has waited, and nobody was before it."""
         taken: list[Limit] = []
         for limit in self._of(target, replicas):
-            has_to_wait = limit.most is not None and not in_turn and self.is_awaited(limit.id)
-            if has_to_wait or not self._in_flight.take(limit.id, limit.most):
+            if not self._is_taken(limit, in_turn=in_turn):
                 Place(self._in_flight, tuple(taken), lambda: None).give_back()
                 return None
             taken.append(limit)
@@ -58,16 +57,20 @@ class Limits:
 
     def of_team(self, team: Team, replicas: int) -> Limit:
         assert team.max_concurrent is not None
-        most = max(1, team.max_concurrent // replicas)
-        return Limit(self._id("team", team.name), most, f"team {team.name}")
+        return Limit(self._id("team", team.name), _share(team.max_concurrent, replicas))
 
     def take_one(self, limit: Limit, *, in_turn: bool = False) -> Place | None:
         """As `take`, of one limit."""
-        if not in_turn and self.is_awaited(limit.id):
-            return None
-        if not self._in_flight.take(limit.id, limit.most):
-            return None
-        return Place(self._in_flight, (limit,), self.on_freed)
+        return (
+            Place(self._in_flight, (limit,), self.on_freed)
+            if self._is_taken(limit, in_turn=in_turn)
+            else None
+        )
+
+    def _is_taken(self, limit: Limit, *, in_turn: bool) -> bool:
+        if limit.most is not None and not in_turn and self.is_awaited(limit.id):
+            return False
+        return self._in_flight.take(limit.id, limit.most)
 
     def bounding(self, target: Target, replicas: int) -> Limit:
         """The limit that keeps one more request from it, or may."""
@@ -92,14 +95,18 @@ class Limits:
     def _of(self, target: Target, replicas: int) -> Iterator[Limit]:
         provider, member = target.provider, target.member
         if provider.max_concurrent is not None:
-            most = max(1, provider.max_concurrent // replicas)
-            yield Limit(self._id("provider", provider.name), most, f"provider {provider.name}")
+            yield Limit(self._id("provider", provider.name), _share(provider.max_concurrent, replicas))
         if member is not None:
-            most_of_member = member.max_concurrent and max(1, member.max_concurrent // replicas)
-            words = f"{member.name} in pool {member.pool.name}"
-            yield Limit(self._id("member", member.pool.name, member.name), most_of_member, words)
+            most = _share(member.max_concurrent, replicas) if member.max_concurrent is not None else None
+            yield Limit(self._id("member", member.pool.name, member.name), most)
 
     def _id(self, *names: str) -> int:
-        with suppress(KeyError):
-            return self._known[names]
-        return self._known.setdefault(names, self._in_flight.id_of(*names))
+        id = self._known.get(names)
+        if id is None:
+            id = self._known[names] = self._in_flight.id_of(*names)
+        return id
+
+
+def _share(most: int, replicas: int) -> int:
+    """That of one of the servers which share a limit: none of them may be left without."""
+    return max(1, most // replicas)

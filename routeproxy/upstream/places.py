@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from routeproxy.exchange import Exchange
+from routeproxy.policy.decide import Team
 from routeproxy.upstream.failures import no_place, too_many_at_once
 from routeproxy.upstream.limits import Limit, Limits, Place
 from routeproxy.upstream.retry_plan import PlannedAttempt, RetryPlan
@@ -21,8 +22,8 @@ class _Taken(NamedTuple):
 
 class Places:
     def __init__(self, limits: Limits, waiting: Waiting) -> None:
-        self.limits = limits
-        self.waiting = waiting
+        self._limits = limits
+        self._waiting = waiting
         limits.on_freed = waiting.freed
         limits.is_awaited = waiting.is_awaited
 
@@ -30,14 +31,14 @@ class Places:
     async def of_team(self, exchange: Exchange) -> AsyncIterator[None]:
         """The request's place among those of its team. Raises `UpstreamFailure` where there is none in
         time."""
-        team = exchange.policy.teams.get(exchange.inbound.team or "")
+        team = _team_of(exchange)
         if team is None or team.max_concurrent is None:
             yield
             return
-        limit = self.limits.of_team(team, exchange.policy.server.replicas)
-        place = self.limits.take_one(limit)
+        limit = self._limits.of_team(team, exchange.policy.server.replicas)
+        place = self._limits.take_one(limit)
         if place is None:
-            place = await self._wait(limit, lambda: self.limits.take_one(limit, in_turn=True), exchange)
+            place = await self._wait(limit, lambda: self._limits.take_one(limit, in_turn=True), exchange)
         if place is None:
             raise too_many_at_once(exchange.policy.server.queue_wait)
         try:
@@ -55,14 +56,14 @@ class Places:
 
         def take(*, in_turn: bool = True) -> _Taken | None:
             for attempt in candidates:
-                place = self.limits.take(attempt.target, replicas, in_turn=in_turn)
+                place = self._limits.take(attempt.target, replicas, in_turn=in_turn)
                 if place is not None:
                     return _Taken(attempt, place)
             return None
 
         taken = take(in_turn=False)
         if taken is None:
-            limit = self.limits.bounding(planned.target, replicas)
+            limit = self._limits.bounding(planned.target, replicas)
             taken = await self._wait(limit, take, exchange, plan.deadline)
         if taken is None:
             planned.health.let_go()
@@ -79,11 +80,11 @@ class Places:
         deadline: float | None = None,
     ) -> T | None:
         server, now = exchange.policy.server, asyncio.get_running_loop().time
-        team = exchange.policy.teams.get(exchange.inbound.team or "")
+        team = _team_of(exchange)
         began = now()
         wait = server.queue_wait if deadline is None else min(server.queue_wait, deadline - began)
         try:
-            return await self.waiting.wait(
+            return await self._waiting.wait(
                 limit.id,
                 take,
                 team=team.name if team is not None else "",
@@ -93,3 +94,7 @@ class Places:
             )
         finally:
             exchange.queued += now() - began
+
+
+def _team_of(exchange: Exchange) -> Team | None:
+    return exchange.policy.teams.get(exchange.inbound.team or "")

@@ -5,7 +5,6 @@ Nothing here adds a target, and none is lost, but where only one may be asked.
 """
 
 import ctypes
-import hashlib
 import math
 import random
 import time
@@ -15,12 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from routeproxy.exchange import Exchange
 from routeproxy.policy.decide import Decision
 from routeproxy.policy.explain import HEALTHY
+from routeproxy.policy.facts import stable_hash
+from routeproxy.policy.pools import Member
 from routeproxy.policy.targets import Target, places
 from routeproxy.shared_records import Record, SharedRecords
 from routeproxy.upstream.limits import Limits
 
 SESSIONS = 16_384
 """That had to move, and are remembered at once."""
+
+FULL = "full: it has as many requests as it may have at once"
+
+HealthOf = Callable[[Target], str]
+"""`ok`, or in words why a target is left alone."""
 
 
 class MovedRecord(Record):
@@ -36,12 +42,6 @@ class MovedRecord(Record):
 
 def moved_records(*, shared: bool) -> SharedRecords[MovedRecord]:
     return SharedRecords(MovedRecord, SESSIONS, shared=shared)
-
-
-FULL = "full: it has as many requests as it may have at once"
-
-HealthOf = Callable[[Target], str]
-"""`ok`, or in words why a target is left alone."""
 
 
 class Spread:
@@ -67,41 +67,40 @@ class Spread:
         assert decision is not None
         targets = decision.targets
         if len(targets) < 2:
-            return Order(targets, targets[:1], None, {})
+            return Order(targets, targets[0] if targets else None, None, {})
         session = exchange.facts.session_id if exchange.facts is not None else None
         replicas = exchange.policy.server.replicas
         ordered: list[Target] = []
-        natural: list[Target] = []
+        natural: Target | None = None
         passed_over: dict[str, str] = {}
         for members in places(targets):
             if members[0].member is None or len(members) == 1:
                 ordered += members
-                natural += members
+                natural = natural or members[0]
                 continue
             shuffled = self._shuffled(members, session)
-            natural += shuffled
+            natural = natural or shuffled[0]
             states = {target.name: self._state_of(target, replicas) for target in shuffled}
             usable = [target for target in shuffled if states[target.name] == HEALTHY]
             rest = [target for target in shuffled if states[target.name] != HEALTHY]
             ordered += [*usable, *rest]
             before = shuffled[: shuffled.index(usable[0])] if usable else []
             passed_over |= {target.name: states[target.name] for target in before}
-        if session is not None:
-            self._stay(decision, session, ordered, natural[0], replicas)
+        if session is not None and natural is not None:
+            self._stay(decision, session, ordered, natural, replicas)
         if not decision.fallback.enabled:
             del ordered[1:]
-        return Order(tuple(ordered), tuple(natural[:1]), session, passed_over)
+        return Order(tuple(ordered), natural, session, passed_over)
 
     def _shuffled(self, members: Sequence[Target], session: str | None) -> list[Target]:
         """Weighted rendezvous: each member draws a number for the session, so that all workers, and a server
         after its restart, find the same order; and that only its own sessions move when one is lost."""
-        pool = members[0].member.pool if members[0].member is not None else None
-        assert pool is not None
-        by_session = pool.by == "session" and session is not None
+        by_session = _member_of(members[0]).pool.by == "session" and session is not None
 
         def draw(target: Target) -> float:
-            number = _number(pool.name, target, session or "") if by_session else self._luck()
-            return -_weight(target) / math.log(number)
+            member = _member_of(target)
+            number = _number(member, session or "") if by_session else self._luck()
+            return -member.weight / math.log(number)
 
         order = sorted(members, key=draw, reverse=True)
         if not by_session and self._limits.busy(order[1]) < self._limits.busy(order[0]):
@@ -135,9 +134,9 @@ class Spread:
     def answered(self, exchange: Exchange, order: "Order", target: Target) -> None:
         """The first content of an answer of `target` is there."""
         decision, session = exchange.decision, order.session
-        if session is None or decision is None:
+        if session is None or decision is None or order.natural is None:
             return
-        natural = order.natural[0]
+        natural = order.natural
         scope = _scope(decision, target, natural)
         id = self._moved.id_of("moved", *scope, session)
         if target is natural:
@@ -162,28 +161,26 @@ class Order:
     def __init__(
         self,
         targets: tuple[Target, ...],
-        natural: tuple[Target, ...],
+        natural: Target | None,
         session: str | None,
         passed_over: Mapping[str, str],
     ) -> None:
-        """`natural`: the first, if all were well. `passed_over`: the members whose turn it would have been,
-        and why it is not."""
+        """`natural`: the first, if all were well; `None`: there is no target. `passed_over`: the members
+        whose turn it would have been, and why it is not."""
         self.targets = targets
         self.natural = natural
         self.session = session
         self.passed_over = passed_over
 
 
-def _weight(target: Target) -> float:
-    return target.member.weight if target.member is not None else 1.0
+def _member_of(target: Target) -> Member:
+    assert target.member is not None, f"{target.name} is no member of a pool"
+    return target.member
 
 
-def _number(pool: str, target: Target, session: str) -> float:
+def _number(member: Member, session: str) -> float:
     """Between 0 and 1, the same wherever it is asked."""
-    name = target.member.name if target.member is not None else target.name
-    text = "\0".join((pool, name, session)).encode("utf-8", "surrogatepass")
-    number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-    return (number + 0.5) / 2**64
+    return (stable_hash(member.pool.name, member.name, session) + 0.5) / 2**64
 
 
 def _scope(decision: Decision, target: Target, natural: Target) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from itertools import count
 from typing import TypeVar
 
 from routeproxy.shared_records import Record, SharedRecords
-from routeproxy.upstream.in_flight import MOST_WORKERS, InFlight
+from routeproxy.upstream.in_flight import MOST_WORKERS, InFlightCounts
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class Waiting:
         self,
         queues: SharedRecords[QueueRecord],
         turns: SharedRecords[TurnRecord],
-        in_flight: InFlight,
+        in_flight: InFlightCounts,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queues = queues

@@ -91,7 +91,7 @@ def build_app(
     apps = exchanges.apps()
 
     def state() -> Mapping[str, object]:
-        return {"overloaded": exchanges.overload.reason or None, **counters()}
+        return {"overloaded": exchanges.overload.reason() or None, **counters()}
 
     models = Models(proxy, authenticator)
     front_door = FrontDoor(proxy, authenticator, models, in_flight, control)

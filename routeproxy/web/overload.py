@@ -38,7 +38,6 @@ class Overload:
         self._looked_at = -MEMORY_EVERY
         self._told = ""
 
-    @property
     def reason(self) -> str:
         """Why new work is refused; empty: it isn't."""
         limit = self._memory_limit()
@@ -58,7 +57,7 @@ class Overload:
     def refuse_new_work(self) -> None:
         """Raises `ApiError` (529) while there is too much to do."""
         self._watch()
-        reason = self.reason
+        reason = self.reason()
         if reason and not self._told:
             log.error("new requests are refused, since the server is overloaded: %s", reason)
         elif self._told and not reason:

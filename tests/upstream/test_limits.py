@@ -7,7 +7,7 @@ import pytest
 
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.targets import Target
-from routeproxy.upstream.in_flight import InFlight, in_flight_records, worker_records
+from routeproxy.upstream.in_flight import InFlightCounts, in_flight_records, worker_records
 from routeproxy.upstream.limits import Limits
 
 RULES = """
@@ -31,7 +31,7 @@ def target(name: str) -> Target:
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(InFlight(in_flight_records(shared=False), worker_records(shared=False)))
+    return Limits(InFlightCounts(in_flight_records(shared=False), worker_records(shared=False)))
 
 
 def taken(limits: Limits, name: str, replicas: int = 1) -> int:
@@ -90,13 +90,13 @@ def test_whoever_comes_while_others_wait_waits_too(limits: Limits) -> None:
 
 def test_what_a_dead_worker_held_is_free_once_another_takes_its_place() -> None:
     records, workers = in_flight_records(shared=False), worker_records(shared=False)
-    first = InFlight(records, workers)
+    first = InFlightCounts(records, workers)
     dead = workers.find(2**22 + 12345)  # beyond the largest process id of Linux
     record = records.find(first.id_of("provider", "a"))
     record.total += 3
     record.by_worker[workers.place_of(dead)] = 3
     assert first.take(record.id, 4)
     assert not first.take(record.id, 4)
-    second = InFlight(records, workers)
+    second = InFlightCounts(records, workers)
     assert second.count(record.id) == 1
     assert {worker.id for worker in workers} == {os.getpid()}

@@ -11,7 +11,7 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
 from routeproxy.upstream.failures import Kind, UpstreamFailure
 from routeproxy.upstream.health import Health
-from routeproxy.upstream.in_flight import InFlight
+from routeproxy.upstream.in_flight import InFlightCounts
 from routeproxy.upstream.keys import Keys
 from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.retry_budget import RetryBudget
@@ -65,7 +65,9 @@ def asked(
         Keys(),
         Health(state.circuits),
         budget or RetryBudget(state.loads),
-        Spread(state.moved, limits := Limits(InFlight(state.in_flight, state.workers)), lambda target: "ok"),
+        Spread(
+            state.moved, limits := Limits(InFlightCounts(state.in_flight, state.workers)), lambda target: "ok"
+        ),
         limits,
         lambda: 0.0,
         lambda: jitter,

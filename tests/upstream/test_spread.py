@@ -13,7 +13,7 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.targets import Target
-from routeproxy.upstream.in_flight import InFlight
+from routeproxy.upstream.in_flight import InFlightCounts
 from routeproxy.upstream.limits import Limits
 from routeproxy.upstream.shared_state import SharedState
 from routeproxy.upstream.spread import Order, Spread
@@ -31,7 +31,7 @@ class Scene:
         self.state = state or SharedState()
         self.down: set[str] = set()
         self.time = 1000.0
-        self.limits = Limits(InFlight(self.state.in_flight, self.state.workers))
+        self.limits = Limits(InFlightCounts(self.state.in_flight, self.state.workers))
         self.spread = Spread(
             self.state.moved,
             self.limits,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeproxy.upstream.in_flight import InFlight, in_flight_records, worker_records
+from routeproxy.upstream.in_flight import InFlightCounts, in_flight_records, worker_records
 from routeproxy.upstream.waiting import Waiting, queue_records, turn_records
 
 TARGET = 7
@@ -20,7 +20,7 @@ class Server:
     """A target with a number of places, and those who want one."""
 
     def __init__(self, places: int, *, length: int = 100) -> None:
-        self.in_flight = InFlight(in_flight_records(shared=False), worker_records(shared=False))
+        self.in_flight = InFlightCounts(in_flight_records(shared=False), worker_records(shared=False))
         self.waiting = Waiting(queue_records(shared=False), turn_records(shared=False), self.in_flight)
         self.free = places
         self.length = length

@@ -21,7 +21,7 @@ from routeproxy.policy.file.tables import (
 )
 from routeproxy.policy.file.values import seconds
 from routeproxy.policy.patterns import is_glob
-from routeproxy.policy.pools import MOST_WEIGHT, STICKY, Member, Pool
+from routeproxy.policy.pools import STICKY, Member, Pool, weight_problem
 from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.provider_types import TYPE_NAMES
 from routeproxy.policy.providers import Provider
@@ -144,10 +144,9 @@ class TargetsCompiler:
         if isinstance(item, str):
             return Member(pool=pool, name=entry.name)
         weight = 1 if item.weight is None else item.weight
-        if not 0 < weight <= MOST_WEIGHT:
-            message = f"`weight` is {weight}: a share is above 0 and at most {MOST_WEIGHT:,}"
+        if problem := weight_problem(weight):
             hint = "a member that is to get nothing is left out"
-            self.report.error(Code.WRONG_VALUE, (*path, "weight"), message, hint=hint)
+            self.report.error(Code.WRONG_VALUE, (*path, "weight"), problem, hint=hint)
         return Member(pool=pool, name=entry.name, weight=float(weight), max_concurrent=item.max_concurrent)
 
     def compile_target(self, entry: Entry, rule: ActionTable) -> Target:

@@ -17,7 +17,7 @@ from routeproxy.policy.file.tables import Keys, KeyTable, TeamTable
 from routeproxy.policy.file.values import listed
 from routeproxy.policy.invariants import Invariant, TargetCondition
 from routeproxy.policy.patterns import covers
-from routeproxy.policy.pools import MOST_WEIGHT
+from routeproxy.policy.pools import weight_problem
 from routeproxy.policy.problems import Code, KeyPath
 from routeproxy.policy.provider_types import TYPES
 from routeproxy.policy.providers import Provider
@@ -61,9 +61,8 @@ class TeamsCompiler:
     def _compile_weight(self, table: TeamTable, path: KeyPath) -> float:
         if table.weight is None:
             return 1.0
-        if not 0 < table.weight <= MOST_WEIGHT:
-            message = f"`weight` is {table.weight}: a share is above 0 and at most {MOST_WEIGHT:,}"
-            self.report.error(Code.WRONG_VALUE, (*path, "weight"), message)
+        if problem := weight_problem(table.weight):
+            self.report.error(Code.WRONG_VALUE, (*path, "weight"), problem)
             return 1.0
         return float(table.weight)
 
