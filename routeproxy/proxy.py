@@ -6,7 +6,7 @@ attempt, and only for a target that does not speak Messages; see `upstream/chat/
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -134,6 +134,10 @@ class Proxy:
     def state_of(self, target: Target) -> str:
         """In words, for people."""
         return self._failover.state_of(target, self.rules.policy)
+
+    def waiting(self) -> Mapping[str, int]:
+        """How many requests wait for a place, by the limit of the rules for which they do."""
+        return self._failover.places.waiting(self.rules.policy)
 
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""

@@ -6,7 +6,11 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
 
 from routeproxy.drill.formats import ERRORS, TEXT, WORDS, Format, pieces
 
@@ -18,22 +22,35 @@ REASONS: Mapping[int, str] = {
 }
 
 
-class Asked(NamedTuple):
+class Asked(Struct):
     """One request that a back end got."""
 
     target: str
     at: float
     """On the loop's clock."""
+    was_let_go: bool = False
+    """Whether its connection was closed while the back end had more to say."""
 
 
 class Answer:
     """One answer on its way, in the format that the client asked for."""
 
-    def __init__(self, format: Format, *, stream: bool, writer: asyncio.StreamWriter, number: int) -> None:
+    def __init__(
+        self,
+        format: Format,
+        *,
+        stream: bool,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        number: int = 0,
+        asked: Asked | None = None,
+    ) -> None:
         self.format = format
         self.stream = stream
         self.number = number
         """How many requests this back end had before this one."""
+        self._asked = asked
+        self._reader = reader
         self._writer = writer
         self._chunked = False
 
@@ -62,13 +79,18 @@ class Answer:
         self._writer.write(body[: self._sent])
         await self._writer.drain()
 
-    async def complete(self, words: int = 0, *, marked: bool = True) -> None:
-        """The rest, after so many words. `marked`: with the mark of the end."""
+    async def complete(self, words: int = 0, *, marked: bool = True, every: float = 0.0) -> None:
+        """The rest, after so many words. `marked`: with the mark of the end. `every`: seconds between two
+        words, or as many pieces of a whole answer."""
         if not self.stream:
-            self._writer.write(self.format.whole(TEXT)[self._sent :])
-            await self._writer.drain()
+            rest = self.format.whole(TEXT)[self._sent :]
+            length = len(rest) // (len(WORDS) - words) + 1 if every else len(rest)
+            for start in range(0, len(rest), length):
+                await asyncio.sleep(every)
+                await self.write_raw(rest[start : start + length])
             return
         for word in WORDS[words:]:
+            await asyncio.sleep(every)
             await self.write(self.format.word(word))
         await self.write(self.format.finish())
         if marked:
@@ -89,6 +111,16 @@ class Answer:
     async def write_raw(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    async def wait_until_let_go(self, seconds: float) -> None:
+        """Until nobody reads the answer any more, but not for longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                with suppress(ConnectionError):
+                    while await self._reader.read(65_536):
+                        pass
+                if self._asked is not None:
+                    self._asked.was_let_go = True
 
     def cut(self) -> None:
         self._writer.close()
@@ -150,22 +182,17 @@ class BackEnd:
                 stated = re.search(r"(?im)^content-length: *(\d+)", head)
                 length = int(stated[1]) if stated else 0
                 body = await reader.readexactly(length)
+                answer = partial(Answer, self._format, reader=reader, writer=writer)
                 if head.startswith("GET "):  # a question about the server itself
-                    await Answer(self._format, stream=False, writer=writer, number=0).send_body(404, b"{}")
+                    await answer(stream=False).send_body(404, b"{}")
                     continue
-                fields = json.loads(body or b"{}")
                 if path.endswith("/api/show"):
-                    await Answer(self._format, stream=False, writer=writer, number=0).send_body(200, b"{}")
+                    await answer(stream=False).send_body(200, b"{}")
                     continue
-                self._log.append(Asked(self._name, asyncio.get_running_loop().time()))
-                answer = Answer(
-                    self._format,
-                    stream=self._format.asks_for_stream(path, fields),
-                    writer=writer,
-                    number=self._count,
-                )
-                self._count += 1
-                await self._behaviour(answer)
+                is_stream = self._format.asks_for_stream(path, json.loads(body or b"{}"))
+                self._log.append(asked := Asked(self._name, asyncio.get_running_loop().time()))
+                number, self._count = self._count, self._count + 1
+                await self._behaviour(answer(stream=is_stream, number=number, asked=asked))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

@@ -11,6 +11,12 @@ def hint(row: Row, rule: Rule, *, stream: bool) -> str:
     number, outcome = row.scenario.number, row.got[0].outcome
     if row.scenario.wants_twice and rule.retry.attempts == 1:
         return "`retry.attempts = 2` asks the first target again"
+    if (
+        row.verdict == "partial"
+        and row.scenario.misses(row.asked)
+        and rule.targets[0].provider.health is None
+    ):
+        return "`health = false` has everybody pay for a target that is down"
     if number == "12" and "context_overflow" not in rule.fallback.on:
         return '`fallback.also = ["context_overflow"]` lets a model with a larger window answer'
     if row.scenario.advised is not None and row.verdict == "partial":

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from litestar import Litestar
+from msgspec.structs import replace
 
 from routeproxy import tokens
 from routeproxy.drill.back_end import Asked, BackEnd, well
 from routeproxy.drill.formats import FORMATS, TEXT
-from routeproxy.drill.scenarios import ASKED_EVERY, Scenario
-from routeproxy.policy.decide import Policy
+from routeproxy.drill.scenarios import FIRST, MIDDLE, Scenario
+from routeproxy.policy.decide import Denial, Policy
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.registry import Registry
 from routeproxy.upstream.shared_state import SharedState
@@ -33,10 +35,14 @@ class Got(NamedTuple):
     seconds: float
     first_content: float | None
     """Seconds until the first content of a stream."""
+    left: bool = False
+    """It did not wait for the end."""
 
     @property
     def outcome(self) -> str:
-        """`complete`, `refusal`, `error TYPE`, or what is wrong with it."""
+        """`complete`, `refusal`, `error TYPE`, `left`, or what is wrong with it."""
+        if self.left:
+            return "left"
         if self.headers.get("content-type", "").startswith("text/event-stream"):
             return _outcome_of_stream(self.body)
         try:
@@ -89,14 +95,15 @@ class Row(NamedTuple):
         return f"{self.scenario.number} {self.verdict:7} {what}"
 
 
-def judge(
-    scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], first: str, *, alone: bool
-) -> Verdict:
-    """`first`: the target that misbehaves. `alone`: there is no other, so that nobody could be quicker."""
+def judge(scenario: Scenario, got: Sequence[Got], asked: Sequence[Asked], *, alone: bool) -> Verdict:
+    """`alone`: there is no other target, so that nobody could be quicker."""
     outcomes = {one.outcome for one in got}
+    only_first = all(one.target == FIRST for one in asked)
+    if scenario.leaves:
+        return "pass" if only_first and all(one.was_let_go for one in asked) else "fail"
     if scenario.may_refuse:
         refused = all(outcome == "refusal" or outcome.startswith("error ") for outcome in outcomes)
-        return "pass" if refused and all(one.target == first for one in asked) else "fail"
+        return "pass" if refused and only_first else "fail"
     if any(outcome != "complete" and not outcome.startswith("error ") for outcome in outcomes):
         return "fail"
     if outcomes != {"complete"}:
@@ -105,24 +112,28 @@ def judge(
         return "partial" if alone else "fail"
     begun = [one.first_content if one.first_content is not None else one.seconds for one in got]
     is_late = scenario.advised is not None and any(seconds > scenario.advised for seconds in begun)
-    is_once = scenario.wants_twice and sum(one.target == first for one in asked) < 2
+    is_once = scenario.wants_twice and sum(one.target == FIRST for one in asked) < 2
     told = all(one.headers.get("x-routeproxy-model") for one in got)
-    return "pass" if told and not is_late and not is_once else "partial"
+    return "pass" if told and not is_late and not is_once and not scenario.misses(asked) else "partial"
 
 
-async def ask(app: Litestar, *, stream: bool, model: str = "m") -> Got:
-    """Asks the application as a client would, but without a socket in between."""
+async def ask(app: Litestar, *, stream: bool, model: str = "m", patience: float | None = None) -> Got:
+    """Asks the application as a client would, but without a socket in between. `patience`: the seconds after
+    which the client leaves."""
     loop = asyncio.get_running_loop()
     message = {"role": "user", "content": "Say sixty words."}
     body = {"model": model, "max_tokens": 1024, "stream": stream, "messages": [message]}
     began, first, status, headers, parts = loop.time(), None, 0, dict[str, str](), list[bytes]()
+    left = False
     sent = [{"type": "http.request", "body": msgspec.json.encode(body), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
+        nonlocal left
         if sent:
             return sent.pop()
-        await asyncio.Event().wait()
-        raise AssertionError
+        await asyncio.sleep(patience if patience is not None else math.inf)
+        left = True
+        return {"type": "http.disconnect"}
 
     async def send(event: dict[str, Any]) -> None:
         nonlocal status, first
@@ -142,21 +153,34 @@ async def ask(app: Litestar, *, stream: bool, model: str = "m") -> Got:
         "extensions": {}, "state": {}, "root_path": "",
     }  # fmt: skip
     await app(scope, receive, send)  # type: ignore[arg-type]
-    return Got(status, headers, b"".join(parts), loop.time() - began, first)
+    return Got(status, headers, b"".join(parts), loop.time() - began, first, left)
 
 
-class _Rules(NamedTuple):
-    policy: Policy
+class Rehearsed:
+    """The application that serves, without its logs and its watch on the rules."""
+
+    def __init__(self, policy: Policy, upstreams: Registry) -> None:
+        self.policy = policy
+        """The one in force."""
+        self._upstreams = upstreams
+        state = SharedState(now=asyncio.get_running_loop().time)
+        self.app = build_app(Proxy(self, upstreams, tokens.count, state=state))
+
+    async def reload(self) -> None:
+        """From now on another policy is in force, which refuses everything."""
+        denial = Denial(status=403, message="the rules have changed")
+        rule = replace(self.policy.default, targets=(), deny=denial)
+        policy = replace(self.policy, version="reloaded", providers={}, default=rule)
+        await self._upstreams.prepare(policy)
+        self.policy = policy
 
 
 @asynccontextmanager
-async def application(policy: Policy) -> AsyncIterator[Litestar]:
-    """That which serves, without its logs and its watch on the rules."""
+async def application(policy: Policy) -> AsyncIterator[Rehearsed]:
     upstreams = Registry(None, {})
-    state = SharedState(now=asyncio.get_running_loop().time)
     await upstreams.prepare(policy)
     try:
-        yield build_app(Proxy(_Rules(policy), upstreams, tokens.count, state=state))
+        yield Rehearsed(policy, upstreams)
     finally:
         await upstreams.aclose()
 
@@ -177,7 +201,7 @@ async def rehearse(
 
 class _Scene(NamedTuple):
     scenario: Scenario
-    app: Litestar
+    rehearsed: Rehearsed
     log: list[Asked]
     targets: int
 
@@ -191,19 +215,32 @@ async def _prepared(
         if format is None:
             addresses.append("")
             continue
-        behaviour, scheme = (scenario.behaviour, scenario.scheme) if number == 1 else (well, "http")
-        back_end = BackEnd(str(number), FORMATS[format], behaviour, log)
+        name, is_first = str(number), str(number) == FIRST
+        back_end = BackEnd(name, FORMATS[format], scenario.behaviour if is_first else well, log)
         port = (await stack.enter_async_context(back_end)).port
-        addresses.append(f"{scheme}://127.0.0.1:{port}")
-    app = await stack.enter_async_context(application(policy_of(addresses)))
-    return _Scene(scenario, app, log, len(formats))
+        scheme, host = (scenario.scheme, scenario.host) if is_first else ("http", "127.0.0.1")
+        addresses.append(f"{scheme}://{host}:{port}")
+    rehearsed = await stack.enter_async_context(application(policy_of(addresses)))
+    return _Scene(scenario, rehearsed, log, len(formats))
 
 
 async def _play(scene: _Scene, *, stream: bool) -> Row:
-    scenario, got = scene.scenario, []
-    for number in range(scenario.times):
-        if number:
-            await asyncio.sleep(ASKED_EVERY)
-        got.append(await ask(scene.app, stream=stream))
-    verdict = judge(scenario, got, scene.log, "1", alone=scene.targets == 1)
+    scenario, rehearsed, got = scene.scenario, scene.rehearsed, []
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        if scenario.reloads:
+            tasks.create_task(_reload_in_the_middle(rehearsed))
+        for number in range(scenario.times):
+            await asyncio.sleep(began + number * scenario.every - loop.time())
+            patience = MIDDLE if scenario.leaves else None
+            got.append(await ask(rehearsed.app, stream=stream, patience=patience))
+    if scenario.leaves:
+        await asyncio.sleep(MIDDLE)
+    verdict = judge(scenario, got, scene.log, alone=scene.targets == 1)
     return Row(scenario, verdict, got, scene.log)
+
+
+async def _reload_in_the_middle(rehearsed: Rehearsed) -> None:
+    await asyncio.sleep(MIDDLE)
+    await rehearsed.reload()

@@ -2,15 +2,21 @@
 restated for Anthropic streams, and ours."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from routeproxy.drill.back_end import Answer, Behaviour, well
+from routeproxy.drill.back_end import Answer, Asked, Behaviour, well
 from routeproxy.drill.formats import WORDS
 
 DOWN = 60.0
 """Seconds for which the first target of the fifteenth scenario is down; it is asked every `ASKED_EVERY`."""
 ASKED_EVERY = 4.0
+MIDDLE = 5.0
+"""Seconds from the beginning of a request to what happens in its middle."""
+
+
+FIRST = "1"
+"""The target that misbehaves, by its place in the chain."""
 
 
 class Scenario(NamedTuple):
@@ -27,8 +33,17 @@ class Scenario(NamedTuple):
     """An error or a refusal is right, and going to somebody else is wrong."""
     times: int = 1
     """How many requests it takes."""
+    every: float = ASKED_EVERY
+    """Seconds between two of them."""
+    misses: Callable[[Sequence[Asked]], bool] = lambda asked: False
+    """Whether those that were asked show that something advised was not done."""
+    reloads: bool = False
+    """After `MIDDLE` the rules are others, which refuse everything: who was there before notices nothing."""
+    leaves: bool = False
+    """After `MIDDLE` the client is gone, and with it the wish for an answer."""
     scheme: str = "http"
     """By which it is asked."""
+    host: str = "127.0.0.1"
     only: Literal["stream", "whole"] | None = None
     """How it is asked for; `None`: both ways."""
 
@@ -106,13 +121,13 @@ async def reset_in_the_middle(answer: Answer) -> None:
     answer.reset()
 
 
-def down_for_a_while() -> Behaviour:
+def down_for(seconds: float) -> Behaviour:
     began: list[float] = []
 
     async def behave(answer: Answer) -> None:
         now = asyncio.get_running_loop().time()
         began[:] = began or [now]
-        await (answer.fail(503) if now < began[0] + DOWN else answer.answer())
+        await (answer.fail(503) if now < began[0] + seconds else answer.answer())
 
     return behave
 
@@ -134,9 +149,7 @@ def sixteen() -> Sequence[Scenario]:
         Scenario("12", "the prompt is too long for it", overflow),
         Scenario("13", "its content filter refuses", filtered, may_refuse=True),
         Scenario("14", f"reset after 40 of {len(WORDS)} words", reset_in_the_middle),
-        Scenario(
-            "15", f"down for {DOWN:.0f} s, asked every {ASKED_EVERY:.0f} s", down_for_a_while(), times=16
-        ),
+        Scenario("15", f"down for {DOWN:.0f} s, asked every {ASKED_EVERY:.0f} s", down_for(DOWN), times=16),
         Scenario("16", "503, and the served model is told", unavailable),
     )
 
@@ -165,7 +178,37 @@ async def refused(answer: Answer) -> None:
     answer.reset()
 
 
+async def slow_body(answer: Answer) -> None:
+    await answer.begin()
+    await answer.complete(every=0.5)
+
+
+async def halfway(answer: Answer) -> None:
+    """So that something can happen in the middle."""
+    await answer.begin(40)
+    await answer.complete(40, every=0.5)
+
+
+async def waits_for_nobody(answer: Answer) -> None:
+    await answer.begin(40)
+    await answer.wait_until_let_go(60)
+
+
+SHORTLY_DOWN = 20.0
+"""Seconds for which the first target of the twenty-seventh scenario is down; it is asked every second."""
+FEW = 10
+"""How often it should be asked meanwhile, at most."""
+
+
+def asked_too_often(asked: Sequence[Asked]) -> bool:
+    """Or not again, though it is well again."""
+    down_until = asked[0].at + SHORTLY_DOWN
+    while_down = sum(one.target == FIRST and one.at < down_until for one in asked)
+    return while_down > FEW or asked[-1].target != FIRST
+
+
 def ours() -> Sequence[Scenario]:
+    """Made anew for each rehearsal, as the sixteen."""
     return (
         Scenario("17", "an error inside a 200", error_in_a_200),
         Scenario("18", "a web page in place of an answer", page),
@@ -173,4 +216,16 @@ def ours() -> Sequence[Scenario]:
         Scenario("20", "no TLS where it is expected", well, scheme="https"),
         Scenario("21", "it resets every connection", refused),
         Scenario("22", "JSON that is cut", cut_json, only="whole"),
+        Scenario("23", "no such name in the DNS", well, host="nobody.invalid"),
+        Scenario("24", "slow: half a minute for its words", slow_body),
+        Scenario("25", "the rules change in the middle of its answer", halfway, reloads=True),
+        Scenario("26", "the client leaves in the middle of its answer", waits_for_nobody, leaves=True),
+        Scenario(
+            "27",
+            f"down for {SHORTLY_DOWN:.0f} s, asked every second for a minute",
+            down_for(SHORTLY_DOWN),
+            times=61,
+            every=1.0,
+            misses=asked_too_often,
+        ),
     )

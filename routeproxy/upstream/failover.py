@@ -88,7 +88,7 @@ class Failover:
         self._budget = RetryBudget(state.loads)
         in_flight = InFlightCounts(state.in_flight, state.workers)
         self.limits = Limits(in_flight)
-        self._places = Places(self.limits, Waiting(state.queues, state.turns, in_flight, state.now))
+        self.places = Places(self.limits, Waiting(state.queues, state.turns, in_flight, state.now))
         self.spread = Spread(state.moved, self.limits, self._health_of, state.now)
 
     def state_of(self, target: Target, policy: Policy) -> str:
@@ -103,7 +103,7 @@ class Failover:
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Writes the first answer that a target gives. Raises the `UpstreamFailure` to show when none
         does."""
-        async with self._places.of_team(exchange):
+        async with self.places.of_team(exchange):
             await self._answer(exchange, write)
 
     async def _answer(self, exchange: Exchange, write: Write) -> None:
@@ -152,7 +152,7 @@ class Failover:
                 await asyncio.sleep(planned.wait)
             if planned.place is not None:
                 return planned
-            return await self._places.of_attempt(planned, plan, exchange)
+            return await self.places.of_attempt(planned, plan, exchange)
         except asyncio.CancelledError:
             planned.health.let_go()
             raise

@@ -4,7 +4,9 @@ pool. Members are counted without a limit too, since some pools ask who is least
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from routeproxy.policy.decide import Team
+from routeproxy.policy.decide import Policy, Team
+from routeproxy.policy.pools import Member
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.upstream.in_flight import InFlightCounts
 
@@ -85,6 +87,25 @@ class Limits:
                 return limit
         return None
 
+    def named(self, policy: Policy) -> Iterator[tuple[str, Limit]]:
+        """All that the rules set, by what they limit: `provider azure`, `member azure/* of pool eu`, `team
+        search`."""
+        replicas = policy.server.replicas
+        for provider in policy.providers.values():
+            if provider.max_concurrent is not None:
+                yield f"provider {provider.name}", self._of_provider(provider, replicas)
+        members = {
+            (member.pool.name, member.name): member
+            for rule in (*policy.rules, policy.default)
+            for target in rule.contacted
+            if (member := target.member) is not None and member.max_concurrent is not None
+        }
+        for (pool, name), member in members.items():
+            yield f"member {name} of pool {pool}", self._of_member(member, replicas)
+        for team in policy.teams.values():
+            if team.max_concurrent is not None:
+                yield f"team {team.name}", self.of_team(team, replicas)
+
     def busy(self, target: Target) -> float:
         """How many requests it has as a member of its pool, in proportion to its weight."""
         member = target.member
@@ -93,12 +114,18 @@ class Limits:
         return self._in_flight.count(self._id("member", member.pool.name, member.name)) / member.weight
 
     def _of(self, target: Target, replicas: int) -> Iterator[Limit]:
-        provider, member = target.provider, target.member
-        if provider.max_concurrent is not None:
-            yield Limit(self._id("provider", provider.name), _share(provider.max_concurrent, replicas))
-        if member is not None:
-            most = _share(member.max_concurrent, replicas) if member.max_concurrent is not None else None
-            yield Limit(self._id("member", member.pool.name, member.name), most)
+        if target.provider.max_concurrent is not None:
+            yield self._of_provider(target.provider, replicas)
+        if target.member is not None:
+            yield self._of_member(target.member, replicas)
+
+    def _of_provider(self, provider: Provider, replicas: int) -> Limit:
+        assert provider.max_concurrent is not None
+        return Limit(self._id("provider", provider.name), _share(provider.max_concurrent, replicas))
+
+    def _of_member(self, member: Member, replicas: int) -> Limit:
+        most = _share(member.max_concurrent, replicas) if member.max_concurrent is not None else None
+        return Limit(self._id("member", member.pool.name, member.name), most)
 
     def _id(self, *names: str) -> int:
         id = self._known.get(names)

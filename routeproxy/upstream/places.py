@@ -1,12 +1,12 @@
 """The places that a request takes up, at targets and of its team: taken at once, or waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from routeproxy.exchange import Exchange
-from routeproxy.policy.decide import Team
+from routeproxy.policy.decide import Policy, Team
 from routeproxy.upstream.failures import no_place, too_many_at_once
 from routeproxy.upstream.limits import Limit, Limits, Place
 from routeproxy.upstream.retry_plan import PlannedAttempt, RetryPlan
@@ -26,6 +26,11 @@ class Places:
         self._waiting = waiting
         limits.on_freed = waiting.freed
         limits.is_awaited = waiting.is_awaited
+
+    def waiting(self, policy: Policy) -> Mapping[str, int]:
+        """How many requests wait, in all workers, by the limit of the rules for which they do."""
+        lengths = {name: self._waiting.length(limit.id) for name, limit in self._limits.named(policy)}
+        return {name: length for name, length in lengths.items() if length}
 
     @asynccontextmanager
     async def of_team(self, exchange: Exchange) -> AsyncIterator[None]:

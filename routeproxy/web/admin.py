@@ -82,6 +82,7 @@ def admin_handlers(
             "rules_problem": control.problem,
             "refused_by_invariants": proxy.upstreams.refused,
             "targets": _health(proxy),
+            "waiting": proxy.waiting(),
             **counters(),
             "process": os.getpid(),
         }

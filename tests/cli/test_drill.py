@@ -9,7 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from routeproxy.cli.drill import run_drill
+from routeproxy.drill.back_end import Asked
 from routeproxy.drill.chains import chains_of, policy_of
+from routeproxy.drill.rehearsal import Got, judge
+from routeproxy.drill.scenarios import ours
 from tests.policy.asking import policy
 
 RULES = """\
@@ -93,6 +96,48 @@ def test_what_is_no_better_than_safe_says_what_would_be() -> None:
     assert '`hold = "whole"` keeps a stream' in text
     assert '`fallback.also = ["context_overflow"]`' in text
     assert "one: " not in text
+
+
+def rows(rules: str, *numbers: str) -> dict[str, dict[str, Any]]:
+    """Of the first chain, streamed, by number."""
+    out = StringIO()
+    run_drill(policy(rules, {}), numbers, json=True, out=out)
+    return {row["number"]: row for row in json.loads(out.getvalue())["chains"][0]["scenarios"]}
+
+
+@pytest.mark.parametrize("number", ["23", "24", "25", "26"])
+def test_names_that_are_none_slow_answers_reloads_and_clients_that_leave_are_survived(number: str) -> None:
+    code, text = drilled("two", number, verbose=True)
+    assert code == 0
+    assert text.count(f"pass    {number} ") == 2, text
+
+
+BREAKER = """
+[providers.openai]
+{health}
+[providers.gemini]
+[default]
+targets = ["openai/gpt-4.1", "gemini/gemini-2.5-pro"]
+"""
+
+
+def test_a_target_that_is_down_is_asked_a_few_times_and_again_once_it_is_well() -> None:
+    row = rows(BREAKER.format(health=""), "27")["27"]
+    assert (row["verdict"], set(row["outcomes"]), row["asked"][-1]) == ("pass", {"complete"}, 1)
+
+
+def test_a_target_whose_health_nobody_keeps_is_asked_each_time_and_the_drill_says_so() -> None:
+    row = rows(BREAKER.format(health="health = false"), "27")["27"]
+    assert (row["verdict"], row["asked"].count(1)) == ("partial", 61)
+    assert "`health = false`" in row["hint"]
+
+
+def test_a_client_that_leaves_and_a_back_end_that_is_not_let_go_is_a_failure() -> None:
+    (scenario,) = [one for one in ours() if one.leaves]
+    left = [Got(200, {}, b"", 5.0, None, left=True)]
+    assert judge(scenario, left, [Asked("1", 0.0, was_let_go=True)], alone=False) == "pass"
+    assert judge(scenario, left, [Asked("1", 0.0)], alone=False) == "fail"
+    assert judge(scenario, left, [Asked("1", 0.0, was_let_go=True), Asked("2", 1.0)], alone=False) == "fail"
 
 
 def test_a_chain_of_one_gets_what_one_can_get() -> None:

@@ -215,18 +215,84 @@ def test_to_ask_where_it_would_go_takes_no_place(serve: Serve) -> None:
         assert [target["health"] for target in reply["targets"]] == ["ok", "ok"]
 
 
-def test_a_full_target_shows_it(serve: Serve) -> None:
+def test_a_full_target_shows_it_and_who_waits_for_what(serve: Serve) -> None:
     scene = serve()
     answers(scene.one, [HANG])
-    socks = [connect(scene.proxy.url) for _ in range(2)]
-    for sock in socks:
-        sock.sendall(request_bytes(request(model="m"), x_api_key="key-of-others"))
-    until(lambda: len(scene.one.requests) == 2)
-    status = scene.proxy.get("/-/status", x_api_key="key-of-admin").json()["targets"]
-    assert status["one/m"].startswith("full: ")
-    assert status["two/m"] == "ok"
+    answers(scene.two, [HANG])
+
+    assert _status(scene.proxy)["waiting"] == {}
+    asked = [("m", "others")] * 3 + [("team", "some")] * 3 + [("pool", "others")] * 4
+    socks = [connect(scene.proxy.url) for _ in asked]
+    for sock, (model, team) in zip(socks, asked, strict=True):
+        sock.sendall(request_bytes(request(model=model), x_api_key=f"key-of-{team}"))
+    until(lambda: sum(_status(scene.proxy)["waiting"].values()) == 5)
+    shown = _status(scene.proxy)
+    assert shown["targets"]["one/m"].startswith("full: ")
+    assert shown["targets"]["two/m"] == "ok"
+    waiting = Counter(shown["waiting"])
+    assert waiting.pop("provider one") == 1
+    assert waiting.pop("team some") == 2
+    assert all(name in ("member two/a of pool both", "member two/b of pool both") for name in waiting)
     for sock in socks:
         sock.close()
+    until(lambda: _status(scene.proxy)["waiting"] == {})
+
+
+def test_two_workers_send_a_session_to_the_same_member_and_where_it_moved(
+    back_ends: tuple[BackEnd, BackEnd], tmp_path: Path
+) -> None:
+    one, two = answers(back_ends[0], slow(0)), answers(back_ends[1], slow(0))
+    (tmp_path / "rules.toml").write_text(POOL.format(one=one.url, two=two.url))
+    flags = ("--rules", "rules.toml", "--port", "0", "--workers", "2")
+    with serving(tmp_path, *flags, environ=ENVIRON) as server, ThreadPoolExecutor(8) as pool:
+
+        def ask(session: str) -> str:
+            """Over a connection of its own, so that either worker may answer."""
+            reply = post(server.url, request(model="m"), x_claude_code_session_id=session)
+            assert reply.status_code == 200, reply.text
+            return reply.headers["x-routeproxy-provider"]
+
+        def all_asked() -> list[str]:
+            return list(pool.map(ask, SESSIONS))
+
+        until(lambda: len({_status(server)["process"] for _ in range(20)}) == 2, 10)
+        first = all_asked()
+        assert 10 < first.count("one") < 50
+        assert [all_asked() for _ in range(3)] == [first] * 3
+
+        answers(one, error(503, "down"))
+        assert all_asked() == ["two"] * len(SESSIONS)
+        answers(one, slow(0))
+        until(lambda: _status(server)["targets"]["one/m"] == "ok", 10)
+        assert [all_asked() for _ in range(3)] == [["two"] * len(SESSIONS)] * 3, "each stays where it moved"
+
+
+SESSIONS = [f"session-{number}" for number in range(60)]
+POOL = """
+[server]
+admin_keys = ["env:ADMIN"]
+health = {{ cooldown = "1s" }}
+
+[providers.one]
+type = "anthropic"
+base_url = "{one}"
+api_key = "none"
+
+[providers.two]
+type = "anthropic"
+base_url = "{two}"
+api_key = "none"
+
+[pools.both]
+members = ["one/m", "two/m"]
+
+[default]
+targets = "both"
+"""
+
+
+def _status(server: Running | Served) -> Any:
+    return server.get("/-/status", x_api_key="key-of-admin").json()
 
 
 def test_two_workers_keep_one_limit_and_one_that_is_killed_gives_back_its_places(
