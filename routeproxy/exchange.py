@@ -13,6 +13,7 @@ from routeproxy.messages.body import Body
 from routeproxy.messages.losses import Loss
 from routeproxy.messages.reply import Usage
 from routeproxy.messages.request import Envelope
+from routeproxy.messages.token_usage import TokenUsage
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.targets import Target
@@ -105,6 +106,10 @@ class AttemptRecord(Struct, kw_only=True):
     """It did not come to its end: the client left, the server stopped, or an invariant refused it."""
     usage: Usage | None = None
     """As far as this back end reported it."""
+    tokens: TokenUsage | None = None
+    """What it took; `None`: nothing is known of it."""
+    served_model: str | None = None
+    """What the back end calls the model that answered."""
     purpose: Literal["answer", "safeguards"] = "answer"
     """What the target was asked for: an answer, or verdicts on the tool uses of one."""
     verdicts: Mapping[str, int] = {}
@@ -144,6 +149,10 @@ class Exchange:
         """Those that must not be seen in an answer either, should a back end say them back."""
         self.usage: Usage | None = None
         """Of the answer that the client gets."""
+        self.tokens: TokenUsage | None = None
+        """What the answer took, so far."""
+        self.served_model: str | None = None
+        """What the back end calls the model that answers."""
         self.first_content_at: float | None = None
         self.status = 0
         self.error: str | None = None
@@ -196,7 +205,7 @@ class Exchange:
         self.attempts.append(attempt)
         self.warnings[self._warnings_of_request :] = []
         self.relayed_headers = []
-        self.usage = None
+        self.usage = self.tokens = self.served_model = None
         self.error = None
         return attempt
 

@@ -116,6 +116,8 @@ class CompletionUsage(Struct, frozen=True):
     cache_read_input_tokens: Any = None
     cached_tokens: Any = None
     """Moonshot's place for them."""
+    cost: Any = None
+    """OpenRouter's: US dollars."""
 
 
 class Chunk(Struct, frozen=True):
@@ -126,6 +128,7 @@ class Chunk(Struct, frozen=True):
     """Set by back ends that report a failure inside a 200."""
     x_groq: Any = None
     """Groq's own: its usage, and why it stopped early."""
+    service_tier: Any = None
 
 
 def coalesce_chunks(chunks: Sequence[Chunk]) -> Iterable[Chunk]:

@@ -135,6 +135,7 @@ class Response(Struct, frozen=True):
     model: Any = None
     output: Any = None
     usage: Any = None
+    service_tier: Any = None
 
 
 class Event(Struct, frozen=True):

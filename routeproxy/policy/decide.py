@@ -17,6 +17,7 @@ from routeproxy.policy.facts import Facts, as_line
 from routeproxy.policy.hypothetical import Case, Headers, HypotheticalRequest
 from routeproxy.policy.index import Index
 from routeproxy.policy.invariants import Invariant
+from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.policy.pools import STICKY
 from routeproxy.policy.problems import AcceptedProblem, KeyPath, Problem
 from routeproxy.policy.providers import Provider
@@ -24,6 +25,7 @@ from routeproxy.policy.safeguards import Safeguards
 from routeproxy.policy.secrets import ClientKey
 from routeproxy.policy.server import ServerSettings
 from routeproxy.policy.targets import Target, first_place
+from routeproxy.policy.telemetry import TelemetrySettings
 
 FailureKind = Literal[
     "rate_limit",
@@ -265,6 +267,8 @@ class Team(Struct, frozen=True, kw_only=True):
     where: str
     """`rules.toml:41`"""
     keys: tuple[ClientKey, ...] = ()
+    labels: Mapping[str, str] = {}
+    """What the ledger knows it by besides its name, such as its cost center."""
     gate: Rule | None = None
     """Takes, and refuses, requests for models that the team may not ask for. It is asked before all rules."""
     request_headers: Mapping[str, str] = {}
@@ -298,6 +302,8 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     invariants: tuple[Invariant, ...] = ()
     """The invariants that teams' `targets` imply are among them."""
     tests: tuple[Case, ...] = ()
+    ledger: LedgerSettings | None = None
+    telemetry: TelemetrySettings = TelemetrySettings()
     absent_providers: Mapping[str, str] = {}
     """By the names in lower case by which a URL may mean a provider that is not there, why it is not."""
     warnings: tuple[Problem, ...] = ()

@@ -1,6 +1,7 @@
 """Providers as they are compiled: one back end each, what is known of its models, every default filled in."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 from routeproxy.policy.facts import ascii_lower
 from routeproxy.policy.health import HealthSettings
 from routeproxy.policy.patterns import matches
+from routeproxy.policy.prices import Prices
 from routeproxy.policy.provider_types import Engine, Zone, direct_models, speaks_messages
 from routeproxy.policy.secrets import SECRET_NAME, Secret
 
@@ -60,6 +62,10 @@ class Provider(Struct, frozen=True, kw_only=True):
     """`None`: nothing is remembered of its failures."""
     max_concurrent: int | None = None
     """How many requests it has at once at most, over all workers of a server."""
+    prices: tuple[Prices, ...] = ()
+    """In the order of the file. What its models cost has no part in what becomes of a request."""
+    discount: Decimal = Decimal(0)
+    """The part of a computed price that is not asked for."""
     options: Mapping[str, Any] = {}
     litellm_params: Mapping[str, Any] = {}
     secret_params: frozenset[str] = frozenset()

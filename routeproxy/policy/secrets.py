@@ -52,6 +52,10 @@ def secret_of(reference: str, environ: Mapping[str, str]) -> Secret:
     return Secret("literal", value=reference)
 
 
+Role = Literal["operate", "read", "usage", "audit", "metrics"]
+"""What an admin key is for: all of it, to look, to see sums, to read all that is recorded, to scrape."""
+
+
 class ClientKey(Struct, frozen=True):
     """A key that clients show. An unset one matches nobody."""
 
@@ -59,6 +63,10 @@ class ClientKey(Struct, frozen=True):
     secret: Secret
     expires: datetime.date | None = None
     """The last day on which it works, in UTC."""
+    user: str | None = None
+    """Who shows it, if that is one person."""
+    role: Role = "operate"
+    """Of an admin key: what it is for."""
 
     def expired(self, today: datetime.date) -> bool:
         return self.expires is not None and self.expires < today

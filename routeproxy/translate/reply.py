@@ -17,7 +17,13 @@ def translate_reply(
 ) -> Message | Error:
     """`completion` is one chunk whose choices carry `message`; or many, of a back end that cannot but
     stream. `warn` gets what was left out of the answer, and why."""
-    translator = StreamTranslator(context, options)
+    return read_reply(completion, StreamTranslator(context, options), warn)
+
+
+def read_reply(
+    completion: Iterable[Chunk], translator: StreamTranslator, warn: Callable[[str], None]
+) -> Message | Error:
+    """The same by a translator that is fresh, and knows afterwards what the answer took."""
     events = [event for chunk in completion for event in translator.feed(chunk)]
     events += translator.finish()
     for warning in translator.warnings:

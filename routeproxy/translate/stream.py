@@ -30,6 +30,7 @@ got a name, and an answer of nothing but what cannot be handed on, such as image
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -55,6 +56,7 @@ from routeproxy.messages.reply import (
     ToolUseBlock,
     Usage,
 )
+from routeproxy.messages.token_usage import TokenUsage
 from routeproxy.translate import tool_ids
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.delta_reader import DeltaReader, ToolCallDeltas
@@ -73,7 +75,7 @@ from routeproxy.translate.schemas import misses
 from routeproxy.translate.stream_errors import NAMELESS_CALL, UNREADABLE_CONTENT, translate_error
 from routeproxy.translate.tool_calls import ToolCall, ToolCalls
 from routeproxy.translate.transforms import reasoning_pipeline, text_pipeline
-from routeproxy.translate.usage import later_usage, translate_usage
+from routeproxy.translate.usage import later_usage, tokens_of_completion, translate_usage
 from routeproxy.translate.web_search import Searches, search_id
 
 
@@ -112,6 +114,9 @@ class StreamTranslator:
         """Both are kept only where the answer is to be JSON."""
         self._model = context.model
         self._usage: CompletionUsage | None = None
+        self._service_tier: Any = None
+        self.served_model: str | None = None
+        """What the back end calls the model that answers."""
 
     def feed(self, chunk: Chunk) -> list[Event]:
         if self._writer.ended:
@@ -122,8 +127,11 @@ class StreamTranslator:
             self.quotes_back_end = True
             self._writer.fail(translate_error(chunk.error))
             return self._writer.take_events()
-        if self._names_served_model and chunk.model and isinstance(chunk.model, str):
-            self._model = chunk.model
+        if chunk.model and isinstance(chunk.model, str):
+            self.served_model = chunk.model
+            if self._names_served_model:
+                self._model = chunk.model
+        self._service_tier = chunk.service_tier or self._service_tier
         for choice in chunk.choices:
             if not choice.index:
                 self._on_choice(choice)
@@ -417,11 +425,27 @@ class StreamTranslator:
         if isinstance(stop, Error):
             self._writer.fail(stop)
             return
-        estimate = self._writer.bytes_written // 4 + 1
-        usage = translate_usage(self._usage, output_estimate=estimate, speed=self._context.speed)
+        usage = translate_usage(self._usage, output_estimate=self._output_estimate, speed=self._context.speed)
         if (searches := self._searches.usage()) is not UNSET:
             usage = msgspec.structs.replace(usage, server_tool_use=searches)
         self._writer.stop_message(MessageDelta(stop, usage))
+
+    @property
+    def _output_estimate(self) -> int:
+        return self._writer.bytes_written // 4 + 1
+
+    def tokens(self) -> TokenUsage | None:
+        """What the answer took so far, wherever it stops; `None`: nothing came."""
+        if self._usage is None and not self._writer.bytes_written:
+            return None
+        searches = self._searches.usage()
+        return tokens_of_completion(
+            self._usage,
+            input_estimate=self._options.input_tokens or 1,
+            output_estimate=self._output_estimate,
+            web_searches=searches.web_search_requests if searches is not UNSET else None,
+            service_tier=self._service_tier,
+        )
 
 
 def _unreadable(call: ToolCall) -> Error:

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from routeproxy.chat.completion import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 from routeproxy.messages.reply import OutputTokensDetails, Usage
+from routeproxy.messages.token_usage import TokenUsage, first_count, nanousd, short_text
 
 _FIELDS = CompletionUsage.__struct_fields__
 _NO_PROMPT_DETAILS = PromptTokensDetails()
@@ -33,14 +34,14 @@ def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, s
     prompt_details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
     completion_details = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
 
-    prompt = _first_count(reported.prompt_tokens)
-    cache_read = _first_count(
+    prompt = first_count(reported.prompt_tokens)
+    cache_read = first_count(
         prompt_details.cached_tokens,
         reported.prompt_cache_hit_tokens,
         reported.cache_read_input_tokens,
         reported.cached_tokens,
     )
-    cache_creation = _first_count(
+    cache_creation = first_count(
         prompt_details.cache_write_tokens,
         prompt_details.cache_creation_tokens,
         prompt_details.created_cache_tokens,
@@ -55,23 +56,46 @@ def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, s
             cache_creation = min(cache_creation, prompt)
         uncached = prompt - (cache_read or 0) - (cache_creation or 0)
 
-    thinking = _first_count(completion_details.reasoning_tokens)
+    thinking = first_count(completion_details.reasoning_tokens)
     return Usage(
         input_tokens=uncached,
         cache_creation_input_tokens=UNSET if cache_creation is None else cache_creation,
         cache_read_input_tokens=UNSET if cache_read is None else cache_read,
         # `message_start` has reported 1, and the number is cumulative.
-        output_tokens=max(1, _first_count(reported.completion_tokens) or output_estimate),
+        output_tokens=max(1, first_count(reported.completion_tokens) or output_estimate),
         output_tokens_details=UNSET if thinking is None else OutputTokensDetails(thinking),
         speed=speed or UNSET,
     )
 
 
-_NUMBER_TYPES = (int, float)
+def tokens_of_completion(
+    reported: CompletionUsage | None,
+    *,
+    input_estimate: int,
+    output_estimate: int,
+    web_searches: int | None = None,
+    service_tier: Any = None,
+) -> TokenUsage:
+    """Tokens as the back end reported them, each counted once: its input includes what was cached, its output
+    the reasoning. Without a number of its own for both, all of it is an estimate, and says so."""
+    reported = reported or CompletionUsage()
+    usage = translate_usage(reported, output_estimate=output_estimate, speed=None)
+    prompt, output = first_count(reported.prompt_tokens), first_count(reported.completion_tokens)
+    if output == 0 and output_estimate > 1:  # it does not know
+        output = None
+    details = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
+    return TokenUsage(
+        input_uncached=_or_none(usage.input_tokens) if prompt else input_estimate,
+        cache_read=_or_none(usage.cache_read_input_tokens),
+        cache_write_other=_or_none(usage.cache_creation_input_tokens),
+        output=output_estimate if output is None else output,
+        reasoning_output=first_count(details.reasoning_tokens),
+        web_searches=web_searches,
+        service_tier=short_text(service_tier),
+        cost_nanousd=nanousd(reported.cost),
+        is_estimate=not prompt or output is None,
+    )
 
 
-def _first_count(*values: Any) -> int | None:
-    for value in values:
-        if value.__class__ in _NUMBER_TYPES and 0 <= value < 2**53:
-            return int(value)
-    return None
+def _or_none(count: int | UnsetType) -> int | None:
+    return None if count is UNSET else count

@@ -12,6 +12,7 @@ from routeproxy.large_bodies import read_beside
 from routeproxy.messages.decoding import decode_leniently
 from routeproxy.messages.events import ContentBlockDelta, ContentBlockStart, TextDelta, events_of
 from routeproxy.messages.reply import Message, ReplyBlock, StopReason, TextBlock, ToolUseBlock, Usage
+from routeproxy.messages.token_usage import TokenUsage
 from routeproxy.output import Emit, Output, Relayed
 from routeproxy.upstream.synthetic import own_message, rough_tokens, tool_use_id
 
@@ -28,7 +29,11 @@ class Echo:
     async def send(self, call: Call, emit: Emit) -> None:
         exchange = call.exchange
         message = await _beside(exchange, _message, exchange)
-        exchange.usage = message.usage
+        usage = exchange.usage = message.usage
+        assert isinstance(usage.input_tokens, int)
+        exchange.tokens = TokenUsage(
+            input_uncached=usage.input_tokens, output=usage.output_tokens, cost_nanousd=0
+        )
         if not exchange.stream:
             await emit(Output(message, True))
             return

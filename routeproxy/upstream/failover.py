@@ -287,6 +287,7 @@ class Attempt:
             raise
         finally:
             record.ended, record.usage = time.perf_counter(), exchange.usage
+            record.tokens, record.served_model = exchange.tokens, exchange.served_model
             self._observer.attempt_ended(exchange, record)
 
     async def _send(self, upstream: Upstream) -> None:

@@ -236,8 +236,11 @@ class _Check:
         try:
             async with asyncio.timeout(seconds):
                 exchange = await self._own_exchange(answer, tool_uses)
-                reply = await self._send(Call(target, key, exchange))
-                record.usage = exchange.usage
+                try:
+                    reply = await self._send(Call(target, key, exchange))
+                finally:
+                    record.usage, record.tokens = exchange.usage, exchange.tokens
+                    record.served_model = exchange.served_model
             return read_verdicts(reply, [use.id for use in tool_uses])
         except TimeoutError:
             words = f"{target.name} gave no verdict within {max(seconds, 0):.3g} s"

@@ -16,6 +16,7 @@ from routeproxy.policy.compile.assertions import AssertionsCompiler
 from routeproxy.policy.compile.fingerprint import fingerprint
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.health import check_health, compile_health
+from routeproxy.policy.compile.ledger import compile_ledger
 from routeproxy.policy.compile.match import nested_tables
 from routeproxy.policy.compile.params import check_params
 from routeproxy.policy.compile.providers import compile_provider
@@ -24,6 +25,7 @@ from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.compile.server import compile_server
 from routeproxy.policy.compile.targets import NameTable, check_timeouts
 from routeproxy.policy.compile.teams import TeamsCompiler
+from routeproxy.policy.compile.telemetry import compile_telemetry
 from routeproxy.policy.decide import Policy, Rule
 from routeproxy.policy.fact_table import BY_NAME, FACTS
 from routeproxy.policy.file.includes import Disk, Folder, Layer
@@ -147,6 +149,8 @@ class Compilation:
         if safeguards := self.actions.safeguards.compile_server(file.server):
             server = replace(server, safeguards=safeguards.target.name, safeguards_timeout=safeguards.timeout)
         compiled_teams = {name: teams.compile_team(name, table) for name, table in file.teams.items()}
+        ledger = compile_ledger(file.ledger, self.report, self.secrets)
+        telemetry = compile_telemetry(file.telemetry, self.report)
         rules = self.rules.compile_rules(file.rules)
         default = self.rules.compile_default(file.default)
         invariants, tests = self._compile_assertions(rules, teams)
@@ -171,6 +175,8 @@ class Compilation:
             default=default,
             invariants=invariants,
             tests=tests,
+            ledger=ledger,
+            telemetry=telemetry,
             reads=frozenset(fact.name for fact in reads),
             reads_headers=frozenset((*headers, *filter(None, (fact.header for fact in reads)))),
         )

@@ -1,7 +1,6 @@
 """The version of a policy: a hash of what it means. Comments, spelling and the order of keys don't count, nor
 does the value of a secret."""
 
-import datetime
 import hashlib
 from operator import itemgetter
 from typing import Any
@@ -41,8 +40,10 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
 
 
 def _provider(provider: Provider, table: ProviderTable) -> dict[str, Any]:
+    meaning = asdict(provider)
+    del meaning["prices"], meaning["discount"]  # they have no part in what becomes of a request
     return {
-        **asdict(provider),
+        **meaning,
         "keys": [key.reference for key in provider.keys],
         # As written: a variable may hold a secret.
         "base_url": table.base_url or provider.base_url,
@@ -66,8 +67,9 @@ def _team(team: Team, table: TeamTable) -> dict[str, Any]:
     }
 
 
-def _key(key: ClientKey) -> tuple[str, str, datetime.date | None]:
-    return key.name, key.secret.reference, key.expires
+def _key(key: ClientKey) -> tuple[str | None, ...]:
+    expires = key.expires.isoformat() if key.expires is not None else None
+    return key.name, key.secret.reference, expires, *([key.role] if key.role != "operate" else [])
 
 
 class _Targets:

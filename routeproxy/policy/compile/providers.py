@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from routeproxy.policy.compile.connections import header_problem, proxy_problem, url_problem
+from routeproxy.policy.compile.prices import compile_discount, compile_prices
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import ModelTable, ProviderTable
@@ -111,6 +112,8 @@ class _ProviderCompiler:
             ),
             forward=tuple(header.lower() for header in table.forward or ()),
             max_concurrent=table.max_concurrent,
+            prices=compile_prices(table.prices, (*self.path, "prices"), self.report),
+            discount=compile_discount(table.discount, (*self.path, "discount"), self.report),
             proxy=table.proxy,
             ca_file=table.ca_file,
             supports=frozenset(table.supports or ()),

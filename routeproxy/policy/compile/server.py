@@ -38,7 +38,7 @@ def compile_server(
         require_key=some_team_has_keys if table.require_key is None else table.require_key,
         admin_keys=()
         if admin_keys is None
-        else tuple(teams.compile_keys(admin_keys, ("server", "admin_keys"))),
+        else tuple(teams.compile_keys(admin_keys, ("server", "admin_keys"), admin=True)),
         models=tuple(table.models or ()),
         signing_key=_compile_signing_key(table.signing_key, secrets),
         decision_log=table.decision_log,

@@ -50,6 +50,7 @@ class TeamsCompiler:
             name=name,
             where=self.actions.place_of(path),
             keys=tuple(self.compile_keys(table.keys, (*path, "keys"))) if table.keys is not None else (),
+            labels=table.labels or {},
             gate=self._compile_gate(name, table, (*path, "models")),
             request_headers=self._compile_headers(table.request_headers or {}, (*path, "request_headers")),
             providers=dict(self._compile_provider_keys(table, (*path, "provider_keys"))),
@@ -82,7 +83,8 @@ class TeamsCompiler:
 
     # --- keys
 
-    def compile_keys(self, written: Keys, path: KeyPath) -> Iterator[ClientKey]:
+    def compile_keys(self, written: Keys, path: KeyPath, *, admin: bool = False) -> Iterator[ClientKey]:
+        """`admin`: they are an operator's, not a team's."""
         items = written if isinstance(written, list) else [written]
         for index, item in enumerate(items):
             here = (*path, index) if isinstance(written, list) else path
@@ -95,7 +97,13 @@ class TeamsCompiler:
             secret = self._compile_secret(table.key, at)
             is_nameless = secret.kind in {"sha256", "literal"}
             name = table.name or (f"key {index + 1}" if is_nameless else secret.reference)
-            yield ClientKey(name, secret, table.expires)
+            for key, is_meant in (("user", not admin), ("role", admin)):
+                if getattr(table, key) is not None and not is_meant:
+                    message = (
+                        f"`{key}` is for keys of {'teams' if key == 'user' else '`[server] admin_keys`'}"
+                    )
+                    self.report.error(Code.NOT_FOR_TYPE, (*here, key), message, key=True)
+            yield ClientKey(name, secret, table.expires, table.user, table.role or "operate")
 
     def _compile_secret(self, written: str, path: KeyPath) -> Secret:
         scheme, _, rest = written.partition(":")

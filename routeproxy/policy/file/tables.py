@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from routeproxy.policy.file.values import Count, Duration, Positive, Strings
+from routeproxy.policy.file.values import Count, Duration, Period, Positive, Strings
+from routeproxy.policy.ledger import Users
 from routeproxy.policy.provider_types import Zone
+from routeproxy.policy.secrets import Role
 
 
 class Table(Struct, forbid_unknown_fields=True):
@@ -215,6 +217,24 @@ class ModelTable(Table):
     thinking: bool | None = None
 
 
+Amount = Annotated[int | float, Meta(ge=0)]
+
+
+class PriceTable(Table):
+    """What the tokens of some models cost. What is left out is not known; free is 0."""
+
+    currency: str = "USD"
+    per: Literal["1M tokens", "1K tokens", "1 token"] = "1M tokens"
+    input: Amount | None = None
+    output: Amount | None = None
+    cache_read: Amount | None = None
+    cache_write_5m: Amount | None = None
+    cache_write_1h: Amount | None = None
+    request: Amount | None = None
+    web_search: Amount | None = None
+    from_: datetime.date | None = field(name="from", default=None)
+
+
 class ProviderTable(Table):
     type: str | None = None
     base_url: str | None = None
@@ -223,6 +243,8 @@ class ProviderTable(Table):
     region: str | None = None
     labels: Strings | None = None
     models: dict[str, ModelTable] | None = None
+    prices: dict[str, PriceTable | list[PriceTable]] | None = None
+    discount: int | float | None = None
     engine: Literal["direct", "litellm"] | None = None
     api: Literal["chat", "responses"] | None = None
     headers: dict[str, str] | None = None
@@ -257,6 +279,10 @@ class KeyTable(Table):
     name: str | None = None
     key: str | None = None
     expires: datetime.date | None = None
+    user: str | None = None
+    """Of a team's key: who shows it."""
+    role: Role | None = None
+    """Of an admin key."""
 
 
 Keys = str | list[str | KeyTable] | KeyTable
@@ -266,6 +292,7 @@ class TeamTable(Table):
     keys: Keys | None = None
     models: Strings | None = None
     targets: Strings | None = None
+    labels: dict[str, str] | None = None
     request_headers: dict[str, str] | None = None
     provider_keys: dict[str, Strings] | None = None
     max_concurrent: Positive | None = None
@@ -304,6 +331,25 @@ class ServerTable(Table):
     replicas: Positive = 1
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
+
+
+class LedgerTable(Table):
+    """Where every request and its cost is written down."""
+
+    path: str | None = None
+    url: str | None = None
+    retention: Period | None = None
+    rollup_retention: Period | None = None
+    spool: str | None = None
+    spool_mb: Positive | None = None
+    users: Users | None = None
+    pseudonym_key: str | None = None
+    migrate: bool | None = None
+    synchronous: Literal["normal", "full"] | None = None
+
+
+class TelemetryTable(Table):
+    metrics: str | None = None
 
 
 class ReachTable(Table):
@@ -379,6 +425,8 @@ class RulesFile(Table):
     default: ActionTable | None = None
     invariants: list[InvariantTable] = field(default_factory=list)
     tests: list[CaseTable] = field(default_factory=list)
+    ledger: LedgerTable | None = None
+    telemetry: TelemetryTable | None = None
     lints: LintsTable = field(default_factory=LintsTable)
 
 

@@ -168,7 +168,8 @@ class ResponsesStream:
             reason = _object(response.incomplete_details).get("reason")
             reason = "length" if reason in _LIMITS else reason
         choice = Choice(delta=Delta(), finish_reason=reason)
-        return [*chunks, Chunk((choice,), _usage(response.usage), response.model)]
+        last = Chunk((choice,), _usage(response.usage), response.model, service_tier=response.service_tier)
+        return [*chunks, last]
 
     # --- events
 

@@ -26,7 +26,7 @@ from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
 from routeproxy.policy.targets import Target, TransformSettings
 from routeproxy.translate.context import ReplyContext, ReplyOptions
 from routeproxy.translate.profile import ModelProfile
-from routeproxy.translate.reply import translate_reply
+from routeproxy.translate.reply import read_reply
 from routeproxy.translate.request import RequestContext, TranslatedRequest, translate_request
 from routeproxy.translate.stream import StreamTranslator
 from routeproxy.translate.thinking import Signer
@@ -200,14 +200,22 @@ _LAST_EVENTS = (Error, MessageStop)
 
 async def _stream_reply(answer: ChunkSource, context: ReplyContext, call: Call, emit: Emit) -> None:
     translator = StreamTranslator(context, _reply_options(call))
-    async for chunks in answer:
-        # What came together goes out together.
-        events = [event for chunk in coalesce_chunks(chunks) for event in translator.feed(chunk)]
-        if events and isinstance(events[-1], _LAST_EVENTS):
-            await _end_stream(events, translator, call, emit)
-            return
-        await emit(_output_of(events, call.exchange))
-    await _end_stream(translator.finish(), translator, call, emit)
+    try:
+        async for chunks in answer:
+            # What came together goes out together.
+            events = [event for chunk in coalesce_chunks(chunks) for event in translator.feed(chunk)]
+            if events and isinstance(events[-1], _LAST_EVENTS):
+                await _end_stream(events, translator, call, emit)
+                return
+            await emit(_output_of(events, call.exchange))
+        await _end_stream(translator.finish(), translator, call, emit)
+    finally:
+        _note_tokens(translator, call.exchange)
+
+
+def _note_tokens(translator: StreamTranslator, exchange: Exchange) -> None:
+    """However the answer ended, what it took is known as far as it came."""
+    exchange.tokens, exchange.served_model = translator.tokens(), translator.served_model
 
 
 async def _end_stream(events: list[Event], translator: StreamTranslator, call: Call, emit: Emit) -> None:
@@ -230,7 +238,9 @@ def _failure_of(error: Error, *, quotes_back_end: bool) -> UpstreamFailure:
 
 async def _read_reply(answer: ChunkSource, context: ReplyContext, call: Call) -> Output:
     completion = [chunk async for chunks in answer for chunk in chunks]
-    message = translate_reply(completion, context, _reply_options(call), partial(_warn, call.exchange))
+    translator = StreamTranslator(context, _reply_options(call))
+    message = read_reply(completion, translator, partial(_warn, call.exchange))
+    _note_tokens(translator, call.exchange)
     if isinstance(message, Error):
         raise _failure_of(message, quotes_back_end=any(chunk.error for chunk in completion))
     call.exchange.usage = message.usage

@@ -12,6 +12,7 @@ three bytes before what was read on, since a read may have cut `⏎\\r⏎`:
 """
 
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,6 +23,7 @@ from routeproxy.messages.edits import apply_edits, set_members
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.relayed import frame_data
 from routeproxy.messages.request import NULL
+from routeproxy.messages.token_usage import short_text
 from routeproxy.output import KEEPALIVE, Emit, Output, Relayed
 from routeproxy.upstream.errors.classify import classify_error_object, find_error_in_answer
 from routeproxy.upstream.failures import UpstreamFailure, not_a_message, page_instead
@@ -33,8 +35,9 @@ from routeproxy.upstream.messages.assemble import (
     encode,
     frames_of_message,
 )
-from routeproxy.upstream.messages.scanner import Scanner, UsageTally, model_to_show
-from routeproxy.upstream.messages.stream_events import BlockHead, UsageHead, read_usage
+from routeproxy.upstream.messages.scanner import Scanner, model_to_show
+from routeproxy.upstream.messages.stream_events import BlockHead, read_usage
+from routeproxy.upstream.messages.usage import UsageTally
 
 LONGEST_REPLY = 2**26
 LONGEST_FRAME = 2**24
@@ -91,6 +94,7 @@ class _ReplyHead(Struct, frozen=True):
     type: str
     usage: Raw = NULL
     stop_reason: str | None = None
+    model: Any = None
 
 
 _NO_MESSAGE = (InvalidRequest, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -105,7 +109,9 @@ async def _read_message(response: Response, call: Call) -> bytes:
     target = call.target
     if failure := find_error_in_answer(body, provider=response.provider, model=target.model):
         raise failure
-    UsageTally(call).add(_usage_of_reply(body, response.provider))
+    head = _head_of_reply(body, response.provider)
+    call.exchange.served_model = short_text(head.model)
+    UsageTally(call.exchange).add(read_usage(msgspec.json.decode(head.usage)))
     try:
         if model := model_to_show(call):
             body = apply_edits(body, set_members(body, {"model": msgspec.json.encode(model)}))
@@ -114,17 +120,17 @@ async def _read_message(response: Response, call: Call) -> bytes:
         raise not_a_message(response.provider) from None
 
 
-def _usage_of_reply(body: bytes, provider: str) -> UsageHead | None:
+def _head_of_reply(body: bytes, provider: str) -> _ReplyHead:
     """Raises `UpstreamFailure` for what is no whole reply."""
     try:
         body.decode()  # what is skipped is not looked at
         head = _decode_reply_head(body)
-        usage = read_usage(msgspec.json.decode(head.usage))
+        msgspec.json.decode(head.usage)
     except UNREADABLE:
         raise not_a_message(provider) from None
     if head.type != "message" or not all(block.is_sound for block in head.content):
         raise not_a_message(provider)
-    return usage
+    return head
 
 
 async def _read_stream(response: Response, call: Call) -> bytes:
@@ -143,7 +149,7 @@ async def _read_stream(response: Response, call: Call) -> bytes:
     if message.get("type") == "error":
         raise classify_error_object(message, provider=response.provider, model=call.target.model)
     body = encode(message)
-    _usage_of_reply(body, response.provider)
+    _head_of_reply(body, response.provider)
     return body
 
 

@@ -6,8 +6,6 @@ import re
 from contextlib import suppress
 
 import msgspec
-from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
 
 from routeproxy.exchange import Call
 from routeproxy.messages.decoding import UNREADABLE
@@ -16,7 +14,7 @@ from routeproxy.messages.errors import InvalidRequest
 from routeproxy.messages.events import MessageStop
 from routeproxy.messages.events import frame as frame_of
 from routeproxy.messages.relayed import DATA_LINE, FRAME_END, frame_data
-from routeproxy.messages.reply import Usage
+from routeproxy.messages.token_usage import short_text
 from routeproxy.redaction import redact_bytes
 from routeproxy.upstream.errors.classify import classify_error_object
 from routeproxy.upstream.failures import UpstreamFailure, not_a_message, stream_cut
@@ -30,10 +28,10 @@ from routeproxy.upstream.messages.stream_events import (
     Start,
     Stop,
     StreamEvent,
-    UsageHead,
     decode_event,
     read_event,
 )
+from routeproxy.upstream.messages.usage import UsageTally
 
 _DELTA = b"event: content_block_delta\ndata: "
 _DELTA_LENGTH = len(_DELTA)
@@ -54,7 +52,7 @@ class Scanner:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._usage = UsageTally(call)
+        self._usage = UsageTally(call.exchange)
         self._order = EventOrder()
         self.has_content = False
         """Some of the answer's content has been seen."""
@@ -108,6 +106,7 @@ class Scanner:
         self._order.follow(event)
         match event:
             case Start(message=message):
+                self._call.exchange.served_model = short_text(message.model)
                 self._usage.add(message.usage)
                 return self._with_model(frame)
             case BlockStart():
@@ -201,29 +200,3 @@ def model_to_show(call: Call) -> str | None:
     if call.target.transforms.model_name == "served":
         return None
     return call.exchange.envelope.model if call.exchange.envelope else None
-
-
-class UsageTally:
-    """The usage of an answer, as its parts report it."""
-
-    def __init__(self, call: Call) -> None:
-        self._exchange = call.exchange
-        self._usage = UsageHead()
-
-    def add(self, usage: UsageHead | None) -> None:
-        if usage is None:
-            return
-        reported = {
-            name: value for name in usage.__struct_fields__ if (value := getattr(usage, name)) is not None
-        }
-        total = self._usage = replace(self._usage, **reported)
-        self._exchange.usage = Usage(
-            input_tokens=_or_unset(total.input_tokens),
-            cache_creation_input_tokens=_or_unset(total.cache_creation_input_tokens),
-            cache_read_input_tokens=_or_unset(total.cache_read_input_tokens),
-            output_tokens=total.output_tokens or 0,
-        )
-
-
-def _or_unset(value: int | None) -> int | UnsetType:
-    return UNSET if value is None else value

@@ -33,16 +33,24 @@ class InvalidStream(Exception):
 
 
 class UsageHead(Struct, frozen=True):
-    """The numbers that we count, of many that back ends report."""
+    """What we count, of much that back ends report. What no client relies on is `Any`: no stream breaks
+    because of it."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
+    cache_creation: Any = None
+    output_tokens_details: Any = None
+    server_tool_use: Any = None
+    service_tier: Any = None
+    cost: Any = None
+    """OpenRouter's: US dollars."""
 
 
 class MessageHead(Struct, frozen=True):
     usage: UsageHead | None = None
+    model: Any = None
 
 
 class Start(Struct, frozen=True, tag="message_start"):
@@ -169,7 +177,7 @@ def is_api_error(fields: Json) -> bool:
 def _read_start(fields: Json) -> Start:
     if not isinstance(message := fields.get("message"), dict):
         raise InvalidStream("a message_start without a message")
-    return Start(MessageHead(read_usage(message.get("usage"))))
+    return Start(MessageHead(read_usage(message.get("usage")), message.get("model")))
 
 
 def _read_block_start(fields: Json) -> BlockStart:
@@ -224,16 +232,23 @@ def _read_index(fields: Json) -> int:
 
 
 def read_usage(usage: Any) -> UsageHead | None:
-    """What of `usage` is a number."""
+    """What of `usage` is what it should be."""
     if not isinstance(usage, dict):
         return None
     return UsageHead(
         **{
             name: value
             for name in UsageHead.__struct_fields__
-            if type(value := usage.get(name)) is int and abs(value) < 2**63
+            if (value := usage.get(name)) is not None and (name not in _NUMBERS or _is_number(value))
         }
     )
+
+
+_NUMBERS = frozenset(name for name in UsageHead.__struct_fields__ if name.endswith("_tokens"))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
 
 
 _READ_BY_HAND: Mapping[str, Callable[[Json], StreamEvent]] = {
