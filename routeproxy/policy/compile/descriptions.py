@@ -238,7 +238,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "input": "Tokens of the request that were neither read from a cache nor written into one.",
         "output": "Tokens of the answer, thinking included.",
         "cache_read": "Tokens that were read from a cache.",
-        "cache_write_5m": "Tokens that were written into a cache for 5 minutes, or for nobody knows how long.",
+        "cache_write_5m": "Tokens that were written into a cache, if not for an hour.",
         "cache_write_1h": "Tokens that were written into a cache for an hour.",
         "request": "Each request, besides its tokens.",
         "web_search": "Each web search that the back end made.",

@@ -1,5 +1,6 @@
 """`[providers.NAME.prices]` becomes what its models cost."""
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -38,11 +39,15 @@ def _compile_rates(table: PriceTable, path: KeyPath, report: Report) -> DatedRat
     tokens = UNITS[table.per]
     if table.currency != "USD":
         message = f"`{table.currency}`: the ledger is in US dollars, and no rate of exchange is known here"
-        hint = "write what it comes to in US dollars, as a price of its own `from` each day that the rate changes"
+        hint = "write what it comes to in US dollars, with another `from` when the rate changes"
         report.error(Code.WRONG_VALUE, (*path, "currency"), message, expected='"USD"', hint=hint)
     stated = {name: getattr(table, name) for name in (*PER_TOKEN, *PER_EVENT)}
     if all(price is None for price in stated.values()) and not report.faulty(path):
         report.error(Code.EMPTY, path, "no price is stated", hint="free is `0`; unknown is no entry at all")
+    for name, price in stated.items():
+        if price is not None and not 0 <= price < math.inf:
+            report.error(Code.WRONG_VALUE, (*path, name), f"`{name}` is {price:g}: no price is that")
+            stated[name] = None
     # A float's shortest text is what stands in the file.
     rates = {name: Decimal(str(price)) for name, price in stated.items() if price is not None}
     for name in PER_TOKEN:

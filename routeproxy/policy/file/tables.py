@@ -217,21 +217,18 @@ class ModelTable(Table):
     thinking: bool | None = None
 
 
-Amount = Annotated[int | float, Meta(ge=0)]
-
-
 class PriceTable(Table):
     """What the tokens of some models cost. What is left out is not known; free is 0."""
 
     currency: str = "USD"
     per: Literal["1M tokens", "1K tokens", "1 token"] = "1M tokens"
-    input: Amount | None = None
-    output: Amount | None = None
-    cache_read: Amount | None = None
-    cache_write_5m: Amount | None = None
-    cache_write_1h: Amount | None = None
-    request: Amount | None = None
-    web_search: Amount | None = None
+    input: int | float | None = None
+    output: int | float | None = None
+    cache_read: int | float | None = None
+    cache_write_5m: int | float | None = None
+    cache_write_1h: int | float | None = None
+    request: int | float | None = None
+    web_search: int | float | None = None
     from_: datetime.date | None = field(name="from", default=None)
 
 
