@@ -22,6 +22,8 @@ import routeproxy
 from routeproxy import tokens
 from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
 from routeproxy.descriptors import raise_limit
+from routeproxy.ledger.opening import settings_problem
+from routeproxy.ledger.recorder import LedgerRecorder
 from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
 from routeproxy.observe import Observer, Observers
 from routeproxy.policy.compile.connections import is_loopback
@@ -68,7 +70,7 @@ def _serve(sources: Sources, options: Options) -> int:
         address = sources.address(policy)
         host = address.host
         resolve(address)  # a name that is none must not be called open to everybody
-        refuse_strangers(sources, host, policy)
+        refuse(sources, host, policy)
         raise_limit()
         export_credentials(sources.variables())
         sock = listen(address)
@@ -77,7 +79,7 @@ def _serve(sources: Sources, options: Options) -> int:
         if options.workers > 1:
             state = SharedState(shared=True)
             return Workers(partial(_work, sources, folder, host, state), sock, options.workers).run()
-        rules.guard = partial(refuse_strangers, sources, host)
+        rules.guard = partial(refuse, sources, host)
         server = Server(
             App(sources, rules, host=host), owns_process=True, at_exit=partial(_delete, options, folder)
         )
@@ -122,9 +124,15 @@ def _delete(options: Options, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def refuse(sources: Sources, host: str, policy: Policy) -> None:
+    """Raises `ValueError` for what is not served. A reload must not bring in what start-up would refuse."""
+    refuse_strangers(sources, host, policy)
+    if policy.ledger is not None and (problem := settings_problem(policy.ledger)):
+        raise ValueError(problem)
+
+
 def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
-    """Raises `ValueError` where everybody on the network would be a client. A reload must not open what
-    start-up would refuse to."""
+    """Raises `ValueError` where everybody on the network would be a client."""
     if is_loopback(host) or sources.options.insecure or Authenticator(policy, sources.token()).needs_key:
         return
     raise ValueError(
@@ -165,6 +173,7 @@ class App:
         self._observers = observers
         self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
         self._decision_log = DecisionLog(rules.policy)
+        self._ledger = LedgerRecorder(rules.policy, SecretFiles().value)
 
     @property
     def settings(self) -> ServerSettings:
@@ -176,9 +185,11 @@ class App:
 
     def close(self) -> None:
         self._decision_log.close()
+        self._ledger.close()
 
-    def _lost_lines(self) -> Mapping[str, int]:
-        return {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
+    def _counters(self) -> Mapping[str, object]:
+        lost = {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
+        return {**lost, **self._ledger.status}
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
@@ -186,8 +197,9 @@ class App:
         upstreams = Registry(signing_key, variables)
         dry_upstreams = Registry(signing_key, variables, dry=True)
         authenticator = Authenticator(rules.policy, sources.token())
-        decision_log = self._decision_log
-        observer = Observers([RequestLog(), ReloadLog(), decision_log, *self._observers])
+        decision_log, ledger = self._decision_log, self._ledger
+        ledger.start()
+        observer = Observers([RequestLog(), ReloadLog(), decision_log, ledger, *self._observers])
         rules.listeners.append(observer)
 
         files = SecretFiles()
@@ -197,6 +209,8 @@ class App:
             upstreams.use_environment(sources.variables())
             authenticator.update(policy, sources.token())
             decision_log.update(policy)
+            ledger.update(policy)
+            ledger.start()
 
         return build_app(
             Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state),
@@ -208,7 +222,7 @@ class App:
             control=rules,
             protocols=self._protocols,
             bound_host=self._host,
-            counters=self._lost_lines,
+            counters=self._counters,
         )
 
 
@@ -266,7 +280,7 @@ def _work(sources: Sources, folder: Path, host: str, state: SharedState, sock: s
     configure_logs(sources)
     try:
         rules = _first_rules(sources, folder)
-        rules.guard = partial(refuse_strangers, sources, host)
+        rules.guard = partial(refuse, sources, host)
         server = Server(App(sources, rules, host=host, state=state), owns_process=True)
         stop_with_parent(server)
         server.run([sock])
@@ -308,6 +322,8 @@ def startup_lines(
         lines.append(f"  promises   {' and '.join(promises)} held")
     if policy.server.decision_log is not None:
         lines.append(f"  decisions  are logged to {policy.server.decision_log}")
+    if policy.ledger is not None:
+        lines.append(f"  ledger     {policy.ledger.path or 'PostgreSQL'}")
     keys = Keys()
     lines += [f"  provider   {_provider_line(provider, keys)}" for provider in policy.providers.values()]
     unset = {name for name, each in policy.providers.items() if each.keys and not keys.of(each)}

@@ -111,6 +111,12 @@ class Facts:
         `metadata.user_id`, where earlier versions of Claude Code say it."""
         return self.header("x-claude-code-session-id") or session_in(self.user or "")
 
+    @property
+    def claimed_user(self) -> str | None:
+        """Who the client says it is: the account or the device inside Claude Code's `metadata.user_id`, or
+        the whole of another client's."""
+        return user_in(self.user) if self.user else None
+
     def share(self, name: str) -> float | None:
         """Where the session stands among all, from 0 to 100, by a hash that differs for each `name` and is
         the same everywhere. Without a session the request counts; `None`: nobody sent it, so it has no id."""
@@ -197,8 +203,24 @@ def session_in(user_id: str) -> str | None:
     return written[1] if written else None
 
 
+def user_in(user_id: str) -> str | None:
+    """The account, or else the device, that Claude Code writes into `metadata.user_id` beside the session;
+    what other clients write there, as it is."""
+    if user_id.startswith("{"):
+        with suppress(*UNREADABLE):
+            user = _user_of_claude_code.decode(user_id)
+            return user.account_uuid or user.device_id or None
+        return None
+    if _USER_OF_OLD_CLAUDE_CODE.fullmatch(user_id):
+        device, _, rest = user_id.removeprefix("user_").partition("_account_")
+        return rest.partition("_session_")[0] or device or None
+    return user_id
+
+
 class _UserOfClaudeCode(Struct, frozen=True):
     session_id: str | None = None
+    account_uuid: str | None = None
+    device_id: str | None = None
 
 
 _user_of_claude_code: Decoder[_UserOfClaudeCode] = Decoder(_UserOfClaudeCode)

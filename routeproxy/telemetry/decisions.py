@@ -103,7 +103,8 @@ class DecisionLog(Observer):
             log.error("the decision log ends before the end: %s (%s)", lines, self._path)
 
     def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
-        if exchange.facts is not None and exchange.policy.server.decision_log is not None:
+        is_logged = exchange.policy.server.decision_log is not None
+        if exchange.facts is not None and exchange.logged_facts is None and is_logged:
             exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:

@@ -83,6 +83,8 @@ def secrets_of(policy: Policy, token: str | None, files: SecretFiles) -> Iterato
     secrets = [secret for provider in providers for secret in provider.keys]
     secrets += [key.secret for key in (*clients, *policy.server.admin_keys)]
     secrets += [policy.server.signing_key] if policy.server.signing_key is not None else []
+    if policy.ledger is not None:
+        secrets += filter(None, (policy.ledger.url, policy.ledger.pseudonym_key))
     yield from filter(None, (token, *(files.value(secret) for secret in secrets)))
     yield from (value for provider in providers for value in provider.secret_values)
 

@@ -73,7 +73,7 @@ def build_app(
     control: Control | None = None,
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     bound_host: str = "127.0.0.1",
-    counters: Callable[[], Mapping[str, int]] = dict,
+    counters: Callable[[], Mapping[str, object]] = dict,
 ) -> Litestar:
     """The application around `proxy`. Without `control` its rules stay as they are. `bound_host`: what the
     server was told to listen on. `counters`: what else this process counts for its operators, by name."""

@@ -1,0 +1,27 @@
+"""Which database a ledger is in, by its settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from routeproxy.ledger.sqlite import SqliteStore, place_problem
+from routeproxy.ledger.store import LedgerUnavailable, Store
+from routeproxy.policy.ledger import LedgerSettings
+from routeproxy.policy.secrets import Secret
+
+ValueOf = Callable[[Secret], str | None]
+"""What a secret is at the moment; `None`: it is not set."""
+
+
+async def open_store(settings: LedgerSettings, value_of: ValueOf, *, read_only: bool = False) -> Store:
+    """Raises `LedgerUnavailable`. `read_only`: nothing is made, and nothing is written."""
+    if settings.path is not None:
+        return SqliteStore(Path(settings.path), is_synchronous=settings.is_synchronous, read_only=read_only)
+    assert settings.url is not None
+    if value_of(settings.url) is None:
+        raise LedgerUnavailable(f"its address is not known: {settings.url.reference} is not set")
+    raise LedgerUnavailable("this version knows no PostgreSQL yet")
+
+
+def settings_problem(settings: LedgerSettings) -> str | None:
+    """Why there can be no ledger at all; `None`: there can."""
+    return place_problem(Path(settings.path)) if settings.path is not None else None

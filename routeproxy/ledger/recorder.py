@@ -1,0 +1,227 @@
+"""What becomes of requests, as rows. On the event loop a row is made and put into a queue, and no more."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from routeproxy.exchange import AttemptRecord, Exchange
+from routeproxy.ledger.opening import ValueOf, open_store
+from routeproxy.ledger.rows import AttemptRow, OpenRow, RequestRow, UsageSource
+from routeproxy.ledger.writer import LedgerWriter, Recorded, Unpriced
+from routeproxy.observe import Observer
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.facts import Facts
+from routeproxy.policy.ledger import LedgerSettings
+from routeproxy.policy.logged import logged_facts
+
+log = logging.getLogger("routeproxy.ledger")
+
+PERSONAL = frozenset({"user", "session"})
+"""Facts that name somebody: they have columns of their own."""
+PROMPT_ID = "x-claude-code-prompt-id"
+OPEN_AFTER = 1.0
+"""Seconds after which a request that is under way is written down as that."""
+MICRO = 10**6
+
+
+class LedgerRecorder(Observer):
+    """Tells the ledger of every request for an answer. Counts of tokens and `/v1/route` ask no model, so they
+    are no part of it."""
+
+    def __init__(self, policy: Policy, value_of: ValueOf) -> None:
+        """`value_of`: what a secret is at the moment."""
+        self._value_of = value_of
+        self._settings: LedgerSettings | None = None
+        self._writer: LedgerWriter | None = None
+        self._dropped_before = 0
+        """Rows that writers before this one have dropped."""
+        self._under_way: dict[str, Exchange] = {}
+        self._opened: set[str] = set()
+        self.update(policy)
+
+    def update(self, policy: Policy) -> None:
+        """From now on `policy` says where the ledger is. Nothing waits for what is still to be written."""
+        settings = policy.ledger
+        if settings == self._settings:
+            return
+        before, self._writer, self._settings = self._writer, None, settings
+        if before is not None:
+            self._dropped_before += before.dropped
+            threading.Thread(target=before.close, name="ledger before", daemon=True).start()
+        if settings is None:
+            return
+        key = self._value_of(settings.pseudonym_key) if settings.pseudonym_key is not None else None
+        if settings.users == "pseudonym" and key is None and settings.pseudonym_key is not None:
+            reference = settings.pseudonym_key.reference
+            log.warning("the ledger knows no users: their names can't be hashed, %s is not set", reference)
+        self._writer = LedgerWriter(
+            settings,
+            partial(open_store, settings, self._value_of),
+            key.encode("utf-8", "surrogatepass") if key is not None else None,
+        )
+        self._writer.opened_rows = self._newly_open
+
+    def start(self) -> None:
+        """An earlier process may have left something to write."""
+        if self._writer is not None:
+            self._writer.start()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def status(self) -> Mapping[str, object]:
+        """For an operator; empty without a ledger."""
+        if self._writer is None:
+            return {}
+        return {
+            "ledger_problem": self._writer.problem,
+            "ledger_spool_bytes": self._writer.spooled_bytes,
+            "ledger_rows_dropped": self._dropped_before + self._writer.dropped,
+        }
+
+    def request_decided(self, exchange: Exchange) -> None:
+        if exchange.endpoint == "messages" and self._writer is not None:
+            self._under_way[exchange.request_id] = exchange
+
+    def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
+        if exchange.logged_facts is None and exchange.facts is not None and self._writer is not None:
+            exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
+
+    def request_done(self, exchange: Exchange) -> None:
+        self._under_way.pop(exchange.request_id, None)
+        self._opened.discard(exchange.request_id)
+        if exchange.endpoint == "messages" and self._writer is not None:
+            self._writer.put(recorded(exchange))
+
+    def _newly_open(self) -> list[OpenRow]:
+        """In the writer's thread."""
+        since = time.perf_counter() - OPEN_AFTER
+        found = []
+        for id, exchange in tuple(self._under_way.items()):
+            if exchange.started < since and id not in self._opened:
+                self._opened.add(id)
+                found.append(_open_row(exchange))
+        return found
+
+
+def recorded(exchange: Exchange) -> Recorded:
+    """The row of a request that is over, and what its attempts took, still without a price."""
+    now, now_at = time.perf_counter(), time.time_ns() // 1000
+    facts, decision, inbound = exchange.facts, exchange.decision, exchange.inbound
+
+    def at(moment: float) -> int:
+        return now_at - int((now - moment) * MICRO)
+
+    logged = exchange.logged_facts
+    if logged is None and facts is not None and not facts.text_is_forgotten:
+        logged = logged_facts(facts, exchange.policy)
+    records = [*exchange.attempts, *([exchange.safeguards] if exchange.safeguards is not None else [])]
+    attempts = tuple(_attempt_row(number, record, at, now) for number, record in enumerate(records, 1))
+    team = exchange.policy.teams.get(inbound.team) if inbound.team is not None else None
+    user, user_source = _user_of(exchange.policy, exchange)
+    content_at = exchange.first_content_at
+    row = RequestRow(
+        id=exchange.request_id.removeprefix("req_"),
+        at=at(exchange.started),
+        path=inbound.path,
+        stream=exchange.stream,
+        requested_model=exchange.envelope.model[:256] if exchange.envelope is not None else None,
+        session=facts.session_id if facts is not None else None,
+        prompt_id=facts.header(PROMPT_ID) if facts is not None else None,
+        request_class=_request_class(facts),
+        team=inbound.team,
+        labels=team.labels if team is not None else {},
+        key=inbound.key_name,
+        user=user,
+        user_source=user_source,
+        rule=decision.rule if decision is not None else None,
+        version=exchange.policy.version,
+        facts=_impersonal(logged or {}),
+        status=exchange.status,
+        error=exchange.error,
+        client_left=exchange.client_left,
+        queued=int(exchange.queued * MICRO),
+        first_content=int((content_at - exchange.started) * MICRO) if content_at is not None else None,
+        duration=int((now - exchange.started) * MICRO),
+        attempts=attempts,
+    )
+    return Recorded(row, tuple(Unpriced(record.target.provider, record.tokens) for record in records))
+
+
+def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> AttemptRow:
+    tokens, ended = record.tokens, record.ended if record.ended is not None else now
+    row = AttemptRow(
+        number=number,
+        purpose=record.purpose,
+        provider=record.target.provider.name,
+        model=record.target.model,
+        served_model=record.served_model,
+        engine=record.target.engine,
+        at=at(record.started),
+        first_content=int((record.first_content_at - record.started) * MICRO)
+        if record.first_content_at is not None
+        else None,
+        duration=int((ended - record.started) * MICRO),
+        failure=record.failure,
+        let_go=record.let_go,
+        asked_again=record.asked_again,
+        dropped={str(loss): count for loss, count in record.dropped.items()},
+        usage_source=usage_source_of(record),
+    )
+    if tokens is not None:
+        row.input_uncached, row.cache_read, row.output = (
+            tokens.input_uncached,
+            tokens.cache_read,
+            tokens.output,
+        )
+        row.cache_write_5m, row.cache_write_1h = tokens.cache_write_5m, tokens.cache_write_1h
+        row.cache_write_other, row.reasoning_output = tokens.cache_write_other, tokens.reasoning_output
+        row.web_searches, row.service_tier = tokens.web_searches, tokens.service_tier
+        row.batch = tokens.service_tier == "batch"
+    return row
+
+
+def usage_source_of(record: AttemptRecord) -> UsageSource:
+    if record.tokens is None:
+        return "none"
+    if record.tokens.is_estimate:
+        return "estimated"
+    came_to_its_end = record.failure is None and not record.let_go
+    return "reported" if came_to_its_end and record.tokens.output is not None else "partial"
+
+
+def _open_row(exchange: Exchange) -> OpenRow:
+    started = time.time_ns() // 1000 - int((time.perf_counter() - exchange.started) * MICRO)
+    decision = exchange.decision
+    return OpenRow(
+        id=exchange.request_id.removeprefix("req_"),
+        at=started,
+        team=exchange.inbound.team,
+        key=exchange.inbound.key_name,
+        rule=decision.rule if decision is not None else None,
+        process=os.getpid(),
+    )
+
+
+def _user_of(policy: Policy, exchange: Exchange) -> tuple[str | None, Any]:
+    """Who asked: whoever the key belongs to, else whom the client says."""
+    team = policy.teams.get(exchange.inbound.team or "")
+    for key in team.keys if team is not None else ():
+        if key.name == exchange.inbound.key_name and key.user is not None:
+            return key.user, "key"
+    claimed = exchange.facts.claimed_user if exchange.facts is not None else None
+    return (claimed, "claimed") if claimed is not None else (None, None)
+
+
+def _request_class(facts: Facts | None) -> str | None:
+    return facts.header("x-claude-code-request-class") if facts is not None else None
+
+
+def _impersonal(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in facts.items() if name not in PERSONAL}

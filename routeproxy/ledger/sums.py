@@ -1,0 +1,127 @@
+"""Rows summed up by the hour and by the day: what tables of usage are made of, and what is left once the rows
+are gone. Nothing in a sum names a user or a session."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from routeproxy.ledger.rows import LATE, AttemptRow, RequestRow
+from routeproxy.messages.token_usage import KINDS
+
+HOUR = 3600
+DAY = 86_400
+
+Period = Literal["hour", "day"]
+SECONDS: Mapping[Period, int] = {"hour": HOUR, "day": DAY}
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """What is summed up together. What is not known, or was not there, is empty."""
+
+    team: str = ""
+    labels: str = ""
+    """JSON, its keys sorted."""
+    key: str = ""
+    rule: str = ""
+    provider: str = ""
+    model: str = ""
+    request_class: str = ""
+    usage_source: str = ""
+    price_source: str = ""
+    late: bool = False
+
+    @property
+    def id(self) -> int:
+        """A number of 63 bits, the same wherever it is worked out."""
+        digest = hashlib.blake2b(msgspec.json.encode(self), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+
+class Sums(Struct, kw_only=True):
+    """Of one group in one period."""
+
+    requests: int = 0
+    """Each counts where its last attempt went."""
+    errors: int = 0
+    """Those of them that came to an error."""
+    attempts: int = 0
+    failures: int = 0
+    input_uncached: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    cache_write_other: int = 0
+    output: int = 0
+    reasoning_output: int = 0
+    web_searches: int = 0
+    cost_nanousd: int = 0
+    """Of what has a price."""
+    unpriced_tokens: int = 0
+    """The tokens of attempts whose cost nobody knows."""
+
+    def add(self, other: "Sums") -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+Place = tuple[int, Group]
+"""The beginning of a period, in seconds since 1970, and a group."""
+
+
+def sum_up(rows: Iterable[RequestRow], period: Period, written_at: int) -> dict[Place, Sums]:
+    """`written_at`: now, in microseconds since 1970."""
+    length, found = SECONDS[period], dict[Place, Sums]()
+    for row in rows:
+        for group, at, sums in _parts_of(row, written_at):
+            place = at // 10**6 // length * length, group
+            if (known := found.get(place)) is None:
+                found[place] = sums
+            else:
+                known.add(sums)
+    return found
+
+
+def _parts_of(row: RequestRow, written_at: int) -> Iterable[tuple[Group, int, Sums]]:
+    is_error = row.status >= 400 or row.error is not None or row.client_left
+    last = max((attempt.number for attempt in row.attempts if attempt.purpose == "answer"), default=None)
+    for attempt in row.attempts:
+        sums = sums_of(attempt)
+        if attempt.number == last:
+            sums.requests, sums.errors = 1, int(is_error)
+        yield group_of(row, attempt, written_at), attempt.at, sums
+    if last is None:
+        yield group_of(row, None, written_at), row.at, Sums(requests=1, errors=int(is_error))
+
+
+def sums_of(attempt: AttemptRow) -> Sums:
+    sums = Sums(
+        attempts=1,
+        failures=int(attempt.failure is not None),
+        **{kind: getattr(attempt, kind) or 0 for kind in (*KINDS, "reasoning_output", "web_searches")},
+        cost_nanousd=attempt.cost_nanousd or 0,
+    )
+    if attempt.price_source == "unknown":
+        sums.unpriced_tokens = attempt.tokens.total
+    return sums
+
+
+def group_of(row: RequestRow, attempt: AttemptRow | None, written_at: int) -> Group:
+    return Group(
+        team=row.team or "",
+        labels=labels_text(row.labels),
+        key=row.key or "",
+        rule=row.rule or "",
+        provider=attempt.provider if attempt is not None else "",
+        model=attempt.model if attempt is not None else "",
+        request_class=row.request_class or "",
+        usage_source=attempt.usage_source if attempt is not None else "",
+        price_source=attempt.price_source if attempt is not None else "",
+        late=written_at - row.at > LATE,
+    )
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    return msgspec.json.encode(labels, order="sorted").decode() if labels else ""
