@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "diff": "Say what changes from one rules file to another.",
     "schema": "Print the JSON Schema of rules files, for editors.",
     "count": "Estimate the input tokens of requests.",
+    "usage": "Say what was used, by whom, and what it cost.",
     "init": "Write a rules file to start from, or from what you have.",
     "keys": "Keys of clients.",
 }

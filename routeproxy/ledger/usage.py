@@ -1,0 +1,267 @@
+"""What was used, by whom and of what: tables out of the ledger. Where sums by the hour or the day tell it,
+they are read; users, sessions and odd time zones need the rows themselves."""
+
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from routeproxy.ledger.rows import LATE
+from routeproxy.ledger.schema import SUM_TABLES
+from routeproxy.ledger.store import Store
+from routeproxy.ledger.sums import DAY, HOUR, Period, Sums
+from routeproxy.messages.token_usage import KINDS, NANO
+
+IN_SUMS = ("team", "key", "rule", "provider", "model", "request_class")
+IN_ROWS = ("user", "session")
+BY = ("team", "label", "key", "user", "session", "rule", "provider", "model", "request_class", "day")
+"""What usage can be told by; `label` may name one: `label:cost_center`."""
+FILTERS = (*IN_SUMS, *IN_ROWS)
+
+UTC = ZoneInfo("UTC")
+
+SUMMED = tuple(Sums.__struct_fields__)
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What is asked of the ledger."""
+
+    by: tuple[str, ...] = ()
+    since: datetime.datetime
+    """With its time zone: days begin when they do there."""
+    until: datetime.datetime
+    """Not included."""
+    only: Mapping[str, str] = {}
+    """By names of `FILTERS`, the value that counts alone."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        zone = self.since.tzinfo
+        assert isinstance(zone, ZoneInfo)
+        return zone
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the tables that are asked for."""
+        return tuple("labels" if each.partition(":")[0] == "label" else each for each in self.by)
+
+
+class UsageRow(Struct, kw_only=True):
+    """What is known of one group."""
+
+    by: tuple[str, ...]
+    """Its values, in the order that was asked for; empty: there was none."""
+    sums: Sums
+
+    @property
+    def input(self) -> int:
+        """All tokens of requests, those of caches included."""
+        return sum(getattr(self.sums, kind) for kind in KINDS if kind != "output")
+
+    @property
+    def cached(self) -> float | None:
+        """The share of the input that was read from a cache; `None`: there was none."""
+        return self.sums.cache_read / self.input if self.input else None
+
+    @property
+    def dollars(self) -> Decimal:
+        """Of what has a price."""
+        return dollars(self.sums.cost_nanousd)
+
+
+class Usage(Struct, kw_only=True):
+    question: Question
+    rows: list[UsageRow]
+    total: UsageRow
+    by_source: Mapping[str, Sums]
+    """By where the tokens come from (`rows.UsageSource`)."""
+    late: Sums
+    """Of all that was written long after it happened."""
+    open: int
+    """Requests that are under way, or whose server did not live to see their end."""
+
+
+def dollars(nanousd: int) -> Decimal:
+    return Decimal(nanousd) / NANO
+
+
+async def usage_of(store: Store, question: Question) -> Usage:
+    """Raises `LedgerUnavailable`."""
+    statement = _Statement(question)
+    found = await store.query(*statement.groups())
+    rows = _folded(found, question)
+    sources = await store.query(*statement.sources())
+    total, by_source, late = Sums(), dict[str, Sums](), Sums()
+    for row in sources:
+        sums = _sums(row)
+        total.add(sums)
+        by_source.setdefault(row["usage_source"] or "", Sums()).add(sums)
+        if row["late"]:
+            late.add(sums)
+    opened = await store.query(*_open(question))
+    return Usage(
+        question=question,
+        rows=sorted(rows, key=_order),
+        total=UsageRow(by=(), sums=total),
+        by_source=by_source,
+        late=late,
+        open=opened[0]["number"],
+    )
+
+
+def _order(row: UsageRow) -> tuple[Any, ...]:
+    return (-row.sums.cost_nanousd, -row.sums.unpriced_tokens, -row.input, row.by)
+
+
+def _sums(row: Mapping[str, Any]) -> Sums:
+    return Sums(**{name: int(row[name] or 0) for name in SUMMED})
+
+
+def _folded(found: Iterable[Mapping[str, Any]], question: Question) -> list[UsageRow]:
+    """Groups of the database as they were asked for: a day has its date, and one label stands alone."""
+    rows: dict[tuple[str, ...], UsageRow] = {}
+    for row in found:
+        by = tuple(
+            _shown(asked, row[column]) for asked, column in zip(question.by, question.columns, strict=True)
+        )
+        if by in rows:
+            rows[by].sums.add(_sums(row))
+        else:
+            rows[by] = UsageRow(by=by, sums=_sums(row))
+    return list(rows.values())
+
+
+def _shown(asked: str, value: Any) -> str:
+    if asked == "day":
+        return (datetime.date(1970, 1, 1) + datetime.timedelta(days=int(value))).isoformat()
+    name = asked.partition(":")[2]
+    if name:
+        return str(json.loads(value).get(name, "")) if value else ""
+    return str(value or "")
+
+
+class _Statement:
+    """The `SELECT`s for one question, over sums where they tell it."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        period = _period(question)
+        since, until = question.since.timestamp(), question.until.timestamp()
+        if period is None:
+            self._source, self._time = _ROWS, "at / 1000000"
+            self._values: dict[str, Any] = {"since": int(since * 10**6), "until": int(until * 10**6)}
+        else:
+            self._source = _SUMS.format(table=SUM_TABLES[period])
+            self._time = "at"
+            self._values = {"since": int(since), "until": int(until)}
+        conditions = ["at >= :since", "at < :until"]
+        for name, value in question.only.items():
+            assert name in FILTERS
+            conditions.append(f"coalesce({_column(name)}, '') = :only_{name}")
+            self._values[f"only_{name}"] = value
+        self._where = " AND ".join(conditions)
+
+    def groups(self) -> tuple[str, Mapping[str, Any]]:
+        columns = {name: self._column(name) for name in self._question.columns}
+        named = [f"{column} AS {_column(name)}" for name, column in columns.items()]
+        return self._select(named, [*columns.values()])
+
+    def sources(self) -> tuple[str, Mapping[str, Any]]:
+        return self._select(["usage_source", "late"], ["usage_source", "late"])
+
+    def _select(self, named: Sequence[str], columns: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+        sums = [f"sum({name}) AS {name}" for name in SUMMED]
+        sql = f"SELECT {', '.join([*named, *sums])} FROM {self._source} WHERE {self._where}"
+        return (f"{sql} GROUP BY {', '.join(columns)}" if columns else sql), self._values
+
+    def _column(self, name: str) -> str:
+        if name != "day":
+            return _column(name)
+        offset = _offset(self._question, self._time)
+        return f"({self._time} + {offset}) / {DAY}"
+
+
+def _column(name: str) -> str:
+    """`user` is a word of SQL."""
+    return f'"{name}"'
+
+
+_SUMS = """(
+    SELECT began AS at, groups.*, sums.* FROM {table} AS sums JOIN groups ON groups.id = sums.group_id
+) AS s"""
+
+_ROWS = f"""(
+    SELECT r.at, r.team, r.labels, r.key, r.rule, r.request_class, r."user", r.session,
+        a.provider, a.model, coalesce(a.usage_source, '') AS usage_source,
+        CASE WHEN r.written_at - r.at > {LATE} THEN 1 ELSE 0 END AS late,
+        CASE WHEN a.number IS NULL OR a.number = (
+            SELECT max(b.number) FROM attempts b WHERE b.request_id = r.id AND b.purpose = 'answer'
+        ) THEN 1 ELSE 0 END AS requests,
+        CASE WHEN (a.number IS NULL OR a.number = (
+            SELECT max(b.number) FROM attempts b WHERE b.request_id = r.id AND b.purpose = 'answer'
+        )) AND (r.status >= 400 OR r.error IS NOT NULL OR r.client_left) THEN 1 ELSE 0 END AS errors,
+        CASE WHEN a.number IS NULL THEN 0 ELSE 1 END AS attempts,
+        CASE WHEN a.failure IS NULL THEN 0 ELSE 1 END AS failures,
+        a.input_uncached, a.cache_read, a.cache_write_5m, a.cache_write_1h, a.cache_write_other, a.output,
+        a.reasoning_output, a.web_searches, a.cost_nanousd,
+        CASE WHEN a.price_source = 'unknown' THEN
+            {" + ".join(f"coalesce(a.{kind}, 0)" for kind in KINDS)}
+        ELSE 0 END AS unpriced_tokens
+    FROM requests r LEFT JOIN attempts a ON a.request_id = r.id
+) AS s"""
+
+
+def _period(question: Question) -> Period | None:
+    """Whose sums tell it: days of UTC, or hours; `None`: only the rows do."""
+    if {*question.columns, *question.only} & {*IN_ROWS}:
+        return None
+    moments = [question.since, question.until]
+    if all(moment.timestamp() % DAY == 0 for moment in moments) and _offsets(question) == [(None, 0)]:
+        return "day"
+    begins_hour = all(moment.timestamp() % HOUR == 0 for moment in moments)
+    return "hour" if begins_hour and all(offset % HOUR == 0 for _, offset in _offsets(question)) else None
+
+
+def _offsets(question: Question) -> list[tuple[int | None, int]]:
+    """The seconds by which the zone is ahead of UTC, each with the time until which it is; the last: to the
+    end."""
+    offsets: list[tuple[int | None, int]] = []
+    moment, end = int(question.since.timestamp()), int(question.until.timestamp())
+    before = _offset_at(moment, question.zone)
+    while (moment := moment + HOUR) < end:
+        now = _offset_at(moment, question.zone)
+        if now != before:
+            offsets.append((moment // HOUR * HOUR, before))
+            before = now
+    return [*offsets, (None, before)]
+
+
+def _offset_at(moment: int, zone: ZoneInfo) -> int:
+    offset = datetime.datetime.fromtimestamp(moment, zone).utcoffset()
+    return int(offset.total_seconds()) if offset is not None else 0
+
+
+def _offset(question: Question, time: str) -> str:
+    offsets = _offsets(question)
+    if len(offsets) == 1:
+        return str(offsets[0][1])
+    whens = " ".join(f"WHEN {time} < {until} THEN {offset}" for until, offset in offsets[:-1])
+    return f"(CASE {whens} ELSE {offsets[-1][1]} END)"
+
+
+def _open(question: Question) -> tuple[str, Mapping[str, Any]]:
+    sql = "SELECT count(*) AS number FROM opened o WHERE o.at >= :since AND o.at < :until"
+    sql += " AND NOT EXISTS (SELECT 1 FROM requests r WHERE r.id = o.id)"
+    values = {
+        "since": int(question.since.timestamp() * 10**6),
+        "until": int(question.until.timestamp() * 10**6),
+    }
+    for name, value in question.only.items():
+        if name in ("team", "key", "rule"):
+            sql += f" AND coalesce(o.{_column(name)}, '') = :only_{name}"
+            values |= {f"only_{name}": value}  # type: ignore[dict-item]
+    return sql, values
