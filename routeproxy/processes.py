@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
@@ -151,11 +151,18 @@ class Workers:
 
     SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
-    def __init__(self, work: Callable[[socket.socket], None], sock: socket.socket, number: int) -> None:
-        """`work` is what each worker runs, with the socket that all share; it is pickled, since a worker is a
-        fresh interpreter."""
+    def __init__(
+        self,
+        work: Callable[[Sequence[socket.socket]], None],
+        sockets: Sequence[socket.socket],
+        number: int,
+        on_death: Callable[[int], object] = lambda process: None,
+    ) -> None:
+        """`work` is what each worker runs, with the sockets that all share; it is pickled, since a worker is
+        a fresh interpreter. `on_death` is told the process that is gone."""
         self._work = work
-        self._sock = sock
+        self._sockets = sockets
+        self._on_death = on_death
         self._number = number
         self._workers: list[SpawnProcess] = []
 
@@ -179,7 +186,7 @@ class Workers:
         return 0
 
     def _start(self) -> SpawnProcess:
-        worker = multiprocessing.get_context("spawn").Process(target=self._work, args=(self._sock,))
+        worker = multiprocessing.get_context("spawn").Process(target=self._work, args=(self._sockets,))
         worker.start()
         return worker
 
@@ -191,6 +198,8 @@ class Workers:
     def _replace_dead(self, stopping: bool) -> None:
         for worker in [worker for worker in self._workers if not worker.is_alive()]:
             self._workers.remove(worker)
+            if worker.pid is not None:
+                self._on_death(worker.pid)
             if not stopping:
                 log.error(
                     "worker %s died (exit code %s): another takes its place", worker.pid, worker.exitcode

@@ -139,6 +139,17 @@ class Proxy:
         """How many requests wait for a place, by the limit of the rules for which they do."""
         return self._failover.places.waiting(self.rules.policy)
 
+    def waiting_by_team(self) -> Mapping[str, int]:
+        """How many requests of each team wait for a place; under no name those without a team."""
+        teams = ("", *self.rules.policy.teams)
+        return {team: self._failover.places.waiting_of(team) for team in teams}
+
+    @property
+    def spilled(self) -> Mapping[str, int]:
+        """By the name of a pool, how many requests this process sent elsewhere since their member was
+        full."""
+        return self._failover.spread.spilled
+
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""
         decision = await self.decide(exchange)

@@ -23,11 +23,17 @@ from routeproxy import tokens
 from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
 from routeproxy.descriptors import raise_limit
 from routeproxy.ledger.opening import settings_problem
-from routeproxy.ledger.recorder import LedgerRecorder
+from routeproxy.ledger.recorder import Recorder
 from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
+from routeproxy.metrics import families
+from routeproxy.metrics.counting import Metrics
+from routeproxy.metrics.service import MetricsService
+from routeproxy.metrics.snapshot import Snapshot
+from routeproxy.metrics.workers import MetricsFolder
 from routeproxy.observe import Observer, Observers
 from routeproxy.policy.compile.connections import is_loopback
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.explain import HEALTHY
 from routeproxy.policy.live.live_rules import LiveRules
 from routeproxy.policy.live.versions import NoSuchVersion, Versions
 from routeproxy.policy.problems import Code, Problem, RulesRefused
@@ -44,7 +50,8 @@ from routeproxy.upstream.ambient import export_credentials
 from routeproxy.upstream.keys import Keys, SecretFiles, secrets_of
 from routeproxy.upstream.registry import Registry, signing_key_of
 from routeproxy.upstream.shared_state import SharedState
-from routeproxy.web.app import build_app
+from routeproxy.web.admin import target_states
+from routeproxy.web.app import RouteproxyApp, build_app
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.response import InFlight, StreamTimings
@@ -74,19 +81,52 @@ def _serve(sources: Sources, options: Options) -> int:
         raise_limit()
         export_credentials(sources.variables())
         sock = listen(address)
+        sockets = [sock, *_listen_for_metrics(policy)]
         lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
         logs.print_banner(lines)
         if options.workers > 1:
             state = SharedState(shared=True)
-            return Workers(partial(_work, sources, folder, host, state), sock, options.workers).run()
+            with _metrics_folder() as metrics:
+                work = partial(_work, sources, folder, host, state, metrics)
+                return Workers(work, sockets, options.workers, partial(_bury, metrics)).run()
         rules.guard = partial(refuse, sources, host)
-        server = Server(
-            App(sources, rules, host=host), owns_process=True, at_exit=partial(_delete, options, folder)
-        )
+        app = App(sources, rules, host=host, metrics_port=_metrics_port(sockets))
+        server = Server(app, owns_process=True, at_exit=partial(_delete, options, folder))
         if options.session_of is not None:
             stop_with_client(server, options.session_of)
-        server.run([sock])
+        server.run(sockets)
     return 0
+
+
+def _listen_for_metrics(policy: Policy) -> list[socket.socket]:
+    """A socket for the address that `[telemetry] metrics` names, if it names one. Raises `OSError`."""
+    if policy.telemetry.metrics is None:
+        return []
+    host, _, port = policy.telemetry.metrics.rpartition(":")
+    return [listen(Address(host.strip("[]"), int(port)))]
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[MetricsFolder | None]:
+    """Where workers tell each other what they have counted; `None`: no folder can be made."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="routeproxy-metrics-", dir=_writable_folder()))
+    except OSError as error:
+        log.warning("metrics are those of one worker alone, since no folder can be made: %s", error)
+        yield None
+        return
+    try:
+        yield MetricsFolder(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _bury(metrics: MetricsFolder | None, process: int) -> None:
+    if metrics is not None:
+        try:
+            metrics.bury(process)
+        except OSError as error:
+            log.error("what worker %s has counted is lost: %s", process, error)
 
 
 def live_rules(sources: Sources, folder: Path) -> LiveRules:
@@ -161,10 +201,14 @@ class App:
         observers: Sequence[Observer] = (),
         host: str = "127.0.0.1",
         state: SharedState | None = None,
+        metrics_folder: MetricsFolder | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         """`observers`: who listens besides the logs. `host`: what the server listens on. `state`: what other
-        workers know, too."""
+        workers know, too; `metrics_folder`: where they tell what they count. `metrics_port`: that of the
+        listener for metrics."""
         self.state = state
+        self._metrics_port = metrics_port
         self._host = host
         self._sources = sources
         self.rules = rules
@@ -173,7 +217,13 @@ class App:
         self._observers = observers
         self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
         self._decision_log = DecisionLog(rules.policy)
-        self._ledger = LedgerRecorder(rules.policy, SecretFiles().value)
+        self._metrics = MetricsService(Metrics(rules.policy), metrics_folder)
+        self._recorder = Recorder(rules.policy, SecretFiles().value, [self._metrics.take])
+        self._metrics.recorder = self._recorder
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._recorder
 
     @property
     def settings(self) -> ServerSettings:
@@ -185,11 +235,11 @@ class App:
 
     def close(self) -> None:
         self._decision_log.close()
-        self._ledger.close()
+        self._recorder.close()
 
     def _counters(self) -> Mapping[str, object]:
         lost = {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
-        return {**lost, **self._ledger.status}
+        return {**lost, **self._recorder.status}
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
@@ -197,9 +247,9 @@ class App:
         upstreams = Registry(signing_key, variables)
         dry_upstreams = Registry(signing_key, variables, dry=True)
         authenticator = Authenticator(rules.policy, sources.token())
-        decision_log, ledger = self._decision_log, self._ledger
-        ledger.start()
-        observer = Observers([RequestLog(), ReloadLog(), decision_log, ledger, *self._observers])
+        decision_log, recorder, metrics = self._decision_log, self._recorder, self._metrics.metrics
+        recorder.start()
+        observer = Observers([RequestLog(), ReloadLog(), decision_log, recorder, metrics, *self._observers])
         rules.listeners.append(observer)
 
         files = SecretFiles()
@@ -209,11 +259,11 @@ class App:
             upstreams.use_environment(sources.variables())
             authenticator.update(policy, sources.token())
             decision_log.update(policy)
-            ledger.update(policy)
-            ledger.start()
+            recorder.update(policy)
 
-        return build_app(
-            Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state),
+        proxy = Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state)
+        app = build_app(
+            proxy,
             authenticator=authenticator,
             in_flight=self.in_flight,
             timings=self._timings,
@@ -223,7 +273,28 @@ class App:
             protocols=self._protocols,
             bound_host=self._host,
             counters=self._counters,
+            metrics=self._metrics if rules.policy.keeps_metrics else None,
+            metrics_port=self._metrics_port,
         )
+        metrics.gauges.append(partial(_fill_gauges, proxy, app, self))
+        return app
+
+
+def _fill_gauges(proxy: Proxy, app: RouteproxyApp, served: App, snapshot: Snapshot) -> None:
+    """What is so at this moment, for metrics."""
+    recorder = served.recorder
+    snapshot.set(families.IN_FLIGHT, len(served.in_flight.responses))
+    snapshot.set(families.LAG, round(app.overload.lag, 3))
+    snapshot.set(families.SPOOL, recorder.spooled_bytes)
+    snapshot.set(families.DROPPED, recorder.dropped)
+    for team, number in proxy.waiting_by_team().items():
+        snapshot.set(families.QUEUE, number, team)
+    for target, state in target_states(proxy).items():
+        snapshot.set(families.HEALTHY, int(state == HEALTHY), target)
+    for pool, number in tuple(proxy.spilled.items()):
+        snapshot.set(families.SPILLED, number, pool)
+    for invariant, number in tuple(proxy.upstreams.refused.items()):
+        snapshot.set(families.REFUSALS, number, "invariant", invariant)
 
 
 @asynccontextmanager
@@ -274,21 +345,41 @@ async def _prepare(upstreams: Registry, policy: Policy) -> None:
         log.exception("a provider could not be prepared")
 
 
-def _work(sources: Sources, folder: Path, host: str, state: SharedState, sock: socket.socket) -> None:
+def _work(
+    sources: Sources,
+    folder: Path,
+    host: str,
+    state: SharedState,
+    metrics: MetricsFolder | None,
+    sockets: Sequence[socket.socket],
+) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
     configure_logs(sources)
     try:
         rules = _first_rules(sources, folder)
         rules.guard = partial(refuse, sources, host)
-        server = Server(App(sources, rules, host=host, state=state), owns_process=True)
+        app = App(
+            sources,
+            rules,
+            host=host,
+            state=state,
+            metrics_folder=metrics,
+            metrics_port=_metrics_port(sockets),
+        )
+        server = Server(app, owns_process=True)
         stop_with_parent(server)
-        server.run([sock])
+        server.run([*sockets])
     except Exception:
         # Said here: Python's own words go to stderr past the log, and wait there for somebody to read them.
         log.exception("a worker ends: this is a bug in routeproxy")
         logging.shutdown()
         os._exit(1)
+
+
+def _metrics_port(sockets: Sequence[socket.socket]) -> int | None:
+    """That of the second socket, if there is one."""
+    return sockets[1].getsockname()[1] if len(sockets) > 1 else None
 
 
 def _first_rules(sources: Sources, folder: Path) -> LiveRules:

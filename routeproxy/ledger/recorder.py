@@ -4,19 +4,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from routeproxy.exchange import AttemptRecord, Exchange
 from routeproxy.ledger.opening import ValueOf, open_store
+from routeproxy.ledger.pipeline import Recorded, RecordPipeline, Sink, Unpriced
 from routeproxy.ledger.rows import AttemptRow, OpenRow, RequestRow, UsageSource
-from routeproxy.ledger.writer import LedgerWriter, Recorded, Unpriced
+from routeproxy.ledger.writer import LedgerWriter
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.policy.logged import logged_facts
+from routeproxy.policy.targets import Target
 
 log = logging.getLogger("routeproxy.ledger")
 
@@ -28,12 +30,12 @@ OPEN_AFTER = 1.0
 MICRO = 10**6
 
 
-class LedgerRecorder(Observer):
-    """Tells the ledger of every request for an answer. Counts of tokens and `/v1/route` ask no model, so they
-    are no part of it."""
+class Recorder(Observer):
+    """Tells of every request for an answer: the ledger, and who else keeps count. Counts of tokens and
+    `/v1/route` ask no model, so they are no part of it."""
 
-    def __init__(self, policy: Policy, value_of: ValueOf) -> None:
-        """`value_of`: what a secret is at the moment."""
+    def __init__(self, policy: Policy, value_of: ValueOf, counts: Sequence[Sink] = ()) -> None:
+        """`value_of`: what a secret is at the moment. `counts`: who is told besides the ledger."""
         self._value_of = value_of
         self._settings: LedgerSettings | None = None
         self._writer: LedgerWriter | None = None
@@ -41,10 +43,14 @@ class LedgerRecorder(Observer):
         """Rows that writers before this one have dropped."""
         self._under_way: dict[str, Exchange] = {}
         self._opened: set[str] = set()
+        self._names = StatedModels()
+        self._pipeline = RecordPipeline([self._write, *counts])
+        self._is_started = False
         self.update(policy)
 
     def update(self, policy: Policy) -> None:
         """From now on `policy` says where the ledger is. Nothing waits for what is still to be written."""
+        self._is_on = policy.ledger is not None or policy.keeps_metrics
         settings = policy.ledger
         if settings == self._settings:
             return
@@ -64,15 +70,33 @@ class LedgerRecorder(Observer):
             key.encode("utf-8", "surrogatepass") if key is not None else None,
         )
         self._writer.opened_rows = self._newly_open
+        if self._is_started:
+            self._writer.start()
 
     def start(self) -> None:
-        """An earlier process may have left something to write."""
+        """In the process that serves."""
+        self._is_started = True
+        self._pipeline.start()
         if self._writer is not None:
             self._writer.start()
 
+    def flush(self) -> None:
+        """Whoever keeps count knows of all that is over once this returns."""
+        self._pipeline.flush()
+
     def close(self) -> None:
+        self._pipeline.close()
         if self._writer is not None:
             self._writer.close()
+
+    @property
+    def spooled_bytes(self) -> int:
+        return self._writer.spooled_bytes if self._writer is not None else 0
+
+    @property
+    def dropped(self) -> int:
+        """Rows of requests and attempts that are in no ledger and will never be."""
+        return self._dropped_before + (self._writer.dropped if self._writer is not None else 0)
 
     @property
     def status(self) -> Mapping[str, object]:
@@ -81,9 +105,15 @@ class LedgerRecorder(Observer):
             return {}
         return {
             "ledger_problem": self._writer.problem,
-            "ledger_spool_bytes": self._writer.spooled_bytes,
-            "ledger_rows_dropped": self._dropped_before + self._writer.dropped,
+            "ledger_spool_bytes": self.spooled_bytes,
+            "ledger_rows_dropped": self.dropped,
         }
+
+    def _write(self, recorded: Sequence[Recorded]) -> None:
+        if (writer := self._writer) is not None:
+            writer.put(recorded)
+
+    # --- what happens, on the event loop
 
     def request_decided(self, exchange: Exchange) -> None:
         if exchange.endpoint == "messages" and self._writer is not None:
@@ -94,10 +124,11 @@ class LedgerRecorder(Observer):
             exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:
+        if exchange.endpoint != "messages" or not self._is_on:
+            return
+        self._pipeline.put(recorded(exchange, self._names, with_facts=self._writer is not None))
         self._under_way.pop(exchange.request_id, None)
         self._opened.discard(exchange.request_id)
-        if exchange.endpoint == "messages" and self._writer is not None:
-            self._writer.put(recorded(exchange))
 
     def _newly_open(self) -> list[OpenRow]:
         """In the writer's thread."""
@@ -110,7 +141,30 @@ class LedgerRecorder(Observer):
         return found
 
 
-def recorded(exchange: Exchange) -> Recorded:
+class StatedModels:
+    """What metrics call the models of a policy: clients may name ever new ones, and a metric has only those
+    that the rules state."""
+
+    OTHER = "_other"
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._stated: frozenset[tuple[str, str]] = frozenset()
+
+    def label_of(self, target: Target, policy: Policy) -> str:
+        if policy is not self._policy:
+            self._policy, self._stated = policy, _stated_models(policy)
+        return target.model if (target.provider.name, target.model) in self._stated else self.OTHER
+
+
+def _stated_models(policy: Policy) -> frozenset[tuple[str, str]]:
+    rules = (*policy.rules, policy.default)
+    stated = {(target.provider.name, target.model) for rule in rules for target in rule.contacted}
+    stated |= {(name, model) for name, provider in policy.providers.items() for model in provider.models}
+    return frozenset((name, model) for name, model in stated if "*" not in model)
+
+
+def recorded(exchange: Exchange, names: StatedModels, *, with_facts: bool = True) -> Recorded:
     """The row of a request that is over, and what its attempts took, still without a price."""
     now, now_at = time.perf_counter(), time.time_ns() // 1000
     facts, decision, inbound = exchange.facts, exchange.decision, exchange.inbound
@@ -119,7 +173,7 @@ def recorded(exchange: Exchange) -> Recorded:
         return now_at - int((now - moment) * MICRO)
 
     logged = exchange.logged_facts
-    if logged is None and facts is not None and not facts.text_is_forgotten:
+    if logged is None and with_facts and facts is not None and not facts.text_is_forgotten:
         logged = logged_facts(facts, exchange.policy)
     records = [*exchange.attempts, *([exchange.safeguards] if exchange.safeguards is not None else [])]
     attempts = tuple(_attempt_row(number, record, at, now) for number, record in enumerate(records, 1))
@@ -145,13 +199,19 @@ def recorded(exchange: Exchange) -> Recorded:
         facts=_impersonal(logged or {}),
         status=exchange.status,
         error=exchange.error,
+        denied=decision is not None and decision.deny is not None,
+        skipped=dict(exchange.skipped),
         client_left=exchange.client_left,
         queued=int(exchange.queued * MICRO),
         first_content=int((content_at - exchange.started) * MICRO) if content_at is not None else None,
         duration=int((now - exchange.started) * MICRO),
         attempts=attempts,
     )
-    return Recorded(row, tuple(Unpriced(record.target.provider, record.tokens) for record in records))
+    unpriced = (
+        Unpriced(record.target.provider, record.tokens, names.label_of(record.target, exchange.policy))
+        for record in records
+    )
+    return Recorded(row, tuple(unpriced))
 
 
 def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> AttemptRow:

@@ -91,6 +91,10 @@ class RequestRow(Struct, kw_only=True, omit_defaults=True):
     """What rules could look at, as in the decision log, without the user and the session."""
     status: int = 0
     error: str | None = None
+    denied: bool = False
+    """A rule refused it, and nobody was asked."""
+    skipped: Mapping[str, str] = {}
+    """The targets that were passed over, and why."""
     client_left: bool = False
     queued: int = 0
     first_content: int | None = None

@@ -1,40 +1,28 @@
-"""Writes the ledger beside the answers: one thread prices what it is given and spools it, once a second;
-another takes it from there to the database, which may be slow, full or gone.
+"""Writes the ledger beside the answers: what a second brought is spooled, and a thread takes it from there to
+the database, which may be slow, full or gone.
 
 What a process was given is on disk within a second, and in the database once that takes it: a process that is
 killed loses the second, and the next one sees to what it has spooled.
 """
 
 import asyncio
-import datetime
 import hashlib
 import hmac
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from msgspec import Struct
-
-from routeproxy.ledger.price_table import load
-from routeproxy.ledger.pricing import cost_of
+from routeproxy.ledger.pipeline import Recorded
 from routeproxy.ledger.rows import Batch, OpenRow, RequestRow
 from routeproxy.ledger.spool import Spool, SpooledBatch, SpoolFull
 from routeproxy.ledger.store import LedgerUnavailable, Store
-from routeproxy.messages.token_usage import TokenUsage
 from routeproxy.policy.ledger import DAY, LedgerSettings
-from routeproxy.policy.providers import Provider
 
 log = logging.getLogger("routeproxy.ledger")
 
-EVERY = 1.0
-"""Seconds between two batches."""
-MOST_AT_ONCE = 500
-"""Requests that are a batch before the second is over."""
-MOST_WAITING = 100_000
-"""Requests that may wait in memory: only while the disk of the spool is stuck do so many."""
 TRY_AGAIN = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds after the first failures of the database; after more, the last."""
 LOOK_FOR_ORPHANS = 10.0
@@ -42,21 +30,6 @@ LOOK_FOR_ORPHANS = 10.0
 PRUNE_EVERY = 3600.0
 EXIT_SECONDS = 5.0
 """How long an exit waits for what is spooled to be written. It stays in the spool."""
-
-
-class Unpriced(Struct, frozen=True):
-    """What an attempt took, and whose prices hold for it."""
-
-    provider: Provider
-    tokens: TokenUsage | None
-
-
-class Recorded(Struct, frozen=True):
-    """A request that is over."""
-
-    row: RequestRow
-    attempts: tuple[Unpriced, ...]
-    """For each attempt of the row."""
 
 
 class LedgerWriter:
@@ -75,36 +48,17 @@ class LedgerWriter:
         self._now = now
         self.opened_rows: Callable[[], list[OpenRow]] = list
         """Those of requests that are under way since a while, and were not asked for before."""
-        self._queue: deque[Recorded] = deque()
-        self._wake = threading.Condition()
         self._spool = Spool(
             Path(settings.spool), settings.spool_mb * 2**20, is_synchronous=settings.is_synchronous
         )
         self._to_write: deque[SpooledBatch] = deque()
         self._has_work = threading.Event()
-        self._is_closed = False
         self._closed_at: float | None = None
         self._problem: str | None = None
         self._spool_problem: str | None = None
         self.dropped = 0
         """Rows that are in no database and will never be."""
-        self._threads = [
-            threading.Thread(target=self._spool_all, name="ledger spool", daemon=True),
-            threading.Thread(target=self._write_all, name="ledger", daemon=True),
-        ]
-        self._is_started = False
-
-    def put(self, recorded: Recorded) -> None:
-        """Returns at once. Only on the event loop."""
-        if not self._is_started:
-            self._start()
-        if len(self._queue) >= MOST_WAITING:
-            self.dropped += _rows(recorded.row)
-            return
-        self._queue.append(recorded)
-        if len(self._queue) == MOST_AT_ONCE:
-            with self._wake:
-                self._wake.notify()
+        self._thread = threading.Thread(target=self._write_all, name="ledger", daemon=True)
 
     @property
     def spooled_bytes(self) -> int:
@@ -116,51 +70,28 @@ class LedgerWriter:
         return self._problem
 
     def start(self) -> None:
-        """There may be something to see to before the first request."""
-        if not self._is_started:
-            self._start()
-
-    def _start(self) -> None:
-        self._is_started = True
-        for thread in self._threads:
-            thread.start()
+        """An earlier process may have left something to write."""
+        self._thread.start()
 
     def close(self) -> None:
-        """What was put is spooled, and written if the database takes it in time."""
-        if not self._is_started:
-            return
-        with self._wake:
-            self._is_closed = True
-            self._wake.notify()
-        spooling, writing = self._threads
-        spooling.join(EXIT_SECONDS)
+        """What was put is in the spool; it is written if the database takes it in time."""
         self._closed_at = time.monotonic()
         self._has_work.set()
-        writing.join(EXIT_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(EXIT_SECONDS)
         self._spool.close()
         if self._to_write:
             count = len(self._to_write)
             batches = f"{count:,} batches" if count > 1 else "a batch"
             log.warning("%s of rows of the ledger: they wait in %s", batches, self._settings.spool)
 
-    # --- the thread that spools
+    # --- in the pipeline's thread
 
-    def _spool_all(self) -> None:
-        while True:
-            with self._wake:
-                if not self._is_closed and len(self._queue) < MOST_AT_ONCE:
-                    self._wake.wait(EVERY)
-                last = self._is_closed
-            try:
-                self._spool_once()
-            except Exception:
-                log.exception("rows of the ledger are lost: this is a bug in routeproxy")
-            if last:
-                return
-
-    def _spool_once(self) -> None:
-        recorded = [self._queue.popleft() for _ in range(len(self._queue))]
-        batch = Batch(requests=[self._priced(each) for each in recorded], opened=self.opened_rows())
+    def put(self, recorded: Sequence[Recorded]) -> None:
+        """Spools what is over, and what has newly been under way for a while."""
+        batch = Batch(
+            requests=[self._of_the_ledger(each.row) for each in recorded], opened=self.opened_rows()
+        )
         if not batch.rows:
             return
         try:
@@ -187,15 +118,8 @@ class LedgerWriter:
             log.error("rows of the ledger are lost: %s; and the database takes none: %s", why, self._problem)
         self._spool_problem = why
 
-    def _priced(self, recorded: Recorded) -> RequestRow:
-        row, table = recorded.row, load()
-        day = datetime.datetime.fromtimestamp(row.at / 10**6, datetime.UTC).date()
-        for attempt, unpriced in zip(row.attempts, recorded.attempts, strict=True):
-            cost = cost_of(
-                unpriced.tokens, unpriced.provider, attempt.model, day, table, attempt.served_model
-            )
-            attempt.cost_nanousd, attempt.price_source = cost.nanousd, cost.source
-            attempt.price_version = cost.version
+    def _of_the_ledger(self, row: RequestRow) -> RequestRow:
+        """As it is written: with the user as the ledger may know it."""
         row.user = self._known_as(row.user)
         if row.user is None:
             row.user_source = None
@@ -316,7 +240,3 @@ class LedgerWriter:
 def pseudonym_of(user: str, key: bytes) -> str:
     """32 hexadecimal digits, by which nobody without the key can tell the user."""
     return hmac.new(key, user.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
-
-
-def _rows(row: RequestRow) -> int:
-    return 1 + len(row.attempts)

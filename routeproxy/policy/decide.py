@@ -315,6 +315,12 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """The headers that some condition looks at, in lower case."""
 
     @property
+    def keeps_metrics(self) -> bool:
+        """Whether somebody may scrape them."""
+        keys = self.server.admin_keys
+        return self.telemetry.metrics is not None or any(key.role == "metrics" for key in keys)
+
+    @property
     def counts_tokens(self) -> bool:
         return INPUT_TOKENS.name in self.reads
 

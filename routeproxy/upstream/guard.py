@@ -3,6 +3,7 @@ forbid. The guard judges the request and the target by themselves, not the decis
 together."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -39,8 +40,8 @@ class InvariantGuard:
     def __init__(self, upstreams: Upstreams, rules: LivePolicy) -> None:
         self._upstreams = upstreams
         self._rules = rules
-        self.refused = 0
-        """How many attempts were stopped."""
+        self.refused: Counter[str] = Counter()
+        """How many attempts were stopped, by the name of the invariant."""
 
     def of(self, provider: Provider) -> Upstream:
         return _GuardedUpstream(self._upstreams.of(provider), self)
@@ -53,7 +54,7 @@ class InvariantGuard:
             return
         for policy in (own,) if own is live else (own, live):
             for name, why in _broken(call, policy):
-                self.refused += 1
+                self.refused[name] += 1
                 request, target = call.exchange.request_id, call.target.name
                 log.error(
                     "%s %s refused by invariant %s of %s: %s", request, target, name, policy.version, why

@@ -32,6 +32,10 @@ class Places:
         lengths = {name: self._waiting.length(limit.id) for name, limit in self._limits.named(policy)}
         return {name: length for name, length in lengths.items() if length}
 
+    def waiting_of(self, team: str) -> int:
+        """How many requests of a team wait; of none: those that showed no team's key."""
+        return self._waiting.of_team(team)
+
     @asynccontextmanager
     async def of_team(self, exchange: Exchange) -> AsyncIterator[None]:
         """The request's place among those of its team. Raises `UpstreamFailure` where there is none in

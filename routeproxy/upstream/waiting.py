@@ -128,9 +128,10 @@ class Waiting:
     ) -> T | None:
         """What `take` gives once it is the request's turn; `None`: it was not within `seconds`, or `length`
         others wait already. `limit`: the number of what there is too little of."""
-        place = self._queue_id(limit)
+        place, of_team = self._queue_id(limit), self._team_id(team)
         if not self._in_flight.take(place, length):
             return None
+        self._in_flight.take(of_team)
         line = self._lines.setdefault(limit, _Line())
         waiter = _Waiter(self._draw(limit, team, weight))
         line.join(waiter)
@@ -142,6 +143,7 @@ class Waiting:
         finally:
             waiter.is_gone = True
             self._in_flight.give_back(place)
+            self._in_flight.give_back(of_team)
             line.wake()
             if line.first() is None:
                 self._lines.pop(limit, None)
@@ -166,6 +168,13 @@ class Waiting:
         if id is None:
             id = self._queue_ids[limit] = self._in_flight.id_of("queue", str(limit))
         return id
+
+    def of_team(self, team: str) -> int:
+        """How many of a team's requests wait, in all workers."""
+        return self._in_flight.count(self._team_id(team))
+
+    def _team_id(self, team: str) -> int:
+        return self._in_flight.id_of("queue of team", team)
 
     def _draw(self, limit: int, team: str, weight: float) -> float:
         queue = self._queues.find(limit)

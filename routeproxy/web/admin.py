@@ -16,6 +16,7 @@ from routeproxy.messages.errors import ApiError, InvalidRequest
 from routeproxy.observe import Observer
 from routeproxy.policy.live.versions import NoSuchVersion
 from routeproxy.policy.problems import RulesRefused
+from routeproxy.policy.secrets import Role
 from routeproxy.proxy import Proxy
 from routeproxy.web.auth import Authenticator, Caller
 from routeproxy.web.headers import request_headers
@@ -57,8 +58,8 @@ def admin_handlers(
 ) -> list[ControllerRouterHandler]:
     """Without `control` the rules stay as they are, and nothing is here."""
 
-    def admin_of(connection: AnyConnection) -> Caller:
-        """Whoever asks, with an admin key. Raises `ApiError` for everybody else."""
+    def admin_of(connection: AnyConnection, role: Role = "operate") -> Caller:
+        """Whoever asks, with an admin key for this. Raises `ApiError` for everybody else."""
         if control is None or not proxy.rules.policy.server.admin_keys:
             raise ApiError(404, f"{connection.scope['path']} is not here: `[server] admin_keys` turns it on")
         caller = authenticator.authenticate(request_headers(connection.scope), admin=True)
@@ -67,12 +68,23 @@ def admin_handlers(
             raise ApiError(403, "this takes an admin key, and a team's was shown")
         if not caller.admin:
             raise ApiError(401, "x-api-key header is required: an admin key")
+        if not caller.may(role):
+            raise ApiError(
+                403, f"this takes an admin key with the role `{role}`, this one has `{caller.role}`"
+            )
         return caller
+
+    def note_started(connection: AnyConnection) -> None:
+        if (request := small_request_of(connection.scope)) is not None:
+            observer.small_request_started(request)
 
     def needs_admin_key(connection: AnyConnection, _: BaseRouteHandler) -> None:
         admin_of(connection)
-        if (request := small_request_of(connection.scope)) is not None:
-            observer.small_request_started(request)
+        note_started(connection)
+
+    def needs_key_to_read(connection: AnyConnection, _: BaseRouteHandler) -> None:
+        admin_of(connection, "read")
+        note_started(connection)
 
     def status_of(control: Control) -> dict[str, object]:
         return {
@@ -80,14 +92,14 @@ def admin_handlers(
             "rules_version": proxy.rules.policy.version,
             "history": control.history,
             "rules_problem": control.problem,
-            "refused_by_invariants": proxy.upstreams.refused,
-            "targets": _health(proxy),
+            "refused_by_invariants": proxy.upstreams.refused.total(),
+            "targets": target_states(proxy),
             "waiting": proxy.waiting(),
             **counters(),
             "process": os.getpid(),
         }
 
-    @get("/-/status", guards=[needs_admin_key], sync_to_thread=False)
+    @get("/-/status", guards=[needs_key_to_read], sync_to_thread=False)
     def status() -> Response[bytes]:
         assert control is not None
         return json_reply(status_of(control))
@@ -118,8 +130,8 @@ def admin_handlers(
     return [status, reload, rollback]
 
 
-def _health(proxy: Proxy) -> dict[str, str]:
-    """Of each target of the rules in force, but of `P/*`, which is many."""
+def target_states(proxy: Proxy) -> dict[str, str]:
+    """Whether each target of the rules in force may be asked, in words; but of `P/*`, which is many."""
     policy = proxy.rules.policy
     targets = {
         target.name: target

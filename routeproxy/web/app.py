@@ -14,6 +14,7 @@ from litestar.plugins import PluginProtocol
 from litestar.types import ASGIApp, HTTPScope
 
 from routeproxy.messages.errors import ApiError
+from routeproxy.metrics.service import MetricsService
 from routeproxy.observe import Observer
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control, admin_handlers
@@ -22,7 +23,9 @@ from routeproxy.web.cross_site import CrossSiteGuard
 from routeproxy.web.exchanges import Exchanges
 from routeproxy.web.front_page import FrontDoor
 from routeproxy.web.health import health_handlers
+from routeproxy.web.metrics import metrics_handlers, metrics_listener
 from routeproxy.web.models import Models
+from routeproxy.web.overload import Overload
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.replies import (
     AnyRequest,
@@ -45,6 +48,10 @@ class RouteproxyApp(Litestar):
     """What is answered past the router, which takes a twentieth of a small request's time, by its path."""
     observer = Observer()
     guard: CrossSiteGuard | None = None
+    metrics_port: int | None = None
+    """The port of the listener on which `metrics_app` is served, and nothing else."""
+    metrics_app: ASGIApp | None = None
+    overload: Overload
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
@@ -54,6 +61,8 @@ class RouteproxyApp(Litestar):
         app = self.fast_paths.get(scope.get("path", ""))
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+        elif self.metrics_app is not None and (scope.get("server") or ("", 0))[1] == self.metrics_port:
+            await self.metrics_app(scope, receive, send)
         elif self.guard is not None and (error := self.guard.refusal(cast(HTTPScope, scope))):
             await observed(error_app(error), self.observer, scope, receive, send)
         elif app is not None:
@@ -74,9 +83,12 @@ def build_app(
     protocols: Sequence[ClientProtocol] = PROTOCOLS,
     bound_host: str = "127.0.0.1",
     counters: Callable[[], Mapping[str, object]] = dict,
-) -> Litestar:
+    metrics: MetricsService | None = None,
+    metrics_port: int | None = None,
+) -> RouteproxyApp:
     """The application around `proxy`. Without `control` its rules stay as they are. `bound_host`: what the
-    server was told to listen on. `counters`: what else this process counts for its operators, by name."""
+    server was told to listen on. `counters`: what else this process counts for its operators, by name.
+    `metrics_port`: of the listener that has nothing but them."""
     authenticator = authenticator or Authenticator(proxy.rules.policy, None)
     in_flight = in_flight or InFlight()
     observer = observer or Observer()
@@ -108,6 +120,7 @@ def build_app(
             *models.handlers(),
             *health_handlers(proxy, authenticator, in_flight, control),
             *admin_handlers(proxy, authenticator, control, observer, state),
+            *metrics_handlers(metrics, authenticator),
         ],
         exception_handlers={
             ApiError: error_reply,
@@ -123,6 +136,9 @@ def build_app(
         debug=False,
     )
     application.observer = observer
+    application.overload = exchanges.overload
+    if metrics is not None and metrics_port is not None:
+        application.metrics_port, application.metrics_app = metrics_port, metrics_listener(metrics)
     is_named = cors.is_origin_allowed if cors is not None else None
     application.guard = CrossSiteGuard(proxy.rules, authenticator, bound_host, is_named)
     if not origins:  # pages get their headers from Litestar

@@ -6,13 +6,13 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
 from routeproxy.messages.errors import ApiError
 from routeproxy.policy.decide import Policy
-from routeproxy.policy.secrets import ClientKey
+from routeproxy.policy.secrets import ClientKey, Role
 from routeproxy.upstream.keys import SecretFiles
 
 log = logging.getLogger("routeproxy.web.auth")
@@ -32,6 +32,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     key_name: str | None = None
     """What the rules call the key that was shown; `None` for `ANTHROPIC_AUTH_TOKEN` and for no key."""
     admin: bool = False
+    role: Role | None = None
+    """Of the admin key that was shown."""
     may_explain: bool = False
     is_operator: bool = False
     """Nobody needs a key here, and there is none: whoever asks runs the server."""
@@ -39,6 +41,21 @@ class Caller(Struct, frozen=True, kw_only=True):
     """What counted when the key was looked at, by `Authenticator.is_current`."""
     expires: datetime.date | None = None
     """The last day of the key that was shown."""
+
+    def may(self, role: Role) -> bool:
+        """Whether the key that was shown is for this."""
+        return self.role is not None and role in ROLES[self.role]
+
+
+ROLES: Mapping[Role, frozenset[Role]] = {
+    "operate": frozenset(get_args(Role)),
+    "audit": frozenset(("audit", "usage", "read")),
+    "usage": frozenset(("usage",)),
+    "read": frozenset(("read",)),
+    "metrics": frozenset(("metrics",)),
+}
+"""By the role of an admin key, what it may do: whoever may do all may do each, and whoever reads records may
+see their sums."""
 
 
 class _KeyOwner(Struct, frozen=True):
@@ -83,6 +100,10 @@ class Authenticator:
             return "required"
         return "optional" if self._by_team else "none"
 
+    @property
+    def has_admin_keys(self) -> bool:
+        return bool(self._policy.server.admin_keys)
+
     def authenticate(self, headers: Headers, *, admin: bool = False) -> Caller:
         """`admin`: whether an admin key opens this path too.
 
@@ -112,7 +133,9 @@ class Authenticator:
             team=owner.team,
             key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
-            may_explain=owner.admin or (team.explain if team else not self._by_team),
+            role=owner.key.role if owner.admin and owner.key is not None else None,
+            may_explain=(owner.admin and owner.key is not None and owner.key.role == "operate")
+            or (team.explain if team else not self._by_team),
             keys_version=self._keys_version,
             expires=owner.key.expires if owner.key is not None else None,
         )

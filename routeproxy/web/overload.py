@@ -54,6 +54,11 @@ class Overload:
         late = min(self._lags)
         return f"its event loop is {late:.1f} s late" if late >= LATE else self._too_much_memory
 
+    @property
+    def lag(self) -> float:
+        """By how many seconds the event loop was late, the last time that somebody looked."""
+        return self._lags[1]
+
     def refuse_new_work(self) -> None:
         """Raises `ApiError` (529) while there is too much to do."""
         self._watch()
