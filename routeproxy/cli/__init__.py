@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "schema": "Print the JSON Schema of rules files, for editors.",
     "count": "Estimate the input tokens of requests.",
     "usage": "Say what was used, by whom, and what it cost.",
+    "ledger": "What the owner of the ledger does to it.",
     "init": "Write a rules file to start from, or from what you have.",
     "keys": "Keys of clients.",
 }

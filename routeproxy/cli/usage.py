@@ -5,13 +5,14 @@ import csv
 import datetime
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
+from msgspec.structs import replace
 
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
@@ -21,7 +22,9 @@ from routeproxy.ledger.opening import open_store
 from routeproxy.ledger.reconcile import Difference, Invoice, reconciled
 from routeproxy.ledger.store import LedgerUnavailable, Store
 from routeproxy.ledger.usage import BY, FILTERS, Question, Usage, UsageRow, usage_of
+from routeproxy.ledger.writer import pseudonym_of
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.sources import find_rules
 from routeproxy.upstream.keys import SecretFiles
 
@@ -111,6 +114,7 @@ def command(
         policy = sources_of(find_rules(rules), allow_literal_keys=allow_literal_keys).load()
         wanted = ",".join(FOCUS_COLUMNS) if format == "focus" else by
         question = asked(wanted, since, until, month, only or (), time_zone)
+        question = replace(question, only=_as_known(question.only, policy))
         usage = asyncio.run(_ask(policy, question))
         if unused:
             print_unused(usage, policy, sys.stdout)
@@ -176,6 +180,24 @@ def reconcile(
         return int(any(not difference.agrees for difference in differences))
 
     run_and_exit(run)
+
+
+def known_name(user: str, settings: LedgerSettings) -> str:
+    """What the ledger calls a user. Raises `ValueError` where that can't be told."""
+    if settings.users != "pseudonym" or settings.pseudonym_key is None:
+        return user
+    key = SecretFiles().value(settings.pseudonym_key)
+    if key is None:
+        reference = settings.pseudonym_key.reference
+        raise ValueError(f"users are known by a keyed hash, and its key {reference} is not set")
+    return pseudonym_of(user, key.encode("utf-8", "surrogatepass"))
+
+
+def _as_known(only: Mapping[str, str], policy: Policy) -> Mapping[str, str]:
+    """A user may be asked for by the name that the ledger only knows the hash of."""
+    if "user" not in only or policy.ledger is None:
+        return only
+    return {**only, "user": known_name(only["user"], policy.ledger)}
 
 
 async def _ask(policy: Policy, question: Question) -> Usage:

@@ -17,9 +17,14 @@ async def open_store(settings: LedgerSettings, value_of: ValueOf, *, read_only: 
     if settings.path is not None:
         return SqliteStore(Path(settings.path), is_synchronous=settings.is_synchronous, read_only=read_only)
     assert settings.url is not None
-    if value_of(settings.url) is None:
+    url = value_of(settings.url)
+    if url is None:
         raise LedgerUnavailable(f"its address is not known: {settings.url.reference} is not set")
-    raise LedgerUnavailable("this version knows no PostgreSQL yet")
+    try:
+        from routeproxy.ledger.postgres import PostgresStore
+    except ImportError:
+        raise LedgerUnavailable("PostgreSQL needs asyncpg: `pip install 'routeproxy[postgres]'`") from None
+    return await PostgresStore.opened(url, migrate=settings.migrate and not read_only)
 
 
 def settings_problem(settings: LedgerSettings) -> str | None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from routeproxy.ledger.dialect import SQLITE, Dialect
 from routeproxy.ledger.rows import Batch
 from routeproxy.ledger.schema import (
     ATTEMPT_COLUMNS,
@@ -91,6 +92,8 @@ _ADD = {
 
 class SqliteStore:
     """Its methods take the time that the disk takes, in the thread that calls them."""
+
+    dialect: Dialect = SQLITE
 
     def __init__(self, path: Path, *, is_synchronous: bool = False, read_only: bool = False) -> None:
         """Raises `LedgerUnavailable`."""

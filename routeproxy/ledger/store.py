@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from routeproxy.ledger.dialect import Dialect
 from routeproxy.ledger.rows import Batch
 
 
@@ -22,6 +23,9 @@ class Written:
 
 class Store(Protocol):
     """One connection to the database. Its methods raise `LedgerUnavailable`."""
+
+    @property
+    def dialect(self) -> Dialect: ...
 
     async def write(self, batch: Batch, written_at: int) -> Written:
         """All of it, or nothing. `written_at`: now, in microseconds since 1970."""

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from routeproxy.ledger.rows import LATE
+from routeproxy.ledger.dialect import Dialect
 from routeproxy.ledger.schema import SUM_TABLES
 from routeproxy.ledger.store import Store
 from routeproxy.ledger.sums import DAY, HOUR, Period, Sums
@@ -91,7 +91,7 @@ def dollars(nanousd: int) -> Decimal:
 
 async def usage_of(store: Store, question: Question) -> Usage:
     """Raises `LedgerUnavailable`."""
-    statement = _Statement(question)
+    statement = _Statement(question, store.dialect)
     found = await store.query(*statement.groups())
     rows = _folded(found, question)
     sources = await store.query(*statement.sources())
@@ -102,7 +102,7 @@ async def usage_of(store: Store, question: Question) -> Usage:
         by_source.setdefault(row["usage_source"] or "", Sums()).add(sums)
         if row["late"]:
             late.add(sums)
-    opened = await store.query(*_open(question))
+    opened = await store.query(*_open(question, store.dialect))
     return Usage(
         question=question,
         rows=sorted(rows, key=_order),
@@ -147,17 +147,17 @@ def _shown(asked: str, value: Any) -> str:
 class _Statement:
     """The `SELECT`s for one question, over sums where they tell it."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, dialect: Dialect) -> None:
         self._question = question
         period = _period(question)
         since, until = question.since.timestamp(), question.until.timestamp()
         if period is None:
-            self._source, self._time = _ROWS, "at / 1000000"
-            self._values: dict[str, Any] = {"since": int(since * 10**6), "until": int(until * 10**6)}
+            self._source = _ROWS.format(is_late=dialect.is_late, join=dialect.join)
+            self._time, time = dialect.row_seconds.format("at"), dialect.row_time
         else:
             self._source = _SUMS.format(table=SUM_TABLES[period])
-            self._time = "at"
-            self._values = {"since": int(since), "until": int(until)}
+            self._time, time = dialect.sum_seconds.format("at"), dialect.sum_time
+        self._values: dict[str, Any] = {"since": time(since), "until": time(until)}
         conditions = ["at >= :since", "at < :until"]
         for name, value in question.only.items():
             assert name in FILTERS
@@ -197,7 +197,7 @@ _SUMS = """(
 _ROWS = f"""(
     SELECT r.at, r.team, r.labels, r.key, r.rule, r.request_class, r."user", r.session,
         a.provider, a.model, coalesce(a.usage_source, '') AS usage_source,
-        CASE WHEN r.written_at - r.at > {LATE} THEN 1 ELSE 0 END AS late,
+        CASE WHEN {{is_late}} THEN 1 ELSE 0 END AS late,
         CASE WHEN a.number IS NULL OR a.number = (
             SELECT max(b.number) FROM attempts b WHERE b.request_id = r.id AND b.purpose = 'answer'
         ) THEN 1 ELSE 0 END AS requests,
@@ -211,7 +211,7 @@ _ROWS = f"""(
         CASE WHEN a.price_source = 'unknown' THEN
             {" + ".join(f"coalesce(a.{kind}, 0)" for kind in KINDS)}
         ELSE 0 END AS unpriced_tokens
-    FROM requests r LEFT JOIN attempts a ON a.request_id = r.id
+    FROM requests r LEFT JOIN attempts a ON {{join}}
 ) AS s"""
 
 
@@ -253,15 +253,15 @@ def _offset(question: Question, time: str) -> str:
     return f"(CASE {whens} ELSE {offsets[-1][1]} END)"
 
 
-def _open(question: Question) -> tuple[str, Mapping[str, Any]]:
+def _open(question: Question, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
     sql = "SELECT count(*) AS number FROM opened o WHERE o.at >= :since AND o.at < :until"
     sql += " AND NOT EXISTS (SELECT 1 FROM requests r WHERE r.id = o.id)"
     values = {
-        "since": int(question.since.timestamp() * 10**6),
-        "until": int(question.until.timestamp() * 10**6),
+        "since": dialect.row_time(question.since.timestamp()),
+        "until": dialect.row_time(question.until.timestamp()),
     }
     for name, value in question.only.items():
         if name in ("team", "key", "rule"):
             sql += f" AND coalesce(o.{_column(name)}, '') = :only_{name}"
-            values |= {f"only_{name}": value}  # type: ignore[dict-item]
+            values[f"only_{name}"] = value
     return sql, values

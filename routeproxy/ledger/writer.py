@@ -218,11 +218,10 @@ class LedgerWriter:
         return True
 
     async def _prune(self, store: Store) -> None:
-        now = self._now()
-        rows_before = now - int(self._settings.retention * 10**6)
-        sums_before = int((now / 10**6 - self._settings.rollup_retention) // DAY * DAY)
-        if pruned := await store.prune(rows_before, sums_before):
-            log.info("%s rows are no longer in the ledger: they are older than `retention`", f"{pruned:,}")
+        if self._settings.path is None and not self._settings.migrate:
+            return  # it takes the owner of the tables
+        if pruned := await store.prune(*boundaries(self._settings, self._now())):
+            log.info("the ledger let go what is older than `retention`: %s", f"{pruned:,}")
 
     def _note_problem(self, problem: str) -> None:
         if self._problem is None:
@@ -235,6 +234,12 @@ class LedgerWriter:
         if self._problem is not None:
             log.warning("the ledger is written again; %s rows were lost", f"{self.dropped:,}")
         self._problem = None
+
+
+def boundaries(settings: LedgerSettings, now: int) -> tuple[int, int]:
+    """What may go now, in microseconds: rows that began before, in microseconds, and sums, in seconds."""
+    rows_before = now - int(settings.retention * 10**6)
+    return rows_before, int((now / 10**6 - settings.rollup_retention) // DAY * DAY)
 
 
 def pseudonym_of(user: str, key: bytes) -> str:
