@@ -10,9 +10,10 @@ import typer
 
 from routeproxy.cli.options import LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
-from routeproxy.cli.usage import RulesFileOption, known_name, opened
-from routeproxy.ledger.opening import open_store
+from routeproxy.cli.usage import RulesFileOption
+from routeproxy.ledger.asking import ledger_of, opened
 from routeproxy.ledger.store import LedgerUnavailable, Store
+from routeproxy.ledger.users import known_name
 from routeproxy.ledger.writer import boundaries
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.ledger import LedgerSettings
@@ -44,9 +45,9 @@ def migrate(
     """
 
     async def run(policy: Policy) -> None:
-        settings = _settings(policy)
+        settings = ledger_of(policy)
         if settings.path is not None:
-            await (await opened(policy, read_only=False)).aclose()
+            await (await opened(policy, SecretFiles().value, read_only=False)).aclose()
             print(f"{settings.path} is up to date")
             return
         from routeproxy.ledger.postgres import PostgresStore
@@ -70,7 +71,7 @@ def prune(rules: RulesFileOption = None, allow_literal_keys: LiteralKeysOption =
     themselves."""
 
     async def run(policy: Policy) -> None:
-        settings = _settings(policy)
+        settings = ledger_of(policy)
         pruned = await _with_store(
             policy, lambda store: store.prune(*boundaries(settings, time.time_ns() // 1000))
         )
@@ -90,17 +91,11 @@ def forget(
     stays."""
 
     async def run(policy: Policy) -> None:
-        known_as = known_name(user, _settings(policy))
+        known_as = known_name(user, ledger_of(policy), SecretFiles().value)
         count = await _with_store(policy, lambda store: store.forget(known_as))
         print(f"{count:,} rows name nobody any more")
 
     _run(run, rules, allow_literal_keys=allow_literal_keys)
-
-
-def _settings(policy: Policy) -> LedgerSettings:
-    if policy.ledger is None:
-        raise ValueError(f"{policy.source} has no `[ledger]`")
-    return policy.ledger
 
 
 def _value(settings: LedgerSettings) -> str:
@@ -112,7 +107,7 @@ def _value(settings: LedgerSettings) -> str:
 
 
 async def _with_store(policy: Policy, work: Callable[[Store], Awaitable[int]]) -> int:
-    store = await open_store(_settings(policy), SecretFiles().value)
+    store = await opened(policy, SecretFiles().value, read_only=False)
     try:
         return await work(store)
     finally:

@@ -6,8 +6,6 @@ killed loses the second, and the next one sees to what it has spooled.
 """
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import threading
 import time
@@ -19,6 +17,7 @@ from routeproxy.ledger.pipeline import Recorded
 from routeproxy.ledger.rows import Batch, OpenRow, RequestRow
 from routeproxy.ledger.spool import Spool, SpooledBatch, SpoolFull
 from routeproxy.ledger.store import LedgerUnavailable, Store
+from routeproxy.ledger.users import pseudonym_of
 from routeproxy.policy.ledger import DAY, LedgerSettings
 
 log = logging.getLogger("routeproxy.ledger")
@@ -240,8 +239,3 @@ def boundaries(settings: LedgerSettings, now: int) -> tuple[int, int]:
     """What may go now, in microseconds: rows that began before, in microseconds, and sums, in seconds."""
     rows_before = now - int(settings.retention * 10**6)
     return rows_before, int((now / 10**6 - settings.rollup_retention) // DAY * DAY)
-
-
-def pseudonym_of(user: str, key: bytes) -> str:
-    """32 hexadecimal digits, by which nobody without the key can tell the user."""
-    return hmac.new(key, user.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]

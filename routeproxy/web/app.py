@@ -38,6 +38,7 @@ from routeproxy.web.replies import (
 )
 from routeproxy.web.response import InFlight, StreamTimings
 from routeproxy.web.small_requests import observed
+from routeproxy.web.usage import usage_handlers
 
 
 class RouteproxyApp(Litestar):
@@ -121,6 +122,7 @@ def build_app(
             *health_handlers(proxy, authenticator, in_flight, control),
             *admin_handlers(proxy, authenticator, control, observer, state),
             *metrics_handlers(metrics, authenticator),
+            *usage_handlers(proxy, authenticator),
         ],
         exception_handlers={
             ApiError: error_reply,

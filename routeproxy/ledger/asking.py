@@ -1,0 +1,39 @@
+"""Asks the ledger that a policy names."""
+
+from msgspec.structs import replace
+
+from routeproxy.ledger.opening import ValueOf, open_store
+from routeproxy.ledger.store import LedgerUnavailable, Store
+from routeproxy.ledger.usage import Question, Usage, usage_of
+from routeproxy.ledger.users import known_name
+from routeproxy.policy.decide import Policy
+from routeproxy.policy.ledger import LedgerSettings
+
+
+def ledger_of(policy: Policy) -> LedgerSettings:
+    """Raises `ValueError` where there is none."""
+    if policy.ledger is None:
+        raise ValueError(f"{policy.source} has no `[ledger]`, so nothing was written down")
+    return policy.ledger
+
+
+async def opened(policy: Policy, value_of: ValueOf, *, read_only: bool = True) -> Store:
+    """Raises `ValueError` where there is no ledger, or it can't be used."""
+    try:
+        return await open_store(ledger_of(policy), value_of, read_only=read_only)
+    except LedgerUnavailable as unavailable:
+        raise ValueError(f"the ledger can't be used: {unavailable}") from None
+
+
+async def ask_ledger(policy: Policy, question: Question, value_of: ValueOf) -> Usage:
+    """A user may be asked for by the name of which the ledger only knows a hash. Raises `ValueError`."""
+    only = question.only
+    if "user" in only:
+        only = {**only, "user": known_name(only["user"], ledger_of(policy), value_of)}
+    store = await opened(policy, value_of)
+    try:
+        return await usage_of(store, replace(question, only=only))
+    except LedgerUnavailable as unavailable:
+        raise ValueError(f"the ledger can't be read: {unavailable}") from None
+    finally:
+        await store.aclose()

@@ -1,0 +1,98 @@
+"""`/-/usage`: what was used, out of the ledger. An operator's key sees sums of all; whoever may read records
+sees users and sessions too; a team's key sees its own part."""
+
+import asyncio
+from collections.abc import Sequence
+
+from litestar import Response, get
+from litestar.types import ControllerRouterHandler
+from msgspec.structs import replace
+
+from routeproxy.ledger.asking import ask_ledger
+from routeproxy.ledger.question import asked
+from routeproxy.ledger.report import document
+from routeproxy.ledger.usage import IN_ROWS, Question, Usage
+from routeproxy.messages.errors import ApiError
+from routeproxy.proxy import Proxy
+from routeproxy.upstream.keys import SecretFiles
+from routeproxy.web.auth import Authenticator, Caller
+from routeproxy.web.headers import request_headers
+from routeproxy.web.replies import AnyRequest, json_reply
+from routeproxy.web.small_requests import note_caller
+
+PATH = "/-/usage"
+AT_ONCE = 2
+"""Questions that a process asks the ledger at once."""
+SECONDS = 30.0
+"""How long one may take."""
+
+
+def usage_handlers(proxy: Proxy, authenticator: Authenticator) -> list[ControllerRouterHandler]:
+    places = asyncio.Semaphore(AT_ONCE)
+    files = SecretFiles()
+
+    @get(PATH)
+    async def usage(request: AnyRequest) -> Response[bytes]:
+        if proxy.rules.policy.ledger is None:
+            raise ApiError(404, f"{PATH} is not here: `[ledger]` turns it on")
+        caller = authenticator.authenticate(request_headers(request.scope), admin=True)
+        note_caller(request.scope, caller)
+        question, top = _question(request)
+        question = _for(caller, question)
+        async with places:
+            found = await _asked(question)
+        return json_reply(document(found, top))
+
+    async def _asked(question: Question) -> Usage:
+        try:
+            async with asyncio.timeout(SECONDS):
+                return await asyncio.to_thread(
+                    lambda: asyncio.run(ask_ledger(proxy.rules.policy, question, files.value))
+                )
+        except TimeoutError:
+            raise ApiError(503, f"the ledger did not answer within {SECONDS:.0f} s") from None
+        except ValueError as problem:
+            raise ApiError(503, str(problem)) from None
+
+    return [usage]
+
+
+def _question(request: AnyRequest) -> tuple[Question, int | None]:
+    """Raises `ApiError` for what is none."""
+    query = request.query_params
+    known = {"by", "since", "until", "month", "time_zone", "only", "top"}
+    if unknown := sorted({*query} - known):
+        raise ApiError(400, f"{', '.join(unknown)}: expected some of {', '.join(sorted(known))}")
+    only: Sequence[str] = query.getall("only") if "only" in query else ()
+    top = query.get("top")
+    try:
+        if top is not None and not (top.isascii() and top.isdigit() and int(top[:9])):
+            raise ValueError(f"top {top}: expected a number above 0")
+        question = asked(
+            query.get("by") or "team",
+            query.get("since"),
+            query.get("until"),
+            query.get("month"),
+            only,
+            query.get("time_zone") or "UTC",
+        )
+    except ValueError as problem:
+        raise ApiError(400, str(problem)) from None
+    return question, int(top[:9]) if top is not None else None
+
+
+def _for(caller: Caller, question: Question) -> Question:
+    """What this caller may see of it. Raises `ApiError`."""
+    names_people = bool({*question.columns, *question.only} & {*IN_ROWS})
+    if caller.team is not None:
+        if names_people:
+            raise ApiError(403, "users and sessions take an admin key with the role `audit`")
+        if question.only.get("team", caller.team) != caller.team:
+            raise ApiError(403, f"this key sees the usage of its team, {caller.team}")
+        return replace(question, only={**question.only, "team": caller.team})
+    if not caller.admin:
+        raise ApiError(401, "x-api-key header is required: an admin key, or a team's for its own part")
+    if not caller.may("audit" if names_people else "usage"):
+        needed = "audit" if names_people else "usage"
+        raise ApiError(403, f"this takes an admin key with the role `{needed}`, this one has `{caller.role}`")
+    return question
