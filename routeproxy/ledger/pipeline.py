@@ -42,6 +42,8 @@ class Recorded(Struct, frozen=True):
     row: RequestRow
     attempts: tuple[Unpriced, ...]
     """For each attempt of the row."""
+    ledger: Callable[[Sequence["Recorded"]], None] | None = None
+    """That which was in force when the request was over."""
 
 
 Sink = Callable[[Sequence[Recorded]], None]

@@ -30,7 +30,7 @@ from routeproxy.ledger.schema import (
     request_values,
     sum_values,
 )
-from routeproxy.ledger.store import LedgerUnavailable, Written
+from routeproxy.ledger.store import BatchRefused, LedgerUnavailable, Written
 from routeproxy.ledger.sums import sum_up
 
 P = ParamSpec("P")
@@ -149,6 +149,8 @@ def _explained(method: Method[P, T]) -> Method[P, T]:
     async def tried(self: "PostgresStore", *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await method(self, *args, **kwargs)
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, OverflowError) as error:
+            raise BatchRefused(f"the database can't hold it: {error}") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise LedgerUnavailable(reason_of(error)) from error
 

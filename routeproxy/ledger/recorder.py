@@ -15,6 +15,7 @@ from routeproxy.ledger.rows import AttemptRow, OpenRow, RequestRow, UsageSource
 from routeproxy.ledger.writer import LedgerWriter
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
+from routeproxy.policy.fact_table import BY_NAME
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.policy.logged import logged_facts
@@ -25,6 +26,8 @@ log = logging.getLogger("routeproxy.ledger")
 PERSONAL = frozenset({"user", "session"})
 """Facts that name somebody: they have columns of their own."""
 PROMPT_ID = "x-claude-code-prompt-id"
+LONGEST = 256
+"""Characters of what clients call their sessions and users."""
 OPEN_AFTER = 1.0
 """Seconds after which a request that is under way is written down as that."""
 MICRO = 10**6
@@ -57,7 +60,7 @@ class Recorder(Observer):
         before, self._writer, self._settings = self._writer, None, settings
         if before is not None:
             self._dropped_before += before.dropped
-            threading.Thread(target=before.close, name="ledger before", daemon=True).start()
+            threading.Thread(target=self._end, args=(before,), name="ledger before", daemon=True).start()
         if settings is None:
             return
         key = self._value_of(settings.pseudonym_key) if settings.pseudonym_key is not None else None
@@ -109,9 +112,20 @@ class Recorder(Observer):
             "ledger_rows_dropped": self.dropped,
         }
 
+    def _end(self, writer: LedgerWriter) -> None:
+        """What was over before another ledger took its place is still written."""
+        self._pipeline.flush()
+        writer.close()
+
     def _write(self, recorded: Sequence[Recorded]) -> None:
-        if (writer := self._writer) is not None:
-            writer.put(recorded)
+        by_ledger: dict[Sink, list[Recorded]] = {}
+        if self._writer is not None:  # there may be requests that are newly open, and none that is over
+            by_ledger[self._writer.put] = []
+        for each in recorded:
+            if each.ledger is not None:
+                by_ledger.setdefault(each.ledger, []).append(each)
+        for ledger, of_ledger in by_ledger.items():
+            ledger(of_ledger)
 
     # --- what happens, on the event loop
 
@@ -126,7 +140,7 @@ class Recorder(Observer):
     def request_done(self, exchange: Exchange) -> None:
         if exchange.endpoint != "messages" or not self._is_on:
             return
-        self._pipeline.put(recorded(exchange, self._names, with_facts=self._writer is not None))
+        self._pipeline.put(recorded(exchange, self._names, self._writer))
         self._under_way.pop(exchange.request_id, None)
         self._opened.discard(exchange.request_id)
 
@@ -164,8 +178,9 @@ def _stated_models(policy: Policy) -> frozenset[tuple[str, str]]:
     return frozenset((name, model) for name, model in stated if "*" not in model)
 
 
-def recorded(exchange: Exchange, names: StatedModels, *, with_facts: bool = True) -> Recorded:
-    """The row of a request that is over, and what its attempts took, still without a price."""
+def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | None) -> Recorded:
+    """The row of a request that is over, and what its attempts took, still without a price. `writer`: of the
+    ledger that is to have it; without one nobody needs its facts."""
     now, now_at = time.perf_counter(), time.time_ns() // 1000
     facts, decision, inbound = exchange.facts, exchange.decision, exchange.inbound
 
@@ -173,7 +188,7 @@ def recorded(exchange: Exchange, names: StatedModels, *, with_facts: bool = True
         return now_at - int((now - moment) * MICRO)
 
     logged = exchange.logged_facts
-    if logged is None and with_facts and facts is not None and not facts.text_is_forgotten:
+    if logged is None and writer is not None and facts is not None and not facts.text_is_forgotten:
         logged = logged_facts(facts, exchange.policy)
     records = [*exchange.attempts, *([exchange.safeguards] if exchange.safeguards is not None else [])]
     attempts = tuple(_attempt_row(number, record, at, now) for number, record in enumerate(records, 1))
@@ -185,9 +200,9 @@ def recorded(exchange: Exchange, names: StatedModels, *, with_facts: bool = True
         at=at(exchange.started),
         path=inbound.path,
         stream=exchange.stream,
-        requested_model=exchange.envelope.model[:256] if exchange.envelope is not None else None,
-        session=facts.session_id if facts is not None else None,
-        prompt_id=facts.header(PROMPT_ID) if facts is not None else None,
+        requested_model=_cut(exchange.envelope.model) if exchange.envelope is not None else None,
+        session=_cut(facts.session_id) if facts is not None else None,
+        prompt_id=_cut(facts.header(PROMPT_ID)) if facts is not None else None,
         request_class=_request_class(facts),
         team=inbound.team,
         labels=team.labels if team is not None else {},
@@ -211,7 +226,7 @@ def recorded(exchange: Exchange, names: StatedModels, *, with_facts: bool = True
         Unpriced(record.target.provider, record.tokens, names.label_of(record.target, exchange.policy))
         for record in records
     )
-    return Recorded(row, tuple(unpriced))
+    return Recorded(row, tuple(unpriced), writer.put if writer is not None else None)
 
 
 def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> AttemptRow:
@@ -276,11 +291,20 @@ def _user_of(policy: Policy, exchange: Exchange) -> tuple[str | None, Any]:
         if key.name == exchange.inbound.key_name and key.user is not None:
             return key.user, "key"
     claimed = exchange.facts.claimed_user if exchange.facts is not None else None
-    return (claimed, "claimed") if claimed is not None else (None, None)
+    return (_cut(claimed), "claimed") if claimed is not None else (None, None)
 
 
 def _request_class(facts: Facts | None) -> str | None:
-    return facts.header("x-claude-code-request-class") if facts is not None else None
+    """One of those that clients are known to send: sums are made by it, and others may be anything."""
+    stated = facts.header("x-claude-code-request-class") if facts is not None else None
+    if stated is None:
+        return None
+    return stated if stated in BY_NAME["request_class"].known else StatedModels.OTHER
+
+
+def _cut(text: str | None) -> str | None:
+    """What a client says of itself may be as long as it likes."""
+    return text[:LONGEST] if text is not None else None
 
 
 def _impersonal(facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from routeproxy.messages.token_usage import TokenUsage
@@ -122,6 +123,21 @@ class Batch(Struct, kw_only=True):
     @property
     def rows(self) -> int:
         return len(self.requests) + sum(len(row.attempts) for row in self.requests) + len(self.opened)
+
+
+def without_surrogates(batch: Batch) -> Batch:
+    """The same, but for halves of characters, which no database holds."""
+    return msgspec.convert(_clean(msgspec.to_builtins(batch)), Batch)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
 
 
 LATE = 3600 * 10**6

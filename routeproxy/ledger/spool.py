@@ -19,6 +19,8 @@ _decode = msgspec.msgpack.Decoder(Batch).decode
 
 ENDING = ".batch"
 UNREADABLE = ".unreadable"
+NEW = ".new-"
+"""How the name of a folder begins that nobody has locked yet."""
 
 
 class SpoolFull(OSError):
@@ -117,7 +119,11 @@ class Spool:
         if not self._all.is_dir():
             return
         for path in sorted(self._all.iterdir()):
-            if not path.is_dir() or (self._own is not None and path == self._own.path):
+            if (
+                not path.is_dir()
+                or path.name.startswith(NEW)
+                or (self._own is not None and path == self._own.path)
+            ):
                 continue
             with suppress(OSError):
                 if (owned := _OwnedFolder.taken(path)) is not None:
@@ -157,10 +163,14 @@ class _OwnedFolder:
 
     @classmethod
     def made(cls, parent: Path) -> "_OwnedFolder":
+        """It has its name once it is locked: a folder without a lock is that of a process that is gone."""
         path = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
-        path.mkdir(mode=0o700)
-        owned = cls.taken(path)
+        unlocked = parent / f"{NEW}{path.name}"
+        unlocked.mkdir(mode=0o700)
+        owned = cls.taken(unlocked)
         assert owned is not None
+        unlocked.rename(path)
+        owned.path = path
         return owned
 
     @classmethod

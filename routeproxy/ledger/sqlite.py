@@ -26,7 +26,7 @@ from routeproxy.ledger.schema import (
     request_values,
     sum_values,
 )
-from routeproxy.ledger.store import LedgerUnavailable, Written
+from routeproxy.ledger.store import BatchRefused, LedgerUnavailable, Written
 from routeproxy.ledger.sums import sum_up
 
 T = TypeVar("T")
@@ -199,12 +199,17 @@ class SqliteStore:
     def _tried(self, work: Callable[[], T]) -> T:
         try:
             return work()
+        except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, *_UNWRITABLE) as error:
+            raise BatchRefused(f"{self._path} can't hold it: {error}") from error
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> LedgerUnavailable:
         return LedgerUnavailable(f"{self._path}: {REASONS.get(_name_of(error), str(error))}")
 
+
+_UNWRITABLE = (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError)
+"""Values that are none for a database."""
 
 REASONS = {
     "SQLITE_BUSY": "somebody else has kept it locked for too long",

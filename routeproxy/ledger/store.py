@@ -11,6 +11,10 @@ class LedgerUnavailable(Exception):
     """The database can't be used now, in words for an operator. It may be tried again."""
 
 
+class BatchRefused(LedgerUnavailable):
+    """The database is well, and will never take this batch: there is something in it that it can't hold."""
+
+
 class Written:
     """What became of a batch."""
 

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from routeproxy.ledger.pipeline import Recorded
-from routeproxy.ledger.rows import Batch, OpenRow, RequestRow
+from routeproxy.ledger.rows import Batch, OpenRow, RequestRow, without_surrogates
 from routeproxy.ledger.spool import Spool, SpooledBatch, SpoolFull
-from routeproxy.ledger.store import LedgerUnavailable, Store
+from routeproxy.ledger.store import BatchRefused, LedgerUnavailable, Store
 from routeproxy.ledger.users import pseudonym_of
 from routeproxy.policy.ledger import DAY, LedgerSettings
 
@@ -94,7 +94,10 @@ class LedgerWriter:
         if not batch.rows:
             return
         try:
-            spooled = self._spool.add(batch)
+            try:
+                spooled = self._spool.add(batch)
+            except UnicodeEncodeError:  # half an emoji, in what a client calls its user or its session
+                spooled = self._spool.add(without_surrogates(batch))
         except SpoolFull as full:
             self._drop(batch, f"the spool {self._settings.spool} is full: {full}")
             return
@@ -213,7 +216,12 @@ class LedgerWriter:
             log.error("rows of the ledger can't be read, and are set aside: %s", error)
             return False
         else:
-            await store.write(batch, self._now())
+            try:
+                await store.write(batch, self._now())
+            except BatchRefused as refused:
+                self.dropped += batch.rows
+                log.error("%d rows of the ledger are set aside: %s", batch.rows, refused)
+                return False
         return True
 
     async def _prune(self, store: Store) -> None:

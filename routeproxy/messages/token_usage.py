@@ -66,4 +66,4 @@ def nanousd(dollars: Any) -> int | None:
         amount = Decimal(str(dollars)) * NANO
     except InvalidOperation:
         return None
-    return round(amount) if 0 <= amount < MOST else None
+    return round(amount) if amount.is_finite() and 0 <= amount < MOST else None

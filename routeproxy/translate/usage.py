@@ -31,22 +31,10 @@ def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, s
     for one that reports no output.
     """
     reported = reported or CompletionUsage()
-    prompt_details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
     completion_details = reported.completion_tokens_details or _NO_COMPLETION_DETAILS
 
     prompt = first_count(reported.prompt_tokens)
-    cache_read = first_count(
-        prompt_details.cached_tokens,
-        reported.prompt_cache_hit_tokens,
-        reported.cache_read_input_tokens,
-        reported.cached_tokens,
-    )
-    cache_creation = first_count(
-        prompt_details.cache_write_tokens,
-        prompt_details.cache_creation_tokens,
-        prompt_details.created_cache_tokens,
-        reported.cache_creation_input_tokens,
-    )
+    cache_read, cache_creation = _cache_read(reported), _cache_written(reported)
     uncached: int | UnsetType = UNSET
     if prompt:
         if cache_read is not None:
@@ -65,6 +53,26 @@ def translate_usage(reported: CompletionUsage | None, *, output_estimate: int, s
         output_tokens=max(1, first_count(reported.completion_tokens) or output_estimate),
         output_tokens_details=UNSET if thinking is None else OutputTokensDetails(thinking),
         speed=speed or UNSET,
+    )
+
+
+def _cache_read(reported: CompletionUsage) -> int | None:
+    details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
+    return first_count(
+        details.cached_tokens,
+        reported.prompt_cache_hit_tokens,
+        reported.cache_read_input_tokens,
+        reported.cached_tokens,
+    )
+
+
+def _cache_written(reported: CompletionUsage) -> int | None:
+    details = reported.prompt_tokens_details or _NO_PROMPT_DETAILS
+    return first_count(
+        details.cache_write_tokens,
+        details.cache_creation_tokens,
+        details.created_cache_tokens,
+        reported.cache_creation_input_tokens,
     )
 
 
@@ -87,7 +95,10 @@ def tokens_of_completion(
     return TokenUsage(
         input_uncached=_or_none(usage.input_tokens) if prompt else input_estimate,
         cache_read=_or_none(usage.cache_read_input_tokens),
-        cache_write_other=_or_none(usage.cache_creation_input_tokens),
+        # The API's usage has a 0 where none was told of.
+        cache_write_other=_or_none(usage.cache_creation_input_tokens)
+        if _cache_written(reported) is not None
+        else None,
         output=output_estimate if output is None else output,
         reasoning_output=first_count(details.reasoning_tokens),
         web_searches=web_searches,
