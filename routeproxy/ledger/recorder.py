@@ -140,7 +140,9 @@ class Recorder(Observer):
     def request_done(self, exchange: Exchange) -> None:
         if exchange.endpoint != "messages" or not self._is_on:
             return
-        self._pipeline.put(recorded(exchange, self._names, self._writer))
+        # Whoever shows no key fills no ledger.
+        writer = self._writer if exchange.decision is not None or exchange.status != 401 else None
+        self._pipeline.put(recorded(exchange, self._names, writer))
         self._under_way.pop(exchange.request_id, None)
         self._opened.discard(exchange.request_id)
 

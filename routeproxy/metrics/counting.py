@@ -76,6 +76,8 @@ def count_request(counted: Snapshot, recorded: Recorded) -> None:
     counted.add(families.REQUESTS, 1, team, rule, str(code))
     if row.denied:
         counted.add(families.REFUSALS, 1, "rule", rule)
+    elif row.rule is None and (kind := _REFUSALS.get(row.status)) is not None:
+        counted.add(families.REFUSALS, 1, kind, "")
     attempts = list(zip(row.attempts, recorded.attempts, strict=True))
     for attempt, unpriced in attempts:
         _count_attempt(counted, team, attempt, unpriced)

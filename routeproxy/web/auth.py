@@ -134,7 +134,7 @@ class Authenticator:
             key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
             role=owner.key.role if owner.admin and owner.key is not None else None,
-            may_explain=(owner.admin and owner.key is not None and owner.key.role == "operate")
+            may_explain=(owner.admin and owner.key is not None and "read" in ROLES[owner.key.role])
             or (team.explain if team else not self._by_team),
             keys_version=self._keys_version,
             expires=owner.key.expires if owner.key is not None else None,
