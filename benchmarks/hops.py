@@ -49,6 +49,7 @@ OURS: dict[str, Callable[[Place], Hop]] = {
     "nginx": subjects.nginx,
     "relay": subjects.relay,
     "routeproxy": subjects.routeproxy_direct,
+    "routeproxy-counting": subjects.routeproxy_counting,
     "routeproxy-messages": subjects.routeproxy_messages,
     "routeproxy-litellm": subjects.routeproxy_litellm,
 }

@@ -193,6 +193,32 @@ def routeproxy_direct(place: Place) -> Hop:
     return _routeproxy(place, "routeproxy", "to chat", CHAT.format(engine="direct"), "/v1")
 
 
+COUNTING = """
+[ledger]
+path = "usage.db"
+pseudonym_key = "env:BENCH_KEY"
+
+[telemetry]
+metrics = "127.0.0.1:{port}"
+
+[providers.bench.prices]
+"*" = {{ input = 1.25, output = 10, cache_read = 0.125 }}
+"""
+
+
+def routeproxy_counting(place: Place) -> Hop:
+    """To a chat back end, with the ledger and the metrics on."""
+    more = COUNTING.format(port=free_port())
+    return _routeproxy(
+        place,
+        "routeproxy-counting",
+        "to chat, ledger and metrics on",
+        CHAT.format(engine="direct"),
+        "/v1",
+        more,
+    )
+
+
 def routeproxy_messages(place: Place) -> Hop:
     """To a back end that speaks Messages."""
     return _routeproxy(place, "routeproxy-messages", "to Messages", 'type = "anthropic"', "")
@@ -204,11 +230,11 @@ def routeproxy_litellm(place: Place) -> Hop:
     return _routeproxy(place, "routeproxy-litellm", "to chat, LiteLLM engine", kind, "/v1")
 
 
-def _routeproxy(place: Place, key: str, way: str, kind: str, base: str) -> Hop:
+def _routeproxy(place: Place, key: str, way: str, kind: str, base: str, more: str = "") -> Hop:
     folder, port = place.of(key), free_port()
     rules = folder / "rules" / "rules.toml"  # its folder is watched: nobody keeps a log there
     rules.parent.mkdir(exist_ok=True)
-    rules.write_text(RULES.format(kind=kind, base=base, back_end=place.back_end))
+    rules.write_text(RULES.format(kind=kind, base=base, back_end=place.back_end) + more)
     program = [sys.executable, "-m", "routeproxy"]
     env = {
         "PATH": os.environ["PATH"],
