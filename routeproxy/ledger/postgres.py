@@ -282,11 +282,10 @@ class PostgresStore:
                 opened = [open_values(row) for row in batch.opened]
                 await execute(_INSERT_OPENED, *_arrays(OPEN_COLUMNS, opened))
             groups: dict[int, Sequence[Any]] = {}
-            for period, add in _ADD.items():
+            for period, found in sum_up(new, written_at).items():
+                add = _ADD[period]
                 # In one order, so that no two servers wait for each other.
-                places = sorted(
-                    sum_up(new, period, written_at).items(), key=lambda item: (item[0][0], item[0][1].id)
-                )
+                places = sorted(found.items(), key=lambda item: (item[0][0], item[0][1].id))
                 groups |= {
                     group.id: group_values(group)
                     for (_, group), _ in places

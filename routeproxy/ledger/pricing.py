@@ -4,6 +4,7 @@ import datetime
 import hashlib
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -89,5 +90,6 @@ def dollars_of(tokens: TokenUsage, rates: Rates) -> Decimal | None:
     return total
 
 
+@lru_cache(256)
 def _digest(rates: Rates) -> str:
     return hashlib.blake2b(msgspec.json.encode(rates), digest_size=4).hexdigest()

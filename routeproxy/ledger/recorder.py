@@ -18,7 +18,7 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import BY_NAME
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.ledger import LedgerSettings
-from routeproxy.policy.logged import logged_facts
+from routeproxy.policy.logged import recorded_facts
 from routeproxy.policy.targets import Target
 
 log = logging.getLogger("routeproxy.ledger")
@@ -135,7 +135,7 @@ class Recorder(Observer):
 
     def first_content(self, exchange: Exchange, attempt: AttemptRecord) -> None:
         if exchange.logged_facts is None and exchange.facts is not None and self._writer is not None:
-            exchange.logged_facts = logged_facts(exchange.facts, exchange.policy)
+            exchange.logged_facts = recorded_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:
         if exchange.endpoint != "messages" or not self._is_on:
@@ -191,7 +191,7 @@ def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | Non
 
     logged = exchange.logged_facts
     if logged is None and writer is not None and facts is not None and not facts.text_is_forgotten:
-        logged = logged_facts(facts, exchange.policy)
+        logged = recorded_facts(facts, exchange.policy)
     records = [*exchange.attempts, *([exchange.safeguards] if exchange.safeguards is not None else [])]
     attempts = tuple(_attempt_row(number, record, at, now) for number, record in enumerate(records, 1))
     team = exchange.policy.teams.get(inbound.team) if inbound.team is not None else None
@@ -310,4 +310,6 @@ def _cut(text: str | None) -> str | None:
 
 
 def _impersonal(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    if PERSONAL.isdisjoint(facts):
+        return facts
     return {name: value for name, value in facts.items() if name not in PERSONAL}

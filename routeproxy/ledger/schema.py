@@ -2,6 +2,7 @@
 which order. How the tables are made stands with each database."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -21,29 +22,41 @@ SUM_TABLES: Mapping[Period, str] = {"hour": "sums_by_hour", "day": "sums_by_day"
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
+_of_request = attrgetter(*REQUEST_COLUMNS)
+_of_attempt = attrgetter(*AttemptRow.__struct_fields__)
+_of_opened = attrgetter(*OPEN_COLUMNS)
+_of_group = attrgetter(*Group.__struct_fields__)
+_of_sums = attrgetter(*SUM_COLUMNS)
+_DROPPED = AttemptRow.__struct_fields__.index("dropped")
+_TABLES_OF_REQUEST = tuple(REQUEST_COLUMNS.index(name) for name in ("labels", "facts", "skipped"))
+
+
 def request_values(row: RequestRow, written_at: int) -> Sequence[Any]:
-    return (*(_value(getattr(row, name)) for name in REQUEST_COLUMNS), written_at)
+    values = [*_of_request(row), written_at]
+    for place in _TABLES_OF_REQUEST:
+        values[place] = _json(values[place])
+    return values
 
 
 def attempt_values(row: AttemptRow, request: RequestRow) -> Sequence[Any]:
-    return (request.id, *(_value(getattr(row, name)) for name in AttemptRow.__struct_fields__))
+    values = [request.id, *_of_attempt(row)]
+    values[_DROPPED + 1] = _json(values[_DROPPED + 1])
+    return values
 
 
 def open_values(row: OpenRow) -> Sequence[Any]:
-    return tuple(getattr(row, name) for name in OPEN_COLUMNS)
+    return _of_opened(row)
 
 
 def group_values(group: Group) -> Sequence[Any]:
-    return (group.id, *(getattr(group, name) for name in Group.__struct_fields__))
+    return (group.id, *_of_group(group))
 
 
 def sum_values(place: Place, sums: Sums) -> Sequence[Any]:
     began, group = place
-    return (began, group.id, *(getattr(sums, name) for name in SUM_COLUMNS))
+    return (began, group.id, *_of_sums(sums))
 
 
-def _value(value: Any) -> Any:
-    """A table within a row is JSON; an empty one is not there."""
-    if isinstance(value, dict):
-        return _encode(value).decode() if value else None
-    return value
+def _json(table: Mapping[str, Any]) -> str | None:
+    """A table within a row; an empty one is not there."""
+    return _encode(table).decode() if table else None

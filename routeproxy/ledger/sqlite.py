@@ -144,8 +144,9 @@ class SqliteStore:
             )
             self._connection.executemany(_INSERT_OPENED, [open_values(row) for row in batch.opened])
             groups = set[int]()
-            for period, add in _ADD.items():
-                for place, sums in sum_up(new, period, written_at).items():
+            for period, places in sum_up(new, written_at).items():
+                add = _ADD[period]
+                for place, sums in places.items():
                     group = place[1]
                     if group.id not in self._known_groups | groups:
                         execute(_INSERT_GROUP, group_values(group))

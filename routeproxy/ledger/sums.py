@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from routeproxy.ledger.rows import LATE, AttemptRow, RequestRow
 from routeproxy.messages.token_usage import KINDS
@@ -15,7 +15,6 @@ HOUR = 3600
 DAY = 86_400
 
 Period = Literal["hour", "day"]
-SECONDS: Mapping[Period, int] = {"hour": HOUR, "day": DAY}
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -63,25 +62,33 @@ class Sums(Struct, kw_only=True):
     """The tokens of attempts whose cost nobody knows."""
 
     def add(self, other: "Sums") -> None:
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _FIELDS:
+            if by := getattr(other, name):
+                setattr(self, name, getattr(self, name) + by)
 
+
+_FIELDS = Sums.__struct_fields__
 
 Place = tuple[int, Group]
 """The beginning of a period, in seconds since 1970, and a group."""
 
 
-def sum_up(rows: Iterable[RequestRow], period: Period, written_at: int) -> dict[Place, Sums]:
-    """`written_at`: now, in microseconds since 1970."""
-    length, found = SECONDS[period], dict[Place, Sums]()
+def sum_up(rows: Iterable[RequestRow], written_at: int) -> dict[Period, dict[Place, Sums]]:
+    """By the hour and by the day. `written_at`: now, in microseconds since 1970."""
+    by_hour, by_day = dict[Place, Sums](), dict[Place, Sums]()
     for row in rows:
         for group, at, sums in _parts_of(row, written_at):
-            place = at // 10**6 // length * length, group
-            if (known := found.get(place)) is None:
-                found[place] = sums
-            else:
-                known.add(sums)
-    return found
+            _add(by_hour, at // 10**6 // HOUR * HOUR, group, sums)
+    for (began, group), sums in by_hour.items():
+        _add(by_day, began // DAY * DAY, group, Sums(**structs.asdict(sums)))
+    return {"hour": by_hour, "day": by_day}
+
+
+def _add(found: dict[Place, Sums], began: int, group: Group, sums: Sums) -> None:
+    if (known := found.get((began, group))) is None:
+        found[began, group] = sums
+    else:
+        known.add(sums)
 
 
 def _parts_of(row: RequestRow, written_at: int) -> Iterable[tuple[Group, int, Sums]]:

@@ -1,6 +1,6 @@
 """What the decision log keeps of a request, and the request that this makes once more."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -25,11 +25,27 @@ _LOGGED = tuple(fact for fact in FACTS if fact.logged != "never")
 _WITH_SHORT_NAMES = frozenset(fact.header for fact in _LOGGED if fact.header is not None)
 
 
-def logged_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
+NOT_RECORDED = "not_recorded"
+"""Where the names of the facts stand that nobody worked out: they are unknown, and not false."""
+
+
+def recorded_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
+    """The same, for whoever keeps all requests: a fact that costs something is there only if some rule looks
+    at it, and so has it worked out already."""
+    left_out = [fact.name for fact in _LOGGED if fact.cost and fact.name not in policy.reads]
+    recorded = logged_facts(facts, policy, frozenset(left_out))
+    if left_out:
+        recorded[NOT_RECORDED] = left_out
+    return recorded
+
+
+def logged_facts(facts: Facts, policy: Policy, left_out: Collection[str] = frozenset()) -> dict[str, Any]:
     """By name, what the request states: its model, and whatever else is not left out. Of headers, and of what
     the table says so of, only what some rule looks at."""
     logged: dict[str, Any] = {}
     for fact in _LOGGED:
+        if fact.name in left_out:
+            continue
         if fact.logged == "if read" and fact.name not in policy.reads:
             continue
         if fact.header is not None and len({*facts.headers.get(fact.header, ())}) > 1:
