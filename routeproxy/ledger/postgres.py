@@ -317,7 +317,7 @@ class PostgresStore:
         return new
 
     @_explained
-    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         names: list[str] = []
 
         def numbered(match: re.Match[str]) -> str:
@@ -329,7 +329,7 @@ class PostgresStore:
         async with self._connection.transaction(readonly=True):
             await self._connection.execute(f"SET LOCAL search_path TO {SCHEMA}")
             rows = await self._connection.fetch(text, *(values[name] for name in names))
-        return [dict(row) for row in rows]
+        return [tuple(row) for row in rows]
 
     @_explained
     async def prune(self, rows_before: int, sums_before: int) -> int:

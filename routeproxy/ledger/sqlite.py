@@ -115,7 +115,6 @@ class SqliteStore:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_synchronous else 'NORMAL'}")
                 self._migrate()
-            self._connection.row_factory = sqlite3.Row
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
 
@@ -155,8 +154,8 @@ class SqliteStore:
         self._known_groups |= groups
         return Written(len(new), len(batch.requests) - len(new))
 
-    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        return self._tried(lambda: [dict(row) for row in self._connection.execute(sql, values)])
+    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        return self._tried(lambda: self._connection.execute(sql, values).fetchall())
 
     async def prune(self, rows_before: int, sums_before: int) -> int:
         return self._tried(lambda: self._prune(rows_before, sums_before))
@@ -168,7 +167,7 @@ class SqliteStore:
                 found = self._connection.execute(
                     "SELECT id FROM requests WHERE at < ? LIMIT ?", (rows_before, PRUNED_AT_ONCE)
                 ).fetchall()
-                ids = [(row["id"],) for row in found]
+                ids = [(id,) for (id,) in found]
                 self._connection.executemany("DELETE FROM attempts WHERE request_id = ?", ids)
                 self._connection.executemany("DELETE FROM requests WHERE id = ?", ids)
             pruned += len(ids)

@@ -34,8 +34,8 @@ class Store(Protocol):
     async def write(self, batch: Batch, written_at: int) -> Written:
         """All of it, or nothing. `written_at`: now, in microseconds since 1970."""
 
-    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """The rows of a `SELECT` whose values stand in it as `:name`."""
+    async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a `SELECT` whose values stand in it as `:name`, their columns in its order."""
 
     async def prune(self, rows_before: int, sums_before: int) -> int:
         """Deletes rows that began before a time, in microseconds, and sums before another, in seconds; how

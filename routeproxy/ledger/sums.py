@@ -39,7 +39,7 @@ class Group(Struct, frozen=True, kw_only=True):
         return int.from_bytes(digest, "big") >> 1
 
 
-class Sums(Struct, kw_only=True):
+class Sums(Struct):
     """Of one group in one period."""
 
     requests: int = 0

@@ -3,8 +3,9 @@ they are read; users, sessions and odd time zones need the rows themselves."""
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -91,25 +92,34 @@ def dollars(nanousd: int) -> Decimal:
 
 async def usage_of(store: Store, question: Question) -> Usage:
     """Raises `LedgerUnavailable`."""
-    statement = _Statement(question, store.dialect)
-    found = await store.query(*statement.groups())
-    rows = _folded(found, question)
-    sources = await store.query(*statement.sources())
+    rows: dict[tuple[str, ...], UsageRow] = {}
+    apart: dict[tuple[str, bool], list[Sequence[int]]] = {}
+    shown = [_shown(asked) for asked in question.by]
+    width = len(shown)
+    for found in await store.query(*_Statement(question, store.dialect).select()):
+        by = tuple([show(value) for show, value in zip(shown, found, strict=False)])
+        source, is_late, *counts = found[width:]
+        values = [int(count or 0) for count in counts]  # PostgreSQL's sums are decimals
+        apart.setdefault((source or "", bool(is_late)), []).append(values)
+        if (row := rows.get(by)) is None:
+            rows[by] = UsageRow(by=by, sums=Sums(*values))
+        else:
+            row.sums.add(Sums(*values))
     total, by_source, late = Sums(), dict[str, Sums](), Sums()
-    for row in sources:
-        sums = _sums(row)
+    for (source, is_late), several in apart.items():
+        sums = Sums(*map(sum, zip(*several, strict=True)))
         total.add(sums)
-        by_source.setdefault(row["usage_source"] or "", Sums()).add(sums)
-        if row["late"]:
+        by_source.setdefault(source, Sums()).add(sums)
+        if is_late:
             late.add(sums)
     opened = await store.query(*_open(question, store.dialect))
     return Usage(
         question=question,
-        rows=sorted(rows, key=_order),
+        rows=sorted(rows.values(), key=_order),
         total=UsageRow(by=(), sums=total),
         by_source=by_source,
         late=late,
-        open=opened[0]["number"],
+        open=opened[0][0],
     )
 
 
@@ -117,35 +127,23 @@ def _order(row: UsageRow) -> tuple[Any, ...]:
     return (-row.sums.cost_nanousd, -row.sums.unpriced_tokens, -row.input, row.by)
 
 
-def _sums(row: Mapping[str, Any]) -> Sums:
-    return Sums(**{name: int(row[name] or 0) for name in SUMMED})
-
-
-def _folded(found: Iterable[Mapping[str, Any]], question: Question) -> list[UsageRow]:
-    """Groups of the database as they were asked for: a day has its date, and one label stands alone."""
-    rows: dict[tuple[str, ...], UsageRow] = {}
-    for row in found:
-        by = tuple(
-            _shown(asked, row[column]) for asked, column in zip(question.by, question.columns, strict=True)
-        )
-        if by in rows:
-            rows[by].sums.add(_sums(row))
-        else:
-            rows[by] = UsageRow(by=by, sums=_sums(row))
-    return list(rows.values())
-
-
-def _shown(asked: str, value: Any) -> str:
+def _shown(asked: str) -> Callable[[Any], str]:
+    """How the values of a column are shown: a day has its date, one label stands alone."""
     if asked == "day":
-        return (datetime.date(1970, 1, 1) + datetime.timedelta(days=int(value))).isoformat()
-    name = asked.partition(":")[2]
-    if name:
-        return str(json.loads(value).get(name, "")) if value else ""
-    return str(value or "")
+        return _date
+    if name := asked.partition(":")[2]:
+        return lambda labels: str(json.loads(labels).get(name, "")) if labels else ""
+    return lambda value: str(value or "")
+
+
+@cache
+def _date(day: Any) -> str:
+    """`day`: since 1970."""
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=int(day))).isoformat()
 
 
 class _Statement:
-    """The `SELECT`s for one question, over sums where they tell it."""
+    """The `SELECT` for one question, over sums where they tell it."""
 
     def __init__(self, question: Question, dialect: Dialect) -> None:
         self._question = question
@@ -165,18 +163,14 @@ class _Statement:
             self._values[f"only_{name}"] = value
         self._where = " AND ".join(conditions)
 
-    def groups(self) -> tuple[str, Mapping[str, Any]]:
+    def select(self) -> tuple[str, Mapping[str, Any]]:
+        """By what was asked for, and by what a sum may hide."""
         columns = {name: self._column(name) for name in self._question.columns}
         named = [f"{column} AS {_column(name)}" for name, column in columns.items()]
-        return self._select(named, [*columns.values()])
-
-    def sources(self) -> tuple[str, Mapping[str, Any]]:
-        return self._select(["usage_source", "late"], ["usage_source", "late"])
-
-    def _select(self, named: Sequence[str], columns: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+        apart = ["usage_source", "late"]
         sums = [f"sum({name}) AS {name}" for name in SUMMED]
-        sql = f"SELECT {', '.join([*named, *sums])} FROM {self._source} WHERE {self._where}"
-        return (f"{sql} GROUP BY {', '.join(columns)}" if columns else sql), self._values
+        sql = f"SELECT {', '.join([*named, *apart, *sums])} FROM {self._source} WHERE {self._where}"
+        return f"{sql} GROUP BY {', '.join([*columns.values(), *apart])}", self._values
 
     def _column(self, name: str) -> str:
         if name != "day":
@@ -232,11 +226,15 @@ def _offsets(question: Question) -> list[tuple[int | None, int]]:
     offsets: list[tuple[int | None, int]] = []
     moment, end = int(question.since.timestamp()), int(question.until.timestamp())
     before = _offset_at(moment, question.zone)
-    while (moment := moment + HOUR) < end:
-        now = _offset_at(moment, question.zone)
-        if now != before:
-            offsets.append((moment // HOUR * HOUR, before))
-            before = now
+    while moment < end:
+        # Day by day, and hour by hour where the clocks change.
+        day_after = min(moment + DAY, end)
+        if _offset_at(day_after, question.zone) != before:
+            for hour in range(moment + HOUR, day_after + HOUR, HOUR):
+                if (now := _offset_at(hour, question.zone)) != before:
+                    offsets.append((hour // HOUR * HOUR, before))
+                    before = now
+        moment = day_after
     return [*offsets, (None, before)]
 
 
