@@ -212,4 +212,4 @@ def differences_table(differences: Sequence[Difference], usage: Usage) -> str:
     total = sum(each.amount for each in differences)
     agreeing = sum(each.agrees for each in differences)
     summary = f"in all {total:+,.4f} USD; {agreeing} of {len(differences)} agree"
-    return "\n".join([*aligned(rows, 2), "", summary, *notes_of(usage)])
+    return "\n".join([*aligned(rows, {0, 1, 5}), "", summary, *notes_of(usage)])

@@ -1,7 +1,7 @@
 """What was used, as it is shown: a table for a terminal, rows for CSV, a document for JSON."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
 
@@ -69,7 +69,7 @@ def table(usage: Usage, top: int | None = None) -> str:
     left = len(usage.rows) - len(shown)
     if question.by:
         shown.append(["all", *[""] * (len(names) - 1), *_cells(usage.total)])
-    lines += ["", *aligned([[*names, *HEADINGS], *shown], len(names))]
+    lines += ["", *aligned([[*names, *HEADINGS], *shown], range(len(names)))]
     if left:
         lines.append(f"and {left:,} more that cost less")
     return "\n".join([*lines, *notes_of(usage)])
@@ -96,12 +96,12 @@ def money(row: UsageRow) -> str:
     return f"{amount:,.2f}" if not amount or amount >= 1 else f"{amount:,.4f}"
 
 
-def aligned(rows: Sequence[Sequence[str]], texts: int) -> list[str]:
-    """`texts`: how many columns begin at the left."""
+def aligned(rows: Sequence[Sequence[str]], texts: Container[int]) -> list[str]:
+    """`texts`: the columns that begin at the left; the others are numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if index < texts else cell.rjust(width)
+            cell.ljust(width) if index in texts else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

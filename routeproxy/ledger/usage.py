@@ -99,7 +99,7 @@ async def usage_of(store: Store, question: Question) -> Usage:
     for found in await store.query(*_Statement(question, store.dialect).select()):
         by = tuple([show(value) for show, value in zip(shown, found, strict=False)])
         source, is_late, *counts = found[width:]
-        values = [int(count or 0) for count in counts]  # PostgreSQL's sums are decimals
+        values = [count or 0 for count in counts]
         apart.setdefault((source or "", bool(is_late)), []).append(values)
         if (row := rows.get(by)) is None:
             rows[by] = UsageRow(by=by, sums=Sums(*values))
@@ -115,7 +115,7 @@ async def usage_of(store: Store, question: Question) -> Usage:
     opened = await store.query(*_open(question, store.dialect))
     return Usage(
         question=question,
-        rows=sorted(rows.values(), key=_order),
+        rows=sorted(rows.values(), key=_order(question)),
         total=UsageRow(by=(), sums=total),
         by_source=by_source,
         late=late,
@@ -123,8 +123,15 @@ async def usage_of(store: Store, question: Question) -> Usage:
     )
 
 
-def _order(row: UsageRow) -> tuple[Any, ...]:
-    return (-row.sums.cost_nanousd, -row.sums.unpriced_tokens, -row.input, row.by)
+def _order(question: Question) -> Callable[[UsageRow], tuple[Any, ...]]:
+    """What cost most comes first, but days come one after the other."""
+    day = question.by.index("day") if "day" in question.by else None
+
+    def order(row: UsageRow) -> tuple[Any, ...]:
+        first = row.by[day] if day is not None else ""
+        return (first, -row.sums.cost_nanousd, -row.sums.unpriced_tokens, -row.input, row.by)
+
+    return order
 
 
 def _shown(asked: str) -> Callable[[Any], str]:
@@ -168,7 +175,7 @@ class _Statement:
         columns = {name: self._column(name) for name in self._question.columns}
         named = [f"{column} AS {_column(name)}" for name, column in columns.items()]
         apart = ["usage_source", "late"]
-        sums = [f"sum({name}) AS {name}" for name in SUMMED]
+        sums = [f"CAST(sum({name}) AS bigint)" for name in SUMMED]  # else PostgreSQL makes decimals
         sql = f"SELECT {', '.join([*named, *apart, *sums])} FROM {self._source} WHERE {self._where}"
         return f"{sql} GROUP BY {', '.join([*columns.values(), *apart])}", self._values
 

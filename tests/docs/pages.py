@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 README, CHANGELOG, CONTRIBUTING, SECURITY = (
     ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 )
-RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, MOVING, THREATS = (
+RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE, METRICS, MOVING, THREATS = (
     ROOT / "docs" / f"{name}.md"
     for name in (
         "rules",
@@ -37,11 +37,17 @@ RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, MOVING, THREATS 
         "drills",
         "providers",
         "running",
+        "ledger",
+        "finance",
+        "metrics",
         "moving",
         "threat-model",
     )
 )
-PAGES = (README, RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, MOVING, THREATS)
+PAGES = (
+    *(README, RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING),
+    *(LEDGER, FINANCE, METRICS, MOVING, THREATS),
+)
 """The pages for users."""
 INTERNALS = tuple(sorted((ROOT / "docs" / "internals").glob("*.md")))
 FOR_DEVELOPERS = (CONTRIBUTING, SECURITY, *INTERNALS)

@@ -3,6 +3,7 @@
 `tests/docs/pages.py` says how blocks are marked.
 """
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -32,6 +33,8 @@ from msgspec import inspect as kinds
 from typer.testing import CliRunner
 
 from routeproxy import cli
+from routeproxy.ledger.rows import Batch
+from routeproxy.ledger.sqlite import SqliteStore
 from routeproxy.messages.errors import TYPE_OF_STATUS
 from routeproxy.migrate.environment import environment_policy
 from routeproxy.migrate.environment_models import BIG_AND_SMALL, PREFIXES
@@ -82,6 +85,7 @@ from tests.docs.pages import (
     write,
 )
 from tests.end_to_end.clients import CLAUDE_CODE, environment
+from tests.ledger.rows import sample
 from tests.running import ECHO, Running, request, running, serving, until
 
 KEYS = {
@@ -94,6 +98,7 @@ KEYS = {
         "ADMIN_KEY",
         "PAYMENTS_KEY",
         "RESEARCH_KEY",
+        "LEDGER_KEY",
     )
 }
 """The variables of whoever tries the commands."""
@@ -202,6 +207,18 @@ def understood(words: list[str]) -> None:
     command.make_context(name, list(words))
 
 
+def fill_ledger(file: Path) -> None:
+    """Three days of two teams, as the pages show them."""
+
+    async def fill() -> None:
+        store = SqliteStore(file)
+        for row in sample():
+            await store.write(Batch(requests=[row]), row.at + 10**6)
+        await store.aclose()
+
+    asyncio.run(fill())
+
+
 @pytest.mark.parametrize(("block", "commands", "documented"), sessions())
 def test_every_command_runs_and_prints_what_is_shown(
     block: Block,
@@ -214,6 +231,8 @@ def test_every_command_runs_and_prints_what_is_shown(
     for name in set(os.environ) - {"PATH", "HOME"}:
         monkeypatch.delenv(name)
     write(files_of(block.page, above=block.line), tmp_path)
+    if any(words[0] in ("usage", "ledger") for words, _ in commands):
+        fill_ledger(tmp_path / "usage.db")
     printed = ""
     for words, variables in commands:
         if words[0] in ("claude", "health") or (words[0] == "serve" and "--help" not in words):
@@ -258,7 +277,9 @@ def command_line() -> dict[str, Any]:
     by_name: dict[str, Any] = {}
     for name, command in ((name, cli.load_command(name)) for name in cli.COMMANDS):
         inner = {f"{name} {key}": value for key, value in getattr(command, "commands", {}).items()}
-        by_name |= inner or {name: command}
+        if not inner or command.invoke_without_command:
+            by_name[name] = command
+        by_name |= inner
     return by_name
 
 
@@ -271,7 +292,7 @@ def test_every_flag_is_explained(name: str) -> None:
     }
     said_once = {"--allow-literal-keys", "--rules"} if name != "serve" else set()
     everywhere = (said_once & flags) - documented
-    assert documented - {"FILE", "OLD", "NEW", "TEAM"} == flags - everywhere
+    assert documented - {"FILE", "OLD", "NEW", "TEAM", "USER"} == flags - everywhere
 
 
 def test_every_command_is_listed() -> None:
@@ -414,7 +435,10 @@ KEY_TABLES = {
     "teams": (file.TeamTable, file.KeyTable),
     "invariants": (file.InvariantTable, file.ReachTable),
     "tests": (file.CaseTable, file.RequestTable, file.ExpectTable),
+    "prices": (file.PriceTable,),
     "server": (file.ServerTable,),
+    "ledger": (file.LedgerTable,),
+    "telemetry": (file.TelemetryTable,),
     "lints": (file.LintsTable,),
 }
 """By a heading of docs/rules.md, the tables of the language whose keys have their rows there."""

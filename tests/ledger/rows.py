@@ -35,6 +35,30 @@ def request(id: int | str, *attempts: AttemptRow, **fields: Any) -> RequestRow:
     return RequestRow(id=name, attempts=attempts, **(usual | fields))
 
 
+def sample() -> Iterator[RequestRow]:
+    """Three days of two teams: what the documentation shows."""
+    number = 0
+    for day in (28, 29, 30):
+        for team, center, model, cost in (
+            ("search", "4711", "gpt-5", 41_500_000),
+            ("search", "4711", "gpt-5-mini", 3_000_000),
+            ("payments", "0815", "llama-3.3-70b", None),
+        ):
+            for index in range(day - 25):
+                number += 1
+                began = at(f"2026-11-{day}T{9 + index:02d}:00")
+                source = "partial" if index == 3 else "reported"
+                took = attempt(
+                    provider="corp" if cost is None else "openai", model=model, at=began, usage_source=source,
+                    input_uncached=2000, cache_read=18_000, output=700, cost_nanousd=cost,
+                    price_source="unknown" if cost is None else "rules",
+                )  # fmt: skip
+                yield request(
+                    number, took, at=began, team=team, labels={"cost_center": center},
+                    user=f"user-{index % 2}", rule="background work" if cost is None else "default",
+                )  # fmt: skip
+
+
 def made_up(seed: int, number: int, days: float = 40) -> Iterator[RequestRow]:
     """As traffic has them: failures, several attempts, unknown prices, teams, users and sessions."""
     dice = random.Random(seed)
