@@ -102,6 +102,12 @@ class RequestRow(Struct, kw_only=True, omit_defaults=True):
     duration: int = 0
     attempts: tuple[AttemptRow, ...] = ()
 
+    @property
+    def last(self) -> int | None:
+        """The number of the last attempt at an answer: where it went, the request is counted. `None`: nobody
+        was asked."""
+        return max((attempt.number for attempt in self.attempts if attempt.purpose == "answer"), default=None)
+
 
 class OpenRow(Struct, kw_only=True, omit_defaults=True):
     """A request that is under way: what is known of it if its process does not live to see its end."""

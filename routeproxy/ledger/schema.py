@@ -11,7 +11,7 @@ from routeproxy.ledger.rows import AttemptRow, OpenRow, RequestRow
 from routeproxy.ledger.sums import Group, Period, Place, Sums
 
 REQUEST_COLUMNS = tuple(name for name in RequestRow.__struct_fields__ if name != "attempts")
-ATTEMPT_COLUMNS = ("request_id", *AttemptRow.__struct_fields__)
+ATTEMPT_COLUMNS = ("request_id", *AttemptRow.__struct_fields__, "is_last")
 OPEN_COLUMNS = OpenRow.__struct_fields__
 GROUP_COLUMNS = ("id", *Group.__struct_fields__)
 SUM_COLUMNS = Sums.__struct_fields__
@@ -39,7 +39,8 @@ def request_values(row: RequestRow, written_at: int) -> Sequence[Any]:
 
 
 def attempt_values(row: AttemptRow, request: RequestRow) -> Sequence[Any]:
-    values = [request.id, *_of_attempt(row)]
+    """With whether it is the one by which the request is counted."""
+    values = [request.id, *_of_attempt(row), row.number == request.last]
     values[_DROPPED + 1] = _json(values[_DROPPED + 1])
     return values
 

@@ -55,7 +55,7 @@ CREATE TABLE attempts (
     usage_source TEXT NOT NULL, input_uncached INTEGER, cache_read INTEGER, cache_write_5m INTEGER,
     cache_write_1h INTEGER, cache_write_other INTEGER, output INTEGER, reasoning_output INTEGER,
     web_searches INTEGER, service_tier TEXT, batch INTEGER NOT NULL, cost_nanousd INTEGER,
-    price_source TEXT NOT NULL, price_version TEXT,
+    price_source TEXT NOT NULL, price_version TEXT, is_last INTEGER NOT NULL,
     PRIMARY KEY (request_id, number)
 ) WITHOUT ROWID;
 CREATE TABLE opened (

@@ -93,7 +93,7 @@ def _add(found: dict[Place, Sums], began: int, group: Group, sums: Sums) -> None
 
 def _parts_of(row: RequestRow, written_at: int) -> Iterable[tuple[Group, int, Sums]]:
     is_error = row.status >= 400 or row.error is not None or row.client_left
-    last = max((attempt.number for attempt in row.attempts if attempt.purpose == "answer"), default=None)
+    last = row.last
     for attempt in row.attempts:
         sums = sums_of(attempt)
         if attempt.number == last:

@@ -61,7 +61,9 @@ class UsageRow(Struct, kw_only=True):
     @property
     def input(self) -> int:
         """All tokens of requests, those of caches included."""
-        return sum(getattr(self.sums, kind) for kind in KINDS if kind != "output")
+        sums = self.sums
+        written = sums.cache_write_5m + sums.cache_write_1h + sums.cache_write_other
+        return sums.input_uncached + sums.cache_read + written
 
     @property
     def cached(self) -> float | None:
@@ -199,12 +201,9 @@ _ROWS = f"""(
     SELECT r.at, r.team, r.labels, r.key, r.rule, r.request_class, r."user", r.session,
         a.provider, a.model, coalesce(a.usage_source, '') AS usage_source,
         CASE WHEN {{is_late}} THEN 1 ELSE 0 END AS late,
-        CASE WHEN a.number IS NULL OR a.number = (
-            SELECT max(b.number) FROM attempts b WHERE b.request_id = r.id AND b.purpose = 'answer'
-        ) THEN 1 ELSE 0 END AS requests,
-        CASE WHEN (a.number IS NULL OR a.number = (
-            SELECT max(b.number) FROM attempts b WHERE b.request_id = r.id AND b.purpose = 'answer'
-        )) AND (r.status >= 400 OR r.error IS NOT NULL OR r.client_left) THEN 1 ELSE 0 END AS errors,
+        CASE WHEN a.number IS NULL OR a.is_last THEN 1 ELSE 0 END AS requests,
+        CASE WHEN (a.number IS NULL OR a.is_last)
+            AND (r.status >= 400 OR r.error IS NOT NULL OR r.client_left) THEN 1 ELSE 0 END AS errors,
         CASE WHEN a.number IS NULL THEN 0 ELSE 1 END AS attempts,
         CASE WHEN a.failure IS NULL THEN 0 ELSE 1 END AS failures,
         a.input_uncached, a.cache_read, a.cache_write_5m, a.cache_write_1h, a.cache_write_other, a.output,
