@@ -39,5 +39,5 @@ POSTGRES = Dialect(
     row_time=_utc,
     sum_time=_utc,
     is_late="r.written_at - r.at > interval '1 hour'",
-    join="a.request_id = r.id AND a.request_at = r.at",
+    join="a.request_id = r.id AND a.request_at = r.at AND a.request_at >= :since AND a.request_at < :until",
 )
