@@ -88,6 +88,16 @@ class SmallRequest(Struct, kw_only=True):
     client_left: bool = False
 
 
+class Trace(Struct, frozen=True, kw_only=True):
+    """What a request is known by in distributed traces (W3C Trace Context). All ids are hexadecimal."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None = None
+    """The client's span."""
+    is_sampled: bool = False
+
+
 class AttemptRecord(Struct, kw_only=True):
     """One attempt at one target. Times are those of `time.perf_counter`, in seconds."""
 
@@ -114,6 +124,8 @@ class AttemptRecord(Struct, kw_only=True):
     """What the target was asked for: an answer, or verdicts on the tool uses of one."""
     verdicts: Mapping[str, int] = {}
     """How many of each there were: `flagged`, `not_flagged`, `unavailable`."""
+    span_id: str | None = None
+    """What it is known by in the request's trace."""
 
 
 class Exchange:
@@ -125,6 +137,7 @@ class Exchange:
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self._body: Body | None = None
+        self.trace: Trace | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
         self.logged_facts: Mapping[str, Any] | None = None

@@ -46,6 +46,8 @@ from routeproxy.telemetry import logs
 from routeproxy.telemetry.decisions import DecisionLog
 from routeproxy.telemetry.reload_log import ReloadLog
 from routeproxy.telemetry.request_log import RequestLog
+from routeproxy.traces.exporter import TraceExporter
+from routeproxy.traces.ids import TraceIds
 from routeproxy.upstream.ambient import export_credentials
 from routeproxy.upstream.keys import Keys, SecretFiles, secrets_of
 from routeproxy.upstream.registry import Registry, signing_key_of
@@ -218,7 +220,9 @@ class App:
         self.in_flight = InFlight(of_a_session=sources.options.session_of is not None)
         self._decision_log = DecisionLog(rules.policy)
         self._metrics = MetricsService(Metrics(rules.policy), metrics_folder)
-        self._recorder = Recorder(rules.policy, SecretFiles().value, [self._metrics.take])
+        self._traces = TraceExporter(rules.policy)
+        counts = [self._metrics.take, self._traces.take]
+        self._recorder = Recorder(rules.policy, SecretFiles().value, counts)
         self._metrics.recorder = self._recorder
 
     @property
@@ -236,6 +240,7 @@ class App:
     def close(self) -> None:
         self._decision_log.close()
         self._recorder.close()
+        self._traces.close()
 
     def _counters(self) -> Mapping[str, object]:
         lost = {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
@@ -248,8 +253,11 @@ class App:
         dry_upstreams = Registry(signing_key, variables, dry=True)
         authenticator = Authenticator(rules.policy, sources.token())
         decision_log, recorder, metrics = self._decision_log, self._recorder, self._metrics.metrics
+        trace_ids = TraceIds(rules.policy)
         recorder.start()
-        observer = Observers([RequestLog(), ReloadLog(), decision_log, recorder, metrics, *self._observers])
+        observer = Observers(
+            [RequestLog(), ReloadLog(), decision_log, trace_ids, recorder, metrics, *self._observers]
+        )
         rules.listeners.append(observer)
 
         files = SecretFiles()
@@ -260,6 +268,8 @@ class App:
             authenticator.update(policy, sources.token())
             decision_log.update(policy)
             recorder.update(policy)
+            trace_ids.update(policy)
+            self._traces.update(policy)
 
         proxy = Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state)
         app = build_app(

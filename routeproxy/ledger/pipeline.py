@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from routeproxy.exchange import Trace
 from routeproxy.ledger.price_table import load
 from routeproxy.ledger.pricing import cost_of
 from routeproxy.ledger.rows import RequestRow
@@ -34,6 +35,7 @@ class Unpriced(Struct, frozen=True):
     tokens: TokenUsage | None
     model_label: str
     """What metrics call the model: only names that the rules state."""
+    span_id: str | None = None
 
 
 class Recorded(Struct, frozen=True):
@@ -44,6 +46,7 @@ class Recorded(Struct, frozen=True):
     """For each attempt of the row."""
     ledger: Callable[[Sequence["Recorded"]], None] | None = None
     """That which was in force when the request was over."""
+    trace: Trace | None = None
 
 
 Sink = Callable[[Sequence[Recorded]], None]

@@ -53,7 +53,7 @@ class Recorder(Observer):
 
     def update(self, policy: Policy) -> None:
         """From now on `policy` says where the ledger is. Nothing waits for what is still to be written."""
-        self._is_on = policy.ledger is not None or policy.keeps_metrics
+        self._is_on = policy.keeps_books
         settings = policy.ledger
         if settings == self._settings:
             return
@@ -225,10 +225,16 @@ def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | Non
         attempts=attempts,
     )
     unpriced = (
-        Unpriced(record.target.provider, record.tokens, names.label_of(record.target, exchange.policy))
+        Unpriced(
+            record.target.provider,
+            record.tokens,
+            names.label_of(record.target, exchange.policy),
+            record.span_id,
+        )
         for record in records
     )
-    return Recorded(row, tuple(unpriced), writer.put if writer is not None else None)
+    ledger = writer.put if writer is not None else None
+    return Recorded(row, tuple(unpriced), ledger, exchange.trace)
 
 
 def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> AttemptRow:

@@ -321,6 +321,11 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         return self.telemetry.metrics is not None or any(key.role == "metrics" for key in keys)
 
     @property
+    def keeps_books(self) -> bool:
+        """Whether somebody wants to know what became of each request: a ledger, metrics or traces."""
+        return self.ledger is not None or self.keeps_metrics or self.telemetry.traces is not None
+
+    @property
     def counts_tokens(self) -> bool:
         return INPUT_TOKENS.name in self.reads
 

@@ -438,7 +438,7 @@ KEY_TABLES = {
     "prices": (file.PriceTable,),
     "server": (file.ServerTable,),
     "ledger": (file.LedgerTable,),
-    "telemetry": (file.TelemetryTable,),
+    "telemetry": (file.TelemetryTable, file.TracesTable),
     "lints": (file.LintsTable,),
 }
 """By a heading of docs/rules.md, the tables of the language whose keys have their rows there."""

@@ -37,6 +37,7 @@ from routeproxy.policy.file.tables import (
     TelemetryTable,
     TextTable,
     TimeoutsTable,
+    TracesTable,
     TransformsTable,
 )
 
@@ -49,6 +50,7 @@ TABLES: Mapping[type, str] = {
     PriceTable: "What the tokens of a model cost; what is left out is not known, and free is 0.",
     LedgerTable: "Where every request and its cost is written down.",
     TelemetryTable: "What the server tells of itself, and where.",
+    TracesTable: "Where traces of requests go, and which.",
     TeamTable: "Whose keys open the proxy, and what their requests may ask for and reach.",
     KeyTable: "A client's key, with a name or a last day.",
     RuleTable: "A rule: which requests it takes, and what becomes of them.",
@@ -258,6 +260,12 @@ KEYS: Mapping[type, Mapping[str, str]] = {
     },
     TelemetryTable: {
         "metrics": "The address where `/metrics` is served without a key, such as `127.0.0.1:9464`.",
+        "traces": "Where traces of requests go, and which.",
+    },
+    TracesTable: {
+        "endpoint": "Where OTLP is taken over HTTP: `http://collector:4318/v1/traces`.",
+        "ratio": "The share of requests that is traced, from 0 to 1; left out, 0.05.",
+        "always": "What is traced besides: requests that failed (error), or went elsewhere (fallback).",
     },
     QueueTable: {
         "wait": "How long a request waits before it is refused; left out, 5s.",

@@ -13,6 +13,7 @@ from routeproxy.policy.file.values import Count, Duration, Period, Positive, Str
 from routeproxy.policy.ledger import Users
 from routeproxy.policy.provider_types import Zone
 from routeproxy.policy.secrets import Role
+from routeproxy.policy.telemetry import Always
 
 
 class Table(Struct, forbid_unknown_fields=True):
@@ -345,8 +346,17 @@ class LedgerTable(Table):
     synchronous: Literal["normal", "full"] | None = None
 
 
+class TracesTable(Table):
+    """Where traces of requests go, and which."""
+
+    endpoint: str | None = None
+    ratio: int | float | None = None
+    always: list[Always] | None = None
+
+
 class TelemetryTable(Table):
     metrics: str | None = None
+    traces: TracesTable | None = None
 
 
 class ReachTable(Table):

@@ -25,8 +25,13 @@ _CREDENTIALS = (
     "x-goog-api-key",
 )
 
+TRACEPARENT = "traceparent"
+
 _NEVER_FORWARDED = (
-    HOP_BY_HOP | BODY_FRAMING | {"accept-encoding", "authorization", "cookie", "expect", "host", "x-api-key"}
+    HOP_BY_HOP
+    | BODY_FRAMING
+    | {"accept-encoding", "authorization", "cookie", "expect", "host", "x-api-key"}
+    | {"baggage", "tracestate"}  # they say of a client's systems what no back end has to know
 )
 _NEVER_FORWARDED_PREFIXES = ("x-routeproxy-", "x-forwarded-", "proxy-")
 
@@ -48,6 +53,7 @@ def outgoing_headers(
     if organization := provider.options.get("organization"):
         headers["openai-organization"] = str(organization)
     headers |= _forwarded_headers(provider, call.exchange.inbound)
+    headers |= _trace_headers(call)
     headers |= fixed
     headers |= {name.lower(): value for name, value in provider.headers.items()}
     return headers
@@ -67,6 +73,17 @@ def _forwarded_headers(provider: Provider, inbound: Inbound) -> dict[str, str]:
         and name not in _NEVER_FORWARDED
         and not name.startswith(_NEVER_FORWARDED_PREFIXES)
     }
+
+
+def _trace_headers(call: Call) -> dict[str, str]:
+    """Our trace goes on to back ends of our own, and to a public one only if `forward` names its header."""
+    exchange, provider = call.exchange, call.target.provider
+    trace, attempts = exchange.trace, exchange.attempts
+    if trace is None or not attempts or attempts[-1].span_id is None:
+        return {}
+    if provider.zone == "public" and TRACEPARENT not in provider.forward:
+        return {}
+    return {TRACEPARENT: f"00-{trace.trace_id}-{attempts[-1].span_id}-{int(trace.is_sampled):02x}"}
 
 
 def join_values(values: tuple[str, ...]) -> str:
