@@ -24,12 +24,15 @@ def asked(
     for name in names:
         if name.partition(":")[0] not in BY or (":" in name and not name.startswith("label:")):
             raise ValueError(f"by {name}: expected some of {', '.join(BY)}, or label:NAME")
-    if month is not None:
-        if since or until:
-            raise ValueError("a month says both ends: leave out since and until")
-        begin, end = _month(month, zone)
-    else:
-        begin, end = _begin(since or "30d", now, zone), _end(until, now, zone)
+    if month is not None and (since or until):
+        raise ValueError("a month says both ends: leave out since and until")
+    try:
+        if month is not None:
+            begin, end = _month(month, zone)
+        else:
+            begin, end = _begin(since or "30d", now, zone), _end(until, now, zone)
+    except OverflowError:
+        raise ValueError(f"since {since}: no calendar goes so far") from None
     if begin >= end:
         raise ValueError(f"nothing lies between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}")
     return Question(by=names, since=begin, until=end, only=dict(map(_filter, only)))
