@@ -13,11 +13,21 @@ import typer
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
 from routeproxy.ledger.asking import ask_ledger
+from routeproxy.ledger.asking import reprice as repriced_at
 from routeproxy.ledger.focus import COLUMNS as FOCUS_COLUMNS
 from routeproxy.ledger.focus import focus_rows
 from routeproxy.ledger.question import asked, begin_of, zone_of
 from routeproxy.ledger.reconcile import Difference, Invoice, reconciled
-from routeproxy.ledger.report import aligned, document, flat_rows, notes_of, table, write_csv
+from routeproxy.ledger.report import (
+    aligned,
+    document,
+    flat_rows,
+    notes_of,
+    repriced_rows,
+    repriced_table,
+    table,
+    write_csv,
+)
 from routeproxy.ledger.usage import BY, FILTERS, Question, Usage
 from routeproxy.policy.decide import Policy
 from routeproxy.sources import find_rules
@@ -74,6 +84,13 @@ TopOption = Annotated[
 UnusedOption = Annotated[
     bool, typer.Option("--unused", help="With --by rule: the rules that took no request.")
 ]
+RepriceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--reprice", metavar="FILE", help="Beside it what the prices of this rules file come to.",
+        show_default=False,
+    ),
+]  # fmt: skip
 FormatOption = Annotated[
     Literal["focus"] | None,
     typer.Option("--format", help="FinOps FOCUS columns, as CSV.", show_default=False),
@@ -90,6 +107,7 @@ def command(
     only: OnlyOption = None,
     top: TopOption = None,
     unused: UnusedOption = False,
+    reprice: RepriceOption = None,
     time_zone: ZoneOption = "UTC",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     json: JsonOption = False,
@@ -109,6 +127,13 @@ def command(
         policy = sources_of(find_rules(rules), allow_literal_keys=allow_literal_keys).load()
         wanted = ",".join(FOCUS_COLUMNS) if format == "focus" else by
         question = asked(wanted, since, until, month, only or (), time_zone)
+        if reprice is not None:
+            other = sources_of(reprice, allow_literal_keys=allow_literal_keys).load()
+            found = asyncio.run(repriced_at(policy, question, other.providers, SecretFiles().value))
+            print(
+                dumps(repriced_rows(found, question), indent=2) if json else repriced_table(found, question)
+            )
+            return 0
         usage = asyncio.run(ask_ledger(policy, question, SecretFiles().value))
         if unused:
             print_unused(usage, policy, sys.stdout)

@@ -1,13 +1,17 @@
 """Asks the ledger that a policy names."""
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from routeproxy.ledger.opening import ValueOf, open_store
+from routeproxy.ledger.reprice import Repriced, repriced
 from routeproxy.ledger.store import LedgerUnavailable, Store
 from routeproxy.ledger.usage import Question, Usage, usage_of
 from routeproxy.ledger.users import known_name
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.ledger import LedgerSettings
+from routeproxy.policy.providers import Provider
 
 
 def ledger_of(policy: Policy) -> LedgerSettings:
@@ -23,6 +27,19 @@ async def opened(policy: Policy, value_of: ValueOf, *, read_only: bool = True) -
         return await open_store(ledger_of(policy), value_of, read_only=read_only)
     except LedgerUnavailable as unavailable:
         raise ValueError(f"the ledger can't be used: {unavailable}") from None
+
+
+async def reprice(
+    policy: Policy, question: Question, providers: Mapping[str, Provider], value_of: ValueOf
+) -> dict[tuple[str, ...], Repriced]:
+    """What it would have cost at the prices of other `providers`. Raises `ValueError`."""
+    store = await opened(policy, value_of)
+    try:
+        return await repriced(store, question, providers)
+    except LedgerUnavailable as unavailable:
+        raise ValueError(f"the ledger can't be read: {unavailable}") from None
+    finally:
+        await store.aclose()
 
 
 async def ask_ledger(policy: Policy, question: Question, value_of: ValueOf) -> Usage:

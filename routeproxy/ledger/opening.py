@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from routeproxy.ledger.sqlite import SqliteStore, place_problem
+from routeproxy.ledger.places import place_problem
 from routeproxy.ledger.store import LedgerUnavailable, Store
 from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.policy.secrets import Secret
@@ -15,6 +15,8 @@ ValueOf = Callable[[Secret], str | None]
 async def open_store(settings: LedgerSettings, value_of: ValueOf, *, read_only: bool = False) -> Store:
     """Raises `LedgerUnavailable`. `read_only`: nothing is made, and nothing is written."""
     if settings.path is not None:
+        from routeproxy.ledger.sqlite import SqliteStore  # a server without a ledger has no use for it
+
         return SqliteStore(Path(settings.path), is_synchronous=settings.is_synchronous, read_only=read_only)
     assert settings.url is not None
     url = value_of(settings.url)

@@ -1,11 +1,12 @@
 """What was used, as it is shown: a table for a terminal, rows for CSV, a document for JSON."""
 
 import csv
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TextIO
 
-from routeproxy.ledger.usage import Usage, UsageRow
+from routeproxy.ledger.reprice import Repriced
+from routeproxy.ledger.usage import Question, Usage, UsageRow, dollars
 
 
 def document(usage: Usage, top: int | None) -> dict[str, Any]:
@@ -140,3 +141,43 @@ def _open_words(usage: Usage, before: str = "") -> str:
         return ""
     number = f"{usage.open:,} request{'' if usage.open == 1 else 's'}"
     return f"{before}open: {number}, under way or with a server that was killed: in no sum"
+
+
+def repriced_rows(found: Mapping[tuple[str, ...], Repriced], question: Question) -> list[dict[str, Any]]:
+    return [
+        {
+            **dict(zip(question.by, by, strict=True)),
+            "cost_usd": f"{dollars(sums.before):f}",
+            "repriced_usd": f"{dollars(sums.after):f}",
+            "unpriced_tokens": sums.unpriced_before,
+            "unpriced_tokens_repriced": sums.unpriced_after,
+        }
+        for by, sums in sorted(found.items())
+    ]
+
+
+def repriced_table(found: Mapping[tuple[str, ...], Repriced], question: Question) -> str:
+    """Of the rows that are still there: sums of older ones can't be told apart any more."""
+    heading = f"{question.since:%Y-%m-%d %H:%M} to {question.until:%Y-%m-%d %H:%M}, {question.zone}"
+    if not found:
+        return f"{heading}\nno attempts"
+    headings = ["cost USD", "repriced", "difference", "unpriced tokens", "repriced"]
+    total, rows = Repriced(), [[*question.by, *headings]]
+    for by, sums in sorted(found.items(), key=lambda item: -item[1].after):
+        rows.append([*(value or "-" for value in by), *_repriced_cells(sums)])
+        for name in total.__struct_fields__:
+            setattr(total, name, getattr(total, name) + getattr(sums, name))
+    if question.by:
+        rows.append(["all", *[""] * (len(question.by) - 1), *_repriced_cells(total)])
+    return "\n".join([heading, "", *aligned(rows, range(len(question.by)))])
+
+
+def _repriced_cells(sums: Repriced) -> list[str]:
+    difference = dollars(sums.after - sums.before)
+    tokens = (sums.unpriced_before, sums.unpriced_after)
+    return [
+        f"{dollars(sums.before):,.4f}",
+        f"{dollars(sums.after):,.4f}",
+        f"{difference:+,.4f}",
+        *(f"{count:,}" if count else "-" for count in tokens),
+    ]

@@ -96,7 +96,7 @@ async def usage_of(store: Store, question: Question) -> Usage:
     """Raises `LedgerUnavailable`."""
     rows: dict[tuple[str, ...], UsageRow] = {}
     apart: dict[tuple[str, bool], list[Sequence[int]]] = {}
-    shown = [_shown(asked) for asked in question.by]
+    shown = shown_columns(question)
     width = len(shown)
     for found in await store.query(*_Statement(question, store.dialect).select()):
         by = tuple([show(value) for show, value in zip(shown, found, strict=False)])
@@ -136,6 +136,20 @@ def _order(question: Question) -> Callable[[UsageRow], tuple[Any, ...]]:
     return order
 
 
+def shown_columns(question: Question) -> list[Callable[[Any], str]]:
+    """How the values of each column that was asked by are shown."""
+    return [_shown(asked) for asked in question.by]
+
+
+def statement_of_attempts(
+    question: Question, dialect: Dialect, columns: Sequence[str]
+) -> tuple[str, Mapping[str, Any]]:
+    """The `SELECT` of each attempt itself: the columns that were asked by, the seconds since 1970,
+    `columns`."""
+    statement = _Statement(question, dialect, of_rows=True)
+    return statement.select_rows(columns)
+
+
 def _shown(asked: str) -> Callable[[Any], str]:
     """How the values of a column are shown: a day has its date, one label stands alone."""
     if asked == "day":
@@ -154,9 +168,9 @@ def _date(day: Any) -> str:
 class _Statement:
     """The `SELECT` for one question, over sums where they tell it."""
 
-    def __init__(self, question: Question, dialect: Dialect) -> None:
+    def __init__(self, question: Question, dialect: Dialect, *, of_rows: bool = False) -> None:
         self._question = question
-        period = _period(question)
+        period = None if of_rows else _period(question)
         since, until = question.since.timestamp(), question.until.timestamp()
         if period is None:
             self._source = _ROWS.format(is_late=dialect.is_late, join=dialect.join)
@@ -180,6 +194,11 @@ class _Statement:
         sums = [f"CAST(sum({name}) AS bigint)" for name in SUMMED]  # else PostgreSQL makes decimals
         sql = f"SELECT {', '.join([*named, *apart, *sums])} FROM {self._source} WHERE {self._where}"
         return f"{sql} GROUP BY {', '.join([*columns.values(), *apart])}", self._values
+
+    def select_rows(self, columns: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+        by = [self._column(name) for name in self._question.columns]
+        sql = f"SELECT {', '.join([*by, self._time, *columns])} FROM {self._source}"
+        return f"{sql} WHERE {self._where} AND attempts = 1", self._values
 
     def _column(self, name: str) -> str:
         if name != "day":
@@ -207,7 +226,7 @@ _ROWS = f"""(
         CASE WHEN a.number IS NULL THEN 0 ELSE 1 END AS attempts,
         CASE WHEN a.failure IS NULL THEN 0 ELSE 1 END AS failures,
         a.input_uncached, a.cache_read, a.cache_write_5m, a.cache_write_1h, a.cache_write_other, a.output,
-        a.reasoning_output, a.web_searches, a.cost_nanousd,
+        a.reasoning_output, a.web_searches, a.cost_nanousd, a.served_model, a.service_tier, a.price_source,
         CASE WHEN a.price_source = 'unknown' THEN
             {" + ".join(f"coalesce(a.{kind}, 0)" for kind in KINDS)}
         ELSE 0 END AS unpriced_tokens

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from routeproxy.ledger.places import place_problem
 from routeproxy.ledger.question import asked
 from routeproxy.ledger.rows import Batch, OpenRow, RequestRow
-from routeproxy.ledger.sqlite import SqliteStore, place_problem
+from routeproxy.ledger.sqlite import SqliteStore
 from routeproxy.ledger.store import LedgerUnavailable, Store
 from routeproxy.ledger.usage import FILTERS, IN_SUMS, Question, Usage, usage_of
 from tests.ledger.databases import Postgres, postgres
