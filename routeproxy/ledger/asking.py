@@ -21,10 +21,13 @@ def ledger_of(policy: Policy) -> LedgerSettings:
     return policy.ledger
 
 
-async def opened(policy: Policy, value_of: ValueOf, *, read_only: bool = True) -> Store:
-    """Raises `ValueError` where there is no ledger, or it can't be used."""
+async def opened(
+    policy: Policy, value_of: ValueOf, *, read_only: bool = True, seconds: float | None = None
+) -> Store:
+    """Raises `ValueError` where there is no ledger, or it can't be used. `seconds`: how long a question may
+    take."""
     try:
-        return await open_store(ledger_of(policy), value_of, read_only=read_only)
+        return await open_store(ledger_of(policy), value_of, read_only=read_only, seconds=seconds)
     except LedgerUnavailable as unavailable:
         raise ValueError(f"the ledger can't be used: {unavailable}") from None
 
@@ -42,12 +45,14 @@ async def reprice(
         await store.aclose()
 
 
-async def ask_ledger(policy: Policy, question: Question, value_of: ValueOf) -> Usage:
+async def ask_ledger(
+    policy: Policy, question: Question, value_of: ValueOf, seconds: float | None = None
+) -> Usage:
     """A user may be asked for by the name of which the ledger only knows a hash. Raises `ValueError`."""
     only = question.only
     if "user" in only:
         only = {**only, "user": known_name(only["user"], ledger_of(policy), value_of)}
-    store = await opened(policy, value_of)
+    store = await opened(policy, value_of, seconds=seconds)
     try:
         return await usage_of(store, replace(question, only=only))
     except LedgerUnavailable as unavailable:

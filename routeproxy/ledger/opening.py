@@ -12,12 +12,17 @@ ValueOf = Callable[[Secret], str | None]
 """What a secret is at the moment; `None`: it is not set."""
 
 
-async def open_store(settings: LedgerSettings, value_of: ValueOf, *, read_only: bool = False) -> Store:
-    """Raises `LedgerUnavailable`. `read_only`: nothing is made, and nothing is written."""
+async def open_store(
+    settings: LedgerSettings, value_of: ValueOf, *, read_only: bool = False, seconds: float | None = None
+) -> Store:
+    """Raises `LedgerUnavailable`. `read_only`: nothing is made, and nothing is written. `seconds`: how long a
+    question may take."""
     if settings.path is not None:
         from routeproxy.ledger.sqlite import SqliteStore  # a server without a ledger has no use for it
 
-        return SqliteStore(Path(settings.path), is_synchronous=settings.is_synchronous, read_only=read_only)
+        return SqliteStore(
+            Path(settings.path), is_synchronous=settings.is_synchronous, read_only=read_only, seconds=seconds
+        )
     assert settings.url is not None
     url = value_of(settings.url)
     if url is None:
@@ -26,7 +31,7 @@ async def open_store(settings: LedgerSettings, value_of: ValueOf, *, read_only: 
         from routeproxy.ledger.postgres import PostgresStore
     except ImportError:
         raise LedgerUnavailable("PostgreSQL needs asyncpg: `pip install 'routeproxy[postgres]'`") from None
-    return await PostgresStore.opened(url, migrate=settings.migrate and not read_only)
+    return await PostgresStore.opened(url, migrate=settings.migrate and not read_only, seconds=seconds)
 
 
 def settings_problem(settings: LedgerSettings) -> str | None:

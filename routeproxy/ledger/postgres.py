@@ -167,11 +167,17 @@ class PostgresStore:
         self._known_groups: set[int] = set()
 
     @classmethod
-    async def opened(cls, url: str, *, migrate: bool = False) -> "PostgresStore":
-        """Raises `LedgerUnavailable`: for tables that are not there, too, unless it is to `migrate` them."""
+    async def opened(
+        cls, url: str, *, migrate: bool = False, seconds: float | None = None
+    ) -> "PostgresStore":
+        """Raises `LedgerUnavailable`: for tables that are not there, too, unless it is to `migrate` them.
+        `seconds`: how long a statement may take."""
         try:
             connection = await asyncpg.connect(
-                url, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, statement_cache_size=0
+                url,
+                timeout=CONNECT_SECONDS,
+                command_timeout=seconds or COMMAND_SECONDS,
+                statement_cache_size=0,
             )
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise LedgerUnavailable(reason_of(error)) from error

@@ -138,13 +138,13 @@ class Recorder(Observer):
             exchange.logged_facts = recorded_facts(exchange.facts, exchange.policy)
 
     def request_done(self, exchange: Exchange) -> None:
+        self._under_way.pop(exchange.request_id, None)
+        self._opened.discard(exchange.request_id)
         if exchange.endpoint != "messages" or not self._is_on:
             return
         # Whoever shows no key fills no ledger.
         writer = self._writer if exchange.decision is not None or exchange.status != 401 else None
         self._pipeline.put(recorded(exchange, self._names, writer))
-        self._under_way.pop(exchange.request_id, None)
-        self._opened.discard(exchange.request_id)
 
     def _newly_open(self) -> list[OpenRow]:
         """In the writer's thread."""

@@ -36,6 +36,8 @@ VERSION = 1
 """Of the tables, in the file's `user_version`."""
 BUSY = 10.0
 """Seconds that a transaction waits for others."""
+PROGRESS = 100_000
+"""Steps of SQLite's machine between looks at the time."""
 PRUNED_AT_ONCE = 2000
 """Rows that one transaction deletes, so that nobody waits for long."""
 
@@ -96,8 +98,15 @@ class SqliteStore:
 
     dialect: Dialect = SQLITE
 
-    def __init__(self, path: Path, *, is_synchronous: bool = False, read_only: bool = False) -> None:
-        """Raises `LedgerUnavailable`."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_synchronous: bool = False,
+        read_only: bool = False,
+        seconds: float | None = None,
+    ) -> None:
+        """Raises `LedgerUnavailable`. `seconds`: how long all questions may take, from now on."""
         self._path = path
         self._known_groups: set[int] = set()
         if problem := place_problem(path):
@@ -116,6 +125,9 @@ class SqliteStore:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_synchronous else 'NORMAL'}")
                 self._migrate()
+            if seconds is not None:
+                until = time.monotonic() + seconds
+                self._connection.set_progress_handler(lambda: time.monotonic() > until, PROGRESS)
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
 
@@ -220,6 +232,7 @@ REASONS = {
     "SQLITE_CORRUPT": "it is damaged",
     "SQLITE_CANTOPEN": "it can't be opened",
     "SQLITE_IOERR": "its disk fails",
+    "SQLITE_INTERRUPT": "the question takes too long: ask about less",
 }
 
 

@@ -27,6 +27,8 @@ TRY_AGAIN = (1.0, 2.0, 5.0, 10.0, 30.0)
 LOOK_FOR_ORPHANS = 10.0
 """Seconds between looks for what other processes have left."""
 PRUNE_EVERY = 3600.0
+PRUNE_FIRST = 60.0
+"""Seconds after the start: a server that is restarted every day prunes, too."""
 EXIT_SECONDS = 5.0
 """How long an exit waits for what is spooled to be written. It stays in the spool."""
 
@@ -145,7 +147,8 @@ class LedgerWriter:
 
     async def _write_until_closed(self) -> None:
         store: Store | None = None
-        failures, looked, pruned = 0, -LOOK_FOR_ORPHANS, time.monotonic()
+        failures, looked = 0, -LOOK_FOR_ORPHANS
+        pruned = time.monotonic() - PRUNE_EVERY + PRUNE_FIRST
         try:
             while True:
                 try:

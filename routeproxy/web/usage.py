@@ -45,9 +45,9 @@ def usage_handlers(proxy: Proxy, authenticator: Authenticator) -> list[Controlle
 
     async def _asked(question: Question) -> Usage:
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(SECONDS + 5):
                 return await asyncio.to_thread(
-                    lambda: asyncio.run(ask_ledger(proxy.rules.policy, question, files.value))
+                    lambda: asyncio.run(ask_ledger(proxy.rules.policy, question, files.value, SECONDS))
                 )
         except TimeoutError:
             raise ApiError(503, f"the ledger did not answer within {SECONDS:.0f} s") from None

@@ -397,3 +397,11 @@ def test_why_a_database_can_not_be_used_is_said_without_its_address(
     with pytest.raises(LedgerUnavailable, match=words) as raised:
         asyncio.run(PostgresStore.opened(url.format(port=server.port)))
     assert "canary" not in str(raised.value)
+
+
+def test_a_question_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "usage.db", seconds=0.0)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(LedgerUnavailable, match="the question takes too long"):
+        asyncio.run(store.query(endless, {}))
+    asyncio.run(store.aclose())
