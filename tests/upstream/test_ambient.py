@@ -262,9 +262,9 @@ def test_a_token_of_azure_is_shown_as_one_and_no_key_beside_it(
 def test_what_a_dotenv_says_of_credentials_reaches_the_clouds_own_libraries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "whatever the machine has")  # so that in the end it is as it was
+    monkeypatch.delenv("AWS_PROFILE")
     monkeypatch.setenv("AWS_CONFIG_FILE", "the machine's")
     export_credentials({"AWS_PROFILE": "me", "AWS_CONFIG_FILE": "the file's", "OTHER": "x"})
     assert (os.environ["AWS_PROFILE"], os.environ["AWS_CONFIG_FILE"]) == ("me", "the machine's")
     assert "OTHER" not in os.environ
-    monkeypatch.delenv("AWS_PROFILE")

@@ -145,11 +145,20 @@ def _keep_dry_runs_from_signing_in() -> None:
 
 
 def _unless_dry(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, once: it is set up anew with every policy."""
+    if function in _KNOW_DRY_RUNS:
+        return function
+
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return (otherwise if is_nobody_to_be_asked() else function)(*args, **kwargs)
 
+    _KNOW_DRY_RUNS.add(wrapper)
     return wrapper
+
+
+_KNOW_DRY_RUNS: set[Callable[..., Any]] = set()
+"""LiteLLM's functions that already ask nobody in a dry run."""
 
 
 class _SharedAsyncClient(httpx.AsyncClient):
