@@ -61,12 +61,16 @@ class RecordPipeline:
         self._wake = threading.Condition()
         self._working = threading.Lock()
         self._is_closed = False
+        self._is_started = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self.dropped = 0
         """Requests that nobody has counted."""
 
     def start(self) -> None:
-        self._thread.start()
+        """Once, however often it is called."""
+        if not self._is_started:
+            self._is_started = True
+            self._thread.start()
 
     def put(self, recorded: Recorded) -> None:
         """Returns at once."""

@@ -54,6 +54,8 @@ class Recorder(Observer):
     def update(self, policy: Policy) -> None:
         """From now on `policy` says where the ledger is. Nothing waits for what is still to be written."""
         self._is_on = policy.keeps_books
+        if self._is_on and self._is_started:
+            self._pipeline.start()
         settings = policy.ledger
         if settings == self._settings:
             return
@@ -79,7 +81,8 @@ class Recorder(Observer):
     def start(self) -> None:
         """In the process that serves."""
         self._is_started = True
-        self._pipeline.start()
+        if self._is_on:
+            self._pipeline.start()
         if self._writer is not None:
             self._writer.start()
 
