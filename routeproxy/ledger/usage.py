@@ -95,23 +95,24 @@ def dollars(nanousd: int) -> Decimal:
 async def usage_of(store: Store, question: Question) -> Usage:
     """Raises `LedgerUnavailable`."""
     rows: dict[tuple[str, ...], UsageRow] = {}
-    apart: dict[tuple[str, bool], list[Sequence[int]]] = {}
+    apart: dict[tuple[str | None, bool], list[Sequence[int]]] = {}
     shown = shown_columns(question)
     width = len(shown)
     for found in await store.query(*_Statement(question, store.dialect).select()):
         by = tuple([show(value) for show, value in zip(shown, found, strict=False)])
-        source, is_late, *counts = found[width:]
-        values = [count or 0 for count in counts]
-        apart.setdefault((source or "", bool(is_late)), []).append(values)
+        counts = found[width + 2 :]
+        if None in counts:  # a sum of what nobody told
+            counts = tuple([count or 0 for count in counts])
+        apart.setdefault((found[width], found[width + 1]), []).append(counts)
         if (row := rows.get(by)) is None:
-            rows[by] = UsageRow(by=by, sums=Sums(*values))
+            rows[by] = UsageRow(by=by, sums=Sums(*counts))
         else:
-            row.sums.add(Sums(*values))
+            row.sums.add(Sums(*counts))
     total, by_source, late = Sums(), dict[str, Sums](), Sums()
     for (source, is_late), several in apart.items():
         sums = Sums(*map(sum, zip(*several, strict=True)))
         total.add(sums)
-        by_source.setdefault(source, Sums()).add(sums)
+        by_source.setdefault(source or "", Sums()).add(sums)
         if is_late:
             late.add(sums)
     opened = await store.query(*_open(question, store.dialect))
