@@ -28,7 +28,7 @@ MOST_WAITING = 100_000
 EXIT_SECONDS = 5.0
 
 
-class Unpriced(Struct, frozen=True):
+class Unpriced(Struct, frozen=True, gc=False):
     """What an attempt took, and whose prices hold for it."""
 
     provider: Provider
@@ -38,7 +38,7 @@ class Unpriced(Struct, frozen=True):
     span_id: str | None = None
 
 
-class Recorded(Struct, frozen=True):
+class Recorded(Struct, frozen=True, gc=False):
     """A request that is over."""
 
     row: RequestRow

@@ -13,6 +13,7 @@ from routeproxy.ledger.opening import ValueOf, open_store
 from routeproxy.ledger.pipeline import Recorded, RecordPipeline, Sink, Unpriced
 from routeproxy.ledger.rows import AttemptRow, OpenRow, RequestRow, UsageSource
 from routeproxy.ledger.writer import LedgerWriter
+from routeproxy.messages.token_usage import TokenUsage
 from routeproxy.observe import Observer
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import BY_NAME
@@ -23,7 +24,7 @@ from routeproxy.policy.targets import Target
 
 log = logging.getLogger("routeproxy.ledger")
 
-PERSONAL = frozenset({"user", "session"})
+PERSONAL = ("user", "session")
 """Facts that name somebody: they have columns of their own."""
 PROMPT_ID = "x-claude-code-prompt-id"
 LONGEST = 256
@@ -31,6 +32,7 @@ LONGEST = 256
 OPEN_AFTER = 1.0
 """Seconds after which a request that is under way is written down as that."""
 MICRO = 10**6
+NO_TOKENS = TokenUsage()
 
 
 class Recorder(Observer):
@@ -216,11 +218,11 @@ def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | Non
         user_source=user_source,
         rule=decision.rule if decision is not None else None,
         version=exchange.policy.version,
-        facts=_impersonal(logged or {}),
+        facts=_impersonal(logged) if logged else {},
         status=exchange.status,
         error=exchange.error,
         denied=decision is not None and decision.deny is not None,
-        skipped=dict(exchange.skipped),
+        skipped=dict(exchange.skipped) if exchange.skipped else {},
         client_left=exchange.client_left,
         queued=int(exchange.queued * MICRO),
         first_content=int((content_at - exchange.started) * MICRO) if content_at is not None else None,
@@ -241,8 +243,9 @@ def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | Non
 
 
 def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> AttemptRow:
-    tokens, ended = record.tokens, record.ended if record.ended is not None else now
-    row = AttemptRow(
+    tokens = record.tokens if record.tokens is not None else NO_TOKENS
+    ended, content_at = record.ended if record.ended is not None else now, record.first_content_at
+    return AttemptRow(
         number=number,
         purpose=record.purpose,
         provider=record.target.provider.name,
@@ -250,27 +253,24 @@ def _attempt_row(number: int, record: AttemptRecord, at: Any, now: float) -> Att
         served_model=record.served_model,
         engine=record.target.engine,
         at=at(record.started),
-        first_content=int((record.first_content_at - record.started) * MICRO)
-        if record.first_content_at is not None
-        else None,
+        first_content=int((content_at - record.started) * MICRO) if content_at is not None else None,
         duration=int((ended - record.started) * MICRO),
         failure=record.failure,
         let_go=record.let_go,
         asked_again=record.asked_again,
-        dropped={str(loss): count for loss, count in record.dropped.items()},
+        dropped={str(loss): count for loss, count in record.dropped.items()} if record.dropped else {},
         usage_source=usage_source_of(record),
+        input_uncached=tokens.input_uncached,
+        cache_read=tokens.cache_read,
+        cache_write_5m=tokens.cache_write_5m,
+        cache_write_1h=tokens.cache_write_1h,
+        cache_write_other=tokens.cache_write_other,
+        output=tokens.output,
+        reasoning_output=tokens.reasoning_output,
+        web_searches=tokens.web_searches,
+        service_tier=tokens.service_tier,
+        batch=tokens.service_tier == "batch",
     )
-    if tokens is not None:
-        row.input_uncached, row.cache_read, row.output = (
-            tokens.input_uncached,
-            tokens.cache_read,
-            tokens.output,
-        )
-        row.cache_write_5m, row.cache_write_1h = tokens.cache_write_5m, tokens.cache_write_1h
-        row.cache_write_other, row.reasoning_output = tokens.cache_write_other, tokens.reasoning_output
-        row.web_searches, row.service_tier = tokens.web_searches, tokens.service_tier
-        row.batch = tokens.service_tier == "batch"
-    return row
 
 
 def usage_source_of(record: AttemptRecord) -> UsageSource:
@@ -319,6 +319,8 @@ def _cut(text: str | None) -> str | None:
 
 
 def _impersonal(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    if PERSONAL.isdisjoint(facts):
-        return facts
-    return {name: value for name, value in facts.items() if name not in PERSONAL}
+    """A copy: the decision log has its own."""
+    kept = {**facts}
+    for name in PERSONAL:
+        kept.pop(name, None)
+    return kept

@@ -17,7 +17,7 @@ PriceSource = Literal["rules", "table", "provider", "unknown", ""]
 are tokens, and no price for all of them. Empty: there is nothing to price."""
 
 
-class AttemptRow(Struct, kw_only=True, omit_defaults=True):
+class AttemptRow(Struct, kw_only=True, omit_defaults=True, gc=False):
     """One attempt at one target. Times are in microseconds."""
 
     number: int
@@ -67,7 +67,7 @@ _TOKEN_FIELDS = tuple(
 )
 
 
-class RequestRow(Struct, kw_only=True, omit_defaults=True):
+class RequestRow(Struct, kw_only=True, omit_defaults=True, gc=False):
     """One request, whatever became of it. Times are in microseconds."""
 
     id: str
@@ -109,7 +109,7 @@ class RequestRow(Struct, kw_only=True, omit_defaults=True):
         return max((attempt.number for attempt in self.attempts if attempt.purpose == "answer"), default=None)
 
 
-class OpenRow(Struct, kw_only=True, omit_defaults=True):
+class OpenRow(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A request that is under way: what is known of it if its process does not live to see its end."""
 
     id: str

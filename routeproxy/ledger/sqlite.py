@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from routeproxy.ledger.dialect import SQLITE, Dialect
 from routeproxy.ledger.places import place_problem
-from routeproxy.ledger.rows import Batch
+from routeproxy.ledger.rows import Batch, RequestRow
 from routeproxy.ledger.schema import (
     ATTEMPT_COLUMNS,
     GROUP_COLUMNS,
@@ -146,11 +146,9 @@ class SqliteStore:
         return self._tried(lambda: self._write(batch, written_at))
 
     def _write(self, batch: Batch, written_at: int) -> Written:
-        execute, new = self._connection.execute, []
+        execute = self._connection.execute
         with self._transaction():
-            for row in batch.requests:
-                if execute(_INSERT_REQUEST, request_values(row, written_at)).rowcount:
-                    new.append(row)
+            new = self._insert_requests(batch.requests, written_at)
             self._connection.executemany(
                 _INSERT_ATTEMPT, [attempt_values(each, row) for row in new for each in row.attempts]
             )
@@ -166,6 +164,18 @@ class SqliteStore:
                     execute(add, sum_values(place, sums))
         self._known_groups |= groups
         return Written(len(new), len(batch.requests) - len(new))
+
+    def _insert_requests(self, rows: Sequence[RequestRow], written_at: int) -> Sequence[RequestRow]:
+        """Those that were not there yet: usually all of them."""
+        values = [request_values(row, written_at) for row in rows]
+        self._connection.execute("SAVEPOINT requests")
+        if self._connection.executemany(_INSERT_REQUEST, values).rowcount == len(rows):
+            return rows
+        self._connection.execute("ROLLBACK TO requests")
+        execute = self._connection.execute
+        return [
+            row for row, of_row in zip(rows, values, strict=True) if execute(_INSERT_REQUEST, of_row).rowcount
+        ]
 
     async def query(self, sql: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return self._tried(lambda: self._connection.execute(sql, values).fetchall())

@@ -3,10 +3,10 @@ are gone. Nothing in a sum names a user or a session."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from routeproxy.ledger.rows import LATE, AttemptRow, RequestRow
 from routeproxy.messages.token_usage import KINDS
@@ -17,7 +17,7 @@ DAY = 86_400
 Period = Literal["hour", "day"]
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class Group(Struct, frozen=True):
     """What is summed up together. What is not known, or was not there, is empty."""
 
     team: str = ""
@@ -61,6 +61,24 @@ class Sums(Struct):
     unpriced_tokens: int = 0
     """The tokens of attempts whose cost nobody knows."""
 
+    def count_request(self, row: RequestRow) -> None:
+        self.requests += 1
+        self.errors += row.status >= 400 or row.error is not None or row.client_left
+
+    def count_attempt(self, attempt: AttemptRow) -> None:
+        self.attempts += 1
+        self.failures += attempt.failure is not None
+        tokens = 0
+        for name in KINDS:
+            if count := getattr(attempt, name):
+                tokens += count
+                setattr(self, name, getattr(self, name) + count)
+        self.reasoning_output += attempt.reasoning_output or 0
+        self.web_searches += attempt.web_searches or 0
+        self.cost_nanousd += attempt.cost_nanousd or 0
+        if attempt.price_source == "unknown":
+            self.unpriced_tokens += tokens
+
     def add(self, other: "Sums") -> None:
         for name in _FIELDS:
             if by := getattr(other, name):
@@ -75,59 +93,49 @@ Place = tuple[int, Group]
 
 def sum_up(rows: Iterable[RequestRow], written_at: int) -> dict[Period, dict[Place, Sums]]:
     """By the hour and by the day. `written_at`: now, in microseconds since 1970."""
-    by_hour, by_day = dict[Place, Sums](), dict[Place, Sums]()
+    by_hour, by_day = dict[_Key, Sums](), dict[Place, Sums]()
     for row in rows:
-        for group, at, sums in _parts_of(row, written_at):
-            _add(by_hour, at // 10**6 // HOUR * HOUR, group, sums)
-    for (began, group), sums in by_hour.items():
-        _add(by_day, began // DAY * DAY, group, Sums(**structs.asdict(sums)))
-    return {"hour": by_hour, "day": by_day}
-
-
-def _add(found: dict[Place, Sums], began: int, group: Group, sums: Sums) -> None:
-    if (known := found.get((began, group))) is None:
-        found[began, group] = sums
-    else:
+        last = row.last
+        for attempt in row.attempts:
+            sums = _sums_at(by_hour, row, attempt, written_at)
+            sums.count_attempt(attempt)
+            if attempt.number == last:
+                sums.count_request(row)
+        if last is None:
+            _sums_at(by_hour, row, None, written_at).count_request(row)
+    hours = {(began, Group(*group)): sums for (began, *group), sums in by_hour.items()}
+    for (began, group), sums in hours.items():
+        place = began // DAY * DAY, group
+        if (known := by_day.get(place)) is None:
+            by_day[place] = known = Sums()
         known.add(sums)
+    return {"hour": hours, "day": by_day}
 
 
-def _parts_of(row: RequestRow, written_at: int) -> Iterable[tuple[Group, int, Sums]]:
-    is_error = row.status >= 400 or row.error is not None or row.client_left
-    last = row.last
-    for attempt in row.attempts:
-        sums = sums_of(attempt)
-        if attempt.number == last:
-            sums.requests, sums.errors = 1, int(is_error)
-        yield group_of(row, attempt, written_at), attempt.at, sums
-    if last is None:
-        yield group_of(row, None, written_at), row.at, Sums(requests=1, errors=int(is_error))
+_Key = tuple[Any, ...]
+"""The beginning of a period, and the fields of a group."""
 
 
-def sums_of(attempt: AttemptRow) -> Sums:
-    sums = Sums(
-        attempts=1,
-        failures=int(attempt.failure is not None),
-        **{kind: getattr(attempt, kind) or 0 for kind in (*KINDS, "reasoning_output", "web_searches")},
-        cost_nanousd=attempt.cost_nanousd or 0,
+def _sums_at(found: dict[_Key, Sums], row: RequestRow, attempt: AttemptRow | None, written_at: int) -> Sums:
+    """Where something of a request is counted: its own place, or that of its attempt."""
+    at = attempt.at if attempt is not None else row.at
+    of_attempt = (
+        (attempt.provider, attempt.model, row.request_class or "", attempt.usage_source, attempt.price_source)
+        if attempt is not None
+        else ("", "", row.request_class or "", "", "")
     )
-    if attempt.price_source == "unknown":
-        sums.unpriced_tokens = attempt.tokens.total
+    place = (
+        at // 10**6 // HOUR * HOUR,
+        row.team or "",
+        labels_text(row.labels),
+        row.key or "",
+        row.rule or "",
+        *of_attempt,
+        written_at - row.at > LATE,
+    )
+    if (sums := found.get(place)) is None:
+        found[place] = sums = Sums()
     return sums
-
-
-def group_of(row: RequestRow, attempt: AttemptRow | None, written_at: int) -> Group:
-    return Group(
-        team=row.team or "",
-        labels=labels_text(row.labels),
-        key=row.key or "",
-        rule=row.rule or "",
-        provider=attempt.provider if attempt is not None else "",
-        model=attempt.model if attempt is not None else "",
-        request_class=row.request_class or "",
-        usage_source=attempt.usage_source if attempt is not None else "",
-        price_source=attempt.price_source if attempt is not None else "",
-        late=written_at - row.at > LATE,
-    )
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

@@ -3,9 +3,10 @@ they are read; users, sessions and odd time zones need the rows themselves."""
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -94,20 +95,23 @@ def dollars(nanousd: int) -> Decimal:
 
 async def usage_of(store: Store, question: Question) -> Usage:
     """Raises `LedgerUnavailable`."""
-    rows: dict[tuple[str, ...], UsageRow] = {}
-    apart: dict[tuple[str | None, bool], list[Sequence[int]]] = {}
+    found = await store.query(*_Statement(question, store.dialect).select())
     shown = shown_columns(question)
     width = len(shown)
-    for found in await store.query(*_Statement(question, store.dialect).select()):
-        by = tuple([show(value) for show, value in zip(shown, found, strict=False)])
-        counts = found[width + 2 :]
-        if None in counts:  # a sum of what nobody told
-            counts = tuple([count or 0 for count in counts])
-        apart.setdefault((found[width], found[width + 1]), []).append(counts)
-        if (row := rows.get(by)) is None:
-            rows[by] = UsageRow(by=by, sums=Sums(*counts))
+    columns = list(zip(*found, strict=True)) if found else [()] * (width + 2)
+    sources, lates = columns[width], columns[width + 1]
+    names = [map(show, values) for show, values in zip(shown, columns, strict=False)]
+    groups = list(zip(*names, strict=True)) if names else [()] * len(found)
+    counts = [tuple([count or 0 for count in row[width + 2 :]]) for row in found]  # nobody told of it: none
+    rows: dict[tuple[str, ...], UsageRow] = {}
+    for group, numbers in zip(groups, counts, strict=True):
+        if (row := rows.get(group)) is None:
+            rows[group] = UsageRow(by=group, sums=Sums(*numbers))
         else:
-            row.sums.add(Sums(*counts))
+            row.sums.add(Sums(*numbers))
+    apart: dict[tuple[str | None, bool], list[Sequence[int]]] = {}
+    for key, numbers in zip(zip(sources, lates, strict=True), counts, strict=True):
+        apart.setdefault(key, []).append(numbers)
     total, by_source, late = Sums(), dict[str, Sums](), Sums()
     for (source, is_late), several in apart.items():
         sums = Sums(*map(sum, zip(*several, strict=True)))
@@ -118,7 +122,7 @@ async def usage_of(store: Store, question: Question) -> Usage:
     opened = await store.query(*_open(question, store.dialect))
     return Usage(
         question=question,
-        rows=sorted(rows.values(), key=_order(question)),
+        rows=_in_order(rows.values(), question),
         total=UsageRow(by=(), sums=total),
         by_source=by_source,
         late=late,
@@ -126,15 +130,17 @@ async def usage_of(store: Store, question: Question) -> Usage:
     )
 
 
-def _order(question: Question) -> Callable[[UsageRow], tuple[Any, ...]]:
+def _in_order(rows: Iterable[UsageRow], question: Question) -> list[UsageRow]:
     """What cost most comes first, but days come one after the other."""
-    day = question.by.index("day") if "day" in question.by else None
+    ordered = sorted(rows, key=attrgetter("by"))
+    ordered.sort(key=_WEIGHT, reverse=True)
+    if "day" in question.by:
+        day = question.by.index("day")
+        ordered.sort(key=lambda row: row.by[day])
+    return ordered
 
-    def order(row: UsageRow) -> tuple[Any, ...]:
-        first = row.by[day] if day is not None else ""
-        return (first, -row.sums.cost_nanousd, -row.sums.unpriced_tokens, -row.input, row.by)
 
-    return order
+_WEIGHT = attrgetter("sums.cost_nanousd", "sums.unpriced_tokens", "sums.input_uncached", "sums.output")
 
 
 def shown_columns(question: Question) -> list[Callable[[Any], str]]:
@@ -171,35 +177,60 @@ class _Statement:
 
     def __init__(self, question: Question, dialect: Dialect, *, of_rows: bool = False) -> None:
         self._question = question
-        period = None if of_rows else _period(question)
+        self._period = None if of_rows else _period(question)
         since, until = question.since.timestamp(), question.until.timestamp()
-        if period is None:
-            self._source = _ROWS.format(is_late=dialect.is_late, join=dialect.join)
+        if self._period is None:
             self._time, time = dialect.row_seconds.format("at"), dialect.row_time
         else:
-            self._source = _SUMS.format(table=SUM_TABLES[period])
-            self._time, time = dialect.sum_seconds.format("at"), dialect.sum_time
+            self._time, time = dialect.sum_seconds.format("began"), dialect.sum_time
+        self._rows = _ROWS.format(is_late=dialect.is_late, join=dialect.join)
         self._values: dict[str, Any] = {"since": time(since), "until": time(until)}
-        conditions = ["at >= :since", "at < :until"]
+        self._conditions = []
         for name, value in question.only.items():
             assert name in FILTERS
-            conditions.append(f"coalesce({_column(name)}, '') = :only_{name}")
+            self._conditions.append(f"coalesce({_column(name)}, '') = :only_{name}")
             self._values[f"only_{name}"] = value
-        self._where = " AND ".join(conditions)
 
     def select(self) -> tuple[str, Mapping[str, Any]]:
         """By what was asked for, and by what a sum may hide."""
+        sql = self._select_of_rows() if self._period is None else self._select_of_sums(self._period)
+        return sql, self._values
+
+    def _select_of_rows(self) -> str:
         columns = {name: self._column(name) for name in self._question.columns}
         named = [f"{column} AS {_column(name)}" for name, column in columns.items()]
-        apart = ["usage_source", "late"]
-        sums = [f"CAST(sum({name}) AS bigint)" for name in SUMMED]  # else PostgreSQL makes decimals
-        sql = f"SELECT {', '.join([*named, *apart, *sums])} FROM {self._source} WHERE {self._where}"
-        return f"{sql} GROUP BY {', '.join([*columns.values(), *apart])}", self._values
+        sql = f"SELECT {', '.join([*named, *APART, *_SUMMED])} FROM {self._rows} WHERE {self._where}"
+        return f"{sql} GROUP BY {', '.join([*columns.values(), *APART])}"
+
+    def _select_of_sums(self, period: Period) -> str:
+        """Groups that are shown as one have a number in common, by which sums are added up: comparing their
+        names for each sum would take longer."""
+        columns = self._question.columns
+        together = ", ".join([*(_column(name) for name in columns if name != "day"), *APART])
+        only = " AND ".join(["1 = 1", *self._conditions])
+        days = ["day"] if "day" in columns else []
+        day = [f"{self._column('day')} AS day"] if days else []
+        shown = ["summed.day" if name == "day" else f"groups.{_column(name)}" for name in columns]
+        shown += [*(f"groups.{name}" for name in APART), *(f"summed.{name}" for name in SUMMED)]
+        return f"""
+            WITH named AS (
+                SELECT id, min(id) OVER (PARTITION BY {together}) AS number FROM groups WHERE {only}
+            ), summed AS (
+                SELECT {", ".join([*day, "number", *_SUMMED])}
+                FROM {SUM_TABLES[period]} AS sums JOIN named ON named.id = sums.group_id
+                WHERE began >= :since AND began < :until
+                GROUP BY {", ".join([*days, "number"])}
+            )
+            SELECT {", ".join(shown)} FROM summed JOIN groups ON groups.id = summed.number"""
 
     def select_rows(self, columns: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
         by = [self._column(name) for name in self._question.columns]
-        sql = f"SELECT {', '.join([*by, self._time, *columns])} FROM {self._source}"
+        sql = f"SELECT {', '.join([*by, self._time, *columns])} FROM {self._rows}"
         return f"{sql} WHERE {self._where} AND attempts = 1", self._values
+
+    @property
+    def _where(self) -> str:
+        return " AND ".join(["at >= :since", "at < :until", *self._conditions])
 
     def _column(self, name: str) -> str:
         if name != "day":
@@ -208,14 +239,15 @@ class _Statement:
         return f"({self._time} + {offset}) / {DAY}"
 
 
+APART = ("usage_source", "late")
+"""What a sum may hide."""
+_SUMMED = tuple(f"CAST(sum({name}) AS bigint) AS {name}" for name in SUMMED)  # else PostgreSQL makes decimals
+
+
 def _column(name: str) -> str:
     """`user` is a word of SQL."""
     return f'"{name}"'
 
-
-_SUMS = """(
-    SELECT began AS at, groups.*, sums.* FROM {table} AS sums JOIN groups ON groups.id = sums.group_id
-) AS s"""
 
 _ROWS = f"""(
     SELECT r.at, r.team, r.labels, r.key, r.rule, r.request_class, r."user", r.session,

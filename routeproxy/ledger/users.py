@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 from routeproxy.ledger.opening import ValueOf
 from routeproxy.policy.ledger import LedgerSettings
 
 
+@lru_cache(4096)
 def pseudonym_of(user: str, key: bytes) -> str:
     """32 hexadecimal digits, by which nobody without the key can tell the user."""
     return hmac.new(key, user.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]

@@ -14,7 +14,7 @@ MOST = 2**53
 """No count is so high, and JSON's numbers are exact below it."""
 
 
-class TokenUsage(Struct, frozen=True, kw_only=True):
+class TokenUsage(Struct, frozen=True, kw_only=True, gc=False):
     """Tokens, each in one of the first six. What a back end did not tell is `None`, never 0."""
 
     input_uncached: int | None = None

@@ -109,13 +109,18 @@ class Facts:
     def session_id(self) -> str | None:
         """The session that the request belongs to: that of its header, or else the one in its
         `metadata.user_id`, where earlier versions of Claude Code say it."""
-        return self.header("x-claude-code-session-id") or session_in(self.user or "")
+        return self.header("x-claude-code-session-id") or self._metadata_names[0]
 
     @property
     def claimed_user(self) -> str | None:
         """Who the client says it is: the account or the device inside Claude Code's `metadata.user_id`, or
         the whole of another client's."""
-        return user_in(self.user) if self.user else None
+        return self._metadata_names[1]
+
+    @cached_property
+    def _metadata_names(self) -> tuple[str | None, str | None]:
+        """The session and the user that its `metadata.user_id` tells of."""
+        return (session_in(self.user), user_in(self.user)) if self.user else (None, None)
 
     def share(self, name: str) -> float | None:
         """Where the session stands among all, from 0 to 100, by a hash that differs for each `name` and is
