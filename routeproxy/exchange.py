@@ -88,6 +88,13 @@ class SmallRequest(Struct, kw_only=True):
     client_left: bool = False
 
 
+class AskedContent(Struct, frozen=True):
+    """What a model was asked, as JSON."""
+
+    system: bytes
+    messages: bytes
+
+
 class Trace(Struct, frozen=True, kw_only=True):
     """What a request is known by in distributed traces (W3C Trace Context). All ids are hexadecimal."""
 
@@ -96,6 +103,10 @@ class Trace(Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     """The client's span."""
     is_sampled: bool = False
+    asked: AskedContent | None = None
+    """Only where a rule wants it recorded."""
+    is_asked_left_out: bool = False
+    """It was to be recorded, and is too long."""
 
 
 class AttemptRecord(Struct, kw_only=True):

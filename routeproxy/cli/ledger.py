@@ -88,7 +88,7 @@ def forget(
     allow_literal_keys: LiteralKeysOption = False,
 ) -> None:
     """Take a user out of the ledger: their rows name nobody from now on, nor a session. What was used
-    stays."""
+    stays. Rows that wait in the spool of a server come later: ask once more then."""
 
     async def run(policy: Policy) -> None:
         known_as = known_name(user, ledger_of(policy), SecretFiles().value)

@@ -333,7 +333,8 @@ class PostgresStore:
 
         text = re.sub(r"(?<![:\w]):([a-z_]\w*)", numbered, sql)
         async with self._connection.transaction(readonly=True):
-            await self._connection.execute(f"SET LOCAL search_path TO {SCHEMA}")
+            # The sums of a year are sorted in memory.
+            await self._connection.execute(f"SET LOCAL search_path TO {SCHEMA}; SET LOCAL work_mem TO '32MB'")
             rows = await self._connection.fetch(text, *(values[name] for name in names))
         return [tuple(row) for row in rows]
 

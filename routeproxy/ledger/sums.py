@@ -39,7 +39,7 @@ class Group(Struct, frozen=True):
         return int.from_bytes(digest, "big") >> 1
 
 
-class Sums(Struct):
+class Sums(Struct, gc=False):
     """Of one group in one period."""
 
     requests: int = 0

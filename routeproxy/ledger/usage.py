@@ -52,7 +52,7 @@ class Question(Struct, frozen=True, kw_only=True):
         return tuple("labels" if each.partition(":")[0] == "label" else each for each in self.by)
 
 
-class UsageRow(Struct, kw_only=True):
+class UsageRow(Struct, kw_only=True, gc=False):
     """What is known of one group."""
 
     by: tuple[str, ...]

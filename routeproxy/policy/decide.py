@@ -405,6 +405,10 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         lines = {name: (as_line(value),) for name, value in stated.items()}
         return {**headers, **lines} if lines else headers
 
+    def forbids_recording(self, facts: Facts) -> bool:
+        """Whether an invariant wants that nobody is told what such a request asks."""
+        return any(invariant.forbids_recording(facts) for invariant in self.invariants)
+
     def check_headers(self, headers: Headers) -> None:
         """Raises `InvalidRequest` when a header that rules read has several values: picking is guessing."""
         for name, lines in headers.items():

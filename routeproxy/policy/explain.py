@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from routeproxy.policy.decide import Decision, Denial, Policy, Portable
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
-from routeproxy.policy.targets import Params, Target, TransformSettings
+from routeproxy.policy.targets import Params, Recording, Target, TransformSettings
 
 
 class ExplainedStep(Struct, frozen=True):
@@ -120,6 +120,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """Whether a stream goes out once it is whole."""
     portable: Portable = "drop"
     """What becomes of what a target can't be given of the conversation."""
+    record: Recording | None = None
+    """What is recorded of the conversation besides."""
     safeguards: ExplainedTarget | None = None
     """Who would judge the tool uses of the answer, if the client wants that and the target does not do it."""
     safeguards_timeout: float | None = None
@@ -152,6 +154,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
             lines.append("   holds a stream until it is whole")
         if self.portable == "strict":
             lines.append("   asks nobody who can't be given all of the conversation")
+        if self.record is not None:
+            lines.append("   tells traces what was asked")
         if self.safeguards is not None:
             lines.append(f"tool uses in auto mode: judged within {self.safeguards_timeout:g} s by")
             lines.append(f"   {self.safeguards}")
@@ -209,6 +213,7 @@ def explain(
         deadline=decision.deadline,
         hold=decision.hold,
         portable=decision.portable,
+        record=next((target.record for target in decision.targets), None),
         safeguards=_target(safeguards.target, None) if safeguards is not None else None,
         safeguards_timeout=safeguards.timeout if safeguards is not None else None,
     )

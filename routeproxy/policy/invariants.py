@@ -28,6 +28,8 @@ class TargetCondition(Struct, frozen=True, kw_only=True):
     provider: tuple[str, ...] | None = None
     target: tuple[str, ...] | None = None
     """Globs over `provider/model`."""
+    record: tuple[str, ...] | None = None
+    """What is recorded of a conversation with it."""
 
     def never(self, reached: ReachedTarget) -> str | None:
         """Why this target, which must not meet it, does or may; `None` if it surely does not."""
@@ -53,6 +55,9 @@ class TargetCondition(Struct, frozen=True, kw_only=True):
             answer = self._matches(reached.name)
             patterns = " or ".join(f"`{pattern}`" for pattern in self.target)
             yield answer, f"it {_VERBS[answer]} {patterns}"
+        if self.record is not None:
+            is_recorded = reached.record in self.record
+            yield ("yes", "what is asked of it is recorded") if is_recorded else ("no", "nothing is recorded")
 
     def _matches(self, name: str) -> Answer:
         if any(covers(pattern, name) for pattern in self.target or ()):
@@ -103,6 +108,10 @@ class Invariant(Struct, frozen=True, kw_only=True):
 
     def applies(self, facts: Facts) -> bool:
         return first_miss(self.when, facts) is None
+
+    def forbids_recording(self, facts: Facts) -> bool:
+        """Whether it may: that is for the proof to tell, and nothing is recorded on its account."""
+        return self.never is not None and self.never.record is not None and self.applies(facts)
 
     def broken_by(self, reached: ReachedTarget) -> str | None:
         """Why a request that it applies to must not reach this target: "its zone is `public`"."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.policy.pools import Member
 from routeproxy.policy.provider_types import Engine
@@ -41,6 +42,10 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     total: float | None = None
 
 
+Recording = Literal["content"]
+"""What is recorded of a conversation besides what is always: what was asked stands in its trace."""
+
+
 class ReachedTarget(Struct, frozen=True):
     """A target as invariants see it. If `model` is a glob, it stands for all that `P/*` may come to."""
 
@@ -49,6 +54,8 @@ class ReachedTarget(Struct, frozen=True):
     zone: str
     region: str | None
     labels: frozenset[str] | None
+    record: Recording | None = None
+    """What of a conversation with it is recorded besides."""
 
     @property
     def name(self) -> str:
@@ -93,6 +100,8 @@ class Target(Struct, frozen=True, kw_only=True):
     params: Params = Params()
     transforms: TransformSettings = TransformSettings()
     timeouts: Timeouts = Timeouts()
+    record: Recording | None = None
+    """What is recorded of a conversation with it, as its rule has it."""
     member: Member | None = None
     """It shares its place in a rule with the other members of a pool."""
 
@@ -112,4 +121,5 @@ class Target(Struct, frozen=True, kw_only=True):
     @property
     def reached(self) -> tuple[ReachedTarget, ...]:
         """What it is, or for `P/*` may come to, as invariants judge it."""
-        return reached_targets(self.provider, self.model)
+        reached = reached_targets(self.provider, self.model)
+        return tuple(replace(one, record=self.record) for one in reached) if self.record else reached

@@ -11,6 +11,7 @@ from routeproxy.ledger.pipeline import Recorded
 from routeproxy.ledger.rows import RequestRow
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.telemetry import TraceSettings
+from routeproxy.traces.content import content_attributes
 from routeproxy.traces.conventions import (
     SCHEMA,
     attempt_attributes,
@@ -105,7 +106,7 @@ def _spans(recorded: Recorded, trace: Trace) -> "Iterator[ReadableSpan]":
         context=context(trace.span_id),
         parent=context(trace.parent_id, is_remote=True) if trace.parent_id is not None else None,
         resource=resource,
-        attributes=request_attributes(row),
+        attributes=request_attributes(row) | content_attributes(trace),
         kind=SpanKind.SERVER,
         status=status(row.error if row.status >= 500 or row.client_left else None),
         start_time=row.at * NANOSECONDS,

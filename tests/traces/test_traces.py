@@ -113,6 +113,11 @@ targets = "told/m"
 match.model.equals = "both"
 targets = ["near/m", "far/m"]
 
+[[rules]]
+match.model.equals = "looked-into"
+targets = "near/m"
+record = "content"
+
 [default]
 targets = "near/m"
 """
@@ -212,6 +217,18 @@ def test_spans_of_the_request_and_of_its_attempts_reach_the_collector(serve: Ser
         assert request_span.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert _texts(span)["error.type"] == "overloaded"
     assert [_texts(span)["routeproxy.provider"] for span in (first, second)] == ["near", "far"]
+
+
+def test_the_collector_hears_what_was_asked_only_where_a_rule_wants_it(serve: Serve) -> None:
+    scene = serve(1.0)
+    scene.ask("looked-into")
+    scene.ask()
+    until(lambda: len(scene.spans()) == 4, 15)
+    looked_into, _, other, _ = scene.spans()
+    assert '"parts"' in _texts(looked_into)["gen_ai.input.messages"]
+    for span in scene.spans()[1:]:
+        assert not [name for name in _texts(span) if "messages" in name or "instructions" in name]
+    assert other.name == looked_into.name
 
 
 def _texts(span: Any) -> dict[str, str]:

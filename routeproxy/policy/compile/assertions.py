@@ -68,6 +68,9 @@ class AssertionsCompiler:
                 self._check_when(match, at)
         self._check_target_condition(table.never, (*path, "never"))
         self._check_target_condition(table.only, (*path, "only"))
+        if table.only is not None and table.only.record is not None:
+            message = "nothing has to be recorded: `record` can only be what must never be"
+            self.report.error(Code.WRONG_VALUE, (*path, "only", "record"), message, key=True)
         return Invariant(
             name=name,
             where=f"{self.label}:{self.report.map.value(path).line}",

@@ -208,6 +208,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "transforms": "What is done to the answer.",
         "safeguards": "Who judges tool uses in auto mode: one target, an alias of one, or false.",
         "safeguards_timeout": "How long that may take; left out, the server's, else 20s.",
+        "record": "`content`: traces tell what was asked; left out, nothing of prompts is in them.",
         "accept": "Warnings of this rule that are meant, by their codes, each with the reason.",
     },
     MatchTable: {
@@ -336,6 +337,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "labels": "Words of which it has at least one; a target that states none is judged guilty.",
         "provider": "The provider's name.",
         "target": "A glob over `provider/model`.",
+        "record": "`content`: traces would tell what was asked of it.",
     },
     CaseTable: {
         "name": "What it is called when it fails.",

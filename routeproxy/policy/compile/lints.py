@@ -81,6 +81,7 @@ class _Finder:
         self._find_unreachable()
         self._find_unused()
         self._check_chains()
+        self._check_recording()
         self._check_conditions()
         self._check_statements()
         self._check_keys()
@@ -153,6 +154,15 @@ class _Finder:
                 elif place and first is not None:
                     self._compare_targets(rule, first, target, place)
                 seen.add(target.name)
+
+    def _check_recording(self) -> None:
+        if self.policy.telemetry.traces is not None:
+            return
+        for rule in (*self.policy.rules, self.policy.default):
+            if any(target.record for target in rule.targets):
+                message = "nothing is recorded: there are no traces to tell what was asked"
+                hint = "`[telemetry] traces` says where they go"
+                self._warn(rule, Code.NO_EFFECT, (*rule.path, "record"), message, hint)
 
     def _compare_targets(self, rule: Rule, first: Target, target: Target, place: int) -> None:
         before, now = self.known(first), self.known(target)

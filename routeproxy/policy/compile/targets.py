@@ -25,7 +25,7 @@ from routeproxy.policy.pools import STICKY, Member, Pool, weight_problem
 from routeproxy.policy.problems import Code, KeyPath, closest
 from routeproxy.policy.provider_types import TYPE_NAMES
 from routeproxy.policy.providers import Provider
-from routeproxy.policy.targets import Target, Timeouts, TransformSettings
+from routeproxy.policy.targets import Recording, Target, Timeouts, TransformSettings
 
 Definition = Literal["alias", "pool"]
 
@@ -68,7 +68,7 @@ class NameTable:
         self.pools: dict[str, tuple[Entry, ...]] = {}
         self.sound: dict[str, tuple[Entry, ...]] = {}
         """By names of targets, what was found without fault: thousands of rules may name a few targets."""
-        self.plain: dict[tuple[str, str], Target] = {}
+        self.plain: dict[tuple[str, str, Recording | None], Target] = {}
         """By provider and model, targets that have no tables but those of their provider."""
         self._document = document
 
@@ -154,7 +154,7 @@ class TargetsCompiler:
         own = entry.params or entry.transforms or entry.timeouts or entry.member
         if own or rule.params or rule.transforms or rule.timeouts:
             return self._merge_tables(entry, rule)
-        key = entry.provider.name, entry.model
+        key = entry.provider.name, entry.model, rule.record
         if key not in self.names.plain:
             self.names.plain[key] = self._merge_tables(entry, rule)
         return self.names.plain[key]
@@ -169,6 +169,7 @@ class TargetsCompiler:
             params=merge_params((provider.params, rule.params, *entry.params)),
             transforms=TransformSettings(**_merge_stated(transforms)),
             timeouts=Timeouts(**{name: seconds(duration) for name, duration in timeouts.items()}),
+            record=rule.record,
             member=entry.member,
         )
 

@@ -165,6 +165,7 @@ class ActionTable(Table):
     transforms: TransformsTable | None = None
     safeguards: str | bool | None = None
     safeguards_timeout: Duration | None = None
+    record: Literal["content"] | None = None
     accept: dict[str, str] | None = None
 
 
@@ -367,6 +368,7 @@ class ReachTable(Table):
     labels: Strings | None = None
     provider: Strings | None = None
     target: Strings | None = None
+    record: Literal["content"] | None = None
 
 
 class InvariantTable(Table):

@@ -98,6 +98,7 @@ def _compare_rule(old: Rule, new: Rule) -> Iterator[str]:
         _describe_hold,
         _describe_portable,
         _describe_sticky,
+        _describe_record,
     )
     for describe in descriptions:
         if (old_words := describe(old)) != (new_words := describe(new)):
@@ -139,6 +140,11 @@ def _describe_portable(rule: Rule) -> str:
 
 def _describe_sticky(rule: Rule) -> str:
     return f"keeps a session where it fell back for {rule.sticky:g} s"
+
+
+def _describe_record(rule: Rule) -> str:
+    recorded = any(target.record for target in rule.targets)
+    return "tells traces what was asked" if recorded else "tells nobody what was asked"
 
 
 def _compare_safeguards(old: Rule, new: Rule, same_server: bool) -> Iterator[str]:

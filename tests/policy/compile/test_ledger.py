@@ -40,6 +40,17 @@ MISTAKES = {
     "no address": ('[telemetry]\nmetrics = "9464"\n', "is no address to listen on"),
     "nowhere": ("[telemetry]\ntraces = { ratio = 0.5 }\n", "it is not said where traces go"),
     "no endpoint": ('[telemetry]\ntraces = { endpoint = "collector" }\n', "`endpoint` "),
+    "recording as a duty": (
+        '[[invariants]]\nname = "i"\nonly.record = "content"\n', "`record` can only be what must never be",
+    ),
+    "recorded what must not be": (
+        '[[rules]]\nname = "r"\nmatch.headers.a = "b"\ntargets = "echo/y"\nrecord = "content"\n'
+        '[[invariants]]\nname = "i"\nwhen.headers.a = "b"\nnever.record = "content"\n',
+        "what is asked of it is recorded",
+    ),
+    "recorded beside a denial": (
+        '[[rules]]\nmatch.model = "a"\ndeny = "no"\nrecord = "content"\n', "means nothing beside `deny`",
+    ),
     "more than all": (
         '[telemetry]\ntraces = { endpoint = "http://c:4318/v1/traces", ratio = 2 }\n',
         "is a share of the requests",
