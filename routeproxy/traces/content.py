@@ -1,6 +1,6 @@
 """What was asked, as spans tell it where a rule says `record = "content"`: messages in the shape of
-OpenTelemetry's conventions for generative AI (`gen_ai.input.messages`, version 1.37), as JSON, since spans hold
-no tables.
+OpenTelemetry's conventions for generative AI, version 1.37 (`gen_ai.input.messages`). They are JSON: spans
+hold no tables.
 """
 
 from collections.abc import Iterator, Mapping
