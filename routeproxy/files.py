@@ -74,3 +74,19 @@ def is_pipe(file: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, and to the disk before it is there: it is for the day after a crash.
+    Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # A key may be written in it, and the folder may be open to others.
+    with open(temporary, "wb", opener=_for_its_owner) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

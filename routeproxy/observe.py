@@ -51,7 +51,8 @@ class Observer:
         """What is on disk was not taken, for this reason, in words for an operator."""
 
     def admin_action(self, action: str, key_name: str | None, outcome: str) -> None:
-        """Somebody with an admin key of this name did something: `reload` or `rollback`."""
+        """Somebody with an admin key of this name did something: `reload`, `rollback`, or `view` of users or
+        sessions."""
 
 
 class Observers(Observer):

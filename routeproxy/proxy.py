@@ -47,13 +47,16 @@ class Proxy:
         observer: Observer | None = None,
         dry_upstreams: Upstreams | None = None,
         state: SharedState | None = None,
+        begin: Callable[[Exchange], object] = lambda exchange: None,
     ) -> None:
         """`count`: the tokens of a request's body. `dry_upstreams`: like `upstreams`, but they ask nobody.
-        `state`: what other workers know, too."""
+        `state`: what other workers know, too. `begin`: hears of each request that is decided, before anybody
+        is asked, and may refuse it with an `ApiError`."""
         self.rules = rules
         self.upstreams = InvariantGuard(upstreams, rules)
         self._dry_upstreams = InvariantGuard(dry_upstreams, rules) if dry_upstreams is not None else None
         self._observer = observer or Observer()
+        self._begin = begin
         self._count = count
         self._counting = Threads(COUNTING_THREADS, "tokens")
         self._keys = Keys()
@@ -78,6 +81,7 @@ class Proxy:
     async def answer(self, exchange: Exchange, write: Write) -> None:
         """Raises `ApiError` for what the client gets to see as an error."""
         decision = await self.decide(exchange)
+        self._begin(exchange)
         if decision.deny is not None:
             raise _denied(decision.deny, exchange)
         await self._failover.answer(exchange, write)
@@ -105,6 +109,7 @@ class Proxy:
         policy, inbound = exchange.policy, exchange.inbound
         envelope = exchange.envelope = _read_envelope(exchange)
         large = len(inbound.body) > LARGE_BODY
+        ceiling = Ceiling(inbound.body, envelope)
         exchange.facts = Facts(
             envelope,
             inbound.headers,
@@ -113,7 +118,8 @@ class Proxy:
             no_fallback=inbound.no_fallback,
             count=_needs_thread if large else lambda: self._count(inbound.body),
             request_id=exchange.request_id,
-            is_below=None if _shows_token_count(exchange) else Ceiling(inbound.body, envelope).is_below,
+            is_below=None if _shows_token_count(exchange) else ceiling.is_below,
+            most_tokens=ceiling.tokens,
         )
         policy.check_headers(inbound.headers)
         if inbound.header("anthropic-version") is None:
@@ -153,6 +159,7 @@ class Proxy:
     async def count_tokens(self, exchange: Exchange) -> Relayed | TokenCount:
         """The back end's own count where the first target speaks Messages, else our estimate."""
         decision = await self.decide(exchange)
+        self._begin(exchange)
         if decision.deny is None and (count := await self._count_of(decision.targets[0], exchange)):
             return count
         inbound = exchange.inbound

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 import routeproxy
 from routeproxy import tokens
+from routeproxy.audit.trail import AuditTrail, audit_problem
 from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell, passes_logins_on
 from routeproxy.descriptors import raise_limit
 from routeproxy.ledger.opening import settings_problem
@@ -171,6 +172,8 @@ def refuse(sources: Sources, host: str, policy: Policy) -> None:
     refuse_strangers(sources, host, policy)
     if policy.ledger is not None and (problem := settings_problem(policy.ledger)):
         raise ValueError(problem)
+    if policy.audit is not None and (problem := audit_problem(policy.audit, SecretFiles().value)):
+        raise ValueError(problem)
 
 
 def refuse_strangers(sources: Sources, host: str, policy: Policy) -> None:
@@ -224,6 +227,7 @@ class App:
         counts = [self._metrics.take, self._traces.take]
         self._recorder = Recorder(rules.policy, SecretFiles().value, counts)
         self._metrics.recorder = self._recorder
+        self._trail = AuditTrail(rules.policy, rules.bundle, SecretFiles().value)
 
     @property
     def recorder(self) -> Recorder:
@@ -239,12 +243,13 @@ class App:
 
     def close(self) -> None:
         self._decision_log.close()
+        self._trail.close()
         self._recorder.close()
         self._traces.close()
 
     def _counters(self) -> Mapping[str, object]:
         lost = {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
-        return {**lost, **self._recorder.status}
+        return {**lost, **self._recorder.status, **self._trail.status}
 
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
@@ -256,8 +261,12 @@ class App:
         trace_ids = TraceIds(rules.policy)
         recorder.start()
         observer = Observers(
-            [RequestLog(), ReloadLog(), decision_log, trace_ids, recorder, metrics, *self._observers]
+            [
+                *(RequestLog(), ReloadLog(), decision_log, trace_ids, recorder, metrics, self._trail),
+                *self._observers,
+            ]
         )
+        self._trail.start()
         rules.listeners.append(observer)
 
         files = SecretFiles()
@@ -268,10 +277,11 @@ class App:
             authenticator.update(policy, sources.token())
             decision_log.update(policy)
             recorder.update(policy)
+            self._trail.update(policy)
             trace_ids.update(policy)
             self._traces.update(policy)
 
-        proxy = Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state)
+        proxy = Proxy(rules, upstreams, tokens.count, observer, dry_upstreams, self.state, self._trail.begin)
         app = build_app(
             proxy,
             authenticator=authenticator,

@@ -1,5 +1,6 @@
 """Where the policy and the address come from: the command line, a rules file, the environment, a `.env`."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,21 @@ class Sources(Struct, frozen=True):
             gives_way=True,
         )
 
+    def recall(self, bundle: Bundle) -> Policy:
+        """The policy of a version that was in force once, on another machine perhaps: its secrets need not be
+        here, and it is not proved. Raises `RulesRefused`."""
+        texts = (bundle.text, *(content.decode("utf-8", "replace") for content in bundle.contents.values()))
+        named = {name for text in texts for name in _VARIABLE.findall(text)}
+        return compile_rules(
+            bundle.text,
+            path=Path(bundle.source),
+            environ={**{name: f"not-known-here-{name}" for name in named}, **self.variables()},
+            allow_literal_keys=True,
+            folder=KeptFolder(bundle.found, bundle.contents),
+            skip_proof=True,
+            skip_tests=True,
+        )
+
     def address(self, policy: Policy | None = None) -> Address:
         """Host and port: of the flags, then as the rules file states them, then `HOST` and `PORT`, then the
         default. Raises `ValueError` for what is none.
@@ -194,6 +210,9 @@ class Sources(Struct, frozen=True):
     def _origin_of(self, variable: str) -> Origin:
         file = None if variable in self.environ else self._dotenv()
         return Origin(variable, "variable") if file is None else Origin(f"{variable} in {file}", "dotenv")
+
+
+_VARIABLE = re.compile(r"\benv:(\w+)")
 
 
 def _server_table(text: str) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "count": "Estimate the input tokens of requests.",
     "usage": "Say what was used, by whom, and what it cost.",
     "ledger": "What the owner of the ledger does to it.",
+    "audit": "Verify, ask and report on the audit trail.",
     "init": "Write a rules file to start from, or from what you have.",
     "keys": "Keys of clients.",
 }

@@ -30,7 +30,7 @@ def asked(
         if month is not None:
             begin, end = _month(month, zone)
         else:
-            begin, end = _begin(since or "30d", now, zone), _end(until, now, zone)
+            begin, end = beginning(since or "30d", now, zone), ending(until, now, zone)
     except OverflowError:
         raise ValueError(f"since {since}: no calendar goes so far") from None
     if begin >= end:
@@ -50,7 +50,7 @@ def begin_of(day: datetime.date, zone: ZoneInfo) -> datetime.datetime:
     return datetime.datetime.combine(day, datetime.time(), zone)
 
 
-def _begin(written: str, now: datetime.datetime, zone: ZoneInfo) -> datetime.datetime:
+def beginning(written: str, now: datetime.datetime, zone: ZoneInfo) -> datetime.datetime:
     """The beginning of a day, or of an hour."""
     if found := re.fullmatch(r"(\d{1,6})([hdw])", written):
         number, unit = int(found[1]), found[2]
@@ -61,7 +61,8 @@ def _begin(written: str, now: datetime.datetime, zone: ZoneInfo) -> datetime.dat
     return _day(written, "since", zone)
 
 
-def _end(written: str | None, now: datetime.datetime, zone: ZoneInfo) -> datetime.datetime:
+def ending(written: str | None, now: datetime.datetime, zone: ZoneInfo) -> datetime.datetime:
+    """The beginning of a day; `None`: that of tomorrow."""
     if written is not None:
         return _day(written, "until", zone)
     return begin_of(now.date() + datetime.timedelta(days=1), zone)

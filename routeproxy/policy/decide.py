@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from routeproxy.messages.errors import InvalidRequest
+from routeproxy.policy.audit import AuditSettings
 from routeproxy.policy.conditions import Check, first_miss
 from routeproxy.policy.fact_table import INPUT_TOKENS
 from routeproxy.policy.facts import Facts, as_line
@@ -303,6 +304,7 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """The invariants that teams' `targets` imply are among them."""
     tests: tuple[Case, ...] = ()
     ledger: LedgerSettings | None = None
+    audit: AuditSettings | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
     absent_providers: Mapping[str, str] = {}
     """By the names in lower case by which a URL may mean a provider that is not there, why it is not."""
@@ -313,6 +315,11 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     """The names of the facts that some condition looks at."""
     reads_headers: frozenset[str] = frozenset()
     """The headers that some condition looks at, in lower case."""
+
+    @property
+    def recorded_headers(self) -> frozenset[str]:
+        """The headers that are recorded of a request, in lower case."""
+        return self.reads_headers | (self.ledger.record_headers if self.ledger is not None else frozenset())
 
     @property
     def keeps_metrics(self) -> bool:
@@ -331,8 +338,17 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
 
     def decide(self, facts: Facts) -> Decision:
         """What becomes of a request. Raises `InvalidRequest` if a fact that a rule asks for can't be read."""
+        return self.decision_by(self.taker(facts), facts)
+
+    def decision_by(self, number: int | None, facts: Facts) -> Decision:
+        """What becomes of a request that the rule of this number takes, as `taker` has it."""
         team = self._team_of(facts)
-        decision = self._decide(facts, team)
+        gate: tuple[Rule, ...] = (team.gate,) if team is not None and team.gate is not None else ()
+        if number is None:
+            decision = gate[0].decision(facts, AskedRules(gate, (), 0), self.version)
+        else:
+            rules, _ = self._lookup
+            decision = rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
         if team is None or not team.providers:
             return decision
         safeguards = decision.safeguards
@@ -342,20 +358,10 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
             safeguards=safeguards and replace(safeguards, target=team.with_own_keys(safeguards.target)),
         )
 
-    def _decide(self, facts: Facts, team: Team | None) -> Decision:
-        gate: tuple[Rule, ...] = (team.gate,) if team is not None and team.gate is not None else ()
-        number = self._taker(facts, team)
-        if number is None:
-            return gate[0].decision(facts, AskedRules(gate, (), 0), self.version)
-        rules, _ = self._lookup
-        return rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
-
     def taker(self, facts: Facts) -> int | None:
         """The number of the rule that takes the request, as `decide` has it. The default's is the last;
         `None`: the gate of its team. Raises as `decide` does."""
-        return self._taker(facts, self._team_of(facts))
-
-    def _taker(self, facts: Facts, team: Team | None) -> int | None:
+        team = self._team_of(facts)
         if team is not None and team.gate is not None and team.gate.first_miss(facts) is None:
             return None
         return next(self.taken_by(facts))

@@ -58,8 +58,11 @@ class Facts:
         no_fallback: bool = False,
         count: Callable[[], int] = lambda: 0,
         is_below: Callable[[int], bool] | None = None,
+        most_tokens: int | None = None,
         request_id: str | None = None,
     ) -> None:
+        """`count`: the input tokens. `is_below`: whether they are fewer than a limit, for certain; wherever
+        it says yes, they are at most `most_tokens`."""
         self.envelope = envelope
         self.headers = headers
         self.url_target = url_target
@@ -73,7 +76,9 @@ class Facts:
         self.model = ascii_lower(self.requested)
         self.count = count
         self._is_below = is_below
-        self._request_id = request_id
+        self._most_tokens = most_tokens
+        self._is_bounded = False
+        self.request_id = request_id
         self.text_is_forgotten = False
 
     def header(self, name: str) -> str | None:
@@ -109,7 +114,7 @@ class Facts:
     def session_id(self) -> str | None:
         """The session that the request belongs to: that of its header, or else the one in its
         `metadata.user_id`, where earlier versions of Claude Code say it."""
-        return self.header("x-claude-code-session-id") or self._metadata_names[0]
+        return self.header("x-claude-code-session-id") or self.session_in_body
 
     @property
     def claimed_user(self) -> str | None:
@@ -125,7 +130,7 @@ class Facts:
     def share(self, name: str) -> float | None:
         """Where the session stands among all, from 0 to 100, by a hash that differs for each `name` and is
         the same everywhere. Without a session the request counts; `None`: nobody sent it, so it has no id."""
-        session = self.session_id or self._request_id
+        session = self.session_id or self.request_id
         if session is None:
             return None
         return stable_hash(name, session) / 2**64 * 100
@@ -159,12 +164,25 @@ class Facts:
 
     def fewer_tokens_than(self, limit: int) -> bool:
         """Whether that is sure without counting them."""
-        return self._is_below is not None and self._is_below(limit)
+        if self._is_below is None or not self._is_below(limit):
+            return False
+        self._is_bounded = True
+        return True
 
     @property
     def counted(self) -> int | None:
         """The input tokens, if some rule asked for them."""
         return self.__dict__.get("input_tokens")
+
+    @property
+    def counted_at_most(self) -> int | None:
+        """An upper bound of the input tokens, if it was enough for all rules that asked."""
+        return self._most_tokens if self._is_bounded and self.counted is None else None
+
+    @cached_property
+    def session_in_body(self) -> str | None:
+        """The one in its `metadata.user_id`."""
+        return self._metadata_names[0]
 
     @cached_property
     def images(self) -> bool:

@@ -28,5 +28,7 @@ class LedgerSettings(Struct, frozen=True, kw_only=True):
     pseudonym_key: Secret | None = None
     migrate: bool = False
     """Whether servers bring the tables of PostgreSQL up to date by themselves."""
+    record_headers: frozenset[str] = frozenset()
+    """Those that rows keep besides those that rules look at, in lower case."""
     is_synchronous: bool = False
     """Whether what is written survives the loss of power."""

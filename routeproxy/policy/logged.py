@@ -19,7 +19,7 @@ _TYPES: Mapping[Kind, Any] = {
     "flag": bool,
     "presence": str,
     "tools": tuple[str, ...],
-    "headers": dict[str, str],
+    "headers": dict[str, str | None],
 }
 """Of the values in a log, by the kinds of their facts."""
 
@@ -28,24 +28,29 @@ _WITH_SHORT_NAMES = frozenset(fact.header for fact in _LOGGED if fact.header is 
 
 
 HEADERS: Kind = "headers"
+SESSION = "session"
 NOT_RECORDED = "not_recorded"
 """Where the names of the facts stand that nobody worked out: they are unknown, and not false."""
+AT_MOST = "input_tokens_at_most"
+"""An upper bound of the input tokens, where that was enough for all rules that asked."""
+SESSION_IN_BODY = "session_in_body"
+"""The session, where it stands in `metadata.user_id` and in no header: a share of all goes by it."""
 
 
 def recorded_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
     """The same, for whoever keeps all requests: a fact that costs something is there only if some rule looks
     at it, and so has it worked out already."""
-    reader = _reader(policy.reads, policy.reads_headers, is_of_all_requests=True)
+    reader = _reader(policy.reads, policy.recorded_headers, is_of_all_requests=True)
     recorded = reader.read(facts)
     if reader.left_out:
-        recorded[NOT_RECORDED] = reader.left_out
+        recorded[NOT_RECORDED] = (*reader.left_out, *recorded.get(NOT_RECORDED, ()))
     return recorded
 
 
 def logged_facts(facts: Facts, policy: Policy) -> dict[str, Any]:
     """By name, what the request states: its model, and whatever else it has. Of headers, and of what the
-    table says so of, only what some rule looks at."""
-    return _reader(policy.reads, policy.reads_headers, is_of_all_requests=False).read(facts)
+    table says so of, only what some rule looks at: `None` where the request does not have it."""
+    return _reader(policy.reads, policy.recorded_headers, is_of_all_requests=False).read(facts)
 
 
 class _Reader(Struct, frozen=True):
@@ -58,28 +63,35 @@ class _Reader(Struct, frozen=True):
     """Others that rules look at."""
     left_out: tuple[str, ...]
     """The facts that nobody works out."""
+    nullable: frozenset[str]
+    """Those that are recorded only under some policies: a request without them is said to be that."""
 
     def read(self, facts: Facts) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, read in self.plain:
             value = read(facts)
-            if value is not None and value is not False and value != ():
+            if (value is not None and value is not False and value != ()) or name in self.nullable:
                 found[name] = value
         if self.headers:
-            others = {name: text for name in self.headers if (text := facts.header(name)) is not None}
-            if others:
-                found[HEADERS] = others
+            # One that is not there is said to be that: others were not looked at, and nobody knows.
+            found[HEADERS] = {name: facts.header(name) for name in self.headers}
+        if (most := facts.counted_at_most) is not None:
+            found[AT_MOST] = most
         stated = facts.headers
         for name, header in self.by_header:
-            if (lines := stated.get(header)) and len({*lines}) == 1:
-                # If no rule looks at it, several may differ: nobody chose one of its values.
-                found[name] = facts.header(header)
+            if lines := stated.get(header):
+                if len({*lines}) == 1:
+                    found[name] = facts.header(header)
+                else:  # no rule looks at it: nobody chose one of its values
+                    found[NOT_RECORDED] = (*found.get(NOT_RECORDED, ()), name)
+        if SESSION not in found and (session := facts.session_in_body):
+            found[SESSION_IN_BODY] = session
         return found
 
 
 @lru_cache(8)
-def _reader(reads: frozenset[str], reads_headers: frozenset[str], *, is_of_all_requests: bool) -> _Reader:
-    """For what the rules of a policy look at."""
+def _reader(reads: frozenset[str], headers: frozenset[str], *, is_of_all_requests: bool) -> _Reader:
+    """For what the rules of a policy look at, and the headers that are recorded."""
     wanted = [fact for fact in _LOGGED if fact.logged != "if read" or fact.name in reads]
     left_out = [fact.name for fact in wanted if is_of_all_requests and fact.cost and fact.name not in reads]
     kept = [fact for fact in wanted if fact.name not in left_out]
@@ -90,8 +102,9 @@ def _reader(reads: frozenset[str], reads_headers: frozenset[str], *, is_of_all_r
             if fact.header is None and fact.kind != HEADERS
         ),
         by_header=tuple((fact.name, fact.header) for fact in kept if fact.header is not None),
-        headers=tuple(sorted(reads_headers - _WITH_SHORT_NAMES)) if HEADERS in reads else (),
+        headers=tuple(sorted(headers - _WITH_SHORT_NAMES)),
         left_out=tuple(left_out),
+        nullable=frozenset(fact.name for fact in kept if fact.logged == "if read"),
     )
 
 
@@ -106,7 +119,9 @@ def logged_request(logged: Mapping[str, Any]) -> HypotheticalRequest:
             except msgspec.ValidationError:
                 raise ValueError(f"`{name}` of a logged request is not what it should be") from None
             if fact.kind == "headers":
-                stated[name] = {header: (as_line(text),) for header, text in stated[name].items()}
+                stated[name] = {
+                    header: (as_line(text),) for header, text in stated[name].items() if text is not None
+                }
     if MODEL.name not in stated:
         raise ValueError("a logged request has a model")
     return HypotheticalRequest(**stated)

@@ -50,11 +50,12 @@ class Ceiling:
     def __init__(self, body: bytes, envelope: Envelope) -> None:
         hosted = sum(tool.type is not None for tool in envelope.tools or ())
         self._body = body
-        self._tokens = _whole_tokens(_upper_bound(len(body)) + hosted * COSTLIEST_HOSTED_TOOL)
+        self.tokens = _whole_tokens(_upper_bound(len(body)) + hosted * COSTLIEST_HOSTED_TOOL)
+        """There are no more of them if `is_below` says yes of any limit."""
 
     def is_below(self, limit: int) -> bool:
         """Whether `count(body) < limit`, for certain. `False` means that nobody knows without counting."""
-        return self._tokens < limit and not self._may_hold_more
+        return self.tokens < limit and not self._may_hold_more
 
     @cached_property
     def _may_hold_more(self) -> bool:

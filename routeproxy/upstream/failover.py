@@ -23,7 +23,7 @@ from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import Target
 from routeproxy.tracebacks import forget_tracebacks
 from routeproxy.upstream.deadline import BACK_END_CLOCK, BackEndClock, MovingTimeout
-from routeproxy.upstream.failures import Kind, UpstreamFailure
+from routeproxy.upstream.failures import InvariantBroken, Kind, UpstreamFailure
 from routeproxy.upstream.first_token import first_token_timeout
 from routeproxy.upstream.health import Health
 from routeproxy.upstream.in_flight import InFlightCounts
@@ -281,6 +281,9 @@ class Attempt:
             raise
         except InvalidRequest:
             record.failure = "invalid_request"
+            raise
+        except InvariantBroken:
+            record.failure = "invariant"
             raise
         except BaseException:
             record.let_go = True

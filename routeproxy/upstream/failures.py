@@ -33,7 +33,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from routeproxy.messages.errors import ApiError
+from routeproxy.messages.errors import NO_RETRY, ApiError
 from routeproxy.policy.decide import USUAL_FAILURES, FailureKind
 from routeproxy.redaction import redact, redact_bytes
 from routeproxy.upstream.errors.refusals import Refusal
@@ -238,3 +238,12 @@ def too_many_at_once(wait: float) -> UpstreamFailure:
 def all_at_their_limits(wait: float) -> UpstreamFailure:
     message = "every target of this request is at its limit; try again"
     return UpstreamFailure("rate_limit", message, retry_after=wait)
+
+
+class InvariantBroken(ApiError):
+    """Nobody is asked, the next target neither: if this is ever raised, the proof or the decision has a bug,
+    or the rules became stricter while the request was under way."""
+
+    def __init__(self, invariant: str) -> None:
+        message = f"refused: this request may not go where it was about to go (invariant `{invariant}`)"
+        super().__init__(502, message, headers=NO_RETRY)

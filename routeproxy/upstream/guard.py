@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from routeproxy.exchange import Call
-from routeproxy.messages.errors import NO_RETRY, ApiError, InvalidRequest
+from routeproxy.messages.errors import InvalidRequest
 from routeproxy.output import Emit, Relayed
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.targets import ReachedTarget, reached_targets
 from routeproxy.upstream.failover import Upstream, Upstreams
+from routeproxy.upstream.failures import InvariantBroken
 
 log = logging.getLogger("routeproxy.upstream.lock")
 
@@ -23,15 +24,6 @@ class LivePolicy(Protocol):
 
     @property
     def policy(self) -> Policy: ...
-
-
-class InvariantBroken(ApiError):
-    """Nobody is asked, the next target neither: if this is ever raised, the proof or the decision has a bug,
-    or the rules became stricter while the request was under way."""
-
-    def __init__(self, invariant: str) -> None:
-        message = f"refused: this request may not go where it was about to go (invariant `{invariant}`)"
-        super().__init__(502, message, headers=NO_RETRY)
 
 
 class InvariantGuard:

@@ -42,8 +42,7 @@ from routeproxy.translate.safeguards import (
     verdicts_request,
 )
 from routeproxy.upstream.failover import ToolUseCheck, Upstreams
-from routeproxy.upstream.failures import KEY_FAILURES, Kind, UpstreamFailure, not_a_message
-from routeproxy.upstream.guard import InvariantBroken
+from routeproxy.upstream.failures import KEY_FAILURES, InvariantBroken, Kind, UpstreamFailure, not_a_message
 from routeproxy.upstream.keys import Keys, needed_key
 
 log = logging.getLogger("routeproxy.upstream.safeguards")

@@ -122,7 +122,7 @@ def build_app(
             *health_handlers(proxy, authenticator, in_flight, control),
             *admin_handlers(proxy, authenticator, control, observer, state),
             *metrics_handlers(metrics, authenticator),
-            *usage_handlers(proxy, authenticator),
+            *usage_handlers(proxy, authenticator, observer),
         ],
         exception_handlers={
             ApiError: error_reply,

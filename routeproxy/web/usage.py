@@ -13,6 +13,8 @@ from routeproxy.ledger.question import asked
 from routeproxy.ledger.report import document
 from routeproxy.ledger.usage import IN_ROWS, Question, Usage
 from routeproxy.messages.errors import ApiError
+from routeproxy.observe import Observer
+from routeproxy.policy.secrets import Role
 from routeproxy.proxy import Proxy
 from routeproxy.upstream.keys import SecretFiles
 from routeproxy.web.auth import Authenticator, Caller
@@ -27,7 +29,9 @@ SECONDS = 30.0
 """How long one may take."""
 
 
-def usage_handlers(proxy: Proxy, authenticator: Authenticator) -> list[ControllerRouterHandler]:
+def usage_handlers(
+    proxy: Proxy, authenticator: Authenticator, observer: Observer
+) -> list[ControllerRouterHandler]:
     places = asyncio.Semaphore(AT_ONCE)
     files = SecretFiles()
 
@@ -39,6 +43,9 @@ def usage_handlers(proxy: Proxy, authenticator: Authenticator) -> list[Controlle
         note_caller(request.scope, caller)
         question, top = _question(request)
         question = _for(caller, question)
+        if names_people(question):
+            looked_at = ", ".join(sorted({*question.columns, *question.only} & {*IN_ROWS}))
+            observer.admin_action(f"view {looked_at}", caller.key_name, "shown")
         async with places:
             found = await _asked(question)
         return json_reply(document(found, top))
@@ -81,18 +88,22 @@ def _question(request: AnyRequest) -> tuple[Question, int | None]:
     return question, int(top[:9]) if top is not None else None
 
 
+def names_people(question: Question) -> bool:
+    """Whether its answer tells of single users or sessions."""
+    return bool({*question.columns, *question.only} & {*IN_ROWS})
+
+
 def _for(caller: Caller, question: Question) -> Question:
     """What this caller may see of it. Raises `ApiError`."""
-    names_people = bool({*question.columns, *question.only} & {*IN_ROWS})
     if caller.team is not None:
-        if names_people:
+        if names_people(question):
             raise ApiError(403, "users and sessions take an admin key with the role `audit`")
         if question.only.get("team", caller.team) != caller.team:
             raise ApiError(403, f"this key sees the usage of its team, {caller.team}")
         return replace(question, only={**question.only, "team": caller.team})
     if not caller.admin:
         raise ApiError(401, "x-api-key header is required: an admin key, or a team's for its own part")
-    if not caller.may("audit" if names_people else "usage"):
-        needed = "audit" if names_people else "usage"
+    needed: Role = "audit" if names_people(question) else "usage"
+    if not caller.may(needed):
         raise ApiError(403, f"this takes an admin key with the role `{needed}`, this one has `{caller.role}`")
     return question

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 README, CHANGELOG, CONTRIBUTING, SECURITY = (
     ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 )
-RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE, METRICS, MOVING, THREATS = (
+RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE, AUDIT, *OTHERS = (
     ROOT / "docs" / f"{name}.md"
     for name in (
         "rules",
@@ -39,14 +39,16 @@ RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE,
         "running",
         "ledger",
         "finance",
+        "audit",
         "metrics",
         "moving",
         "threat-model",
     )
 )
+METRICS, MOVING, THREATS = OTHERS
 PAGES = (
     *(README, RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING),
-    *(LEDGER, FINANCE, METRICS, MOVING, THREATS),
+    *(LEDGER, FINANCE, AUDIT, METRICS, MOVING, THREATS),
 )
 """The pages for users."""
 INTERNALS = tuple(sorted((ROOT / "docs" / "internals").glob("*.md")))

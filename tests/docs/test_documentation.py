@@ -29,6 +29,7 @@ import pytest
 import tomli
 import tomli_w
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import inspect as kinds
 from typer.testing import CliRunner
 
@@ -60,6 +61,7 @@ from routeproxy.translate.profile import ModelProfile
 from routeproxy.upstream.errors.connecting import CAUSES
 from routeproxy.upstream.failures import STATUS_OF_KIND
 from routeproxy.upstream.http.client import ANSWERS_OF_PROXIES
+from tests.audit.trails import INSIDE, OUTSIDE, Books, public_key
 from tests.budgets import seconds
 from tests.docs.pages import (
     ALL_PAGES,
@@ -219,6 +221,21 @@ def fill_ledger(file: Path) -> None:
     asyncio.run(fill())
 
 
+def fill_trail(folder: Path) -> None:
+    """A trail of five requests, the public key, and what a store outside has of it."""
+    books = Books(folder / "audit")
+    for number in range(3):
+        books.asked(f"req_{number}", INSIDE, team="claims", rule="claims")
+    books.asked("req_3", OUTSIDE)
+    books.asked("req_4", OUTSIDE)
+    books.writer.stop()
+    (folder / "audit-key.pem.pub").write_bytes(
+        public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    lines = [msgspec.json.encode(anchor) for _, anchor in books.trail.told]
+    (folder / "heads.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+
+
 @pytest.mark.parametrize(("block", "commands", "documented"), sessions())
 def test_every_command_runs_and_prints_what_is_shown(
     block: Block,
@@ -233,6 +250,8 @@ def test_every_command_runs_and_prints_what_is_shown(
     write(files_of(block.page, above=block.line), tmp_path)
     if any(words[0] in ("usage", "ledger") for words, _ in commands):
         fill_ledger(tmp_path / "usage.db")
+    if any(words[0] == "audit" and words[1] != "new-key" for words, _ in commands):
+        fill_trail(tmp_path)
     printed = ""
     for words, variables in commands:
         if words[0] in ("claude", "health") or (words[0] == "serve" and "--help" not in words):
@@ -438,6 +457,7 @@ KEY_TABLES = {
     "prices": (file.PriceTable,),
     "server": (file.ServerTable,),
     "ledger": (file.LedgerTable,),
+    "audit": (file.AuditTable,),
     "telemetry": (file.TelemetryTable, file.TracesTable),
     "lints": (file.LintsTable,),
 }

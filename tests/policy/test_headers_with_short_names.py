@@ -119,7 +119,8 @@ def test_two_values_are_refused_where_rules_look_and_are_nobodys_choice_in_the_l
         seeing.check_headers(twice)
     blind = rules("")
     blind.check_headers(twice)
-    assert logged_facts(request("m", headers=twice), blind) == {"model": "m"}
+    logged = logged_facts(request("m", headers=twice), blind)
+    assert logged == {"model": "m", "not_recorded": ("request_class",)}
 
 
 def test_the_log_has_them_whether_rules_look_or_not_and_once() -> None:

@@ -45,7 +45,7 @@ def test_without_a_session_it_is_a_share_of_requests() -> None:
     taken = 0
     for number in range(2000):
         facts = request()
-        facts._request_id = f"req_{number}"
+        facts.request_id = f"req_{number}"
         taken += compiled.decide(facts).rule == "canary"
     assert 70 < taken < 130
     assert compiled.decide(request()).rule == "default", "a request that nobody sent is in no share"

@@ -13,6 +13,7 @@ from routeproxy.gc_pause import paused
 from routeproxy.policy.compile.acceptances import Acceptances
 from routeproxy.policy.compile.actions import ActionsCompiler
 from routeproxy.policy.compile.assertions import AssertionsCompiler
+from routeproxy.policy.compile.audit import compile_audit
 from routeproxy.policy.compile.fingerprint import fingerprint
 from routeproxy.policy.compile.headers import check_header_names
 from routeproxy.policy.compile.health import check_health, compile_health
@@ -150,6 +151,7 @@ class Compilation:
             server = replace(server, safeguards=safeguards.target.name, safeguards_timeout=safeguards.timeout)
         compiled_teams = {name: teams.compile_team(name, table) for name, table in file.teams.items()}
         ledger = compile_ledger(file.ledger, self.report, self.secrets)
+        audit = compile_audit(file.audit, self.report, self.secrets)
         telemetry = compile_telemetry(file.telemetry, self.report)
         rules = self.rules.compile_rules(file.rules)
         default = self.rules.compile_default(file.default)
@@ -176,6 +178,7 @@ class Compilation:
             invariants=invariants,
             tests=tests,
             ledger=ledger,
+            audit=audit,
             telemetry=telemetry,
             reads=frozenset(fact.name for fact in reads),
             reads_headers=frozenset((*headers, *filter(None, (fact.header for fact in reads)))),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from routeproxy.policy.fact_table import FACTS
 from routeproxy.policy.file.tables import (
     ActionTable,
+    AuditTable,
     CaseTable,
     DenyTable,
     ExpectTable,
@@ -48,6 +49,7 @@ TABLES: Mapping[type, str] = {
     ProviderTable: "How to reach a back end.",
     ModelTable: "What is so of one model, or of all models that a glob names.",
     PriceTable: "What the tokens of a model cost; what is left out is not known, and free is 0.",
+    AuditTable: "Where every request is recorded so that no change of the records goes unseen.",
     LedgerTable: "Where every request and its cost is written down.",
     TelemetryTable: "What the server tells of itself, and where.",
     TracesTable: "Where traces of requests go, and which.",
@@ -92,6 +94,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "invariants": "What must hold of all requests, whatever the rules say.",
         "tests": "Requests, and what must become of them.",
         "ledger": "Where every request and its cost is written down; left out, nowhere.",
+        "audit": "Where every request is recorded so that no change of the records goes unseen.",
         "telemetry": "What the server tells of itself, and where.",
         "lints": "What `check` is to leave alone in this file.",
     },
@@ -247,6 +250,13 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "web_search": "Each web search that the back end made.",
         "from": "The first day of this price, in UTC; left out, it always counted.",
     },
+    AuditTable: {
+        "path": "Its folder: a chain of records for each process, and each version of the rules.",
+        "signing_key": "Where an Ed25519 key stands, as PEM: `file:PATH` or `env:NAME`.",
+        "anchor_every": "How often the heads of all chains are signed and told; left out, 5m.",
+        "anchors": "Where signed heads go: `stderr`, or an address that they are posted to.",
+        "on_failure": "If a record can't be written: `continue`, or `refuse` the request.",
+    },
     LedgerTable: {
         "path": "A SQLite file, for the servers of one host.",
         "url": "Where the address of a PostgreSQL database stands: `env:NAME` or `file:PATH`.",
@@ -257,6 +267,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "users": "How users are known: by a keyed hash (pseudonym), by their names (plain) or not (none).",
         "pseudonym_key": "Where the key of that hash stands: `env:NAME` or `file:PATH`.",
         "migrate": "Whether a server brings the tables of PostgreSQL up to date by itself.",
+        "record_headers": "Headers that rows keep besides those that rules look at.",
         "synchronous": "`full`: what was written survives a loss of power; left out, `normal`.",
     },
     TelemetryTable: {

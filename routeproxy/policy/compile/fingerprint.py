@@ -21,7 +21,7 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
     """Twelve hexadecimal digits."""
     server = policy.server
     targets = _Targets()
-    meaning = {
+    meaning: dict[str, Any] = {
         "server": {
             **asdict(server),
             "signing_key": server.signing_key and server.signing_key.reference,
@@ -36,6 +36,8 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
         "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in policy.invariants],
         "when": [_conditions(table.when) for table in file.invariants],
     }
+    if policy.audit is not None:
+        meaning["audit"] = {**asdict(policy.audit), "signing_key": policy.audit.signing_key.reference}
     return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:12]
 
 

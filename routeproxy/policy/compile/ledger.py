@@ -1,11 +1,14 @@
 """`[ledger]` becomes where the books are kept."""
 
+import re
+
 from routeproxy.policy.compile.secrets import SecretResolver
 from routeproxy.policy.file.report import Report
 from routeproxy.policy.file.tables import LedgerTable
 from routeproxy.policy.file.values import period
 from routeproxy.policy.ledger import LedgerSettings
 from routeproxy.policy.problems import Code, KeyPath
+from routeproxy.policy.secrets import SECRET_HEADERS
 
 PATH: KeyPath = ("ledger",)
 
@@ -39,6 +42,11 @@ def compile_ledger(
     if rollup_retention < retention:
         message = "`rollup_retention` is shorter than `retention`: sums would go before what they sum up"
         report.error(Code.CONTRADICTION, (*PATH, "rollup_retention"), message)
+    headers = table.record_headers or []
+    for index, name in enumerate(headers):
+        if name.lower() in SECRET_HEADERS or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            what = "is a secret" if name.lower() in SECRET_HEADERS else "is not a header's name"
+            report.error(Code.WRONG_VALUE, (*PATH, "record_headers", index), f"`{name}` {what}")
     return LedgerSettings(
         path=table.path,
         url=secrets.resolve(table.url, (*PATH, "url"), expected='`"env:NAME"` or `"file:PATH"`')
@@ -53,5 +61,6 @@ def compile_ledger(
         if key is not None
         else None,
         migrate=bool(table.migrate),
+        record_headers=frozenset(name.lower() for name in headers),
         is_synchronous=table.synchronous == "full",
     )

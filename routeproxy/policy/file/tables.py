@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from routeproxy.policy.audit import OnFailure
 from routeproxy.policy.file.values import Count, Duration, Period, Positive, Strings
 from routeproxy.policy.ledger import Users
 from routeproxy.policy.provider_types import Zone
@@ -345,6 +346,17 @@ class LedgerTable(Table):
     pseudonym_key: str | None = None
     migrate: bool | None = None
     synchronous: Literal["normal", "full"] | None = None
+    record_headers: list[str] | None = None
+
+
+class AuditTable(Table):
+    """Where every request is recorded so that nobody can change it unseen."""
+
+    path: str | None = None
+    signing_key: str | None = None
+    anchor_every: Duration | None = None
+    anchors: str | None = None
+    on_failure: OnFailure | None = None
 
 
 class TracesTable(Table):
@@ -435,6 +447,7 @@ class RulesFile(Table):
     invariants: list[InvariantTable] = field(default_factory=list)
     tests: list[CaseTable] = field(default_factory=list)
     ledger: LedgerTable | None = None
+    audit: AuditTable | None = None
     telemetry: TelemetryTable | None = None
     lints: LintsTable = field(default_factory=LintsTable)
 

@@ -235,6 +235,8 @@ class LiveRules:
             try:
                 loaded = await self._in_thread(self._load)
                 self.guard(loaded.policy)
+                with suppress(OSError):  # `_record` says it; listeners may want to read it
+                    await self._in_thread(partial(self._versions.keep, loaded.bundle))
                 self._put_in_force(loaded.policy)
             except Exception as refused:
                 await self._in_thread(partial(self._watch_also, refused))
@@ -268,6 +270,10 @@ class LiveRules:
             self._put_in_force(policy, problem=_held(self._pointer))
             self._unrecorded = None
             return policy
+
+    def bundle(self, version: str) -> Bundle:
+        """What a version was compiled from. Raises `NoSuchVersion` or `OSError`."""
+        return self._versions.bundle(version)
 
     @property
     def history(self) -> tuple[str, ...]:

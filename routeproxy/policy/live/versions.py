@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from routeproxy.files import read_file
+from routeproxy.files import read_file, write_whole
 from routeproxy.policy.decide import Policy
 
 KEPT = 50
@@ -94,7 +94,7 @@ class Versions:
             with suppress(DamagedPointer):
                 if self.pointer() is not None:
                     return  # somebody was faster
-            self._write(self._pointer, msgspec.json.encode(pointer))
+            write_whole(self._pointer, msgspec.json.encode(pointer))
 
     def point(self, version: str, *, held: str | None = None) -> Pointer:
         """Puts `version` in force for all workers."""
@@ -109,7 +109,7 @@ class Versions:
             history = past if past[-1:] == (version,) else (*past, version)[-KEPT:]
             number = current.number + 1 if current is not None else 1
             pointer = Pointer(version=version, number=number, history=history, held=held)
-            self._write(self._pointer, msgspec.json.encode(pointer))
+            write_whole(self._pointer, msgspec.json.encode(pointer))
             self._delete_all_but(history)
             return pointer
 
@@ -119,7 +119,7 @@ class Versions:
         with suppress(OSError):
             if read_file(path) == content:
                 return
-        self._write(path, content)
+        write_whole(path, content)
 
     def bundle(self, version: str) -> Bundle:
         """Raises `NoSuchVersion` for a version that was not kept."""
@@ -138,17 +138,6 @@ class Versions:
         if not version.isalnum():
             raise NoSuchVersion(f"`{version}` is not a version")
         return self.folder / f"version-{version}.json"
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """Writes a file whole or not at all, and to the disk before it is there: it is for the day after a
-        crash."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        # A key may be written in the file, and a folder that was named may be open to others.
-        with open(temporary, "wb", opener=_for_its_owner) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def _delete_all_but(self, history: tuple[str, ...]) -> None:
         for path in self.folder.glob("version-*.json"):
@@ -181,7 +170,3 @@ def _lock(descriptor: int, path: Path) -> None:
             if time.monotonic() > until:
                 raise OSError(errno.EBUSY, "another process holds it", str(path)) from None
             time.sleep(0.01)
-
-
-def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
