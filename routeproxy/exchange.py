@@ -151,6 +151,8 @@ class Exchange:
         self.trace: Trace | None = None
         self.envelope: Envelope | None = None
         self.facts: Facts | None = None
+        self.shadow: Mapping[str, str] = {}
+        """What shadow rules would have done with it, by their names (`policy.shadow`)."""
         self.logged_facts: Mapping[str, Any] | None = None
         """What the decision log tells of the facts, once it was worked out: before the text is forgotten."""
         self.decision: Decision | None = None

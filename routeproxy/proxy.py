@@ -20,6 +20,7 @@ from routeproxy.output import Relayed, TokenCount, Write
 from routeproxy.policy.decide import Decision, Denial
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
+from routeproxy.policy.shadow import shadow_outcomes
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
 from routeproxy.upstream.dry_run import dry_runs
@@ -125,6 +126,8 @@ class Proxy:
         if inbound.header("anthropic-version") is None:
             exchange.warn_of_request(f"anthropic-version: missing, taken for {OLDEST_VERSION}")
         exchange.decision = policy.decide(exchange.facts)
+        if policy.shadow_rules:
+            exchange.shadow = shadow_outcomes(policy, exchange.decision)
 
     async def explain(self, exchange: Exchange) -> Explanation:
         """What would become of this request. Nobody is asked."""

@@ -13,7 +13,7 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.invariants import Invariant
 from routeproxy.policy.live.versions import Bundle, NoSuchVersion
 from routeproxy.policy.problems import RulesRefused
-from routeproxy.policy.recorded import RecordedRequest, Undecidable, applies, decide_recorded
+from routeproxy.policy.recorded import RecordedDecisions, RecordedRequest, Undecidable, applies
 from routeproxy.policy.targets import ReachedTarget, Target
 
 MOST_NAMED = 20
@@ -55,8 +55,8 @@ class Reporter:
         self._reading = reading
         self._policy_of = policy_of
         self._kept = KeptVersions(reading.folder)
-        self._policies: dict[tuple[str, str | None], Policy | str] = {}
-        """The policy of each version, or why there is none."""
+        self._decisions: dict[tuple[str, str | None], RecordedDecisions | str] = {}
+        """The rules of each version, or why there are none."""
         self._report = InvariantReport(invariant=name)
 
     def run(self, since: str, until: str) -> InvariantReport:
@@ -70,10 +70,11 @@ class Reporter:
 
     def _judge(self, request: AuditedRequest) -> None:
         report, begun = self._report, request.begun
-        policy = self._policy(begun.version, request.rules_sha256)
-        if isinstance(policy, str):
-            self._not_decidable(policy)
+        decisions = self._decisions_of(begun.version, request.rules_sha256)
+        if isinstance(decisions, str):
+            self._not_decidable(decisions)
             return
+        policy = decisions.policy
         invariants = [one for one in policy.invariants if one.name == report.invariant]
         if not invariants:
             report.not_promised += 1
@@ -82,7 +83,7 @@ class Reporter:
             recorded = RecordedRequest(begun.facts, request_id=begun.id)
             facts = recorded.facts(policy)
             concerned = [applies(one.when, recorded, facts) for one in invariants]
-            decision = decide_recorded(policy, recorded)
+            decision = decisions.decide(recorded)
         except (ValueError, InvalidRequest):
             self._not_decidable("its recorded facts can't be read")
             return
@@ -134,12 +135,12 @@ class Reporter:
                         return f"{contact.target} was asked, and {why}"
         return None
 
-    def _policy(self, version: str, sha256: str | None) -> Policy | str:
-        if (version, sha256) not in self._policies:
-            self._policies[version, sha256] = self._compiled(version, sha256)
-        return self._policies[version, sha256]
+    def _decisions_of(self, version: str, sha256: str | None) -> RecordedDecisions | str:
+        if (version, sha256) not in self._decisions:
+            self._decisions[version, sha256] = self._compiled(version, sha256)
+        return self._decisions[version, sha256]
 
-    def _compiled(self, version: str, sha256: str | None) -> Policy | str:
+    def _compiled(self, version: str, sha256: str | None) -> RecordedDecisions | str:
         try:
             policy = self._policy_of(self._kept.bundle(version, sha256))
         except NoSuchVersion as missing:
@@ -148,7 +149,7 @@ class Reporter:
             return f"this routeproxy refuses version {version}: {str(refused.problems[0]).splitlines()[0]}"
         if policy.version != version:
             self._report.notes.append(f"version {version} of then is {policy.version} to this routeproxy")
-        return policy
+        return RecordedDecisions(policy)
 
     def _not_decidable(self, why: str) -> None:
         self._report.not_decidable += 1

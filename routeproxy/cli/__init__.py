@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "drill": "Rehearse what clients get while back ends fail.",
     "explain": "Say where a request would go, and why.",
     "diff": "Say what changes from one rules file to another.",
+    "replay": "Try rules on past requests: who moves where, and at what cost.",
     "schema": "Print the JSON Schema of rules files, for editors.",
     "count": "Estimate the input tokens of requests.",
     "usage": "Say what was used, by whom, and what it cost.",

@@ -316,7 +316,7 @@ def _answered(reading: TrailReading, conditions: Sequence[Condition]) -> _Answer
 
 
 def _answer_lines(answer: _Answer, *, names: bool) -> Iterator[str]:
-    yield f"{answer.count:,} requests"
+    yield f"{answer.count:,} request{'' if answer.count == 1 else 's'}"
     if answer.first is not None:
         yield f"from {answer.first} to {answer.last}"
     for version, count in answer.versions.items():

@@ -3,20 +3,24 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, NamedTuple, TextIO
 
 import msgspec
 import typer
 
 from routeproxy import tokens
-from routeproxy.cli.logged import logged_questions, say_what_is_unread
+from routeproxy.cli.logged import replay_log, say_what_is_unread
 from routeproxy.cli.options import JsonOption, LiteralKeysOption, new_app
 from routeproxy.cli.running import run_and_exit, sources_of
+from routeproxy.ledger import price_table
 from routeproxy.messages.errors import InvalidRequest
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.verify.diff import compare_policies, describe_decision
+from routeproxy.replay.replay import Replay
+from routeproxy.replay.report import Heading, json_report, short_report
 from routeproxy.telemetry.decisions import Reading
+from routeproxy.upstream.chat.model_facts import known_facts
 
 app = new_app()
 
@@ -29,7 +33,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A decision log: its requests are decided by both, and shown where they differ.",
+            help="A decision log: its requests are replayed, and shown where they differ.",
             show_default=False,
         ),
     ] = None,
@@ -55,29 +59,43 @@ def run_diff(
 ) -> int:
     """0: both decide alike. 1: they do not."""
     before, after = old(), new()
+    differences, changes = compare_policies(before, after), list(_changed_tests(before, after))
+    heading = Heading(requests=str(log), rules=f"{after.source} {after.version}", knows_caches=False)
+    replay = Replay(after, price_table.load(), known_facts, before=before)
     reading = Reading(log) if log is not None else None
-    changes = list(_changes(before, after, reading))
-    differences = compare_policies(before, after)
+    if reading is not None:
+        replay_log(replay, reading)
+    found = replay.result
+    changes += [Change(f"{one.id} of {one.time}", one.before, one.after) for one in found.changes]
     if json:
         document: dict[str, object] = {
             "old": before.version,
             "new": after.version,
             "differences": differences,
-            "requests": [{"request": name, "before": was, "after": now} for name, was, now in changes],
+            "requests": [{"request": one.name, "before": one.before, "after": one.after} for one in changes],
         }
         if reading is not None:
             document["unreadable_lines"] = reading.unreadable
+            document["replay"] = json_report(found, heading)
         print(msgspec.json.format(msgspec.json.encode(document)).decode(), file=out)
     else:
         print("\n".join(_text(before, after, differences, changes)), file=out)
+        if reading is not None:
+            print("\n".join(["", *short_report(found)]), file=out)
     if reading is not None:
         say_what_is_unread(reading)
     return 1 if differences or changes else 0
 
 
-def _text(
-    before: Policy, after: Policy, differences: list[str], changes: list[tuple[str, str, str]]
-) -> Iterator[str]:
+class Change(NamedTuple):
+    """A test or a request that comes out otherwise."""
+
+    name: str
+    before: str
+    after: str
+
+
+def _text(before: Policy, after: Policy, differences: list[str], changes: list[Change]) -> Iterator[str]:
     if before.version == after.version:
         yield f"no difference: both are version {after.version}"
         return
@@ -87,27 +105,19 @@ def _text(
         yield "  nothing that decides a request"
     if changes:
         yield ""
-    for name, was, now in changes:
-        yield f"{name}"
-        yield f"  before  {was}"
-        yield f"  after   {now}"
+    for change in changes:
+        yield f"{change.name}"
+        yield f"  before  {change.before}"
+        yield f"  after   {change.after}"
 
 
-def _changes(before: Policy, after: Policy, reading: Reading | None) -> Iterator[tuple[str, str, str]]:
-    """For each test of either and each logged decision that comes out otherwise: its name, before, after."""
+def _changed_tests(before: Policy, after: Policy) -> Iterator[Change]:
+    """Each test of either that comes out otherwise."""
     tests = {case.name: case.question for case in (*before.tests, *after.tests)}
     for name, question in tests.items():
-        yield from _change(f"test `{name}`", question, before, after)
-    for decision, question in logged_questions(reading) if reading is not None else ():
-        yield from _change(f"{decision.id} of {decision.time}", question, before, after)
-
-
-def _change(
-    name: str, question: HypotheticalRequest, before: Policy, after: Policy
-) -> Iterator[tuple[str, str, str]]:
-    was, now = (_outcome(question, policy) for policy in (before, after))
-    if was != now:
-        yield name, was, now
+        was, now = (_outcome(question, policy) for policy in (before, after))
+        if was != now:
+            yield Change(f"test `{name}`", was, now)
 
 
 def _outcome(question: HypotheticalRequest, policy: Policy) -> str:

@@ -1,13 +1,14 @@
 """Requests from the decision log, for commands that decide them once more."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from routeproxy.policy.decide import Policy
 from routeproxy.policy.hypothetical import HypotheticalRequest
 from routeproxy.policy.logged import logged_request
-from routeproxy.telemetry.decisions import LoggedDecision, Reading
+from routeproxy.replay.past import past_of_decision
+from routeproxy.replay.replay import Replay
+from routeproxy.telemetry.decisions import Reading
 
 
 def logged_question(policy: Policy, request_id: str, log: Path | None) -> HypotheticalRequest:
@@ -21,12 +22,17 @@ def logged_question(policy: Policy, request_id: str, log: Path | None) -> Hypoth
     return logged_request(facts)
 
 
-def logged_questions(reading: Reading) -> Iterator[tuple[LoggedDecision, HypotheticalRequest]]:
-    """Each logged decision on a message, with its request. Token counts are left out: they are decided alike,
-    and each comes beside a message."""
+def replay_log(replay: Replay, reading: Reading) -> None:
+    """Each logged decision on a message, decided once more. Raises `OSError`, and `ValueError` for a file in
+    which nothing is a decision."""
     for decision in reading.decisions():
-        if decision.facts is not None and decision.path == "/v1/messages":
-            yield decision, logged_request(decision.facts)
+        try:
+            past = past_of_decision(decision)
+        except ValueError:
+            replay.add_unreadable()
+        else:
+            if past is not None:
+                replay.add(past)
 
 
 def say_what_is_unread(reading: Reading) -> None:

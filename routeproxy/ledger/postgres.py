@@ -48,7 +48,7 @@ TEXT, BIGINT, BOOL, TIME, JSON = "text", "bigint", "boolean", "timestamptz", "js
 TYPES: Mapping[str, str] = {
     **dict.fromkeys(("at", "written_at", "request_at"), TIME),
     **dict.fromkeys(("stream", "denied", "client_left", "let_go", "batch", "late", "is_last"), BOOL),
-    **dict.fromkeys(("facts", "skipped", "dropped"), JSON),
+    **dict.fromkeys(("facts", "skipped", "shadow", "dropped"), JSON),
     **dict.fromkeys(("status", "number", "process", "queued", "first_content", "duration"), BIGINT),
     **dict.fromkeys(("cost_nanousd", *SUM_COLUMNS), BIGINT),
 }

@@ -3,7 +3,7 @@ its version names, by `deploy/make_price_table.py`, from LiteLLM's table and fro
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import msgspec
@@ -49,9 +49,14 @@ class Line(Struct, frozen=True, array_like=True):
 
     @property
     def rates(self) -> Rates:
-        names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "web_search")
-        stated = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return Rates(**{name: Decimal(value) for name, value in stated.items()})
+        return _rates(self)
+
+
+@lru_cache(1024)
+def _rates(line: Line) -> Rates:
+    names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "web_search")
+    stated = {name: value for name in names if (value := getattr(line, name)) is not None}
+    return Rates(**{name: Decimal(value) for name, value in stated.items()})
 
 
 class _File(Struct, frozen=True):
@@ -68,6 +73,8 @@ _decode_lines = msgspec.json.Decoder(tuple[Line, ...]).decode
 class PriceTable:
     def __init__(self, file: _File) -> None:
         self._models = file.models
+        self._lines: dict[str, tuple[Line, ...]] = {}
+        """Those of the models that were asked for."""
         self.version = f"table {file.date}"
         self.sources = file.sources
 
@@ -82,7 +89,9 @@ class PriceTable:
         wanted = "" if tier in USUAL_TIERS else TIER_OF.get(tier)
         for name in (*_names(provider, model), *(_names(provider, served) if served else ())):
             if (raw := self._models.get(name)) is not None:
-                lines = [line for line in _decode_lines(raw) if line.tier == wanted]
+                if name not in self._lines:
+                    self._lines[name] = _decode_lines(raw)
+                lines = [line for line in self._lines[name] if line.tier == wanted]
                 return _for_length(lines, _input(tokens))
         return None
 

@@ -19,12 +19,12 @@ from routeproxy.policy.decide import Policy
 from routeproxy.policy.fact_table import BY_NAME
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.ledger import LedgerSettings
-from routeproxy.policy.logged import recorded_facts
+from routeproxy.policy.logged import SESSION_IN_BODY, recorded_facts
 from routeproxy.policy.targets import Target
 
 log = logging.getLogger("routeproxy.ledger")
 
-PERSONAL = ("user", "session")
+PERSONAL = ("user", "session", SESSION_IN_BODY)
 """Facts that name somebody: they have columns of their own."""
 PROMPT_ID = "x-claude-code-prompt-id"
 LONGEST = 256
@@ -223,6 +223,7 @@ def recorded(exchange: Exchange, names: StatedModels, writer: LedgerWriter | Non
         error=exchange.error,
         denied=decision is not None and decision.deny is not None,
         skipped=dict(exchange.skipped) if exchange.skipped else {},
+        shadow=exchange.shadow,
         client_left=exchange.client_left,
         queued=int(exchange.queued * MICRO),
         first_content=int((content_at - exchange.started) * MICRO) if content_at is not None else None,

@@ -96,6 +96,8 @@ class RequestRow(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A rule refused it, and nobody was asked."""
     skipped: Mapping[str, str] = {}
     """The targets that were passed over, and why."""
+    shadow: Mapping[str, str] = {}
+    """What shadow rules would have done with it, by their names."""
     client_left: bool = False
     queued: int = 0
     first_content: int | None = None

@@ -28,7 +28,7 @@ _of_opened = attrgetter(*OPEN_COLUMNS)
 _of_group = attrgetter(*Group.__struct_fields__)
 _of_sums = attrgetter(*SUM_COLUMNS)
 _DROPPED = AttemptRow.__struct_fields__.index("dropped")
-_TABLES_OF_REQUEST = tuple(REQUEST_COLUMNS.index(name) for name in ("labels", "facts", "skipped"))
+_TABLES_OF_REQUEST = tuple(REQUEST_COLUMNS.index(name) for name in ("labels", "facts", "skipped", "shadow"))
 
 
 def request_values(row: RequestRow, written_at: int) -> Sequence[Any]:

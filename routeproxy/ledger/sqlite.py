@@ -46,8 +46,8 @@ CREATE TABLE requests (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, path TEXT NOT NULL, stream INTEGER NOT NULL,
     requested_model TEXT, session TEXT, prompt_id TEXT, request_class TEXT, team TEXT, labels TEXT, key TEXT,
     user TEXT, user_source TEXT, rule TEXT, version TEXT NOT NULL, facts TEXT, status INTEGER NOT NULL,
-    error TEXT, denied INTEGER NOT NULL, skipped TEXT, client_left INTEGER NOT NULL, queued INTEGER NOT NULL,
-    first_content INTEGER, duration INTEGER NOT NULL, written_at INTEGER NOT NULL
+    error TEXT, denied INTEGER NOT NULL, skipped TEXT, shadow TEXT, client_left INTEGER NOT NULL,
+    queued INTEGER NOT NULL, first_content INTEGER, duration INTEGER NOT NULL, written_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX requests_by_time ON requests (at);
 CREATE INDEX requests_by_user ON requests (user) WHERE user IS NOT NULL;

@@ -261,6 +261,16 @@ def _with_model(target: Target, requested: str) -> Target | None:
     return replace(target, model=model) if model is not None else None
 
 
+class ShadowRule(Struct, frozen=True):
+    """A rule that decides nothing; what it would have done is recorded (`policy.shadow`)."""
+
+    rule: Rule
+    place: int
+    """How many of the policy's rules stand above it."""
+    reads_headers: frozenset[str]
+    """Those that it looks at, in lower case."""
+
+
 class Team(Struct, frozen=True, kw_only=True):
     """Clients with the same keys."""
 
@@ -300,6 +310,8 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     teams: Mapping[str, Team] = {}
     rules: tuple[Rule, ...]
     default: Rule
+    shadow_rules: tuple[ShadowRule, ...] = ()
+    """They are no part of `rules`: nothing is decided or proved by them."""
     invariants: tuple[Invariant, ...] = ()
     """The invariants that teams' `targets` imply are among them."""
     tests: tuple[Case, ...] = ()
@@ -314,12 +326,13 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
     reads: frozenset[str] = frozenset()
     """The names of the facts that some condition looks at."""
     reads_headers: frozenset[str] = frozenset()
-    """The headers that some condition looks at, in lower case."""
+    """The headers that some condition looks at, in lower case; but for those of shadow rules."""
 
-    @property
+    @cached_property
     def recorded_headers(self) -> frozenset[str]:
         """The headers that are recorded of a request, in lower case."""
-        return self.reads_headers | (self.ledger.record_headers if self.ledger is not None else frozenset())
+        others = (self.ledger.record_headers if self.ledger is not None else (),)
+        return self.reads_headers.union(*others, *(shadow.reads_headers for shadow in self.shadow_rules))
 
     @property
     def keeps_metrics(self) -> bool:
@@ -345,10 +358,17 @@ class Policy(Struct, frozen=True, kw_only=True, dict=True):
         team = self._team_of(facts)
         gate: tuple[Rule, ...] = (team.gate,) if team is not None and team.gate is not None else ()
         if number is None:
-            decision = gate[0].decision(facts, AskedRules(gate, (), 0), self.version)
-        else:
-            rules, _ = self._lookup
-            decision = rules[number].decision(facts, AskedRules(gate, rules, number + 1), self.version)
+            return self._decision(gate[0], facts, AskedRules(gate, (), 0))
+        rules, _ = self._lookup
+        return self._decision(rules[number], facts, AskedRules(gate, rules, number + 1))
+
+    def decision_of(self, rule: Rule, facts: Facts) -> Decision:
+        """What becomes of a request that `rule` takes, of which nobody asks how it came to be asked."""
+        return self._decision(rule, facts, AskedRules((), (rule,), 1))
+
+    def _decision(self, rule: Rule, facts: Facts, asked: AskedRules) -> Decision:
+        team = self._team_of(facts)
+        decision = rule.decision(facts, asked, self.version)
         if team is None or not team.providers:
             return decision
         safeguards = decision.safeguards

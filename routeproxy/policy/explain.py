@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from routeproxy.policy.decide import Decision, Denial, Policy, Portable
 from routeproxy.policy.providers import Provider
 from routeproxy.policy.secrets import Secret
+from routeproxy.policy.shadow import shadow_outcomes
 from routeproxy.policy.targets import Params, Recording, Target, TransformSettings
 
 
@@ -126,6 +127,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """Who would judge the tool uses of the answer, if the client wants that and the target does not do it."""
     safeguards_timeout: float | None = None
     """Seconds."""
+    shadow: Mapping[str, str] | UnsetType = UNSET
+    """What shadow rules would have done with it, by their names."""
 
     def __str__(self) -> str:
         width = max(len(step.rule) for step in self.steps)
@@ -159,6 +162,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
         if self.safeguards is not None:
             lines.append(f"tool uses in auto mode: judged within {self.safeguards_timeout:g} s by")
             lines.append(f"   {self.safeguards}")
+        for name, outcome in (self.shadow or {}).items():
+            lines.append(f"shadow: {name} would have taken it: {outcome}")
         return "\n".join(lines)
 
     def in_a_header(self) -> str:
@@ -216,6 +221,7 @@ def explain(
         record=next((target.record for target in decision.targets), None),
         safeguards=_target(safeguards.target, None) if safeguards is not None else None,
         safeguards_timeout=safeguards.timeout if safeguards is not None else None,
+        shadow=shadow_outcomes(policy, decision) or UNSET,
     )
 
 

@@ -4,7 +4,7 @@ something that was not recorded.
 A check of such a request holds, does not hold, or nobody knows: what is not known is never taken for absent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -63,24 +63,48 @@ class RecordedRequest:
         return self._most_tokens is not None and self._most_tokens < limit
 
 
-def decide_recorded(policy: Policy, request: RecordedRequest) -> Decision | Undecidable:
-    """What would become of it under `policy`. Raises `InvalidRequest`, as `Policy.decide` does."""
-    facts = request.facts(policy)
-    reader = _Reader(request, facts)
-    team = policy.teams.get(facts.team) if facts.team is not None else None
-    if team is not None and team.gate is not None:
-        is_taken = reader.all_hold(team.gate.checks)
-        if is_taken is None:
-            return Undecidable(reader.unknown)
-        if is_taken:
-            return policy.decision_by(None, facts)
-    for number, rule in enumerate((*policy.rules, policy.default)):
-        is_taken = reader.all_hold(rule.checks)
-        if is_taken is None:
-            return Undecidable(reader.unknown)
-        if is_taken:
-            return policy.decision_by(number, facts)
-    raise AssertionError("the default takes every request")
+class RecordedDecisions:
+    """Decides recorded requests by one policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        checks = (check for rule in (*policy.rules, policy.default) for check in rule.checks)
+        subjects = {subject.name: subject for check in checks for subject in _subjects(check)}
+        self._subjects = tuple(subjects.values())
+        """What its rules look at."""
+
+    def decide(self, request: RecordedRequest) -> Decision | Undecidable:
+        """What would become of the request. Raises `InvalidRequest`, as `Policy.decide` does."""
+        policy, facts = self.policy, request.facts(self.policy)
+        if all(request.knows(subject, facts) for subject in self._subjects):
+            return policy.decide(facts)
+        reader = _Reader(request, facts)
+        team = policy.teams.get(facts.team) if facts.team is not None else None
+        if team is not None and team.gate is not None:
+            is_taken = reader.all_hold(team.gate.checks)
+            if is_taken is None:
+                return Undecidable(reader.unknown)
+            if is_taken:
+                return policy.decision_by(None, facts)
+        for number, rule in enumerate((*policy.rules, policy.default)):
+            is_taken = reader.all_hold(rule.checks)
+            if is_taken is None:
+                return Undecidable(reader.unknown)
+            if is_taken:
+                return policy.decision_by(number, facts)
+        raise AssertionError("the default takes every request")
+
+
+def _subjects(check: Check) -> Iterator[Fact]:
+    match check:
+        case AnyOf():
+            for checks in check.choices:
+                yield from (subject for one in checks for subject in _subjects(one))
+        case NoneOf():
+            for checks in check.tables:
+                yield from (subject for one in checks for subject in _subjects(one))
+        case Single():
+            yield check.subject
 
 
 def applies(checks: Iterable[Check], request: RecordedRequest, facts: Facts) -> bool | Undecidable:

@@ -50,6 +50,8 @@ class LoggedDecision(Struct, frozen=True, kw_only=True):
     skipped: dict[str, str] | UnsetType = UNSET
     queued_ms: float | UnsetType = UNSET
     """The targets that were passed over, each with why: it failed lately."""
+    shadow: Mapping[str, str] | UnsetType = UNSET
+    """What shadow rules would have done with it, by their names: targets, `denied`, or `unknown`."""
     dropped: dict[str, Mapping[Loss, int]] | UnsetType = UNSET
     asked_again: dict[str, str] | UnsetType = UNSET
     """The target that was asked once more in another shape, and what of the request it had refused."""
@@ -134,6 +136,7 @@ def logged_decision(exchange: Exchange) -> LoggedDecision:
         attempts=tuple((attempt.target.name, attempt.failure) for attempt in attempts),
         skipped=dict(exchange.skipped) or UNSET,
         queued_ms=milliseconds(exchange.queued) if exchange.queued else UNSET,
+        shadow=exchange.shadow or UNSET,
         safeguards=_safeguards(exchange.safeguards),
         dropped={attempt.target.name: attempt.dropped for attempt in attempts if attempt.dropped} or UNSET,
         asked_again={attempt.target.name: attempt.asked_again for attempt in attempts if attempt.asked_again}

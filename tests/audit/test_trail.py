@@ -279,7 +279,7 @@ def test_two_workers_write_two_chains_whose_heads_name_each_other(
     assert (code, err) == (0, ""), out
     assert out.splitlines()[-1] == "the trail is what was written"
     code, out, _ = audit("query", 'team = "claims" and zone = private', *where, *anchors)
-    assert (code, out.splitlines()[0]) == (0, "1 requests")
+    assert (code, out.splitlines()[0]) == (0, "1 request")
     code, out, _ = audit("report", "--invariant", "claims stay inside", *where, *anchors)
     assert code == 0, out
     assert [line.split() for line in out.splitlines()[1:5]] == [

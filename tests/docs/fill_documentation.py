@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from routeproxy import cli
 from tests.docs import pages
 from tests.docs.pages import Block
-from tests.docs.test_documentation import KEYS, as_ever, fill_ledger, made_by
+from tests.docs.test_documentation import KEYS, as_ever, fill_books, made_by
 
 
 def main(names: list[str]) -> None:
@@ -50,8 +50,7 @@ def run(page: Path, block: Block) -> tuple[str, list[tuple[Block, str]]]:
         for name in set(os.environ) - {"PATH", "HOME"}:
             del os.environ[name]
         pages.write(pages.files_of(page, above=block.line), Path(folder))
-        if any(words[0] in ("usage", "ledger") for words, _ in commands):
-            fill_ledger(Path("usage.db"))
+        fill_books(Path(), commands)
         for words, variables in commands:
             if words[0] == "serve" and "--help" not in words:
                 continue

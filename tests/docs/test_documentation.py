@@ -221,6 +221,14 @@ def fill_ledger(file: Path) -> None:
     asyncio.run(fill())
 
 
+def fill_books(folder: Path, commands: list[Command]) -> None:
+    """What the commands read."""
+    if any(words[0] in ("usage", "ledger") or "--ledger" in words for words, _ in commands):
+        fill_ledger(folder / "usage.db")
+    if any(words[0] == "audit" and words[1] != "new-key" for words, _ in commands):
+        fill_trail(folder)
+
+
 def fill_trail(folder: Path) -> None:
     """A trail of five requests, the public key, and what a store outside has of it."""
     books = Books(folder / "audit")
@@ -248,10 +256,7 @@ def test_every_command_runs_and_prints_what_is_shown(
     for name in set(os.environ) - {"PATH", "HOME"}:
         monkeypatch.delenv(name)
     write(files_of(block.page, above=block.line), tmp_path)
-    if any(words[0] in ("usage", "ledger") for words, _ in commands):
-        fill_ledger(tmp_path / "usage.db")
-    if any(words[0] == "audit" and words[1] != "new-key" for words, _ in commands):
-        fill_trail(tmp_path)
+    fill_books(tmp_path, commands)
     printed = ""
     for words, variables in commands:
         if words[0] in ("claude", "health") or (words[0] == "serve" and "--help" not in words):

@@ -56,6 +56,8 @@ def sample() -> Iterator[RequestRow]:
                 yield request(
                     number, took, at=began, team=team, labels={"cost_center": center},
                     user=f"user-{index % 2}", rule="background work" if cost is None else "default",
+                    facts={"model": "claude-haiku-4-5" if cost is None else "claude-sonnet-5", "team": team},
+                    session=f"session-{number % 5}",
                 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from routeproxy.ledger.past import past_requests
 from routeproxy.ledger.places import place_problem
 from routeproxy.ledger.question import asked
 from routeproxy.ledger.rows import Batch, OpenRow, RequestRow
@@ -405,3 +406,52 @@ def test_a_question_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="the question takes too long"):
         asyncio.run(store.query(endless, {}))
     asyncio.run(store.aclose())
+
+
+# --- the requests themselves, page by page
+
+
+@pytest.mark.parametrize("latest_first", [False, True])
+def test_past_requests_come_in_their_order_with_their_attempts_whatever_the_page(
+    opened: Opened, latest_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routeproxy.ledger.past.AT_ONCE", 7)
+    rows = list(made_up(3, 60, days=2))
+    rows[0].shadow = {"tried": "openai/gpt-5"}
+    rows[0].facts = {"model": "m", "headers": {"x-a": None}}
+    rows += [request(f"{number:032x}", at=rows[0].at) for number in range(900, 920)]  # all at one moment
+    since, until = moment("2026-11-27T00:00"), moment("2026-12-02T00:00")
+
+    async def read(store: Store) -> list[RequestRow]:
+        await store.write(Batch(requests=rows), NOON)
+        return [row async for row in past_requests(store, since, until, latest_first=latest_first)]
+
+    found = with_store(opened, read)
+    expected = sorted(rows, key=lambda row: (row.at, row.id), reverse=latest_first)
+    assert [row.id for row in found] == [row.id for row in expected]
+    for row, was in zip(found, expected, strict=True):
+        assert row.at == was.at
+        assert (row.team, row.session, row.facts, row.shadow) == (
+            was.team,
+            was.session,
+            was.facts,
+            was.shadow,
+        )
+        assert [attempt.tokens for attempt in row.attempts] == [attempt.tokens for attempt in was.attempts]
+        assert [one.cost_nanousd for one in row.attempts] == [one.cost_nanousd for one in was.attempts]
+
+
+def test_past_requests_may_be_those_of_a_team_and_only_some(opened: Opened) -> None:
+    rows = [request(number, at=NOON + number, team="a" if number % 2 else "b") for number in range(10)]
+
+    async def read(store: Store) -> list[str]:
+        await store.write(Batch(requests=rows), NOON)
+        period = moment("2026-11-30T00:00"), moment("2026-12-01T00:00")
+        found = past_requests(store, *period, latest_first=True, team="a", most=3)
+        return [row.id async for row in found]
+
+    assert with_store(opened, read) == [f"{number:032x}" for number in (9, 7, 5)]
+
+
+def moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(f"{text}+00:00")

@@ -13,7 +13,7 @@ from routeproxy.messages.request import decode_envelope
 from routeproxy.policy.decide import Decision, Policy
 from routeproxy.policy.facts import Facts
 from routeproxy.policy.logged import logged_facts, recorded_facts
-from routeproxy.policy.recorded import RecordedRequest, Undecidable, decide_recorded
+from routeproxy.policy.recorded import RecordedDecisions, RecordedRequest, Undecidable
 from tests.policy.asking import policy
 
 HEAD = """
@@ -36,7 +36,7 @@ def rules(*matches: str) -> Policy:
 
 def decided(by: Policy, recorded: Mapping[str, Any], request_id: str | None = "req_1") -> str:
     """The rule, or `? fact`."""
-    outcome = decide_recorded(by, RecordedRequest({"model": "m", **recorded}, request_id=request_id))
+    outcome = RecordedDecisions(by).decide(RecordedRequest({"model": "m", **recorded}, request_id=request_id))
     return f"? {outcome.fact}" if isinstance(outcome, Undecidable) else outcome.rule
 
 
@@ -208,13 +208,13 @@ def test_other_rules_decide_what_was_recorded_as_they_decide_the_request_or_say_
     before.decide(facts)
     keep = recorded_facts if of_all else logged_facts
     recorded = msgspec.json.decode(msgspec.json.encode(keep(facts, before)))
-    outcome = decide_recorded(after, RecordedRequest(recorded, request_id="req_1"))
+    outcome = RecordedDecisions(after).decide(RecordedRequest(recorded, request_id="req_1"))
     if isinstance(outcome, Decision):
         assert outcome.rule == after.decide(facts).rule
     else:
         assert first != second
         assert outcome.fact
     # By the same rules what was recorded is enough, whatever they look at.
-    again = decide_recorded(before, RecordedRequest(recorded, request_id="req_1"))
+    again = RecordedDecisions(before).decide(RecordedRequest(recorded, request_id="req_1"))
     assert isinstance(again, Decision)
     assert again.rule == before.decide(facts).rule

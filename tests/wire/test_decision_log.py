@@ -89,7 +89,13 @@ def test_a_line_says_who_was_tried_and_what_came_of_it(proxy: Running, back_end:
         "version": reply.said("rules-version"),
         "key": None,
         "rule": "labelled",
-        "facts": {"model": "claude-x", "headers": {"x-label": "red"}, "max_tokens": 100, "tools": ["read"]},
+        "facts": {
+            "model": "claude-x",
+            "headers": {"x-label": "red"},
+            "max_tokens": 100,
+            "tools": ["read"],
+            "user": None,  # a rule looks at it, and the request has none
+        },
         "targets": ["first/a", "second/b"],
         "engines": ["direct", "direct"],
         "attempts": [["first/a", "overloaded"], ["second/b", None]],
@@ -239,3 +245,17 @@ def test_what_is_torn_is_left_out_and_counted(proxy: Running, log: Path, tmp_pat
     assert (code, first in said, third in said, second in said, note in said) == (1, True, True, False, True)
     code, said = run("diff", str(proxy.rules), str(new), "--log", str(torn), "--json")
     assert json.loads(said.replace(note, ""))["unreadable_lines"] == 3
+
+
+def test_what_a_shadow_rule_would_have_done_stands_in_the_line(
+    tmp_path: Path, back_end: BackEnd, log: Path
+) -> None:
+    rule = '[[rules]]\nname = "tried"\nshadow = true\nmatch.input_tokens.min = 2\ntargets = "second/c"\n'
+    rules = RULES.format(url=back_end.url, log=log)
+    place = rules.index("[[rules]]")
+    answers(back_end, json_answer(message()))
+    with running(rules[:place] + rule + rules[place:], tmp_path, {"KEY": KEY}) as proxy:
+        ask(proxy)
+        (line,) = lines(log, 1)
+    assert line["shadow"] == {"tried": "second/c"}
+    assert line["targets"] != ["second/c"]

@@ -28,7 +28,7 @@ from routeproxy.policy.compile.targets import NameTable, check_timeouts
 from routeproxy.policy.compile.teams import TeamsCompiler
 from routeproxy.policy.compile.telemetry import compile_telemetry
 from routeproxy.policy.decide import Policy, Rule
-from routeproxy.policy.fact_table import BY_NAME, FACTS
+from routeproxy.policy.fact_table import BY_NAME, FACTS, Fact
 from routeproxy.policy.file.includes import Disk, Folder, Layer
 from routeproxy.policy.file.reader import read
 from routeproxy.policy.file.report import Report
@@ -158,15 +158,8 @@ class Compilation:
         invariants, tests = self._compile_assertions(rules, teams)
         if any(report.failed for report in self.reports):
             return None
-        matches = list(self._matches())
-        headers = {name.lower() for match in matches for name in match.headers or ()}
-        reads = [
-            fact
-            for fact in FACTS
-            if fact.header in headers
-            or any(getattr(match, fact.name, None) is not None for match in matches)
-            or (fact is BY_NAME["session"] and any(match.percent is not None for match in matches))
-        ]
+        reads = _read_by([*self._matches(shadows=True)])
+        headers, facts = _headers_of(deciding := [*self._matches(shadows=False)]), _read_by(deciding)
         policy = Policy(
             version="",
             source=str(self.path),
@@ -180,8 +173,9 @@ class Compilation:
             ledger=ledger,
             audit=audit,
             telemetry=telemetry,
+            shadow_rules=self.rules.shadow_rules,
             reads=frozenset(fact.name for fact in reads),
-            reads_headers=frozenset((*headers, *filter(None, (fact.header for fact in reads)))),
+            reads_headers=frozenset((*headers, *filter(None, (fact.header for fact in facts)))),
         )
         return replace(policy, version=fingerprint(policy, file, self.rules.matches))
 
@@ -228,10 +222,12 @@ class Compilation:
             tests += of_layer.compile_cases(layer.file.tests, self.folder, layer.team)
         return invariants, tuple(tests)
 
-    def _matches(self) -> Iterator[MatchTable]:
-        """Every table of conditions, of rules and of invariants, with those in it."""
+    def _matches(self, *, shadows: bool) -> Iterator[MatchTable]:
+        """Every table of conditions, of rules and of invariants, with those in it. `shadows`: those of shadow
+        rules, too."""
         rules = [*self.file.rules, *(rule for layer in self.layers for rule in layer.file.rules)]
-        tables = [*(rule.match for rule in rules), *(invariant.when for invariant in self.file.invariants)]
+        counting = [rule for rule in rules if shadows or not rule.shadow]
+        tables = [*(rule.match for rule in counting), *(invariant.when for invariant in self.file.invariants)]
         for table in tables:
             for match, _ in nested_tables(table, ()) if table is not None else ():
                 yield match
@@ -266,3 +262,19 @@ SignInProblem = Callable[[Provider], str | None]
 none are needed."""
 Lint = Callable[[Compilation, Policy], None]
 """Reports to the compilation what is odd about its policy."""
+
+
+def _headers_of(matches: Sequence[MatchTable]) -> frozenset[str]:
+    return frozenset(name.lower() for match in matches for name in match.headers or ())
+
+
+def _read_by(matches: Sequence[MatchTable]) -> list[Fact]:
+    """The facts that conditions look at."""
+    headers = _headers_of(matches)
+    return [
+        fact
+        for fact in FACTS
+        if fact.header in headers
+        or any(getattr(match, fact.name, None) is not None for match in matches)
+        or (fact is BY_NAME["session"] and any(match.percent is not None for match in matches))
+    ]

@@ -196,6 +196,7 @@ KEYS: Mapping[type, Mapping[str, str]] = {
         "name": "What logs, headers and `explain` call the rule.",
         "match": "Which requests it takes; left out, all of them.",
         "include": "A file, or a glob of files, whose rules stand here; nothing else may stand beside it.",
+        "shadow": "It decides nothing: what it would have done is recorded.",
     },
     ActionTable: {
         "deny": "What the client is told instead of an answer; nobody is asked.",

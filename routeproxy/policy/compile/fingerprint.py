@@ -36,6 +36,11 @@ def fingerprint(policy: Policy, file: RulesFile, matches: WrittenMatches) -> str
         "invariants": [(invariant.name, invariant.never, invariant.only) for invariant in policy.invariants],
         "when": [_conditions(table.when) for table in file.invariants],
     }
+    if policy.shadow_rules:
+        meaning["shadow_rules"] = [
+            (shadow.place, _rule(shadow.rule, *matches[shadow.rule.file, shadow.rule.path], targets))
+            for shadow in policy.shadow_rules
+        ]
     if policy.audit is not None:
         meaning["audit"] = {**asdict(policy.audit), "signing_key": policy.audit.signing_key.reference}
     return hashlib.sha256(msgspec.json.encode(meaning, order="deterministic")).hexdigest()[:12]

@@ -11,8 +11,8 @@ from routeproxy.policy.compile.assertions import check_teams
 from routeproxy.policy.compile.match import compile_match, nested_tables
 from routeproxy.policy.compile.shadowing import AcceptingRules, disjoint
 from routeproxy.policy.conditions import Check, Equals, of_rule
-from routeproxy.policy.decide import Rule
-from routeproxy.policy.fact_table import TEAM
+from routeproxy.policy.decide import Rule, ShadowRule
+from routeproxy.policy.fact_table import FACTS, TEAM
 from routeproxy.policy.facts import requested_model_problem
 from routeproxy.policy.file.includes import Folder, Layer, read_layers
 from routeproxy.policy.file.report import Report, unnamed_rule
@@ -39,6 +39,10 @@ class RulesCompiler:
         self.layers: list[Layer] = []
         """The included files, as far as they were read; a layer's number is its place here, from 1."""
         self.matches: WrittenMatches = {}
+        self.shadow_rules: tuple[ShadowRule, ...] = ()
+        """Those of the rules that were compiled that decide nothing."""
+        self._shadows: set[tuple[int, KeyPath]] = set()
+        """Their places: the number of the file, and the path there."""
         self._includes: list[int] = []
         """The indexes of the rules that include files."""
 
@@ -58,9 +62,23 @@ class RulesCompiler:
                 rules += self._compile_included(table.include, table, path)
         self._check_names(rules)
         reports = self.reports
+        counting = [rule for rule in rules if not self._is_shadow(rule)]
         if not any(report.faulty(("rules",)) for report in reports):
-            self._check_order(rules, reports)
-        return tuple(rules)
+            self._check_order(counting, reports)
+        self.shadow_rules = tuple(self._shadow_rules(rules))
+        return tuple(counting)
+
+    def _is_shadow(self, rule: Rule) -> bool:
+        return (rule.file, rule.path) in self._shadows
+
+    def _shadow_rules(self, rules: Sequence[Rule]) -> Iterator[ShadowRule]:
+        place = 0
+        for rule in rules:
+            if self._is_shadow(rule):
+                _, match = self.matches[rule.file, rule.path]
+                yield ShadowRule(rule, place, frozenset(_headers_in(match)))
+            else:
+                place += 1
 
     def compile_default(self, table: ActionTable | None) -> Rule:
         if table is not None:
@@ -78,6 +96,8 @@ class RulesCompiler:
         """`team` is the team that the file belongs to."""
         index = int(path[-1])
         self.matches[actions.file, path] = team, table.match
+        if table.shadow:
+            self._shadows.add((actions.file, path))
         checks: tuple[Check, ...] = ()
         if table.match is not None:
             here = (*path, "match")
@@ -174,6 +194,17 @@ class RulesCompiler:
             ):
                 return self.actions.report.map.value(("rules", index)).line
         return None
+
+
+def _headers_in(match: MatchTable | None) -> Iterator[str]:
+    """The headers that conditions look at, in lower case, whichever way they are written."""
+    for table, _ in nested_tables(match, ()) if match is not None else ():
+        yield from (name.lower() for name in table.headers or ())
+        for fact in FACTS:
+            if fact.header is not None and getattr(table, fact.name, None) is not None:
+                yield fact.header
+        if table.percent is not None:
+            yield "x-claude-code-session-id"
 
 
 def _stated_models(match: MatchTable) -> Iterator[str]:

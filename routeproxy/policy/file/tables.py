@@ -174,6 +174,7 @@ class RuleTable(ActionTable):
     name: str | None = None
     match: MatchTable | None = None
     include: str | None = None
+    shadow: bool | None = None
 
 
 # --- the rest of the file

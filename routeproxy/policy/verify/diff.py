@@ -21,6 +21,7 @@ def compare_policies(before: Policy, after: Policy) -> list[str]:
     """One line for each difference. Without any, both policies decide alike."""
     return [
         *_compare_rules(before, after),
+        *_compare_shadow_rules(before, after),
         *_compare_named("provider", before.providers, after.providers, _provider_fields),
         *_compare_named("team", before.teams, after.teams, _team_fields),
         *_compare_named(
@@ -64,6 +65,19 @@ def _compare_rules(before: Policy, after: Policy) -> Iterator[str]:
             yield from (f"rule `{name}`: {change}" for change in _compare_safeguards(old[name], rule, same))
     yield from (f"default: {change}" for change in _compare_rule(before.default, after.default))
     yield from (f"default: {change}" for change in _compare_safeguards(before.default, after.default, same))
+
+
+def _compare_shadow_rules(before: Policy, after: Policy) -> Iterator[str]:
+    old, new = (
+        {shadow.rule.name: shadow.rule for shadow in policy.shadow_rules} for policy in (before, after)
+    )
+    yield from (f"shadow rule `{name}` removed" for name in old if name not in new)
+    for name, rule in new.items():
+        if name not in old:
+            takes = f"it would take {in_words(rule.checks)}, {_describe_action(rule)}"
+            yield f"shadow rule `{name}` added: {takes}"
+        else:
+            yield from (f"shadow rule `{name}`: {change}" for change in _compare_rule(old[name], rule))
 
 
 def _moved(old: Sequence[str], new: Sequence[str]) -> list[str]:

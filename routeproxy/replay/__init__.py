@@ -1,0 +1,1 @@
+"""Past requests through other rules: who would move where, what would break, and what it would have cost."""
