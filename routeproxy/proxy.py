@@ -20,6 +20,7 @@ from routeproxy.output import Relayed, TokenCount, Write
 from routeproxy.policy.decide import Decision, Denial
 from routeproxy.policy.explain import Explanation, explain
 from routeproxy.policy.facts import Facts, requested_model_problem
+from routeproxy.policy.providers import Provider
 from routeproxy.policy.shadow import shadow_outcomes
 from routeproxy.policy.targets import Target
 from routeproxy.tokens import Ceiling
@@ -143,6 +144,10 @@ class Proxy:
     def state_of(self, target: Target) -> str:
         """In words, for people."""
         return self._failover.state_of(target, self.rules.policy)
+
+    def states_of_keys(self, provider: Provider) -> list[str]:
+        """Of each key of a provider, in its order and in words."""
+        return self._failover.states_of_keys(provider)
 
     def waiting(self) -> Mapping[str, int]:
         """How many requests wait for a place, by the limit of the rules for which they do."""

@@ -251,6 +251,10 @@ class App:
         lost = {"log_lines_lost": logs.lost_lines(), "decisions_lost": self._decision_log.lost}
         return {**lost, **self._recorder.status, **self._trail.status}
 
+    def _page_secret(self, signing_key: bytes | None) -> bytes | None:
+        """That of the page's cookies: with a `signing_key` servers that share it know each other's."""
+        return signing_key or (self.state.secret if self.state is not None else None)
+
     def build(self) -> Litestar:
         sources, rules = self._sources, self.rules
         signing_key, variables = signing_key_of(rules.policy), sources.variables()
@@ -295,6 +299,8 @@ class App:
             counters=self._counters,
             metrics=self._metrics if rules.policy.keeps_metrics else None,
             metrics_port=self._metrics_port,
+            secret=self._page_secret(signing_key),
+            earlier=lambda version: sources.recall(rules.bundle(version)),
         )
         metrics.gauges.append(partial(_fill_gauges, proxy, app, self))
         return app

@@ -112,3 +112,13 @@ def _attempt(row: Sequence[Any], at: int) -> AttemptRow:
     fields["dropped"] = json.loads(written) if isinstance(written, str) else written or {}
     fields["let_go"], fields["batch"] = bool(fields["let_go"]), bool(fields["batch"])
     return AttemptRow(at=at, **fields)
+
+
+async def past_request(store: Store, request_id: str) -> RequestRow | None:
+    """The one of this id, 32 hexadecimal digits. Raises `LedgerUnavailable`."""
+    sql = f"""
+SELECT r.at AS place, {", ".join(f'r."{name}"' for name in _REQUEST)},
+    {", ".join(f'a."{name}"' for name in _ATTEMPT_READ)}
+FROM requests r LEFT JOIN attempts a ON {store.dialect.join} WHERE r.id = :id ORDER BY a.number
+"""
+    return next(iter(_joined(await store.query(sql, {"id": request_id}))), None)

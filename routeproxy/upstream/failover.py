@@ -97,6 +97,13 @@ class Failover:
         is_full = words == HEALTHY and self.limits.full(target, policy.server.replicas) is not None
         return FULL if is_full else words
 
+    def states_of_keys(self, provider: Provider) -> list[str]:
+        """Of each of its keys, whether it may be asked with, in words for people."""
+        return [
+            self.health.words_of_key(provider, value) if (value := self._keys.value(key)) else "not set"
+            for key in provider.keys
+        ]
+
     def _health_of(self, target: Target) -> str:
         return self.health.words(target, self._keys.of(target.provider))
 

@@ -282,6 +282,12 @@ class Health:
             cooling = min((limit for limit in limits if limit is not None), key=lambda one: one.seconds)
         return str(cooling) if cooling is not None else HEALTHY
 
+    def words_of_key(self, provider: Provider, key: str | None) -> str:
+        """The same of a key alone."""
+        circuit = self._of_key(provider, key, self._look)
+        cooling = circuit.cooling() if circuit is not None else None
+        return str(cooling) if cooling is not None else HEALTHY
+
     def _look(self, id: int) -> CircuitRecord:
         return self._records.get(id) or CircuitRecord(id)
 

@@ -66,6 +66,9 @@ class Keys:
         place = values.index(first) if first in values else 0
         return values[place:] + values[:place]
 
+    def value(self, secret: Secret) -> str | None:
+        return self._files.value(secret)
+
     def refused(self, provider: Provider, key: str) -> None:
         """This key was refused or limited: the next request begins with the one after it."""
         values = self.of(provider)
@@ -85,6 +88,8 @@ def secrets_of(policy: Policy, token: str | None, files: SecretFiles) -> Iterato
     secrets += [policy.server.signing_key] if policy.server.signing_key is not None else []
     if policy.ledger is not None:
         secrets += filter(None, (policy.ledger.url, policy.ledger.pseudonym_key))
+    if policy.audit is not None:
+        secrets.append(policy.audit.signing_key)
     yield from filter(None, (token, *(files.value(secret) for secret in secrets)))
     yield from (value for provider in providers for value in provider.secret_values)
 

@@ -1,5 +1,6 @@
 """What all workers of a server know together. None of it says anything of a request's text."""
 
+import secrets
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ class SharedState:
     def __init__(self, *, shared: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         """`shared`: there will be workers. `now`: a clock that they all have."""
         self.now = now
+        self.secret = secrets.token_bytes(32)
+        """Cookies of any worker are read by all. A new one with each start of the server."""
         self.circuits: SharedRecords[CircuitRecord] = circuit_records(shared=shared)
         self.workers: SharedRecords[WorkerRecord] = worker_records(shared=shared)
         self.in_flight: SharedRecords[InFlightRecord] = in_flight_records(shared=shared)

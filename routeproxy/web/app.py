@@ -1,6 +1,7 @@
 """The application: which path is answered by what. Litestar is a thin shell here; what is on the hot path
 goes past its router."""
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, cast
@@ -16,6 +17,7 @@ from litestar.types import ASGIApp, HTTPScope
 from routeproxy.messages.errors import ApiError
 from routeproxy.metrics.service import MetricsService
 from routeproxy.observe import Observer
+from routeproxy.policy.decide import Policy
 from routeproxy.proxy import Proxy
 from routeproxy.web.admin import Control, admin_handlers
 from routeproxy.web.auth import Authenticator
@@ -23,9 +25,13 @@ from routeproxy.web.cross_site import CrossSiteGuard
 from routeproxy.web.exchanges import Exchanges
 from routeproxy.web.front_page import FrontDoor
 from routeproxy.web.health import health_handlers
+from routeproxy.web.ledger_questions import LedgerQuestions
 from routeproxy.web.metrics import metrics_handlers, metrics_listener
 from routeproxy.web.models import Models
 from routeproxy.web.overload import Overload
+from routeproxy.web.pages.desk import Desk
+from routeproxy.web.pages.handlers import Pages
+from routeproxy.web.pages.sign_in import SignIns
 from routeproxy.web.protocols import PROTOCOLS, ClientProtocol
 from routeproxy.web.replies import (
     AnyRequest,
@@ -86,10 +92,13 @@ def build_app(
     counters: Callable[[], Mapping[str, object]] = dict,
     metrics: MetricsService | None = None,
     metrics_port: int | None = None,
+    secret: bytes | None = None,
+    earlier: Callable[[str], Policy] | None = None,
 ) -> RouteproxyApp:
     """The application around `proxy`. Without `control` its rules stay as they are. `bound_host`: what the
     server was told to listen on. `counters`: what else this process counts for its operators, by name.
-    `metrics_port`: of the listener that has nothing but them."""
+    `metrics_port`: of the listener that has nothing but them. `secret`: that of the page's cookies, known to
+    all workers. `earlier`: the rules of a version that was in force."""
     authenticator = authenticator or Authenticator(proxy.rules.policy, None)
     in_flight = in_flight or InFlight()
     observer = observer or Observer()
@@ -106,12 +115,16 @@ def build_app(
     def state() -> Mapping[str, object]:
         return {"overloaded": exchanges.overload.reason() or None, **counters()}
 
+    questions = LedgerQuestions(proxy.rules)
     models = Models(proxy, authenticator)
     front_door = FrontDoor(proxy, authenticator, models, in_flight, control)
+    desk = Desk(proxy=proxy, questions=questions, observer=observer, control=control, earlier=earlier)
+    sign_ins = SignIns(authenticator, secret or secrets.token_bytes(32))
+    pages = Pages(desk, authenticator, sign_ins, bound_host)
     settings = proxy.rules.policy.server
     origins = list(settings.cors_origins)
-    # No cookie is ever looked at, so browsers may show a page everything: `*` is for requests without
-    # credentials.
+    # No cookie is looked at but by the page at `/-/`, which needs one of its own site: `*` is for requests
+    # without credentials.
     cors = CORSConfig(allow_origins=origins, expose_headers=["*"], max_age=3600) if origins else None
     application = RouteproxyApp(
         [
@@ -122,7 +135,8 @@ def build_app(
             *health_handlers(proxy, authenticator, in_flight, control),
             *admin_handlers(proxy, authenticator, control, observer, state),
             *metrics_handlers(metrics, authenticator),
-            *usage_handlers(proxy, authenticator, observer),
+            *pages.handlers(),
+            *usage_handlers(proxy, authenticator, observer, questions),
         ],
         exception_handlers={
             ApiError: error_reply,

@@ -127,9 +127,12 @@ class Authenticator:
         (owner,) = owners.values()
         if owner.admin and not admin:
             raise ApiError(401, "invalid x-api-key: an admin key is for /-/ and /v1/route")
+        return self._caller(owner, _without(headers, known))
+
+    def _caller(self, owner: _KeyOwner, headers: Headers) -> Caller:
         team = self._policy.teams[owner.team] if owner.team is not None else None
         return Caller(
-            headers=_without(headers, known),
+            headers=headers,
             team=owner.team,
             key_name=owner.key.name if owner.key is not None else None,
             admin=owner.admin,
@@ -139,6 +142,18 @@ class Authenticator:
             keys_version=self._keys_version,
             expires=owner.key.expires if owner.key is not None else None,
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key of any kind is configured, and none is needed."""
+        return self._open
+
+    def owners(self) -> Iterator[tuple[bytes, Caller]]:
+        """Whoever has a key that counts now, with the SHA-256 of the key: for a page that somebody has signed
+        in to. Whoever has `ANTHROPIC_AUTH_TOKEN` is nobody."""
+        for owner in self._current_owners().values():
+            if owner.key is not None and not self._has_expired(owner):
+                yield owner.digest, self._caller(owner, {})
 
     def is_current(self, caller: Caller) -> bool:
         """Whether `authenticate` would come to the same now: no rules, token or key file changed since, and

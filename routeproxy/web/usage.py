@@ -1,39 +1,31 @@
 """`/-/usage`: what was used, out of the ledger. An operator's key sees sums of all; whoever may read records
 sees users and sessions too; a team's key sees its own part."""
 
-import asyncio
 from collections.abc import Sequence
 
 from litestar import Response, get
 from litestar.types import ControllerRouterHandler
 from msgspec.structs import replace
 
-from routeproxy.ledger.asking import ask_ledger
 from routeproxy.ledger.question import asked
 from routeproxy.ledger.report import document
-from routeproxy.ledger.usage import IN_ROWS, Question, Usage
+from routeproxy.ledger.usage import IN_ROWS, Question
 from routeproxy.messages.errors import ApiError
 from routeproxy.observe import Observer
 from routeproxy.policy.secrets import Role
 from routeproxy.proxy import Proxy
-from routeproxy.upstream.keys import SecretFiles
 from routeproxy.web.auth import Authenticator, Caller
 from routeproxy.web.headers import request_headers
+from routeproxy.web.ledger_questions import LedgerQuestions
 from routeproxy.web.replies import AnyRequest, json_reply
 from routeproxy.web.small_requests import note_caller
 
 PATH = "/-/usage"
-AT_ONCE = 2
-"""Questions that a process asks the ledger at once."""
-SECONDS = 30.0
-"""How long one may take."""
 
 
 def usage_handlers(
-    proxy: Proxy, authenticator: Authenticator, observer: Observer
+    proxy: Proxy, authenticator: Authenticator, observer: Observer, questions: LedgerQuestions
 ) -> list[ControllerRouterHandler]:
-    places = asyncio.Semaphore(AT_ONCE)
-    files = SecretFiles()
 
     @get(PATH)
     async def usage(request: AnyRequest) -> Response[bytes]:
@@ -46,20 +38,7 @@ def usage_handlers(
         if names_people(question):
             looked_at = ", ".join(sorted({*question.columns, *question.only} & {*IN_ROWS}))
             observer.admin_action(f"view {looked_at}", caller.key_name, "shown")
-        async with places:
-            found = await _asked(question)
-        return json_reply(document(found, top))
-
-    async def _asked(question: Question) -> Usage:
-        try:
-            async with asyncio.timeout(SECONDS + 5):
-                return await asyncio.to_thread(
-                    lambda: asyncio.run(ask_ledger(proxy.rules.policy, question, files.value, SECONDS))
-                )
-        except TimeoutError:
-            raise ApiError(503, f"the ledger did not answer within {SECONDS:.0f} s") from None
-        except ValueError as problem:
-            raise ApiError(503, str(problem)) from None
+        return json_reply(document(await questions.usage(question), top))
 
     return [usage]
 
