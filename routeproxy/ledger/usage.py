@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from routeproxy.ledger.dialect import Dialect
 from routeproxy.ledger.schema import SUM_TABLES
@@ -128,6 +129,18 @@ async def usage_of(store: Store, question: Question) -> Usage:
         late=late,
         open=opened[0][0],
     )
+
+
+def summed_by(usage: Usage, by: tuple[str, ...]) -> list[UsageRow]:
+    """The rows of an answer that was asked by more, by some of its columns only."""
+    places = [usage.question.by.index(each) for each in by]
+    rows: dict[tuple[str, ...], UsageRow] = {}
+    for row in usage.rows:
+        group = tuple(row.by[place] for place in places)
+        if group not in rows:
+            rows[group] = UsageRow(by=group, sums=Sums())
+        rows[group].sums.add(row.sums)
+    return _in_order(rows.values(), replace(usage.question, by=by))
 
 
 def _in_order(rows: Iterable[UsageRow], question: Question) -> list[UsageRow]:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 README, CHANGELOG, CONTRIBUTING, SECURITY = (
     ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 )
-RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE, AUDIT, *OTHERS = (
+RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE, AUDIT, PAGE, *OTHERS = (
     ROOT / "docs" / f"{name}.md"
     for name in (
         "rules",
@@ -40,6 +40,7 @@ RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE,
         "ledger",
         "finance",
         "audit",
+        "page",
         "metrics",
         "moving",
         "threat-model",
@@ -48,7 +49,7 @@ RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING, LEDGER, FINANCE,
 METRICS, MOVING, THREATS = OTHERS
 PAGES = (
     *(README, RULES, PROMISES, RECIPES, COMMANDS, DRILLS, PROVIDERS, RUNNING),
-    *(LEDGER, FINANCE, AUDIT, METRICS, MOVING, THREATS),
+    *(LEDGER, FINANCE, AUDIT, PAGE, METRICS, MOVING, THREATS),
 )
 """The pages for users."""
 INTERNALS = tuple(sorted((ROOT / "docs" / "internals").glob("*.md")))

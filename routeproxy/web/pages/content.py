@@ -137,7 +137,8 @@ def as_csv(table: Table) -> bytes:
 def _in_csv(cell: Cell, column: Column) -> str:
     text = cell.value if cell.value is not None else cell.time or cell.text
     text = f"{text} ({cell.note})" if cell.note and cell.value is None and column.kind != "number" else text
-    return f"'{text}" if text[:1] in "=+-@\t\r" and column.kind != "number" else text
+    is_formula = column.kind != "number" and text.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{text}" if is_formula else text
 
 
 # --- numbers

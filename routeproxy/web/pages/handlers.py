@@ -90,9 +90,11 @@ class Pages:
             return await self._answer(request, dict(form))
 
         @get("/-/requests/{request_id:str}", status_code=200)
-        async def one_request(request: AnyRequest, request_id: str) -> Response[bytes]:
+        async def one_request(request: AnyRequest) -> Response[bytes]:
+            request_id = str(request.path_params["request_id"]).removeprefix("req_")
+
             async def build(desk: Desk, asked: Asked) -> View:
-                return await request_view(desk, asked, request_id.removeprefix("req_"))
+                return await request_view(desk, asked, request_id)
 
             page = self._named("requests")
             return await self._answer(request, {}, Page(page.name, page.label, page.is_for, build))
@@ -119,7 +121,8 @@ class Pages:
             return _redirect(SIGN_IN, {"set-cookie": self._sign_ins.sign_out(is_secure=_is_secure(request))})
 
         @get("/-/assets/{name:str}", status_code=200, sync_to_thread=False)
-        def file(name: str) -> Response[bytes]:
+        def file(request: AnyRequest) -> Response[bytes]:
+            name = str(request.path_params["name"])
             if name not in ASSETS:
                 raise ApiError(404, f"/-/assets/{name[:100]} is not here")
             headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
@@ -165,7 +168,7 @@ class Pages:
                 raise ApiError(404, f"this view has no table `{name[:100]}`")
             disposition = f'attachment; filename="routeproxy-{page.name}-{table.name}.csv"'
             headers = {**HEADERS, "content-disposition": disposition}
-            return Response(as_csv(table), media_type="text/csv; charset=utf-8", headers=headers)
+            return Response(as_csv(table), media_type="text/csv", headers=headers)
         return _html(view, frame, path, query=urlencode(query))
 
     def _viewer(self, request: AnyRequest) -> Viewer | Response[bytes]:

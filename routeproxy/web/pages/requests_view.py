@@ -76,9 +76,9 @@ def _table(rows: list[RequestRow], asked: Asked) -> Table:
     columns = [
         Column("Time", "narrow"),
         Column("Status", "narrow"),
-        Column("Model asked for"),
+        Column("Model asked for", "narrow"),
         Column("Rule"),
-        Column("Answered by"),
+        Column("Answered by", "narrow"),
     ]
     columns += [Column("Team"), *([Column("User")] if people else [])]
     columns += [Column("Took, s", "number"), Column("Cost, USD", "number")]
@@ -186,9 +186,7 @@ def _figures_of(row: RequestRow, *, people: bool) -> Figures:
         Figure("When", f"{_time(row.at):%Y-%m-%d %H:%M:%S} UTC", f"team {row.team}" if row.team else ""),
     ]
     if people and (row.user or row.session):
-        figures.append(
-            Figure("User", _shortened(row.user or "not known"), f"session {row.session or 'not known'}")
-        )
+        figures.append(Figure("User", row.user or "not known", f"session {row.session or 'not known'}"))
     return Figures(tuple(figures))
 
 

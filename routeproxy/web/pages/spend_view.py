@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from routeproxy.ledger.store import Store
-from routeproxy.ledger.usage import Usage, UsageRow, usage_of
+from routeproxy.ledger.usage import Usage, UsageRow, summed_by, usage_of
 from routeproxy.web.pages.content import (
     Bar,
     Cell,
@@ -24,10 +24,9 @@ from routeproxy.web.pages.content import (
 from routeproxy.web.pages.desk import NO_LEDGER, Asked, Desk
 
 TABLES = (
-    ("team", "team", "By team", "Team"),
-    ("model", "provider,model", "By model", "Model"),
-    ("class", "request_class", "By class of request", "Class"),
-    ("day", "day", "By day", "Day, UTC"),
+    ("team", ("team",), "By team", "Team"),
+    ("model", ("provider", "model"), "By model", "Model"),
+    ("class", ("request_class",), "By class of request", "Class"),
 )
 MOST_ROWS = 100
 
@@ -36,13 +35,13 @@ async def spend_view(desk: Desk, asked: Asked) -> View:
     lead = "From the ledger. What nobody knows the price of is in no sum, and stands beside it."
     if desk.policy.ledger is None:
         return View(title="Spend", lead=lead, parts=(NO_LEDGER,))
+
+    async def work(store: Store) -> tuple[Usage, Usage]:
+        by_all = await usage_of(store, asked.question("team,provider,model,request_class"))
+        return by_all, await usage_of(store, asked.question("day"))
+
+    by_all, by_day = await desk.questions.ask(work)
     tables = [table for table in TABLES if asked.viewer.team is None or table[0] != "team"]
-
-    async def work(store: Store) -> list[Usage]:
-        return [await usage_of(store, asked.question(by)) for _, by, _, _ in tables]
-
-    found = await desk.questions.ask(work)
-    by_day = found[-1]
     return View(
         title="Spend",
         lead=lead,
@@ -50,10 +49,8 @@ async def spend_view(desk: Desk, asked: Asked) -> View:
             asked.choices(),
             _figures(by_day),
             _chart(by_day.rows),
-            *(
-                _table(usage, name, title, heading)
-                for usage, (name, _, title, heading) in zip(found, tables, strict=True)
-            ),
+            *(_table(summed_by(by_all, by), name, title, heading) for name, by, title, heading in tables),
+            _table(list(reversed(by_day.rows)), "day", "By day", "Day, UTC"),
             *_not_reported(by_day),
         ),
     )
@@ -92,11 +89,9 @@ def _chart(rows: Sequence[UsageRow]) -> Chart:
     )
 
 
-def _table(usage: Usage, name: str, title: str, heading: str) -> Table:
+def _table(found: Sequence[UsageRow], name: str, title: str, heading: str) -> Table:
     numbers = ("Requests", "Errors", "Input", "From cache", "Output", "Cost, USD", "Unpriced tokens")
-    rows = list(usage.rows[:MOST_ROWS])
-    if name == "day":
-        rows = list(reversed(usage.rows))
+    rows = found if name == "day" else found[:MOST_ROWS]
     most = max((row.dollars for row in rows), default=Decimal(0))
     return Table(
         name=name,
@@ -104,7 +99,7 @@ def _table(usage: Usage, name: str, title: str, heading: str) -> Table:
         columns=(Column(heading), *(Column(each, "number") for each in numbers)),
         rows=tuple(_row(row, float(row.dollars / most) if most else 0.0) for row in rows),
         empty="Nothing was used in this time.",
-        lead=f"The {MOST_ROWS} that cost most of {len(usage.rows):,}." if len(usage.rows) > len(rows) else "",
+        lead=f"The {MOST_ROWS} that cost most of {len(found):,}." if len(found) > len(rows) else "",
     )
 
 

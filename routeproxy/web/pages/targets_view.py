@@ -50,7 +50,7 @@ def _targets_table(desk: Desk, used: dict[str, UsageRow] | None) -> Table:
 def _state(words: str | None) -> Cell:
     """`None`: no rule names the target, it was asked by the name that a client wrote."""
     if words is None:
-        return Cell("asked by clients’ names", tone="quiet")
+        return Cell("not in a rule", tone="quiet")
     return Cell("may be asked", tone="good") if words == HEALTHY else Cell(words, tone="bad")
 
 
