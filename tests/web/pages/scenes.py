@@ -11,7 +11,7 @@ from pathlib import Path
 
 from routeproxy.ledger.rows import AttemptRow, Batch, RequestRow
 from routeproxy.ledger.sqlite import SqliteStore
-from tests.running import Running, running
+from tests.running import Running, Served, running
 
 ENVIRON = {
     "OPS": "key-of-ops",
@@ -175,7 +175,11 @@ class Reply:
 
 
 def ask(
-    proxy: Running, path: str, cookie: str = "", form: Mapping[str, str] | None = None, **headers: str
+    proxy: Running | Served,
+    path: str,
+    cookie: str = "",
+    form: Mapping[str, str] | None = None,
+    **headers: str,
 ) -> Reply:
     """Like a browser that follows nothing. Header names are written with underscores."""
     address = urllib.parse.urlsplit(proxy.url)
@@ -193,7 +197,7 @@ def ask(
     return reply
 
 
-def signed_in(proxy: Running, key: str) -> str:
+def signed_in(proxy: Running | Served, key: str) -> str:
     """The cookie of whoever shows this key."""
     reply = ask(proxy, "/-/sign-in", form={"key": key})
     assert reply.status == 303, reply.text

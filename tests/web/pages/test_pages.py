@@ -13,7 +13,7 @@ from routeproxy.policy.compile.compiler import compile_rules
 from routeproxy.web.auth import Authenticator
 from routeproxy.web.pages.content import Cell, Column, Table, as_csv
 from routeproxy.web.pages.sign_in import SECONDS, SignIns
-from tests.running import Running, running, until
+from tests.running import Running, running, serving, until
 from tests.web.pages.scenes import ENVIRON, NO_KEYS, RULES, ask, served, signed_in
 
 VIEWS = ("rules", "targets", "spend", "requests", "explain", "reloads")
@@ -401,3 +401,21 @@ def test_there_is_no_table_of_another_name(proxy: Running) -> None:
 def test_an_until_that_is_no_time_is_refused_in_words(proxy: Running) -> None:
     for until_ in ("x", "9" * 40, "-" + "9" * 30):
         assert ask(proxy, f"/-/requests?until={until_}", x_api_key="key-of-ops").status == 400
+
+
+def test_a_cookie_of_one_worker_counts_at_the_other_and_not_after_a_restart(tmp_path: Path) -> None:
+    rules = RULES.format(folder=tmp_path).replace("[server]\n", "[server]\nport = 0\n")
+    (tmp_path / "rules.toml").write_text(rules)
+    cookie = ""
+    for start in range(2):
+        with serving(tmp_path, "--rules", "rules.toml", "--workers", "2", environ=ENVIRON) as server:
+            if start == 1:
+                assert ask(server, "/-/rules", cookie).status == 303
+            cookie = signed_in(server, "key-of-ops")
+            workers = set()
+            for _ in range(200):
+                assert ask(server, "/-/rules", cookie).status == 200
+                workers.add(server.get("/-/status", x_api_key="key-of-ops").json()["process"])
+                if len(workers) == 2:
+                    break
+            assert len(workers) == 2
