@@ -24,6 +24,9 @@ MOST_LINES = 20_000
 MOST_BYTES = 4 * 2**20
 """What one queue holds. Once it is full, lines are lost until it is half empty, so that how many are missing
 is said now and then and not after every line."""
+PAUSE_SECONDS = 0.005
+"""After a write that has emptied the queue: lines that come one by one, a thousand a second, are written
+some at once. The first line after a silence is not held up."""
 SETTLED_SECONDS = 2.0
 """How long lines must have been written without a failure before that is called the end of one: a disk with
 room for every other line is said to be full once."""
@@ -199,6 +202,8 @@ class LineWriter:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._done = threading.Condition(self._lock)
+        self._hurry = threading.Event()
+        """Somebody waits for what is in the queue."""
         self._lines: deque[tuple[float, bytes] | _Gap] = deque()
         self._bytes = 0
         self._is_full = False
@@ -240,16 +245,20 @@ class LineWriter:
 
     def flush(self, limit: float = EXIT_SECONDS) -> bool:
         """Waits until all is written that was put before, or `limit` seconds: whether it was."""
+        self._hurry.set()
         with self._lock:
             written = self._done.wait_for(lambda: self._unwritten == 0, limit)
             self._is_stalled = not written
-            return written
+        if self._closed_at is None:
+            self._hurry.clear()
+        return written
 
     def close(self, limit: float = EXIT_SECONDS) -> bool:
         """What was put is still written, and nothing more is taken. Waits as `flush` does."""
         with self._lock:
             if self._closed_at is None:
                 self._closed_at = time.monotonic()
+                self._hurry.set()
                 self._is_waiting = False
                 self._work.notify()
         return self.flush(limit)
@@ -299,6 +308,8 @@ class LineWriter:
                 if not self._unwritten:
                     self._done.notify_all()
             self._note_end()
+            if not self._lines:
+                self._hurry.wait(PAUSE_SECONDS)
         self._output.close()
 
     def _take(self) -> "list[tuple[float, bytes]] | _Gap | None":

@@ -359,3 +359,26 @@ def test_a_stderr_that_is_closed_at_start_is_no_sockets_number(tmp_path: Path) -
     )
     assert ran.returncode == 0
     assert int((tmp_path / "log").read_text().split()[-1]) > 2
+
+
+def test_lines_that_come_one_by_one_are_written_some_at_once_and_the_first_without_delay() -> None:
+    class Counting(Disk):
+        writes = 0
+
+        def write(self, data: bytes) -> int:
+            self.writes += 1
+            return super().write(data)
+
+    disk = Counting(at_once=2**16)
+    writer = LineWriter(disk, "a disk")
+    writer.put(b"first\n")
+    assert until(lambda: disk.content) == b"first\n"
+    began = time.perf_counter()
+    number = 0
+    while time.perf_counter() - began < 0.2:
+        writer.put(b"line\n")
+        number += 1
+        time.sleep(0.0002)
+    assert writer.close(seconds(5))
+    assert disk.content == b"first\n" + b"line\n" * number
+    assert disk.writes < 2 + (time.perf_counter() - began) / line_writer.PAUSE_SECONDS
