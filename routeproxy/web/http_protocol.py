@@ -343,7 +343,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.disconnect_signal.fire()
 
     def on_response_complete(self) -> None:
-        self.transport.flush()  # type: ignore[attr-defined]
+        self.transport.end_answer()  # type: ignore[attr-defined]
         is_last = self._is_last_request_read and not self.pipeline
         super().on_response_complete()
         self._waited = 0.0
@@ -440,19 +440,30 @@ _LEFT: int = getattr(select, "POLLRDHUP", 0)
 
 class CoalescingTransport:
     """A transport that sends in one piece what one turn of the event loop writes: an answer's headers, body
-    and end are three writes, and each costs as much as a tenth of a small request."""
+    and end are three writes, and each costs as much as a tenth of a small request.
+
+    What comes in the middle of an answer, and later than what was sent before, is sent at once: to wait for
+    the end of the turn would cost each event of a stream a turn of its own."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
         self._size = 0
+        self._sent_at: float | None = None
+        """When a part of the answer under way was sent, by the loop's clock, which stands still in a turn."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         if not self._waiting:
+            now = self._loop.time()
+            if self._sent_at is not None and self._sent_at < now:
+                self._sent_at = now
+                if not self._transport.is_closing():
+                    self._transport.write(data)
+                return
             self._loop.call_soon(self.flush)
         self._waiting.append(data)
         self._size += len(data)
@@ -463,11 +474,17 @@ class CoalescingTransport:
         self.flush()
         self._transport.close()
 
+    def end_answer(self) -> None:
+        """All of an answer was written: what comes now is another's."""
+        self.flush()
+        self._sent_at = None
+
     def flush(self) -> None:
         waiting, size = self._waiting, self._size
         self._waiting, self._size = [], 0
         if not size or self._transport.is_closing():
             return
+        self._sent_at = self._loop.time()
         if size > AT_MOST:  # a copy of a long answer takes its time, and its memory
             for data in waiting:
                 self._transport.write(data)

@@ -5,12 +5,13 @@ import datetime
 import http.client
 import random
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from routeproxy.ledger.rows import AttemptRow, Batch, RequestRow
 from routeproxy.ledger.sqlite import SqliteStore
+from routeproxy.observe import Observer
 from tests.running import Running, Served, running
 
 ENVIRON = {
@@ -147,7 +148,7 @@ def traffic(number: int = 300) -> Iterator[RequestRow]:
 
 
 @contextmanager
-def served(folder: Path, rules: str = RULES, environ: Mapping[str, str] = ENVIRON) -> Iterator[Running]:
+def served(folder: Path, observers: Sequence[Observer] = ()) -> Iterator[Running]:
     async def fill() -> None:
         store = SqliteStore(folder / "usage.db")
         rows = list(traffic())
@@ -155,7 +156,7 @@ def served(folder: Path, rules: str = RULES, environ: Mapping[str, str] = ENVIRO
         await store.aclose()
 
     asyncio.run(fill())
-    with running(rules.format(folder=folder), folder, environ) as proxy:
+    with running(RULES.format(folder=folder), folder, ENVIRON, observers=observers) as proxy:
         yield proxy
 
 

@@ -286,10 +286,7 @@ def test_a_look_at_people_is_told_to_whoever_audits(tmp_path: Path) -> None:
         def admin_action(self, action: str, key_name: str | None, outcome: str) -> None:
             looks.append(f"{key_name} {action}")
 
-    from tests.web.pages.scenes import traffic
-
-    assert list(traffic(1))
-    with running(RULES.format(folder=tmp_path), tmp_path, ENVIRON, observers=[Audit()]) as proxy:
+    with served(tmp_path, [Audit()]) as proxy:
         ask(proxy, "/-/requests", x_api_key="key-of-auditor")
         ask(proxy, "/-/requests", x_api_key="key-of-web")
         ask(proxy, "/-/spend", x_api_key="key-of-auditor")
