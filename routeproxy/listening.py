@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -83,11 +84,31 @@ def listen(address: Address) -> socket.socket:
     for one that can't be had; both say who stated it and what to do."""
     check_address(address)
     family, place = resolve(address)
+    return _listening(address, family, place)
+
+
+def listen_for_workers(address: Address, number: int) -> list[socket.socket]:
+    """A listening socket for each worker, over which the system spreads connections evenly; where it does not
+    know how, one that all share: then whoever is quickest gets most. Raises as `listen` does."""
+    first = listen(address)
+    if number == 1 or not sys.platform.startswith("linux"):
+        return [first]
+    # That nobody else has the port is known now; sockets that share it would not have told.
+    family, place = first.family, first.getsockname()
+    first.close()
+    return [_listening(address, family, place, is_one_of_several=True) for _ in range(number)]
+
+
+def _listening(
+    address: Address, family: int, place: tuple[object, ...], *, is_one_of_several: bool = False
+) -> socket.socket:
     try:
         sock = socket.socket(family)
     except OSError as error:
         raise OSError(_cannot(address, error)) from error
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_one_of_several:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     notice_silent_end(sock, CLIENT_GONE)
     try:
         if address.host == "::":  # all of them, as 0.0.0.0 is of its family

@@ -1,6 +1,7 @@
 """One process or several: uvicorn's server, which stops without cutting answers off, and the parent of
 workers. What is served is none of its business."""
 
+import asyncio
 import gc
 import logging
 import math
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
@@ -65,8 +67,15 @@ class Server(uvicorn.Server):
     that a load balancer sees why."""
 
     def __init__(
-        self, app: ServedApp, *, owns_process: bool = False, at_exit: Callable[[], None] = lambda: None
+        self,
+        app: ServedApp,
+        *,
+        owns_process: bool = False,
+        at_exit: Callable[[], None] = lambda: None,
+        others: Sequence[socket.socket] = (),
     ) -> None:
+        """`others`: the sockets of other workers. What waits at one that has died, or is not ready yet, is
+        answered here."""
         super().__init__(
             uvicorn.Config(
                 app.build,
@@ -88,6 +97,9 @@ class Server(uvicorn.Server):
         self._app = app
         self._owns_process = owns_process
         self._at_exit = at_exit
+        self._others = others
+        for sock in others:
+            sock.setblocking(False)
         self._stopping_since: float | None = None
         """On the monotonic clock; -inf if running answers are not waited for."""
         self._drain_logged = False
@@ -122,6 +134,8 @@ class Server(uvicorn.Server):
         self._stopping_since = -math.inf if at_once else time.monotonic()
 
     async def on_tick(self, counter: int) -> bool:
+        if self._others and self._stopping_since is None:
+            await self._help_others()
         if counter % TICKS == 0:
             now = time.monotonic()
             # What clients sent while the loop was busy has not been read yet.
@@ -144,6 +158,21 @@ class Server(uvicorn.Server):
                 self.should_exit = True
         return await super().on_tick(counter)
 
+    async def _help_others(self) -> None:
+        """Ten times a second: a worker that lives takes its connections long before."""
+        loop = asyncio.get_running_loop()
+        for sock in self._others:
+            with suppress(OSError):  # as a rule, that nobody waits
+                while True:
+                    connection, _ = sock.accept()
+                    connection.setblocking(False)
+                    await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes those of its own connections."""
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
 
 class Workers:
     """The processes of `--workers`, seen from their parent, which only waits for signals: it passes them on,
@@ -153,18 +182,24 @@ class Workers:
 
     def __init__(
         self,
-        work: Callable[[Sequence[socket.socket]], None],
+        work: Callable[[Sequence[socket.socket], Sequence[socket.socket]], None],
         sockets: Sequence[socket.socket],
+        shared: Sequence[socket.socket],
         number: int,
         on_death: Callable[[int], object] = lambda process: None,
     ) -> None:
-        """`work` is what each worker runs, with the sockets that all share; it is pickled, since a worker is
-        a fresh interpreter. `on_death` is told the process that is gone."""
+        """`work` is what each worker runs, with its own sockets and those of the others; it is pickled, since
+        a worker is a fresh interpreter. `sockets`: one for each worker, or one for all; `shared`: more that
+        all have. `on_death` is told the process that is gone."""
         self._work = work
         self._sockets = sockets
+        self._shared = shared
         self._on_death = on_death
         self._number = number
         self._workers: list[SpawnProcess] = []
+        self._places: dict[int | None, int] = {}
+        """By process, which of the sockets is its own. The parent has all, so what waits at one outlives its
+        worker."""
 
     def run(self) -> int:
         """Returns the exit code once all workers have ended."""
@@ -172,7 +207,7 @@ class Workers:
         resource_tracker.ensure_running()  # its start would lift the mask
         # Workers inherit the mask: a signal that comes while one is starting reaches it once it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
-        self._workers = [self._start() for _ in range(self._number)]
+        self._workers = [self._start(place) for place in range(self._number)]
         stopping = False
         while self._workers:
             received = signal.sigwait(self.SIGNALS)
@@ -185,9 +220,13 @@ class Workers:
                 self._signal_workers(signal.SIGTERM)
         return 0
 
-    def _start(self) -> SpawnProcess:
-        worker = multiprocessing.get_context("spawn").Process(target=self._work, args=(self._sockets,))
+    def _start(self, place: int) -> SpawnProcess:
+        own = self._sockets[place % len(self._sockets)]
+        others = [sock for sock in self._sockets if sock is not own]
+        arguments = ([own, *self._shared], others)
+        worker = multiprocessing.get_context("spawn").Process(target=self._work, args=arguments)
         worker.start()
+        self._places[worker.pid] = place
         return worker
 
     def _signal_workers(self, number: signal.Signals) -> None:
@@ -198,6 +237,7 @@ class Workers:
     def _replace_dead(self, stopping: bool) -> None:
         for worker in [worker for worker in self._workers if not worker.is_alive()]:
             self._workers.remove(worker)
+            place = self._places.pop(worker.pid)
             if worker.pid is not None:
                 self._on_death(worker.pid)
             if not stopping:
@@ -205,7 +245,7 @@ class Workers:
                     "worker %s died (exit code %s): another takes its place", worker.pid, worker.exitcode
                 )
                 time.sleep(0.5)  # a worker that cannot start must not keep the machine busy
-                self._workers.append(self._start())
+                self._workers.append(self._start(place))
 
 
 def stop_with_parent(server: Server) -> None:

@@ -25,7 +25,7 @@ from routeproxy.claude_code import NO_KEY, SOME_KEY, client_variables, in_shell,
 from routeproxy.descriptors import raise_limit
 from routeproxy.ledger.opening import settings_problem
 from routeproxy.ledger.recorder import Recorder
-from routeproxy.listening import ALL_ADDRESSES, Address, listen, resolve, url_of
+from routeproxy.listening import ALL_ADDRESSES, Address, listen, listen_for_workers, resolve, url_of
 from routeproxy.metrics import families
 from routeproxy.metrics.counting import Metrics
 from routeproxy.metrics.service import MetricsService
@@ -83,16 +83,16 @@ def _serve(sources: Sources, options: Options) -> int:
         refuse(sources, host, policy)
         raise_limit()
         export_credentials(sources.variables())
-        sock = listen(address)
-        sockets = [sock, *_listen_for_metrics(policy)]
-        lines = startup_lines(policy, host, sock.getsockname()[1], sources, rules.problem)
+        listening, shared = listen_for_workers(address, options.workers), _listen_for_metrics(policy)
+        lines = startup_lines(policy, host, listening[0].getsockname()[1], sources, rules.problem)
         logs.print_banner(lines)
         if options.workers > 1:
             state = SharedState(shared=True)
             with _metrics_folder() as metrics:
                 work = partial(_work, sources, folder, host, state, metrics)
-                return Workers(work, sockets, options.workers, partial(_bury, metrics)).run()
+                return Workers(work, listening, shared, options.workers, partial(_bury, metrics)).run()
         rules.guard = partial(refuse, sources, host)
+        sockets = [*listening, *shared]
         app = App(sources, rules, host=host, metrics_port=_metrics_port(sockets))
         server = Server(app, owns_process=True, at_exit=partial(_delete, options, folder))
         if options.session_of is not None:
@@ -378,6 +378,7 @@ def _work(
     state: SharedState,
     metrics: MetricsFolder | None,
     sockets: Sequence[socket.socket],
+    others: Sequence[socket.socket],
 ) -> None:
     # Not SIGINT: Ctrl-C reaches all processes of a terminal, and the parent says what it means.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
@@ -393,7 +394,7 @@ def _work(
             metrics_folder=metrics,
             metrics_port=_metrics_port(sockets),
         )
-        server = Server(app, owns_process=True)
+        server = Server(app, owns_process=True, others=others)
         stop_with_parent(server)
         server.run([*sockets])
     except Exception:
