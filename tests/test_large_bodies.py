@@ -5,7 +5,15 @@ import threading
 
 import pytest
 
-from routeproxy.large_bodies import INLINE, Threads, read_beside
+from routeproxy.large_bodies import (
+    BREATH,
+    HOLDS_INTERPRETER,
+    INLINE,
+    SHORT_BREATH,
+    Threads,
+    read_beside,
+    without_sweeps,
+)
 
 
 @pytest.mark.parametrize(("size", "beside"), [(INLINE, False), (INLINE + 1, True)], ids=["small", "large"])
@@ -82,3 +90,17 @@ def test_a_mistake_is_the_callers_and_the_next_has_its_turn() -> None:
         return await read_beside(INLINE + 1, "caller", str, "y")
 
     assert asyncio.run(twice()) == "y"
+
+
+@pytest.mark.parametrize(
+    ("size", "pauses"),
+    [(INLINE, []), (INLINE + 1, [SHORT_BREATH]), (HOLDS_INTERPRETER, [SHORT_BREATH]), (2**20 + 1, [BREATH])],
+)
+def test_a_thread_pauses_before_each_large_body_or_the_loop_would_never_have_its_turn(
+    size: int, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs shorter than the switch interval are never asked to hand over: `benchmarks/token_counts.py`."""
+    slept: list[float] = []
+    monkeypatch.setattr("routeproxy.large_bodies.time.sleep", slept.append)
+    without_sweeps(size, lambda: None)
+    assert slept == pauses
