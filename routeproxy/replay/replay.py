@@ -70,7 +70,6 @@ class Replayed(Struct, kw_only=True):
     undecidable: Counter[str] = field(default_factory=Counter)
     """By the fact that was not recorded, how many."""
     unreadable: int = 0
-    refused: int = 0
     moved: dict[Way, Sums] = field(default_factory=dict)
     stayed: Sums = field(default_factory=Sums)
     other_rule: int = 0
@@ -183,7 +182,6 @@ class Replay:
     def _move(self, past: PastRequest, after: Decision | None) -> CostRange | None:
         """What it would have cost there."""
         if after is None or after.deny is not None:
-            self.result.refused += after is None
             return CostRange(0, 0)
         targets = first_place(after.targets)
         if past.tokens is None:

@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 from routeproxy.audit.chain import chains_in
 from routeproxy.audit.signing import anchors_in, new_key
 from routeproxy.cli import app
-from tests.backend import CUT, BackEnd, error, json_answer, messages_stream, streamed
+from tests.backend import CUT, HANG, BackEnd, error, json_answer, messages_stream, pause, streamed
 from tests.running import Running, request, running, serving, until
 from tests.wire.asking import answers
 
@@ -74,6 +76,17 @@ fallback = true
 """
 ENVIRON = {"ADMIN": "key-of-admin", "CLAIMS": "key-of-claims", "WEB": "key-of-web"}
 
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "text", "text": "Hello"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
+
 
 class Scene:
     def __init__(self, proxy: Running, public: BackEnd, inside: BackEnd, folder: Path) -> None:
@@ -107,18 +120,8 @@ def rules(folder: Path, public: str, inside: str, audit: str = "", server: str =
 @pytest.fixture
 def back_ends() -> Iterator[tuple[BackEnd, BackEnd]]:
     with BackEnd() as public, BackEnd() as inside:
-        message = {
-            "id": "msg_1",
-            "type": "message",
-            "role": "assistant",
-            "model": "m",
-            "content": [{"type": "text", "text": "Hello"}],
-            "stop_reason": "end_turn",
-            "stop_sequence": None,
-            "usage": {"input_tokens": 1, "output_tokens": 1},
-        }
-        answers(public, json_answer(message))
-        answers(inside, json_answer(message))
+        answers(public, json_answer(MESSAGE))
+        answers(inside, json_answer(MESSAGE))
         yield public, inside
 
 
@@ -321,3 +324,37 @@ def test_a_cut_answer_is_recorded_as_that(scene: Scene) -> None:
     scene.proxy.post(request(model="m", stream=True), x_api_key="key-of-web")
     (ended,) = scene.ended(1)
     assert [contact["outcome"] for contact in ended["contacts"]] == ["connection"]
+
+
+def test_a_request_that_outlives_its_trail_ends_in_the_chain_in_which_it_began(
+    back_ends: tuple[BackEnd, BackEnd], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routeproxy.audit.writing.POST_SECONDS", 1.0)
+    public, inside = back_ends
+    with BackEnd() as store:
+        answers(store, [HANG])  # nobody takes the heads: no reload waits for that
+        text = rules(tmp_path, public.url, inside.url, f'anchor_every = "1s"\nanchors = "{store.url}/heads"')
+        with running(text, tmp_path, ENVIRON) as proxy:
+            answers(inside, [pause(1.5), *json_answer(MESSAGE)])
+            scene = Scene(proxy, public, inside, tmp_path)
+            with ThreadPoolExecutor(1) as pool:
+                status = pool.submit(scene.ask, "m", "key-of-claims")
+                assert until(lambda: len(inside.requests) == 1)
+                proxy.rules.write_text(text.replace('/audit"', '/elsewhere"'))
+                began = time.monotonic()
+                assert proxy.post(b"", "/-/reload", x_api_key="key-of-admin").status_code == 200
+                assert time.monotonic() - began < 1.4
+                assert status.result() == 200
+            assert until(lambda: scene.records("ended"), 5)
+            assert proxy.post(request(), x_api_key="key-of-claims").status_code == 200
+            assert until(lambda: scene.records("stopped"), 5)
+        assert [record["kind"] for record in scene.records() if record["kind"] != "head"] == [
+            "started",
+            "begun",
+            "ended",
+            "stopped",
+        ]
+        (elsewhere,) = chains_in(tmp_path / "elsewhere")
+        kinds = [json.loads(line)["kind"] for line in elsewhere.read_bytes().splitlines()]
+        assert kinds[0] == "started"
+        assert kinds.count("begun") == kinds.count("ended") == 1

@@ -1,11 +1,9 @@
 """What views are made from."""
 
-import datetime
 from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from routeproxy.ledger.question import asked
 from routeproxy.ledger.usage import Question
@@ -60,10 +58,6 @@ class Asked(Struct, frozen=True, kw_only=True):
         only = [f"team={self.viewer.team}"] if self.viewer.team is not None else []
         return asked(by, self.period, None, None, only, "UTC")
 
-    @property
-    def since(self) -> datetime.datetime:
-        return self.question("team").since
-
     def choices(self) -> Choices:
         return Choices(
             title="Period",
@@ -77,9 +71,6 @@ class Asked(Struct, frozen=True, kw_only=True):
         """This view, asked otherwise."""
         query = {**{name: value for name, value in self.query.items() if name != "csv"}, **changed}
         return f"{self.path}?{urlencode(query)}" if query else self.path
-
-    def with_viewer(self, viewer: Viewer) -> "Asked":
-        return replace(self, viewer=viewer)
 
 
 NO_LEDGER = Words(
